@@ -1,0 +1,55 @@
+"""Swap faces in photos and video: extract, train, convert.
+
+The names below load their modules on first use, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
+    from faceswap.converter import convert
+    from faceswap.errors import FaceswapError
+    from faceswap.extractor import extract
+    from faceswap.model import import_checkpoint
+    from faceswap.trainer import train
+    from faceswap.types import Progress
+
+__all__ = [
+    "ConvertConfig",
+    "ExtractConfig",
+    "FaceswapError",
+    "ModelConfig",
+    "Progress",
+    "TrainConfig",
+    "convert",
+    "extract",
+    "import_checkpoint",
+    "train",
+]
+
+_HOMES = {
+    "ConvertConfig": "config",
+    "ExtractConfig": "config",
+    "FaceswapError": "errors",
+    "ModelConfig": "config",
+    "Progress": "types",
+    "TrainConfig": "config",
+    "convert": "converter",
+    "extract": "extractor",
+    "import_checkpoint": "model",
+    "train": "trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("faceswap")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'faceswap' has no attribute {name!r}")
+    return getattr(import_module(f"faceswap.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,318 @@
+"""The command line: options out of the settings classes, progress, errors in one line.
+
+The only place that prints or exits. Each command imports its stage when it runs, so that
+``faceswap --help`` loads neither torch nor dlib nor cv2.
+"""
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from faceswap.config import (
+    ConvertConfig,
+    ExtractConfig,
+    Settings,
+    TrainConfig,
+    field_help,
+    field_types,
+    read_json,
+)
+from faceswap.errors import FaceswapError, InputError, SettingsError
+from faceswap.types import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+S = TypeVar("S", bound=Settings)
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+INTERRUPTED = 130
+PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
+
+
+def settings_options(settings: type[Settings]) -> Callable[[F], F]:
+    """Give a command one option per field of a settings class, and ``--config``."""
+
+    def decorate(command: F) -> F:
+        for field in reversed(dataclasses.fields(settings)):  # type: ignore[arg-type]
+            command = _option(settings, field)(command)
+        return click.option(
+            "--config", "config_file", type=PATH, help="JSON file of settings; flags win over it."
+        )(command)
+
+    return decorate
+
+
+def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callable[[F], F]:
+    hint = field_types(settings)[field.name]
+    text = field_help(settings, field.name)
+    flag = "--" + field.name.replace("_", "-")
+    if hint is bool:
+        return click.option(flag, field.name, is_flag=True, default=None, help=text)
+    if get_origin(hint) is Literal:
+        kind: Any = click.Choice(get_args(hint))
+    else:
+        kind = next((t for t in get_args(hint) if t is not type(None)), hint)
+    if field.default is not None:
+        text += f"  [default: {field.default}]"
+    return click.option(flag, field.name, type=kind, default=None, help=text)
+
+
+def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:
+    """Settings from defaults, then the file, then flags."""
+    values: dict[str, Any] = {}
+    if config_file:
+        try:
+            values = read_json(config_file.read_text(encoding="utf-8"))
+            values = values.get(command, values)
+            settings.from_dict(values)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{config_file} cannot be read: {error}") from error
+        except SettingsError as error:
+            raise SettingsError(f"{config_file}: {error}") from error
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return settings.from_dict(values)
+
+
+class Reporter:
+    """Shows progress: a bar with rate and remaining time on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._began = self._shown = time.monotonic()
+        self._start: float | None = None
+        self._latest: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Take the newest progress."""
+        if self._start is None:
+            self._start = progress.done
+        if sys.stderr.isatty():
+            self._show_bar(progress)
+            return
+        self._latest = progress
+        if time.monotonic() - self._shown >= PLAIN_SECONDS:
+            self._print_line()
+
+    def _show_bar(self, progress: Progress) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=progress.total, unit=f" {progress.unit}", dynamic_ncols=True,
+                file=sys.stderr, initial=0,
+            )  # fmt: skip
+        self._bar.set_postfix_str(progress.note, refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def _print_line(self) -> None:
+        progress, self._latest = self._latest, None
+        if progress is None:
+            return
+        self._shown = time.monotonic()
+        elapsed = self._shown - self._began
+        rate = (progress.done - (self._start or 0)) / max(elapsed, 1e-9)
+        of = f" of {progress.total:g}" if progress.total else ""
+        left = (
+            f", {(progress.total - progress.done) / rate:.0f} s left"
+            if progress.total and rate > 0
+            else ""
+        )
+        click.echo(
+            f"{progress.done:g}{of} {progress.unit}, {rate:.3g}/s{left}  {progress.note}", err=True
+        )
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+        self._print_line()
+
+
+@contextmanager
+def reporting() -> "Iterator[OnProgress]":
+    """Show progress while the block runs."""
+    reporter = Reporter()
+    try:
+        yield reporter
+    finally:
+        reporter.close()
+
+
+class _OneLine(logging.Handler):
+    """Warnings of the stages, a line each, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"faceswap: warning: {record.getMessage()}", err=True)
+
+
+def main() -> None:
+    """Entry point: run the command line; a FaceswapError becomes one line and its exit code."""
+    handler = _OneLine(logging.WARNING)
+    logger = logging.getLogger("faceswap")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FaceswapError as error:
+        click.echo(f"faceswap: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("faceswap: interrupted; what was finished is kept", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="faceswap", prog_name="faceswap")
+def cli() -> None:
+    """Swap faces in photos and video.
+
+    \b
+    faceswap extract data/trump            find and align the faces of one person
+    faceswap train --a trump --b cage      teach a model both faces
+    faceswap convert video.mp4             put b's face onto a's footage
+    faceswap demo                          see it all work without any data
+
+    Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
+    6 cannot write, 7 bad setting, 8 training diverged, 130 interrupted.
+    """
+
+
+@cli.command()
+@click.argument("source", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Faceset folder  [default: SOURCE/faces, or "
+              "data/<name>/faces for a single file]")
+@settings_options(ExtractConfig)
+def extract(source: Path, output: Path | None, config_file: Path | None, **flags: Any) -> None:
+    """Find every face of SOURCE (photo, video or folder), align it and store its crop.
+
+    Run it again to continue: files already done are skipped.
+    """
+    settings = resolve(ExtractConfig, "extract", config_file, flags)
+    from faceswap import extractor
+
+    with reporting() as on_progress:
+        report = extractor.extract(source, output, settings, on_progress)
+    known = f" ({report.known} more were done before)" if report.known else ""
+    click.echo(f"{report.images} images read{known}, {report.faces} faces in {report.folder}")
+    _list("without a face", report.without_face)
+    _list("unreadable", report.unreadable)
+
+
+def _list(what: str, names: list[str], most: int = 20) -> None:
+    if names:
+        click.echo(f"{len(names)} {what}:")
+        for name in names[:most]:
+            click.echo(f"  {name}")
+        if len(names) > most:
+            click.echo(f"  ... and {len(names) - most} more")
+
+
+@cli.command()
+@click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
+@click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
+@click.option("-o", "--output", type=PATH, help="Model folder  [default: models/<a>-<b>]")
+@settings_options(TrainConfig)
+def train(
+    a: str, b: str, output: Path | None, config_file: Path | None, **flags: Any
+) -> None:
+    """Train a model on the faces of a and b, until --steps, --minutes or Ctrl-C.
+
+    Run it again to continue.
+    """
+    settings = resolve(TrainConfig, "train", config_file, flags)
+    folder_a, folder_b = faces_folder(a), faces_folder(b)
+    folder = output or Path("models", f"{_identity(folder_a)}-{_identity(folder_b)}")
+    from faceswap import trainer
+
+    with reporting() as on_progress:
+        report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
+    click.echo(
+        f"{folder}: step {report.step}, {report.minutes:.1f} minutes, "
+        f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {folder / 'previews'}"
+    )
+    if report.interrupted:
+        click.echo("interrupted and saved; run the same command to continue", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def faces_folder(name: str) -> Path:
+    """A bare name means ``data/<name>/faces``; anything else is a path, to it or to its parent."""
+    path = Path(name)
+    bare = path.name == name and name not in (".", "..")
+    if bare and (Path("data", name).is_dir() or not path.is_dir()):
+        path = Path("data", name)
+    if (path / "faces.jsonl").is_file() or path.name == "faces":
+        return path
+    return path / "faces"
+
+
+def _identity(faces: Path) -> str:
+    resolved = faces.resolve()
+    return resolved.parent.name if resolved.name == "faces" else resolved.name
+
+
+@cli.command()
+@click.argument("source", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Output  [default: SOURCE.swapped.*, beside it]")
+@click.option("--model", type=PATH, help="Model folder  [default: the newest in models/]")
+@settings_options(ConvertConfig)
+def convert(
+    source: Path, output: Path | None, model: Path | None, config_file: Path | None, **flags: Any
+) -> None:
+    """Swap the faces of SOURCE: a video, a photo or a folder of photos; the same comes out."""
+    settings = resolve(ConvertConfig, "convert", config_file, flags)
+    from faceswap import converter
+    from faceswap.model import newest
+
+    if model is None:
+        model = newest(Path("models"))
+        click.echo(f"model: {model}")
+    with reporting() as on_progress:
+        report = converter.convert(source, output, model, settings, on_progress)
+    click.echo(
+        f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
+        f"{report.without_face} frames without a face unchanged"
+    )
+    _list("unreadable", report.unreadable)
+
+
+@cli.command("import-checkpoint")
+@click.argument("checkpoint", type=PATH)
+@click.argument("folder", type=PATH)
+def import_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Turn a classic CHECKPOINT (autoencoder.t7) into a model FOLDER."""
+    from faceswap import model
+
+    trained = model.import_checkpoint(checkpoint, folder)
+    click.echo(f"{folder}: model '{trained.network.config.name}', epoch {trained.step}, BGR")
+
+
+@cli.command()
+@click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True,
+              help="Folder for everything the demo makes.")
+@click.option("--minutes", type=click.FloatRange(0.05), default=2.0, show_default=True,
+              help="Minutes of training.")
+def demo(output: Path, minutes: float) -> None:
+    """Make two identities and a clip from public-domain photos; extract, train, convert them."""
+    from faceswap import demo as stages
+
+    for title, run in stages.stages(output, minutes):
+        click.echo(title)
+        with reporting() as on_progress:
+            run(on_progress)
+    click.echo(f"the swapped video: {output / stages.SWAPPED}")
+    click.echo(f"the picture:       {output / stages.PICTURE}")

@@ -1,0 +1,259 @@
+"""Settings of the three commands and of a model: name, type, default and help in one place.
+
+A field's annotation carries its help; the command line builds its options from these fields and
+``config.json`` is written from them. Nothing heavy is imported here, so that ``--help`` stays quick.
+"""
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from faceswap.errors import SettingsError
+
+FinderName = Literal["auto", "hog", "cnn"]
+MaskName = Literal["hull", "square"]
+ColorName = Literal["average", "none"]
+BlendName = Literal["alpha"]
+LossName = Literal["l1", "l1-dssim"]
+ModelName = Literal["original", "small"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
+
+
+class Settings:
+    """JSON to and from a frozen dataclass of plain values, with types and choices checked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(typing.cast(Any, self))
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from JSON values; lists become tuples, unknown names are refused.
+
+        Raises:
+            SettingsError: If a name is unknown or a value has the wrong type or range.
+        """
+        unknown = set(values) - set(field_types(cls))
+        if unknown:
+            raise SettingsError(f"unknown setting {', '.join(sorted(unknown))} for {cls.__name__}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def check_types(self) -> None:
+        """Refuse a value that its field's type does not allow.
+
+        Raises:
+            SettingsError: Naming the field, what it allows and what came.
+        """
+        for name, hint in field_types(type(self)).items():
+            value = getattr(self, name)
+            if not _allows(hint, value):
+                raise SettingsError(f"{name} must be {_in_words(hint)}, not {value!r}")
+
+    def check_range(self, name: str, low: float, high: float = math.inf) -> None:
+        """Refuse a number outside [low, high]; None passes.
+
+        Raises:
+            SettingsError: Naming the field, its range and what came.
+        """
+        value = getattr(self, name)
+        if value is not None and not low <= value <= high:
+            limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise SettingsError(f"{name} must be {limits}, not {value:g}")
+
+
+def field_types(settings: type) -> dict[str, Any]:
+    """Field names and bare types (without their help) of a settings class."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {
+        field.name: get_args(hints[field.name])[0]
+        if get_origin(hints[field.name]) is Annotated
+        else hints[field.name]
+        for field in dataclasses.fields(settings)
+    }
+
+
+def field_help(settings: type, name: str) -> str:
+    """The help text in a field's annotation."""
+    return str(get_args(get_type_hints(settings, include_extras=True)[name])[1])
+
+
+def _allows(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_allows(get_args(hint)[0], v) for v in value)
+    if get_args(hint):  # a union such as int | None
+        return any(_allows(part, value) for part in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    return str(getattr(hint, "__name__", hint))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(Settings):
+    """How faces are found and cropped."""
+
+    size: Annotated[int, "Side of the stored crops in pixels."] = 256
+    every: Annotated[int, "Read only every N-th frame of a video."] = 1
+    max_faces: Annotated[int, "Keep at most N faces of an image, the largest; 0 keeps all."] = 0
+    min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
+    finder: Annotated[
+        FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
+    ] = "auto"
+    workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
+    restart: Annotated[bool, "Discard the existing faceset and begin again."] = False
+
+    def __post_init__(self) -> None:
+        self.check_types()
+        self.check_range("size", 64, 2048)
+        self.check_range("every", 1)
+        self.check_range("max_faces", 0)
+        self.check_range("workers", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Settings):
+    """Architecture and crop geometry: all that must travel with the weights.
+
+    ``input_center`` and ``output_center`` say where the first pixel of the network's input and
+    output is sampled, in network pixels from the edge of the face's square. 0.5 is the exact pixel
+    centre. The classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid
+    from index 48 instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic net moves
+    a face by half a pixel; conversion undoes that only if it knows.
+    """
+
+    name: Annotated[ModelName, "Key of the architecture in model.MODELS."]
+    size: Annotated[int, "Side of the network's input and output in pixels."] = 64
+    encoder_widths: Annotated[tuple[int, ...], "Channels after each halving of the encoder."]
+    latent: Annotated[int, "Size of the bottleneck vector."]
+    decoder_widths: Annotated[tuple[int, ...], "Channels after each doubling."]
+    channel_order: Annotated[Literal["rgb", "bgr"], "Order the weights were trained with."] = "rgb"
+    coverage: Annotated[float, "Share of the crop's side that the face's square takes."] = COVERAGE
+    crop_size: Annotated[int, "Side of the crop that the network's input is sampled from."] = 256
+    input_center: Annotated[float, "First input pixel, network pixels from the edge."] = 0.5
+    output_center: Annotated[float, "First output pixel, network pixels from the edge."] = 0.5
+
+    def __post_init__(self) -> None:
+        self.check_types()
+        self.check_range("size", 16, 1024)
+        self.check_range("latent", 1, 65536)
+        self.check_range("coverage", 0.1, 1.0)
+        self.check_range("crop_size", 16, 4096)
+        if self.size % 2 ** len(self.encoder_widths):
+            raise SettingsError(
+                f"size must be a multiple of {2 ** len(self.encoder_widths)}, not {self.size}"
+            )
+        if len(self.encoder_widths) != len(self.decoder_widths):
+            raise SettingsError("encoder_widths and decoder_widths must be equally many")
+        for width in (*self.encoder_widths, *self.decoder_widths):
+            if not 1 <= width <= 8192:
+                raise SettingsError(f"a width must be from 1 to 8192, not {width}")
+
+
+PRESETS: dict[ModelName, ModelConfig] = {
+    "original": ModelConfig(
+        name="original",
+        encoder_widths=(128, 256, 512, 1024),
+        latent=1024,
+        decoder_widths=(512, 256, 128, 64),
+        input_center=0.7,
+        output_center=0.2,
+    ),
+    "small": ModelConfig(
+        name="small",
+        encoder_widths=(16, 32, 64, 128),
+        latent=128,
+        decoder_widths=(64, 64, 32, 16),
+        crop_size=128,  # 1.25 crop pixels per network pixel: bilinear sampling does not alias
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """How a model is trained. ``steps`` and ``minutes`` count the model's whole life."""
+
+    model: Annotated[
+        Literal["auto", "original", "small"], "Architecture; auto: small on a CPU, else original."
+    ] = "auto"
+    steps: Annotated[int | None, "Train until the model has had N steps in all."] = None
+    minutes: Annotated[float | None, "Train until the model has had N minutes in all."] = None
+    batch_size: Annotated[int, "Faces per identity per step."] = 16
+    learning_rate: Annotated[float | None, "Peak learning rate [default: the model's own]."] = None
+    loss: Annotated[
+        Literal["auto", "l1", "l1-dssim"], "Training loss; auto: the model's own."
+    ] = "auto"
+    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
+    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
+    preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
+    save_every: Annotated[float, "Minutes between saves."] = 2.0
+    restart: Annotated[bool, "Discard the existing model and begin again."] = False
+
+    def __post_init__(self) -> None:
+        self.check_types()
+        self.check_range("steps", 1)
+        self.check_range("minutes", 0.01)
+        self.check_range("batch_size", 1, 65536)
+        self.check_range("learning_rate", 1e-9, 1.0)
+        self.check_range("seed", 0, 2**63 - 1)
+        self.check_range("preview_every", 0)
+        self.check_range("save_every", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(Settings):
+    """How a face is swapped and pasted."""
+
+    to: Annotated[
+        Literal["a", "b"], "Whose face to paste: b's onto a's footage, or a's onto b's."
+    ] = "b"
+    color: Annotated[
+        ColorName, "Colour match; average: shift the face's mean colour to the footage's."
+    ] = "average"
+    mask: Annotated[
+        MaskName, "What to paste; hull: the face's outline, square: all that the model sees."
+    ] = "hull"
+    erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.03
+    feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.12
+    blend: Annotated[BlendName, "How the face joins the frame."] = "alpha"
+    finder: Annotated[
+        FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
+    ] = "auto"
+    min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
+    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
+    workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
+
+    def __post_init__(self) -> None:
+        self.check_types()
+        self.check_range("erosion", 0.0, 0.5)
+        self.check_range("feather", 0.0, 0.5)
+        self.check_range("workers", 0)
+
+
+def read_json(text: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        SettingsError: If the text is not JSON or not an object.
+    """
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise SettingsError(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"must be a JSON object, not {type(values).__name__}")
+    return values

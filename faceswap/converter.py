@@ -1,0 +1,245 @@
+"""Convert: footage of one person -> the same footage with the other person's face."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from faceswap import media
+from faceswap import model as models
+from faceswap.aligner import FaceFinder, align_face, finder_for_video
+from faceswap.augment import network_view
+from faceswap.compositor import COLORS, paste
+from faceswap.config import ConvertConfig
+from faceswap.errors import InputError, NoFacesError, OutputError
+from faceswap.geometry import output_to_crop
+from faceswap.masks import MASKS, soften
+from faceswap.model import Identity, TrainedModel
+from faceswap.types import (
+    AlignedFace,
+    Face,
+    Frame,
+    Image,
+    OnProgress,
+    Progress,
+    Swap,
+    ignore_progress,
+)
+
+log = logging.getLogger(__name__)
+
+PASTE_SIZE = 256  # least side of the crop that is pasted: the network's face, enlarged, and its mask
+BATCH = 8  # frames whose faces go through the network together
+
+
+@dataclass(slots=True)
+class ConvertReport:
+    """What a conversion did.
+
+    Attributes:
+        output: The file or folder written.
+        frames: Photos or frames written.
+        faces: Faces swapped.
+        without_face: Frames or photos passed through unchanged.
+        unreadable: Photos that could not be read, and why.
+    """
+
+    output: Path
+    frames: int = 0
+    faces: int = 0
+    without_face: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+
+def default_output(source: Path) -> Path:
+    """``video.swapped.mp4`` beside ``video.mp4``; ``photos.swapped`` beside the folder ``photos``."""
+    if source.is_dir():
+        resolved = source.resolve()
+        return resolved.with_name(f"{resolved.name}.swapped")
+    is_photo = source.suffix.lower() in media.PHOTO_SUFFIXES
+    suffix = source.suffix if is_photo else media.default_video_suffix(source)
+    return source.with_name(f"{source.stem}.swapped{suffix}")
+
+
+def convert(
+    source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | None = None,
+    config: ConvertConfig | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> ConvertReport:
+    """Swap every face of a photo, a video or a folder of photos.
+
+    Sound, frame times and size stay the source's; what has no face passes through unchanged.
+
+    Args:
+        source: The footage.
+        output: Where to write [default: see :func:`default_output`].
+        model: A model's folder or file [default: the newest in ``models``].
+        config: Settings.
+        on_progress: Called after each frame or photo.
+
+    Raises:
+        InputError: If the source is missing or unreadable.
+        NoFacesError: If no face is found at all; nothing is written then.
+        ModelError: If there is no such model or it cannot be read.
+        OutputError: If the output is the input, or the disk refuses.
+    """
+    source, config = Path(source), config or ConvertConfig()
+    kind = media.kind_of(source)
+    target = Path(output) if output else default_output(source)
+    if target.exists() and target.samefile(source):
+        raise OutputError(f"the output {target} is the input itself; give another --output")
+    folder = Path(model) if model else models.newest(Path("models"))
+    device = models.resolve_device(config.device)
+    swapper = Swapper(models.load(folder, device), config, device)
+    report = ConvertReport(target)
+    photos = media.photos_in(source, skip=target) if kind == "folder" else [source]
+    if kind == "folder":
+        if target.is_file():
+            raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
+        if not photos:
+            raise InputError(f"{source} holds no photo")
+    workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
+    with FaceFinder(config.min_score, workers) as finder:
+        if kind == "video":
+            _convert_video(source, target, swapper, finder, report, on_progress)
+        else:
+            root = source if kind == "folder" else None
+            _convert_photos(photos, root, target, swapper, finder, report, on_progress)
+    return report
+
+
+class Swapper:
+    """Swaps faces with one model and one set of settings."""
+
+    def __init__(self, trained: TrainedModel, config: ConvertConfig, device: torch.device) -> None:
+        self.config = config
+        self._network = trained.network.to(device)
+        self._model = trained.network.config
+        self._device = device
+        self._to: Identity = config.to
+        self._shift = torch.tensor(trained.color_shift, device=device)[:, None, None]
+        self._size = max(PASTE_SIZE, self._model.crop_size)
+
+    def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
+        """Yield each frame with its faces swapped, and how many; one pass of the network for all."""
+        aligned = [
+            [align_face(frame, face, self._size, self._model.coverage) for face in faces]
+            for frame, faces in frames
+        ]
+        together = [face for faces in aligned for face in faces]
+        painted = iter(self.paint([face.image for face in together]) if together else [])
+        for (frame, _), faces in zip(frames, aligned, strict=True):
+            result = frame
+            for face in faces:
+                result = paste(result, self._finish(face, next(painted)), self.config.blend)
+            yield result, len(faces)
+
+    @torch.no_grad()
+    def paint(self, crops: list[Image]) -> list[Image]:
+        """The other identity's faces for aligned crops (S, S, 3), each (size, size, 3)."""
+        side = self._model.crop_size
+        batch = np.stack([_shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
+        view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
+                            self._model)  # fmt: skip
+        if self._to == "b":  # a's footage: training shifted a's colours towards b's
+            faces = self._network((view + self._shift).clamp(0, 1), "b")
+        else:
+            faces = (self._network(view, "a") - self._shift).clamp(0, 1)
+        painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return list(painted)
+
+    def _finish(self, aligned: AlignedFace, painted: Image) -> Swap:
+        """Enlarge a painted face to the crop, match its colour and give it its mask."""
+        enlarged = cv2.warpAffine(
+            painted,
+            output_to_crop(self._model, self._size),
+            (self._size, self._size),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mask = MASKS[self.config.mask](aligned, self._model.coverage)
+        matched = COLORS[self.config.color](np.asarray(enlarged, np.uint8), aligned.image, mask)
+        soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
+        return Swap(aligned, matched, soft)
+
+
+def _shrink(crop: Image, side: int) -> Image:
+    if len(crop) == side:
+        return crop
+    return np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _convert_video(
+    source: Path,
+    target: Path,
+    swapper: Swapper,
+    finder: FaceFinder,
+    report: ConvertReport,
+    on_progress: OnProgress,
+) -> None:
+    total = media.probe(source).frames or None
+    frames = media.prefetch(media.read_video(source), 4)
+    found = finder.find(frames, finder_for_video(swapper.config.finder))
+    with media.open_writer(target, source) as writer:
+        for frame, faces in _swapped(found, swapper):
+            writer.write(frame)
+            report.frames += 1
+            report.faces += faces
+            report.without_face += not faces
+            on_progress(Progress(report.frames, total, "frames", f"{report.faces} faces"))
+        if not report.faces:
+            raise NoFacesError(f"no face found in the {report.frames} frames of {source}; "
+                               "nothing is written")
+
+
+def _swapped(
+    found: Iterable[tuple[Frame, list[Face]]], swapper: Swapper
+) -> Iterator[tuple[Frame, int]]:
+    found = iter(found)
+    while batch := list(islice(found, BATCH)):
+        yield from swapper.swap(batch)
+
+
+def _convert_photos(
+    photos: list[Path],
+    root: Path | None,
+    target: Path,
+    swapper: Swapper,
+    finder: FaceFinder,
+    report: ConvertReport,
+    on_progress: OnProgress,
+) -> None:
+    """Convert photos one by one; with ``root`` each keeps its place below it."""
+    readable = _readable(photos, report)
+    for frame, faces in finder.find(media.prefetch(readable, 4), swapper.config.finder):
+        path = target / frame.source.relative_to(root) if root else target
+        for result, swapped in swapper.swap([(frame, faces)]):
+            if swapped or path.suffix.lower() != frame.source.suffix.lower():
+                with media.open_writer(path, frame.source) as writer:
+                    writer.write(result)
+            elif root:
+                media.copy_file(frame.source, path)
+            report.frames += 1
+            report.faces += swapped
+            report.without_face += not swapped
+        on_progress(Progress(report.frames, len(photos), "photos", f"{report.faces} faces"))
+    if not report.frames:
+        raise InputError(report.unreadable[0])
+    if not report.faces:
+        raise NoFacesError(f"no face found in {report.frames} photos of {photos[0].parent}"
+                           if root else f"no face found in {photos[0]}; nothing is written")
+
+
+def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:
+    for path in photos:
+        try:
+            yield media.read_photo(path)
+        except InputError as error:
+            report.unreadable.append(str(error))

@@ -1,0 +1,171 @@
+"""Extract: photos and videos of one person -> a faceset."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faceswap import media
+from faceswap.aligner import FaceFinder, align_face, finder_for_video
+from faceswap.config import COVERAGE, ExtractConfig
+from faceswap.errors import InputError, NoFacesError
+from faceswap.faceset import FacesetWriter, discard
+from faceswap.types import Frame, OnProgress, Progress, ignore_progress
+
+LIBRARY = Path("data")  # where train looks for a name
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What an extraction did.
+
+    Attributes:
+        folder: The faceset.
+        images: Photos and frames read in this run.
+        known: Photos and frames done by an earlier run.
+        faces: Faces in the faceset now.
+        without_face: Photos (or "clip.mp4 frame 12") of this run in which none was found.
+        unreadable: Files of this run that could not be read, and why.
+    """
+
+    folder: Path
+    images: int = 0
+    known: int = 0
+    faces: int = 0
+    without_face: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def default_output(source: Path) -> Path:
+    """``faces`` in a folder; for a single file ``data/<its name>/faces``."""
+    return source / "faces" if source.is_dir() else LIBRARY / source.stem / "faces"
+
+
+def extract(
+    source: str | Path,
+    output: str | Path | None = None,
+    config: ExtractConfig | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> ExtractReport:
+    """Find, align and store every face of a photo, a video or a folder of both.
+
+    What an earlier run has done is skipped; a kill loses nothing that was reported.
+
+    Args:
+        source: A photo, a video, or a folder that is searched with its subfolders.
+        output: The faceset's folder [default: see :func:`default_output`].
+        config: Settings.
+        on_progress: Called after each image.
+
+    Raises:
+        InputError: If there is nothing to read, or nothing of it is readable.
+        NoFacesError: If no face is found at all.
+        SettingsError: If the existing faceset was made with other settings.
+        OutputError: If the disk refuses.
+    """
+    source, config = Path(source), config or ExtractConfig()
+    folder = Path(output) if output else default_output(source)
+    root = source if source.is_dir() else source.parent
+    photos, videos = _inputs(source, folder)
+    if config.restart:
+        discard(folder)
+    settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
+    writer = FacesetWriter(folder, config.size, COVERAGE, settings)
+    report = ExtractReport(folder)
+    total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
+    workers = 1 if total <= 2 else config.workers
+
+    def store(frame: Frame, name: str, crops: int) -> None:
+        report.images += 1
+        if not crops:
+            writer.skip(name, frame.index, "no face")
+            report.without_face.append(f"{name} frame {frame.index}" if frame.native else name)
+        note = f"{writer.faces} faces"
+        on_progress(Progress(report.images + report.known, total or None, "images", note))
+
+    with FaceFinder(config.min_score, workers) as finder:
+        runs = [(_read_photos(photos, root, writer, report), config.finder)]
+        for video in videos:
+            frames = _read_video(video, config.every, root, writer, report)
+            runs.append((frames, finder_for_video(config.finder)))
+        for frames, name in runs:
+            for frame, faces in finder.find(media.prefetch(frames, 4), name):
+                kept = faces[: config.max_faces or None]
+                crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
+                relative = _name(frame.source, root)
+                if crops:
+                    writer.add(relative, frame, crops)
+                store(frame, relative, len(crops))
+    report.faces = writer.faces
+    _check(report, source)
+    return report
+
+
+def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    kind = media.kind_of(source)
+    if kind == "photo":
+        return [source], []
+    if kind == "video":
+        return [], [source]
+    photos = media.photos_in(source, skip=folder)
+    videos = media.files_in(source, media.VIDEO_SUFFIXES, skip=folder)
+    if not photos and not videos:
+        raise InputError(f"{source} holds no photo and no video")
+    return photos, videos
+
+
+def _frames(video: Path) -> int:
+    """Frames a video says it has; 0 if it cannot be read, which the reading will report."""
+    try:
+        return media.probe(video).frames
+    except InputError:
+        return 0
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _read_photos(
+    photos: list[Path], root: Path, writer: FacesetWriter, report: ExtractReport
+) -> Iterator[Frame]:
+    for path in photos:
+        name = _name(path, root)
+        if (name, 0) in writer.done:
+            report.known += 1
+            continue
+        try:
+            yield media.read_photo(path)
+        except InputError as error:
+            _unreadable(name, error, writer, report)
+
+
+def _read_video(
+    video: Path, every: int, root: Path, writer: FacesetWriter, report: ExtractReport
+) -> Iterator[Frame]:
+    name = _name(video, root)
+    try:
+        for frame in media.read_video(video, every):
+            if (name, frame.index) in writer.done:
+                report.known += 1
+            else:
+                yield frame
+    except InputError as error:
+        _unreadable(name, error, writer, report)
+
+
+def _unreadable(name: str, error: InputError, writer: FacesetWriter, report: ExtractReport) -> None:
+    report.unreadable.append(str(error))
+    if (name, -1) not in writer.done:  # read again at every run: the file may be mended
+        writer.skip(name, -1, str(error))
+
+
+def _check(report: ExtractReport, source: Path) -> None:
+    """Refuse a result without any face."""
+    if report.faces:
+        return
+    if report.unreadable and not report.images + report.known:
+        raise InputError(f"nothing of {source} could be read: {report.unreadable[0]}")
+    raise NoFacesError(
+        f"no face found in the {report.images + report.known} images of {source}; give sharper or "
+        "larger faces, or try --finder cnn"
+    )

@@ -1,0 +1,219 @@
+"""Extracted faces on disk: a folder of crops and ``faces.jsonl`` that tells all about them.
+
+The lists grow line by line, crops first, so a kill leaves whole faces and at most one torn line.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from faceswap.errors import InputError, NoFacesError, SettingsError
+from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, write_bytes
+from faceswap.types import AlignedFace, Frame
+
+FORMAT, VERSION = "faceswap-faces", 1
+INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
+
+Key = tuple[str, int]  # source file relative to the input, frame index in it
+
+
+def discard(folder: Path) -> None:
+    """Delete a faceset's crops and lists, and nothing else in its folder.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    index = folder / INDEX
+    with refusing(folder):
+        if index.is_file():
+            for record in read_records(index):
+                (folder / record["file"]).unlink(missing_ok=True)
+        for name in (SKIPPED, INDEX):
+            (folder / name).unlink(missing_ok=True)
+
+
+class FacesetWriter:
+    """Adds faces to a faceset, new or existing, and knows what it already holds."""
+
+    def __init__(self, folder: Path, size: int, coverage: float, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.done: set[Key] = set()
+        self.faces = 0
+        self._images = 0
+        index = folder / INDEX
+        header = {
+            "format": FORMAT, "version": VERSION, "size": size, "coverage": coverage,
+            "settings": settings,
+        }  # fmt: skip
+        if index.is_file():
+            self._continue(header)
+        else:
+            write_bytes(index, (json.dumps(header) + "\n").encode())
+
+    def _continue(self, header: dict[str, Any]) -> None:
+        index, skipped = self.folder / INDEX, self.folder / SKIPPED
+        drop_torn_line(index)
+        old = read_header(index)
+        changed = [
+            f"{name} {old['settings'].get(name)!r}, not {value!r}"
+            for name, value in header["settings"].items()
+            if old["settings"].get(name) != value
+        ]
+        if changed:
+            raise SettingsError(
+                f"{self.folder} was extracted with {'; '.join(changed)}: add --restart to begin "
+                "again, or --output for another folder"
+            )
+        for record in read_records(index):
+            self.done.add((record["source"], record["index"]))
+            self.faces += 1
+            self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
+        if skipped.is_file():
+            drop_torn_line(skipped)
+            for line in read_lines(skipped):
+                record = json.loads(line)
+                self.done.add((record["source"], record["index"]))
+
+    def add(self, source: str, frame: Frame, faces: list[AlignedFace]) -> None:
+        """Store the faces of one image: their crops, then their lines in one write.
+
+        Args:
+            source: The frame's file as the lists are to name it.
+            frame: Where the faces were found.
+            faces: The faces.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        lines = []
+        for number, aligned in enumerate(faces):
+            name = f"{self._images:06d}-{number}.png"
+            write_bytes(self.folder / name, _png(aligned))
+            face, box = aligned.face, aligned.face.box
+            record = {
+                "file": name,
+                "source": source,
+                "index": frame.index,
+                "time": str(frame.time),
+                "box": [round(v, 2) for v in (box.left, box.top, box.right, box.bottom)],
+                "score": round(face.score, 4),
+                "landmarks": face.landmarks.astype(float).round(2).tolist(),
+                "matrix": aligned.matrix.round(8).tolist(),
+            }
+            lines.append(json.dumps(record))
+        append_lines(self.folder / INDEX, lines)
+        self.faces += len(faces)
+        self._images += 1
+
+    def skip(self, source: str, index: int, why: str) -> None:
+        """Note an image that gave no face, so that it is named and not read again.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        record = {"source": source, "index": index, "why": why}
+        append_lines(self.folder / SKIPPED, [json.dumps(record)])
+
+
+def _png(aligned: AlignedFace) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(aligned.image).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def read_header(index: Path) -> dict[str, Any]:
+    """Read and check the first line of ``faces.jsonl``.
+
+    Raises:
+        InputError: If the file is not a faceset's or has a newer format.
+    """
+    lines = read_lines(index)
+    try:
+        header = json.loads(lines[0]) if lines else None
+        if not isinstance(header, dict) or header["format"] != FORMAT:
+            raise ValueError(f"the first line does not say {FORMAT}")
+        if not isinstance(header["settings"], dict):
+            raise ValueError("settings must be an object")
+        if int(header["version"]) > VERSION:
+            raise InputError(
+                f"{index} has format version {header['version']}; this program reads up to "
+                f"{VERSION}: update faceswap"
+            )
+        header["size"], header["coverage"] = int(header["size"]), float(header["coverage"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index} is not a list of faces of this program: {error}") from error
+    return header
+
+
+def read_records(index: Path) -> Iterator[dict[str, Any]]:
+    """The faces of ``faces.jsonl``, one dict each.
+
+    Raises:
+        InputError: If a line is damaged.
+    """
+    for number, line in enumerate(read_lines(index)[1:], start=2):
+        try:
+            record = json.loads(line)
+            if not isinstance(record["file"], str) or Path(record["file"]).name != record["file"]:
+                raise ValueError("file must be a plain name")
+            record["index"] = int(record["index"])
+            record["source"] = str(record["source"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{index} line {number} is damaged: {error}") from error
+        yield record
+
+
+@dataclass(frozen=True, slots=True)
+class Faceset:
+    """Faces ready for training: uint8 crops (N, 3, S, S) RGB and their coverage."""
+
+    name: str
+    crops: Tensor
+    coverage: float
+
+    @classmethod
+    def read(cls, folder: Path, crop_size: int) -> Self:
+        """Load a faceset's crops, resized to ``crop_size``.
+
+        Raises:
+            InputError: If the folder is no faceset or a crop is damaged.
+            NoFacesError: If it holds no face.
+        """
+        index = folder / INDEX
+        if not index.is_file():
+            raise InputError(
+                f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {folder.parent}"
+            )
+        header = read_header(index)
+        crops = [
+            _read_crop(folder / record["file"], header["size"], crop_size)
+            for record in read_records(index)
+        ]
+        if not crops:
+            raise NoFacesError(f"{folder} holds no face; extract photos that show one")
+        name = folder.parent.name if folder.name == "faces" else folder.name
+        return cls(name, torch.stack(crops), header["coverage"])
+
+
+def _read_crop(path: Path, stored: int, size: int) -> Tensor:
+    """One crop as (3, size, size) uint8."""
+    from torchvision.transforms.v2 import functional as vision
+
+    try:
+        with Pillow.open(path) as picture:
+            crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; extract it again") from error
+    if crop.shape[1:] != (stored, stored):
+        raise InputError(f"{path} is {crop.shape[2]}x{crop.shape[1]}, not {stored} px square")
+    if stored == size:
+        return crop.contiguous()
+    return vision.resize(crop, [size, size], antialias=True).contiguous()

@@ -1,0 +1,91 @@
+"""Writing files so that a kill, a crash or a full disk never leaves half of one."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from faceswap.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; move it over ``path`` if the block succeeds.
+
+    The temporary file has ``path``'s suffix, so that a library can choose a format by it. It is
+    flushed to disk before the move, and removed if the block raises: at every moment ``path`` is
+    the whole old file or the whole new one.
+
+    Raises:
+        OutputError: If the disk refuses (full, read-only, not permitted).
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        with refusing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with refusing(path):
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # gone after success; beyond help on a broken disk
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """The short words for an operating system error, such as 'No space left on device'."""
+    return (error.strerror or str(error)).splitlines()[0]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    with replacing(path) as temporary, refusing(path):
+        temporary.write_bytes(data)
+
+
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Append whole lines in one write and flush them to the operating system.
+
+    A kill in between can leave one torn last line, which :func:`read_lines` drops.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    with refusing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the whole lines of a text file that grows by :func:`append_lines`."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a kill left unfinished, so that appending can go on.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    with refusing(path):
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)

@@ -1,0 +1,287 @@
+"""One shared encoder and two decoders; the registry of architectures; the model file.
+
+A model takes and gives float RGB in [0, 1], (B, 3, size, size). Its file is safetensors, so loading
+runs no code, and its header carries all that conversion must know.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
+
+from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName, read_json
+from faceswap.errors import FaceswapError, InputError, ModelError
+from faceswap.files import write_bytes
+
+Identity = Literal["a", "b"]
+
+FORMAT, VERSION = "faceswap-model", 1
+MODEL_FILE = "model.safetensors"
+
+
+class Downscale(nn.Module):
+    """Halve the side: 5x5 convolution of stride 2, LeakyReLU 0.1.
+
+    Padding "same" as TensorFlow does it: of the 3 rows that an even side needs, 1 goes before and
+    2 after.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 5, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H / 2, W / 2)."""
+        return F.leaky_relu(self.conv(F.pad(x, (1, 2, 1, 2))), 0.1)
+
+
+class Upscale(nn.Module):
+    """Double the side: 3x3 convolution to 4x the channels, LeakyReLU 0.1, pixel shuffle.
+
+    The shuffle reads channel (r * 2 + c) * C_out + c_out for row r, column c: depth-to-space as
+    TensorFlow orders it, not as torch's PixelShuffle does.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, 2 H, 2 W)."""
+        return depth_to_space(F.leaky_relu(self.conv(x), 0.1))
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """(B, 4 C, H, W) -> (B, C, 2 H, 2 W), channel index = (row * 2 + column) * C + c."""
+    batch, channels, height, width = x.shape
+    x = x.view(batch, 2, 2, channels // 4, height, width)
+    return x.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * height, 2 * width)
+
+
+class Autoencoder(nn.Module):
+    """A shared encoder and a decoder for each of the identities a and b.
+
+    encoder  n Downscales, Linear to the latent, Linear back, one Upscale
+    decoder  n - 1 Upscales, 5x5 convolution to 3 channels, sigmoid
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, ups = config.encoder_widths, config.decoder_widths
+        self.side = config.size // 2 ** len(widths)
+        flat = widths[-1] * self.side**2
+        self.down = nn.Sequential(
+            *(Downscale(i, o) for i, o in zip((3, *widths), widths, strict=False))
+        )
+        self.to_latent = nn.Linear(flat, config.latent)
+        self.from_latent = nn.Linear(config.latent, flat)
+        self.up = Upscale(widths[-1], ups[0])
+        self.decoders = nn.ModuleDict({"a": _decoder(ups), "b": _decoder(ups)})
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, size, size) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        if self.config.channel_order == "bgr":
+            images = images.flip(1)
+        x = self.from_latent(self.to_latent(self.down(images).flatten(1)))
+        return cast(Tensor, self.up(x.view(len(x), -1, self.side, self.side)))
+
+    def decode(self, code: Tensor, identity: Identity) -> Tensor:
+        """What :meth:`encode` gave -> images (B, 3, size, size) of one identity."""
+        images: Tensor = self.decoders[identity](code)
+        return images.flip(1) if self.config.channel_order == "bgr" else images
+
+    def forward(self, images: Tensor, identity: Identity) -> Tensor:
+        """Images as one identity's decoder paints them, (B, 3, size, size)."""
+        return self.decode(self.encode(images), identity)
+
+
+def _decoder(ups: tuple[int, ...]) -> nn.Sequential:
+    doublings = (Upscale(i, o) for i, o in zip(ups, ups[1:], strict=False))
+    return nn.Sequential(*doublings, nn.Conv2d(ups[-1], 3, 5, padding=2), nn.Sigmoid())
+
+
+MODELS: dict[ModelName, type[Autoencoder]] = {"original": Autoencoder, "small": Autoencoder}
+
+
+def build(config: ModelConfig) -> Autoencoder:
+    """A new model of the architecture that ``config`` names, with random weights."""
+    return MODELS[config.name](config)
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """The device of that name; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: If this machine does not have it.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next((known for known, there in available.items() if there), "cpu"))
+    if not available.get(name, True):
+        raise InputError(f"device {name} is not available here; use --device auto or cpu")
+    return torch.device(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model and what conversion must know of its training.
+
+    Attributes:
+        network: The weights.
+        names: The names of identities a and b.
+        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1]: training adds it to
+            a's faces, so conversion does the same.
+        step: Training steps done.
+    """
+
+    network: Autoencoder
+    names: tuple[str, str]
+    color_shift: tuple[float, float, float]
+    step: int
+
+
+def save(path: Path, trained: TrainedModel) -> None:
+    """Write a model file in one step.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "model": json.dumps(trained.network.config.to_dict()),
+        "names": json.dumps(trained.names),
+        "color_shift": json.dumps(trained.color_shift),
+        "step": str(trained.step),
+    }
+    state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
+    write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
+
+
+def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
+    """Read a model folder (or the model file itself).
+
+    Raises:
+        ModelError: If there is none, it is broken, not ours, or made by a newer version.
+    """
+    path = folder if folder.is_file() else folder / MODEL_FILE
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one: faceswap train")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            trained = _from_header(path, header)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable model file: {error}") from error
+    try:
+        trained.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its weights do not fit the model that its header "
+                         f"describes") from error
+    trained.network.to(device or torch.device("cpu")).eval()
+    return trained
+
+
+def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
+    if header.get("format") != FORMAT:
+        raise ModelError(f"{path} is a tensor file, but not a model of this program")
+    version = header.get("version", "")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise ModelError(
+            f"{path} has format version {version or 'unknown'}; this program reads up to "
+            f"{VERSION}: update faceswap"
+        )
+    try:
+        config = ModelConfig.from_dict(read_json(header["model"]))
+        names, shift = json.loads(header["names"]), json.loads(header["color_shift"])
+        if len(names) != 2 or len(shift) != 3:
+            raise ValueError("two names and three colour values are needed")
+        return TrainedModel(
+            build(config),
+            (str(names[0]), str(names[1])),
+            (float(shift[0]), float(shift[1]), float(shift[2])),
+            int(header["step"]),
+        )
+    except (KeyError, TypeError, ValueError, FaceswapError) as error:
+        raise ModelError(f"{path} has a broken header: {error}") from error
+
+
+def newest(models: Path) -> Path:
+    """The folder of the most recently written model below ``models``.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    found = list(models.glob(f"*/{MODEL_FILE}"))
+    if not found:
+        raise ModelError(f"no model in {models}; train one (faceswap train) or give --model DIR")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
+    """Turn a classic checkpoint, {"state": state_dict, "epoch": n}, into a model folder.
+
+    That net worked in BGR with values 0..1; the model file says so. Read without unpickling code.
+
+    Raises:
+        InputError: If the file is missing.
+        ModelError: If it is not such a checkpoint.
+        OutputError: If the model cannot be written.
+    """
+    if not source.is_file():
+        raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: {words}"
+                         ) from error
+    state = content.get("state") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
+    config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
+    network = build(config)
+    renamed = {_from_classic(key): value.float() for key, value in state.items()}
+    try:
+        network.load_state_dict(renamed)
+    except RuntimeError as error:
+        raise ModelError(f"{source}: {_first_difference(network, renamed)}") from error
+    epoch = content.get("epoch", 0)
+    trained = TrainedModel(
+        network, ("a", "b"), (0.0, 0.0, 0.0), epoch if isinstance(epoch, int) else 0
+    )
+    save(folder / MODEL_FILE, trained)
+    return trained
+
+
+CLASSIC_KEYS = {  # module of the classic checkpoint -> ours
+    **{f"encoder.{i}.conv2": f"down.{i}.conv" for i in range(4)},
+    "encoder.5": "to_latent",
+    "encoder.6": "from_latent",
+    "encoder.8.conv2_": "up.conv",
+    **{f"decoder_{s}.{i}.conv2_": f"decoders.{s.lower()}.{i}.conv" for s in "AB" for i in range(3)},
+    **{f"decoder_{side}.3": f"decoders.{side.lower()}.3" for side in "AB"},
+}
+
+
+def _from_classic(key: str) -> str:
+    module, _, kind = key.rpartition(".")
+    return f"{CLASSIC_KEYS.get(module, module)}.{kind}"
+
+
+def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
+    """Why a state does not fit, in one line."""
+    ours = network.state_dict()
+    missing, surplus = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
+    if missing or surplus:
+        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {[*missing, *surplus][0]}"
+    key = next(k for k in ours if ours[k].shape != state[k].shape)
+    return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"
