@@ -244,6 +244,8 @@ def train(
         f"{folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {folder / 'previews'}"
     )
+    if report.done:
+        click.echo("nothing left to do: ask for more --steps or --minutes in all to go on")
     if report.interrupted:
         click.echo("interrupted and saved; run the same command to continue", err=True)
         sys.exit(INTERRUPTED)
@@ -310,9 +312,11 @@ def demo(output: Path, minutes: float) -> None:
     """Make two identities and a clip from public-domain photos; extract, train, convert them."""
     from faceswap import demo as stages
 
+    began = time.monotonic()
     for title, run in stages.stages(output, minutes):
         click.echo(title)
         with reporting() as on_progress:
             run(on_progress)
+    click.echo(f"done in {time.monotonic() - began:.0f} s")
     click.echo(f"the swapped video: {output / stages.SWAPPED}")
     click.echo(f"the picture:       {output / stages.PICTURE}")

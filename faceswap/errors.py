@@ -3,6 +3,7 @@
     FaceswapError              1
     ├── InputError             3   missing, unreadable or unsuitable photo, video or folder
     ├── NoFacesError           4   no face found, or too few to train
+    │   └── AlignmentError     4   landmarks that no similarity can be estimated from
     ├── ModelError             5   no such model, not a model, or made by a newer version
     ├── OutputError            6   cannot be written: equal to an input, full or read-only disk
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
@@ -30,6 +31,10 @@ class NoFacesError(FaceswapError):
     """No face was found, or too few for the purpose."""
 
     exit_code = 4
+
+
+class AlignmentError(NoFacesError):
+    """Landmarks that no similarity can be estimated from: not a face after all."""
 
 
 class ModelError(FaceswapError):

@@ -14,14 +14,10 @@ import cv2
 import numpy as np
 
 from faceswap.config import ModelConfig
-from faceswap.errors import FaceswapError
+from faceswap.errors import AlignmentError
 from faceswap.types import Image, Mask, Matrix, Points
 
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
-
-
-class AlignmentError(FaceswapError):
-    """Landmarks that no similarity can be estimated from."""
 
 
 @cache

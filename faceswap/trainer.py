@@ -68,14 +68,18 @@ RECIPES: dict[ModelName, Recipe] = {
 
 @dataclass(slots=True)
 class TrainReport:
-    """What a training run did: the model's folder, its steps and minutes in all, and its end."""
+    """What a training run did: the model's folder, its steps and minutes in all, and its end.
+
+    ``interrupted``: Ctrl-C or SIGTERM ended it. ``done``: there was nothing left to do.
+    """
 
     folder: Path
     step: int
     minutes: float
     loss_a: float
     loss_b: float
-    interrupted: bool
+    interrupted: bool = False
+    done: bool = False
 
 
 @dataclass(slots=True)
@@ -129,17 +133,14 @@ def train(
             f"{folder} was trained on {' and '.join(state['names'])}, not {' and '.join(names)}: "
             "give another --output, or --restart to begin again"
         )
-    if state and _share_done(state["step"], state["seconds"], config) >= 1:
-        raise SettingsError(
-            f"{folder} has {state['step']} steps and {state['seconds'] / 60:.1f} minutes already; "
-            "ask for more --steps or --minutes in all to go on"
-        )
     faces = {"a": facesets["a"].crops.to(device), "b": facesets["b"].crops.to(device)}
     run = _start(preset, config, names, _color_shift(facesets), device)
     _write_config(folder, config, preset, names)
     if state:
         _restore(run, state, folder)
     _trim_metrics(folder, run.step)
+    if _share_done(run.step, run.seconds, config) >= 1:
+        return TrainReport(folder, run.step, run.seconds / 60, *_last_losses(folder), done=True)
     with _stop_signal() as stop:
         return _loop(run, faces, folder, config, stop, on_progress)
 
@@ -336,6 +337,16 @@ def _report(
     else:
         on_progress(Progress(run.step, config.steps, "steps", note))
     return means
+
+
+def _last_losses(folder: Path) -> tuple[float, float]:
+    """The last losses in the metrics; not a number if there are none."""
+    path = folder / "metrics.jsonl"
+    lines = read_lines(path) if path.is_file() else []
+    if not lines:
+        return math.nan, math.nan
+    record = json.loads(lines[-1])
+    return record["loss_a"], record["loss_b"]
 
 
 def _trim_metrics(folder: Path, step: int) -> None:

@@ -1,0 +1,176 @@
+"""The demo: two public-domain photos become two identities and a clip; then the real commands run.
+
+Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy (matplotlib's
+sample data). Both are works of the US government and travel inside those packages.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faceswap import media
+from faceswap.aligner import find_hog
+from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
+from faceswap.converter import convert
+from faceswap.extractor import extract
+from faceswap.files import read_lines, replacing
+from faceswap.geometry import warp_image
+from faceswap.media import write_clip
+from faceswap.trainer import train
+from faceswap.types import Image, Matrix, OnProgress, Progress
+
+PEOPLE = ("collins", "hopper")
+VIEWS = 100  # photos per identity
+VIEW_SIDE, VIEW_FACE = 320, 130  # pixels of a view, and of the face box in it
+CLIP_SIZE, CLIP_FACE = (640, 480), 170  # width and height; face box
+CLIP_FRAMES, CLIP_RATE, SAMPLE_RATE = 100, 25, 48000
+CLIP, SWAPPED, PICTURE = "clip.mp4", "clip.swapped.mp4", "demo.png"
+
+Stage = Callable[[OnProgress], object]
+
+
+def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
+    """The demo's stages: a title and a call that takes ``on_progress``. Done work is kept."""
+    a, b = PEOPLE
+    data, model = folder / "data", folder / "models" / f"{a}-{b}"
+    yield f"1/6 making photos of {a} and {b} and a clip of {a}", partial(_make_data, folder)
+    for number, name in enumerate(PEOPLE, start=2):
+        yield f"{number}/6 faceswap extract {data / name}", _extract(data / name)
+    settings = TrainConfig(model="small", device="cpu", minutes=minutes, preview_every=0)
+    yield (
+        f"4/6 faceswap train --a {data / a} --b {data / b} --output {model} --minutes {minutes:g}",
+        lambda watch: train(data / a / "faces", data / b / "faces", model, settings, watch),
+    )
+    yield (
+        f"5/6 faceswap convert {folder / CLIP} --model {model}",
+        lambda watch: convert(folder / CLIP, folder / SWAPPED, model,
+                              ConvertConfig(device="cpu"), watch),
+    )  # fmt: skip
+    yield "6/6 drawing the picture", lambda watch: _draw(folder, model, watch)
+
+
+def _extract(folder: Path) -> Stage:
+    return lambda watch: extract(folder, None, ExtractConfig(), watch)
+
+
+def _photos() -> dict[str, Image]:
+    """The two photos, (H, W, 3)."""
+    from matplotlib.cbook import get_sample_data
+    from skimage.data import astronaut
+
+    hopper = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    return {"collins": astronaut(), "hopper": media.read_photo(hopper).image}
+
+
+def _make_data(folder: Path, on_progress: OnProgress) -> None:
+    photos = _photos()
+    total, done = len(photos) * VIEWS + 1, 0
+    for seed, (name, photo) in enumerate(photos.items()):
+        random = np.random.default_rng(seed)
+        center, side = _face(photo)
+        for number in range(VIEWS):
+            path = folder / "data" / name / f"{number:03d}.jpg"
+            view = _view(photo, center, side, random)
+            if not path.is_file():
+                with replacing(path) as temporary:
+                    bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
+                    cv2.imwrite(str(temporary), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            done += 1
+            on_progress(Progress(done, total, "photos"))
+    if not (folder / CLIP).is_file():
+        write_clip(folder / CLIP, _clip(photos[PEOPLE[0]]), CLIP_RATE, _chime(), SAMPLE_RATE)
+    on_progress(Progress(total, total, "photos"))
+
+
+def _face(photo: Image) -> tuple[tuple[float, float], float]:
+    """Centre and width of the photo's face box."""
+    box = find_hog(photo, 0.2)[0].box
+    return ((box.left + box.right) / 2, (box.top + box.bottom) / 2), box.right - box.left
+
+
+def _window(
+    center: tuple[float, float], scale: float, degrees: float, to: tuple[float, float]
+) -> Matrix:
+    """Rotate and scale around ``center`` and put it at ``to``."""
+    matrix: Matrix = cv2.getRotationMatrix2D(center, degrees, scale).astype(np.float64)
+    matrix[:, 2] += np.subtract(to, center)
+    return matrix
+
+
+def _view(
+    photo: Image, center: tuple[float, float], side: float, random: np.random.Generator
+) -> Image:
+    """The photo a little turned, moved, zoomed, mirrored or lit otherwise."""
+    scale = VIEW_FACE / side * random.uniform(0.85, 1.15)
+    to = VIEW_SIDE / 2 + random.uniform(-12, 12, 2)
+    matrix = _window(center, scale, random.uniform(-12, 12), (to[0], to[1]))
+    view = warp_image(photo, matrix, VIEW_SIDE, VIEW_SIDE)
+    if random.random() < 0.5:
+        view = view[:, ::-1]
+    return _lit(view, random.uniform(0.75, 1.2), random.uniform(-0.06, 0.06, 3))
+
+
+def _lit(image: Image, gain: float, tint: np.ndarray) -> Image:
+    """Change exposure (a gamma, so nothing clips) and tint the light."""
+    light = (image / 255.0) ** (1 / gain) * (1 + tint)
+    return np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+
+
+def _clip(photo: Image) -> Iterator[Image]:
+    """The person sways, nods and comes closer while the light changes."""
+    center, side = _face(photo)
+    width, height = CLIP_SIZE
+    for t in np.linspace(0, 2 * np.pi, CLIP_FRAMES):
+        scale = CLIP_FACE / side * (1 + 0.12 * np.sin(t))
+        to = (width / 2 + 60 * np.sin(2 * t), height / 2 - 10 + 20 * np.cos(3 * t))
+        view = warp_image(photo, _window(center, scale, 8 * np.sin(2 * t), to), width, height)
+        yield _lit(view, 1 + 0.12 * np.sin(3 * t), np.zeros(3))
+
+
+def _chime() -> np.ndarray:
+    """Four falling notes, (N,) int16."""
+    seconds = np.arange(SAMPLE_RATE * CLIP_FRAMES // CLIP_RATE) / SAMPLE_RATE
+    pitch = np.array([659.3, 587.3, 523.3, 440.0])[(seconds // 1).astype(int) % 4]
+    wave = np.sin(2 * np.pi * pitch * seconds) * np.exp(-3 * (seconds % 1))
+    return (wave * 8000).astype(np.int16)
+
+
+def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
+    """Original | swapped | previews | loss curve, as one PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picks = [CLIP_FRAMES // 8, CLIP_FRAMES // 2, CLIP_FRAMES * 7 // 8]
+    columns = [_frames(folder / name, picks) for name in (CLIP, SWAPPED)]
+    preview = media.read_photo(sorted((model / "previews").glob("*.png"))[-1]).image
+    figure = Figure(figsize=(19, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(picks), 4, width_ratios=[1.15, 1.15, 1.35, 1.5])
+    for column, (title, frames) in enumerate(zip(("original", "swapped"), columns, strict=True)):
+        for row, frame in enumerate(frames):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(frame)
+            axes.set_axis_off()
+            if not row:
+                axes.set_title(title)
+    axes = figure.add_subplot(grid[:, 2])
+    axes.imshow(preview, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title("a | a as a | a as b | b | b as b | b as a")
+    axes = figure.add_subplot(grid[:, 3])
+    records = [json.loads(line) for line in read_lines(model / "metrics.jsonl")]
+    for key in ("loss_a", "loss_b"):
+        axes.plot([r["step"] for r in records], [r[key] for r in records], label=key[-1])
+    axes.set(title="training loss", xlabel="step", yscale="log")
+    axes.legend()
+    with replacing(folder / PICTURE) as temporary:
+        figure.savefig(temporary, dpi=100)
+    on_progress(Progress(1, 1, "pictures"))
+
+
+def _frames(path: Path, indices: list[int]) -> list[Image]:
+    return [frame.image for frame in media.read_video(path) if frame.index in indices]

@@ -1,0 +1,63 @@
+"""Real faces without a download, and small facesets and models made from them once a session."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def collins():
+    from skimage.data import astronaut
+
+    return np.ascontiguousarray(astronaut())  # (512, 512, 3), one face, US government work
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+
+    with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photo:
+        return np.asarray(photo.convert("RGB"))  # (600, 512, 3), one face, US government work
+
+
+@pytest.fixture(scope="session")
+def collins_face(collins):
+    from faceswap.aligner import find_hog
+
+    return find_hog(collins, 0.2)[0]
+
+
+@pytest.fixture(scope="session")
+def faceset_folders(tmp_path_factory, collins, hopper):
+    """Two facesets of 30 crops each, written by the product's own writer."""
+    from fractions import Fraction
+
+    from faceswap.aligner import find_hog
+    from faceswap.config import COVERAGE
+    from faceswap.faceset import FacesetWriter
+    from faceswap.geometry import align
+    from faceswap.types import AlignedFace, Face, Frame
+
+    root = tmp_path_factory.mktemp("facesets")
+    random = np.random.default_rng(0)
+    for name, photo in (("collins", collins), ("hopper", hopper)):
+        face = find_hog(photo, 0.2)[0]
+        writer = FacesetWriter(root / name / "faces", 64, COVERAGE, {})
+        for number in range(30):
+            moved = face.landmarks + random.normal(0, 2, (1, 2)).astype(np.float32)
+            image, matrix = align(photo, moved, 64, COVERAGE)
+            frame = Frame(photo, 0, Fraction(0), Path(f"{number}.jpg"))
+            aligned = AlignedFace(Face(face.box, face.score, moved), image, matrix)
+            writer.add(f"{number}.jpg", frame, [aligned])
+    return root / "collins" / "faces", root / "hopper" / "faces"
+
+
+@pytest.fixture
+def shared():
+    if not SHARED.is_dir():
+        pytest.skip("the development faces and clips are not here")
+    return SHARED

@@ -1,0 +1,109 @@
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceswap import aligner
+from faceswap.errors import InputError
+from faceswap.geometry import transform, warp_image
+from faceswap.types import Frame
+
+
+def distance_between_eyes(points):
+    return np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
+
+
+def test_hog_finds_the_one_face_of_each_photo(collins, hopper):
+    for photo in (collins, hopper):
+        (face,) = aligner.find_hog(photo, 0.2)
+
+        box = face.box
+        assert face.score > 1
+        assert face.landmarks.shape == (68, 2)
+        assert (face.landmarks.mean(axis=0) > [box.left, box.top]).all()
+        assert (face.landmarks.mean(axis=0) < [box.right, box.bottom]).all()
+
+
+def test_landmarks_follow_the_face(collins, collins_face):
+    matrix = np.array([[1.4, -0.25, 20.0], [0.25, 1.4, -60.0]])
+    moved = warp_image(collins, matrix, 600, 500)
+
+    (face,) = aligner.find_hog(moved, 0.2)[:1]
+
+    expected = transform(collins_face.landmarks, matrix)
+    error = np.linalg.norm(face.landmarks - expected, axis=1).mean()
+    assert error < 0.06 * distance_between_eyes(expected)
+
+
+def test_a_score_threshold_drops_faces(collins, collins_face):
+    assert aligner.find_hog(collins, collins_face.score + 0.01) == []
+
+
+def test_a_face_that_touches_the_border_is_found(hopper):
+    box = aligner.find_hog(hopper, 0.2)[0].box
+    tight = hopper[int(box.top) + 12 : int(box.bottom) - 8, int(box.left) + 6 : int(box.right) - 6]
+
+    faces = aligner.find_auto(np.ascontiguousarray(tight), 0.2)
+
+    assert len(faces) == 1
+
+
+def test_cnn_and_hog_agree_where_both_find_the_face(collins, collins_face):
+    (face,) = aligner.find_cnn(collins, 0.2)
+
+    error = np.linalg.norm(face.landmarks - collins_face.landmarks, axis=1).mean()
+    assert error < 0.1 * distance_between_eyes(collins_face.landmarks)
+
+
+def test_no_face_in_noise():
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+
+    assert aligner.find_hog(noise, 0.2) == []
+
+
+def test_the_largest_face_comes_first(collins, hopper):
+    small = warp_image(collins, np.array([[0.7, 0, 0], [0, 0.7, 0]]), 360, 360)
+    both = np.zeros((600, 880, 3), np.uint8)
+    both[:, :512], both[:360, 512:872] = hopper, small
+
+    faces = aligner.find_hog(both, 0.2)
+
+    widths = [face.box.right - face.box.left for face in faces]
+    assert len(faces) == 2
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frames_come_in_order_with_their_faces(collins, hopper, workers):
+    empty = np.zeros((120, 120, 3), np.uint8)
+    images = [collins, empty, hopper, empty, collins]
+    frames = [Frame(image, i, Fraction(i), Path("x")) for i, image in enumerate(images)]
+
+    with aligner.FaceFinder(0.2, workers) as finder:
+        found = list(finder.find(frames, "hog"))
+
+    assert [frame.index for frame, _ in found] == [0, 1, 2, 3, 4]
+    assert [len(faces) for _, faces in found] == [1, 0, 1, 0, 1]
+
+
+def test_a_finder_of_ones_own_is_called(collins, collins_face):
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    with aligner.FaceFinder(0.5, 0) as finder:
+        found = list(finder.find([frame], lambda image, score: [collins_face] * (score == 0.5)))
+
+    assert found == [(frame, [collins_face])]
+
+
+def test_weights_are_found_without_importing_their_package():
+    path = aligner.weights("shape_predictor_68_face_landmarks.dat")
+
+    assert Path(path).is_file()
+    assert "face_recognition_models" not in sys.modules
+
+
+def test_missing_weights_say_what_to_install():
+    with pytest.raises(InputError, match="pip install"):
+        aligner.weights("no-such-file.dat")

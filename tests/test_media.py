@@ -1,0 +1,330 @@
+"""A pass-through conversion must keep sizes, times, sound and tags of every kind of clip."""
+
+import threading
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from faceswap import media
+from faceswap.errors import InputError, OutputError
+from faceswap.types import Frame
+
+RATE = 25
+
+
+def picture(number, width, height):
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack(
+        [x * 255 / width, y * 255 / height, 128 + 100 * np.sin((x + y) / 9 + number / 3)], axis=-1
+    ).astype(np.uint8)
+
+
+def make_clip(
+    path, *, size=(64, 48), times=range(12), time_base=Fraction(1, RATE), pix_fmt="yuv420p",
+    codec="libx264", rotation=0, audio=1, options=None,
+):  # fmt: skip
+    """Write a test clip; ``times`` are pts in ``time_base``."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=RATE, options=options or {})
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        video.time_base = video.codec_context.time_base = time_base
+        if rotation:
+            video.set_display_rotation(rotation)
+        tracks = [out.add_stream("aac", rate=48000, layout="mono") for _ in range(audio)]
+        for number, pts in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+            frame = frame.reformat(format=pix_fmt)
+            frame.pts, frame.time_base = pts, time_base
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for pitch, track in enumerate(tracks, start=1):
+            wave = np.sin(np.arange(24000) * 0.05 * pitch) * 9000
+            chunk = av.AudioFrame.from_ndarray(
+                wave.astype(np.int16)[None], format="s16", layout="mono"
+            )
+            chunk.sample_rate, chunk.pts = 48000, 0
+            out.mux(track.encode(chunk))
+            out.mux(track.encode(None))
+    return path
+
+
+def times_of(path):
+    with av.open(str(path)) as container:
+        return [f.pts * f.time_base for f in container.decode(video=0)]
+
+
+def sound_of(path):
+    """Bytes and times of every sound packet, by track."""
+    with av.open(str(path)) as container:
+        packets = {stream.index: [] for stream in container.streams.audio}
+        for packet in container.demux(*container.streams.audio) if packets else ():
+            if packet.dts is not None:
+                packets[packet.stream.index].append(
+                    (bytes(packet), packet.pts * packet.time_base)
+                )
+    return list(packets.values())
+
+
+def luma_of(frame):
+    return np.asarray(frame.reformat(format="gray16le").to_ndarray(), float).mean() / 257
+
+
+def pass_through(source, target, change=lambda image: image):
+    with media.open_writer(target, source) as writer:
+        for frame in media.read_video(source):
+            image = change(frame.image)
+            writer.write(Frame(image, frame.index, frame.time, frame.source, frame.native))
+
+
+CLIPS = {
+    "plain": {},
+    "variable_rate": {"times": [0, 40, 75, 200, 210, 333, 500], "time_base": Fraction(1, 1000)},
+    "starts_late": {"times": range(25, 40)},
+    "b_frames": {"options": {"bf": "3", "g": "30"}, "times": range(20)},
+    "odd_size_444": {"size": (65, 47), "pix_fmt": "yuv444p"},
+    "not_multiple_of_16": {"size": (70, 50)},
+    "yuv422": {"pix_fmt": "yuv422p"},
+    "ten_bit": {"pix_fmt": "yuv420p10le"},
+    "two_tracks": {"audio": 2},
+    "silent": {"audio": 0},
+    "full_range": {"pix_fmt": "yuvj420p", "codec": "mjpeg"},
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("changed", [False, True], ids=["passed_on", "repainted"])
+def test_a_clip_comes_back_exact(tmp_path, name, changed):
+    suffix = ".mov" if name == "full_range" else ".mp4"
+    source = make_clip(tmp_path / f"in{suffix}", **CLIPS[name])
+    target = tmp_path / f"out{suffix}"
+
+    pass_through(source, target, (lambda image: image.copy()) if changed else lambda image: image)
+
+    assert times_of(target) == times_of(source)
+    assert sound_of(target) == sound_of(source)
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        one, two = before.streams.video[0], after.streams.video[0]
+        assert (two.width, two.height) == (one.width, one.height)
+        assert two.pix_fmt.replace("yuvj", "yuv") == one.pix_fmt.replace("yuvj", "yuv")
+        darker = np.mean(
+            [luma_of(new) - luma_of(old)
+             for old, new in zip(before.decode(one), after.decode(two), strict=True)]
+        )  # fmt: skip
+        assert abs(darker) < 0.4  # of 255; the default conversion darkens by 1.6
+
+
+def test_a_rotated_clip_is_read_upright_and_written_rotated(tmp_path):
+    source = make_clip(tmp_path / "in.mp4", size=(64, 48), rotation=90)
+    target = tmp_path / "out.mp4"
+    marked = []
+
+    def mark(image):  # a white corner, top left as the viewer sees it
+        marked.append(image.shape)
+        image = image.copy()
+        image[:12, :12] = 255
+        return image
+
+    pass_through(source, target, mark)
+
+    assert set(marked) == {(64, 48, 3)}
+    again = next(media.read_video(target))
+    assert again.image.shape == (64, 48, 3)
+    assert again.image[2:9, 2:9].mean() > 240
+    assert again.native.frame.rotation == next(media.read_video(source)).native.frame.rotation
+
+
+def test_odd_420_video_keeps_its_size(tmp_path):
+    source = make_clip(tmp_path / "in.webm", size=(65, 47), codec="libvpx-vp9", audio=0)
+    target = tmp_path / "out.mp4"
+
+    pass_through(source, target)
+
+    assert media.probe(target).width == 65
+    assert media.probe(target).height == 47
+    assert len(times_of(target)) == 12
+
+
+def test_webm_is_written_too(tmp_path):
+    source = make_clip(tmp_path / "in.webm", codec="libvpx-vp9", audio=0)
+    target = tmp_path / "out.webm"
+
+    pass_through(source, target)
+
+    assert times_of(target) == times_of(source)
+
+
+def test_tags_are_kept(tmp_path):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        out.metadata["title"] = "A title"
+        video = out.add_stream("libx264", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.colorspace = video.codec_context.color_trc = 1
+        video.codec_context.color_primaries = video.codec_context.color_range = 1
+        video.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(picture(number, 64, 48), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p", dst_colorspace=1)))
+        out.mux(video.encode(None))
+    target = tmp_path / "out.mkv"
+
+    pass_through(source, target, lambda image: image.copy())
+
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        assert after.metadata["title"] == "A title"
+        one, two = before.streams.video[0], after.streams.video[0]
+        assert two.sample_aspect_ratio == one.sample_aspect_ratio == Fraction(4, 3)
+        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
+            assert getattr(two.codec_context, tag) == getattr(one.codec_context, tag) == 1
+
+
+def test_an_interrupted_video_keeps_the_frames_so_far(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+
+    def write_until_ctrl_c():
+        with media.open_writer(tmp_path / "out.mp4", source) as writer:
+            for frame in media.read_video(source):
+                writer.write(frame)
+                if frame.index == 4:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_until_ctrl_c()
+
+    assert not (tmp_path / "out.mp4").exists()
+    assert len(times_of(tmp_path / "out.partial.mp4")) == 5
+
+
+def test_a_failure_midway_leaves_the_old_file(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+    (tmp_path / "out.mp4").write_bytes(b"old")
+
+    def fail():
+        with media.open_writer(tmp_path / "out.mp4", source) as writer:
+            writer.write(next(media.read_video(source)))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_truncated_video_is_read_as_far_as_it_goes_and_said_to_be(tmp_path, caplog):
+    whole = make_clip(tmp_path / "in.mp4", audio=0, times=range(60))
+    flat = tmp_path / "fast.mp4"
+    with media.open_writer(flat, whole) as writer:  # our files put the index first
+        for frame in media.read_video(whole):
+            writer.write(frame)
+    flat.write_bytes(flat.read_bytes()[: flat.stat().st_size * 2 // 3])
+
+    frames = list(media.read_video(flat))
+
+    assert 0 < len(frames) < 60
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"words, not a video", bytes(5000)])
+def test_what_is_not_a_video_is_one_clear_line(tmp_path, content):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=r"clip\.mp4 is not a video"):
+        list(media.read_video(path))
+
+
+def test_sound_alone_is_not_a_video(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as out:
+        track = out.add_stream("aac", rate=48000, layout="mono")
+        chunk = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
+        chunk.sample_rate = 48000
+        out.mux(track.encode(chunk))
+        out.mux(track.encode(None))
+
+    with pytest.raises(InputError, match="no video stream; it holds audio"):
+        media.probe(path)
+
+
+def test_every_reads_every_nth_frame(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+
+    assert [f.index for f in media.read_video(source, every=5)] == [0, 5, 10]
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(picture(0, 40, 20)).save(tmp_path / "x.jpg", exif=exif)
+
+    assert media.read_photo(tmp_path / "x.jpg").image.shape == (40, 20, 3)
+
+
+def test_a_truncated_photo_is_an_input_error(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "x.jpg"
+    Image.fromarray(picture(0, 200, 200)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+    with pytest.raises(InputError, match="truncated"):
+        media.read_photo(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_garbage_is_not_a_photo(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+
+    with pytest.raises(InputError, match=r"x\.png is not an image"):
+        media.read_photo(tmp_path / "x.png")
+
+
+def test_an_unknown_suffix_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError, match=r"unknown suffix '\.xyz'"):
+        media.open_writer(tmp_path / "out.xyz", tmp_path / "in.mp4")
+
+
+def test_prefetch_keeps_order_and_passes_the_error_on():
+    def numbers():
+        yield from range(5)
+        raise ValueError("at five")
+
+    got = []
+    with pytest.raises(ValueError, match="at five"):
+        got.extend(media.prefetch(numbers(), 2))
+    assert list(media.prefetch(range(100), 3)) == list(range(100))
+
+
+def test_prefetch_holds_no_more_than_its_depth():
+    made = []
+    release = threading.Event()
+
+    def numbers():
+        for number in range(50):
+            made.append(number)
+            if len(made) > 4:
+                release.set()
+            yield number
+
+    stream = media.prefetch(numbers(), 3)
+    assert next(stream) == 0
+    assert release.wait(10)  # one taken, three queued, one in hand: five made
+    stream.close()
+
+    assert len(made) <= 6
+    assert not any(t.name == "prefetch" for t in threading.enumerate())
+
+
+def test_write_clip_makes_picture_and_sound(tmp_path):
+    path = tmp_path / "clip.mp4"
+    sound = (np.sin(np.arange(48000) * 0.1) * 9000).astype(np.int16)
+
+    media.write_clip(path, (picture(i, 64, 48) for i in range(25)), RATE, sound, 48000)
+
+    assert times_of(path) == [Fraction(i, RATE) for i in range(25)]
+    assert media.probe(path).has_audio
