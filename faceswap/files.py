@@ -1,5 +1,6 @@
 """Writing files so that a kill, a crash or a full disk never leaves half of one."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,8 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
-        with refusing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield temporary
         with refusing(path):
             with temporary.open("rb") as file:
@@ -32,6 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone after success; beyond help on a broken disk
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; it may exist.
+
+    Raises:
+        OutputError: If a file stands in its place, or the disk refuses.
+    """
+    with refusing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -66,10 +78,9 @@ def append_lines(path: Path, lines: list[str]) -> None:
     Raises:
         OutputError: If the disk refuses.
     """
-    with refusing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+    make_folder(path.parent)
+    with refusing(path), path.open("ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def read_lines(path: Path) -> list[str]:

@@ -1,0 +1,81 @@
+from typing import get_args
+
+import pytest
+
+from faceswap import config
+from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig, field_types
+from faceswap.errors import SettingsError
+
+
+def test_choices_equal_the_registries():
+    from faceswap.aligner import FINDERS
+    from faceswap.compositor import BLENDS, COLORS
+    from faceswap.losses import LOSSES
+    from faceswap.masks import MASKS
+    from faceswap.model import MODELS
+    from faceswap.trainer import RECIPES
+
+    for literal, registry in (
+        (config.FinderName, FINDERS),
+        (config.MaskName, MASKS),
+        (config.ColorName, COLORS),
+        (config.BlendName, BLENDS),
+        (config.LossName, LOSSES),
+        (config.ModelName, MODELS),
+        (config.ModelName, config.PRESETS),
+        (config.ModelName, RECIPES),
+    ):
+        assert set(get_args(literal)) == set(registry)
+    for choices, names in (("model", config.ModelName), ("loss", config.LossName)):
+        assert get_args(field_types(TrainConfig)[choices]) == ("auto", *get_args(names))
+
+
+@pytest.mark.parametrize("settings", [ExtractConfig(), TrainConfig(steps=5), ConvertConfig()])
+def test_settings_survive_json(settings):
+    import json
+
+    again = type(settings).from_dict(json.loads(json.dumps(settings.to_dict())))
+
+    assert again == settings
+
+
+def test_a_model_config_survives_json():
+    import json
+
+    preset = config.PRESETS["original"]
+
+    assert ModelConfig.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainConfig(batch_size=0), "batch_size must be from 1 to 65536, not 0"),
+        (lambda: TrainConfig(batch_size=2.5), "batch_size must be int, not 2.5"),
+        (lambda: TrainConfig(model="huge"), "model must be one of auto, original, small"),
+        (lambda: TrainConfig(steps=True), "steps must be"),
+        (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
+        (lambda: ConvertConfig(feather=float("nan")), "feather must be from 0 to 0.5"),
+        (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(SettingsError, match=message):
+        make()
+
+
+def test_a_size_the_encoder_cannot_halve_is_refused():
+    with pytest.raises(SettingsError, match="multiple of 16, not 65"):
+        ModelConfig.from_dict(config.PRESETS["small"].to_dict() | {"size": 65})
+
+
+def test_every_field_has_help():
+    for settings in (ExtractConfig, TrainConfig, ConvertConfig, ModelConfig):
+        for name in field_types(settings):
+            assert config.field_help(settings, name).endswith("."), name
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100000])
+def test_what_is_no_json_object_is_refused(text):
+    with pytest.raises(SettingsError):
+        config.read_json(text)

@@ -1,0 +1,180 @@
+"""The whole way: photos and a clip through extract, train and convert."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceswap import media, trainer
+from faceswap import model as models
+from faceswap.config import PRESETS, ConvertConfig, TrainConfig
+from faceswap.converter import Swapper, convert, default_output
+from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
+from faceswap.media import read_photo, write_clip
+
+QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
+
+
+@pytest.fixture(scope="module")
+def model(faceset_folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "collins-hopper"
+    trainer.train(*faceset_folders, folder, TrainConfig(model="small", steps=3, batch_size=4,
+                                                        device="cpu", preview_every=0))
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path, collins):
+    """Ten frames: the face in all but frames 3 and 7; odd content, sound."""
+    empty = np.full_like(collins, 40)
+    images = [empty if i in (3, 7) else np.roll(collins, 3 * i, axis=1) for i in range(10)]
+    sound = (np.sin(np.arange(19200) * 0.1) * 9000).astype(np.int16)
+    write_clip(tmp_path / "video.mp4", images, 25, sound, 48000)
+    return tmp_path / "video.mp4"
+
+
+def test_a_video_comes_back_swapped_and_otherwise_exact(clip, model):
+    from test_media import sound_of, times_of
+
+    report = convert(clip, model=model, config=QUICK)
+
+    assert report.output == clip.with_name("video.swapped.mp4")
+    assert (report.frames, report.faces, report.without_face) == (10, 8, 2)
+    assert times_of(report.output) == times_of(clip)
+    assert sound_of(report.output) == sound_of(clip)
+    before = [frame.image.astype(int) for frame in media.read_video(clip)]
+    after = [frame.image.astype(int) for frame in media.read_video(report.output)]
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert new.shape == old.shape
+        face = np.abs(new - old)[70:150, 190 + 3 * index : 250 + 3 * index].mean()
+        assert (face > 8) == (index not in (3, 7))
+        assert np.abs(new[300:] - old[300:]).mean() < 3  # the encoder's own loss
+
+
+def test_a_photo_comes_back_swapped_within_the_face_only(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    report = convert(tmp_path / "x.png", model=model, config=QUICK)
+
+    swapped = read_photo(report.output).image
+    assert report.output.name == "x.swapped.png"
+    assert (swapped != collins).any()
+    changed = (swapped != collins).any(axis=2)
+    assert changed[40:200, 150:320].sum() == changed.sum()
+
+
+def test_a_folder_keeps_its_places_and_faceless_photos_their_bytes(tmp_path, collins, model):
+    source = tmp_path / "photos"
+    (source / "deep").mkdir(parents=True)
+    Image.fromarray(collins).save(source / "deep" / "face.jpg")
+    Image.fromarray(np.full((90, 90, 3), 7, np.uint8)).save(source / "wall.jpg", quality=30)
+    (source / "torn.png").write_bytes(b"words")
+
+    report = convert(source, model=model, config=QUICK)
+
+    output = tmp_path / "photos.swapped"
+    assert (report.frames, report.faces, report.without_face) == (2, 1, 1)
+    assert len(report.unreadable) == 1
+    assert (output / "wall.jpg").read_bytes() == (source / "wall.jpg").read_bytes()
+    assert (output / "deep" / "face.jpg").is_file()
+
+
+def test_both_directions_differ(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    to_b = convert(tmp_path / "x.png", tmp_path / "b.png", model, QUICK)
+    to_a = convert(tmp_path / "x.png", tmp_path / "a.png", model, replace(QUICK, to="a"))
+
+    assert (read_photo(to_a.output).image != read_photo(to_b.output).image).any()
+
+
+def test_average_color_keeps_the_footage_color(tmp_path, collins, model, collins_face):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+    box = collins_face.box
+    window = np.s_[int(box.top) + 20 : int(box.bottom) - 20, int(box.left) + 15 : int(box.right) - 15]
+    square = replace(QUICK, mask="square", feather=0.0, erosion=0.0)
+
+    shifts = []
+    for color in ("average", "none"):
+        report = convert(tmp_path / "x.png", tmp_path / f"{color}.png", model,
+                         replace(square, color=color))  # fmt: skip
+        difference = read_photo(report.output).image[window].astype(float) - collins[window]
+        shifts.append(np.abs(difference.mean(axis=(0, 1))).max())
+
+    assert shifts[0] < shifts[1]
+
+
+def test_without_a_name_the_newest_model_is_taken(tmp_path, monkeypatch, collins, model):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(collins).save("x.png")
+    with pytest.raises(ModelError, match="no model in models"):
+        convert("x.png", config=QUICK)
+    shutil.copytree(model, "models/mine")
+
+    assert convert("x.png", config=QUICK).faces == 1
+
+
+def test_the_output_cannot_be_the_input(clip, model):
+    before = clip.read_bytes()
+
+    with pytest.raises(OutputError, match="is the input itself"):
+        convert(clip, clip, model, QUICK)
+
+    assert clip.read_bytes() == before
+
+
+def test_no_face_at_all_writes_nothing(tmp_path, model):
+    wall = np.full((120, 120, 3), 60, np.uint8)
+    write_clip(tmp_path / "wall.mp4", [wall] * 3, 25, np.zeros(9600, np.int16), 48000)
+    Image.fromarray(wall).save(tmp_path / "wall.png")
+
+    for name in ("wall.mp4", "wall.png"):
+        with pytest.raises(NoFacesError, match="no face found"):
+            convert(tmp_path / name, model=model, config=QUICK)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["wall.mp4", "wall.png"]
+
+
+def test_bad_sources_are_bad_input(tmp_path, model):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.png").write_bytes(b"words")
+    for name, message in (
+        ("nowhere.mp4", "does not exist"), ("empty", "holds no photo"), ("x.png", "not an image"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / name, model=model, config=QUICK)
+
+
+def test_default_outputs_stand_beside_their_source(tmp_path):
+    assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
+    assert default_output(tmp_path / "a.avi").name == "a.swapped.mkv"
+    assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
+
+
+def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
+    """Geometry from frame to network and back is exact: with a copying network nothing moves."""
+    from fractions import Fraction
+    from pathlib import Path
+
+    from faceswap.types import Frame
+
+    config = replace(PRESETS["small"], size=128, crop_size=256)
+    network = models.build(config)
+    network.forward = lambda images, identity: images  # the perfect, lazy autoencoder
+    trained = models.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
+    import torch
+
+    settings = replace(QUICK, color="none")
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    ((swapped, count),) = Swapper(trained, settings, torch.device("cpu")).swap(
+        [(frame, [collins_face])]
+    )
+
+    box = collins_face.box
+    window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+    error = (swapped.image[window].astype(float) - collins[window]) ** 2
+    assert count == 1
+    assert 10 * np.log10(255**2 / error.mean()) > 38

@@ -1,0 +1,277 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from faceswap import model as models
+from faceswap import trainer
+from faceswap.config import TrainConfig
+from faceswap.errors import (
+    InputError,
+    ModelError,
+    NoFacesError,
+    OutputError,
+    SettingsError,
+    TrainingError,
+)
+from faceswap.media import read_photo
+
+SHORT = TrainConfig(model="small", steps=6, batch_size=4, device="cpu", preview_every=0)
+
+
+@pytest.fixture
+def run(faceset_folders, tmp_path):
+    """Train into a folder of this test's own."""
+
+    def train(config=SHORT, folder="model", **keywords):
+        return trainer.train(*faceset_folders, tmp_path / folder, config, **keywords)
+
+    return train
+
+
+def weights_of(folder):
+    return models.load(folder).network.state_dict()
+
+
+def assert_equal(one, two):
+    assert one.keys() == two.keys()
+    for key in one:
+        assert torch.equal(one[key], two[key]), key
+
+
+def test_the_loss_falls(run):
+    losses = []
+
+    report = run(
+        replace(SHORT, steps=60),
+        on_progress=lambda p: losses.append(float(p.note.split()[2])),
+    )
+
+    first = json.loads((report.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert report.step == 60
+    assert report.loss_a < 0.85 * first["loss_a"]
+    assert losses
+
+
+def test_a_run_leaves_all_its_files(run, faceset_folders):
+    report = run()
+
+    folder = report.folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json", "metrics.jsonl", "model.safetensors", "previews", "resume.pt",
+    ]  # fmt: skip
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["train"]["model"] == "small"
+    assert settings["train"]["learning_rate"] == 1e-3
+    assert settings["names"] == ["collins", "hopper"]
+    TrainConfig.from_dict(settings["train"])  # what --config reads
+    trained = models.load(folder)
+    assert trained.names == ("collins", "hopper")
+    assert trained.step == 6
+    preview = read_photo(folder / "previews" / "step-000000006.png").image
+    assert preview.shape == (8 * 66 + 2, 6 * 66 + 2, 3)  # eight rows of six faces
+
+
+def test_the_color_shift_brings_a_to_b(run, faceset_folders):
+    from faceswap.faceset import Faceset
+
+    shift = models.load(run().folder).color_shift
+
+    a, b = (Faceset.read(f, 64).crops.float().mean(dim=(0, 2, 3)) / 255 for f in faceset_folders)
+    np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
+
+
+def test_resuming_equals_an_unbroken_run_bit_for_bit(run):
+    steady = replace(SHORT, minutes=None)
+    whole = run(replace(steady, steps=9), folder="whole")
+    # the same schedule needs the same end, so the break comes from outside, as Ctrl-C would
+    steps = 0
+
+    def stop_after_four(step):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step
+
+    original = trainer._step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_step", lambda *args: stop_after_four(original(*args)))
+        first = run(replace(steady, steps=9), folder="broken")
+    second = run(replace(steady, steps=9), folder="broken")
+
+    assert (first.step, first.interrupted) == (4, True)
+    assert (second.step, second.interrupted) == (9, False)
+    assert_equal(weights_of(second.folder), weights_of(whole.folder))
+    states = [
+        torch.load(r.folder / "resume.pt", weights_only=True)["optimizer"]["state"]
+        for r in (whole, second)
+    ]
+    for key, values in states[0].items():
+        assert_equal(values, states[1][key])
+
+
+def test_another_seed_gives_another_model(run):
+    one, two = run(folder="one"), run(replace(SHORT, seed=1), folder="two")
+
+    assert not torch.equal(
+        weights_of(one.folder)["down.0.conv.weight"], weights_of(two.folder)["down.0.conv.weight"]
+    )
+
+
+def test_a_finished_run_is_left_alone(run):
+    first = run()
+    before = weights_of(first.folder)
+
+    again = run()
+
+    assert again.done
+    assert (again.step, again.loss_a) == (first.step, pytest.approx(first.loss_a, abs=1e-5))
+    assert_equal(weights_of(first.folder), before)
+
+
+def test_more_steps_go_on(run):
+    run()
+
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_restart_begins_again(run):
+    run(replace(SHORT, steps=8))
+
+    report = run(replace(SHORT, restart=True))
+
+    assert report.step == 6
+    lines = (report.folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 6
+
+
+def test_minutes_end_a_run(run):
+    report = run(replace(SHORT, steps=None, minutes=0.03))
+
+    assert report.minutes >= 0.03
+    assert report.step >= 1
+
+
+def test_metrics_after_the_saved_state_are_dropped(run):
+    folder = run().folder
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999, "loss_a": 1, "loss_b": 1}\n{"step": 10')  # killed after this
+
+    run(replace(SHORT, steps=8))
+
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]]
+    assert max(steps) == 8
+    assert steps == sorted(steps)
+
+
+def test_a_model_without_its_resume_state_goes_on(run):
+    folder = run().folder
+    (folder / "resume.pt").unlink()
+
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_a_damaged_resume_state_is_named(run):
+    folder = run().folder
+    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+
+    with pytest.raises(ModelError, match=r"resume\.pt is damaged.*--restart"):
+        run(replace(SHORT, steps=8))
+
+
+def test_a_newer_resume_state_is_refused(run):
+    folder = run().folder
+    torch.save({"version": 99}, folder / "resume.pt")
+
+    with pytest.raises(ModelError, match="update faceswap"):
+        run(replace(SHORT, steps=8))
+
+
+def test_another_architecture_is_not_mixed_in(run):
+    run()
+
+    with pytest.raises(SettingsError, match="holds a model 'small', not 'original'"):
+        run(replace(SHORT, model="original"))
+
+
+def test_other_people_are_not_mixed_in(run, faceset_folders, tmp_path):
+    run()
+
+    with pytest.raises(SettingsError, match="trained on collins and hopper, not hopper and"):
+        trainer.train(*reversed(faceset_folders), tmp_path / "model", SHORT)
+
+
+def test_too_few_faces_say_how_many_are_needed(faceset_folders, tmp_path):
+    import shutil
+
+    few = tmp_path / "few" / "faces"
+    shutil.copytree(faceset_folders[0], few)
+    lines = (few / "faces.jsonl").read_text().splitlines(keepends=True)
+    (few / "faces.jsonl").write_text("".join(lines[:4]))
+
+    with pytest.raises(NoFacesError, match="holds 3 faces; training needs at least 25"):
+        trainer.train(few, faceset_folders[1], tmp_path / "model", SHORT)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_faceset_is_bad_input(faceset_folders, tmp_path):
+    with pytest.raises(InputError, match="no faceset"):
+        trainer.train(tmp_path, faceset_folders[1], tmp_path / "model", SHORT)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(run, monkeypatch):
+    folder = run().folder
+    before = weights_of(folder)
+    broken = lambda output, target, mask: output.mean() * float("nan")  # noqa: E731
+    monkeypatch.setitem(trainer.LOSSES, "l1-dssim", broken)
+
+    with pytest.raises(TrainingError, match="no longer finite.*--learning-rate"):
+        run(replace(SHORT, steps=12))
+
+    assert_equal(weights_of(folder), before)
+
+
+def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
+    folder = run().folder
+    before = weights_of(folder)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(OutputError, match=r"cannot write .*resume\.pt: No space left"):
+        run(replace(SHORT, steps=8))
+
+    monkeypatch.undo()
+    assert_equal(weights_of(folder), before)
+    assert not [p for p in folder.iterdir() if ".part" in p.name]
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_every_face_is_dealt_once_before_any_comes_again():
+    run = trainer.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+
+    dealt = torch.cat([trainer._next_indices(run, "a", 10, 4) for _ in range(5)])
+
+    assert sorted(dealt[:10].tolist()) == list(range(10))
+    assert sorted(dealt[10:].tolist()) == list(range(10))
+
+
+def test_the_rate_warms_up_holds_and_falls():
+    assert trainer._rate_factor(0, 0.0) == pytest.approx(0.1)
+    assert trainer._rate_factor(trainer.WARM_UP, 0.3) == pytest.approx(1)
+    assert trainer._rate_factor(1000, 0.75) == pytest.approx((1 + trainer.DECAY_TO) / 2)
+    assert trainer._rate_factor(1000, 1.0) == pytest.approx(trainer.DECAY_TO)
+
+
+def test_cuda_is_refused_where_there_is_none(run):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match="device cuda is not available"):
+        run(replace(SHORT, device="cuda"))
