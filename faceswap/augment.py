@@ -7,7 +7,6 @@ restated in units of the face's square, so it holds for any crop and network siz
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +89,8 @@ def random_transform(faces: Tensor, noise: TransformNoise) -> Tensor:
         (B, 3, S, S) float32 in [0, 1].
     """
     size = faces.shape[-1]
-    return _sample(faces, _apply(transform_matrices(noise, size), _pixel_centers(size)))
+    columns, rows = _raster(transform_matrices(noise, size), _pixel_centers(size))
+    return _sample(faces, columns + rows)
 
 
 def random_warp(
@@ -116,15 +116,25 @@ def random_warp(
     origin = (model.input_center - 0.5) / size  # of the grid in the square
     nodes = torch.linspace(0, 1, NODES, dtype=torch.float64)
     grid = displacement + torch.stack(torch.meshgrid(nodes, nodes, indexing="xy")) + origin
-    between = _interpolation(size)  # (size, 5)
-    warped = torch.einsum("iy,bcyx,jx->bijc", between, grid, between)  # (B, size, size, 2)
-
     offset = model.output_center + 0.5 - model.input_center
-    target = _apply(_similarity(grid, nodes * size - offset), torch.arange(size).double(), size)
-    points = model.coverage * (2 * torch.cat([warped, target], dim=1) - 1)  # in -1..1 of the crop
+    target = _similarity(grid, nodes * size - offset)
+
+    # From here on in -1..1 of the crop. An affine map commutes with interpolation, so the transform
+    # is applied to 25 nodes and one matrix a face, not to every pixel.
+    grid = model.coverage * (2 * grid - 1)
+    target = target * (2 * model.coverage)
+    target[..., 2] -= model.coverage
     if transform is not None:
-        points = torch.einsum("bij,bhwj->bhwi", transform[..., :2], points)
-        points += transform[:, None, None, :, 2]
+        linear, start = transform[..., :2], transform[..., 2]
+        grid = torch.einsum("bij,bjyx->biyx", linear, grid) + start[..., None, None]
+        target = linear @ target
+        target[..., 2] += start
+    between = _interpolation(size).float()  # (size, 5)
+    axis = torch.arange(size, dtype=torch.float64)
+    points = torch.empty(len(faces), 2, 2 * size, size)
+    points[:, :, :size] = between @ grid.float() @ between.T
+    columns, rows = _raster(target, axis)
+    points[:, :, size:] = columns + rows
     both = _sample(faces, points)
     return both[..., :size, :], both[..., size:, :]
 
@@ -136,8 +146,13 @@ def network_view(faces: Tensor, model: ModelConfig) -> Tensor:
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
     axis = model.coverage * (2 * centers - 1)
-    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
     return _sample(faces, points.expand(len(faces), -1, -1, -1))
+
+
+def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
+    """Add a colour to float images (B, 3, H, W), kept within [0, 1]."""
+    return (images + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
 
 
 def _interpolation(size: int) -> Tensor:
@@ -167,23 +182,26 @@ def _pixel_centers(size: int) -> Tensor:
     return (torch.arange(size, dtype=torch.float64) * 2 + 1) / size - 1
 
 
-def _apply(matrices: Tensor, axis: Tensor, size: int | None = None) -> Tensor:
-    """Map the points of a square raster by (B, 2, 3) matrices: (B, size, size, 2)."""
-    size = size or len(axis)
-    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-    return torch.einsum("bij,hwj->bhwi", matrices[..., :2], points) + matrices[:, None, None, :, 2]
+def _raster(matrices: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """Two parts, (B, 2, 1, N) and (B, 2, N, 1), whose sum maps a raster by (B, 2, 3) matrices."""
+    columns = matrices[..., 0, None] * axis + matrices[..., 2, None]
+    rows = matrices[..., 1, None] * axis
+    return columns[:, :, None, :].float(), rows[:, :, :, None].float()
 
 
 def _sample(faces: Tensor, points: Tensor) -> Tensor:
-    """Read uint8 crops (B, 3, S, S) bilinearly at points (B, H, W, 2) in -1..1; edges repeated."""
-    points = points.to(faces.device, torch.float32)
-    chunk = CHUNK if faces.device.type == "cpu" else max(len(faces), 1)
-    parts = [
-        F.grid_sample(part.float(), at, padding_mode="border", align_corners=False)
-        for part, at in zip(faces.split(chunk), points.split(chunk), strict=True)
-    ]
-    return _join(parts).div_(255)
+    """Read uint8 crops (B, 3, S, S) bilinearly at points (B, 2, H, W) in -1..1; edges repeated.
 
-
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    A few faces at a time are copied to one small float buffer: on a CPU it stays in the cache.
+    """
+    points = points.to(faces.device, torch.float32).permute(0, 2, 3, 1)
+    count, channels, *sides = faces.shape
+    chunk = CHUNK if faces.device.type == "cpu" else max(count, 1)
+    buffer = faces.new_empty((chunk, channels, *sides), dtype=torch.float32)
+    result = buffer.new_empty((count, channels, *points.shape[1:3]))
+    for first in range(0, count, chunk):
+        some = slice(first, min(first + chunk, count))
+        source = buffer[: some.stop - first].copy_(faces[some])
+        read = F.grid_sample(source, points[some], padding_mode="border", align_corners=False)
+        torch.mul(read, 1 / 255, out=result[some])
+    return result

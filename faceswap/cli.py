@@ -83,7 +83,7 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
 
 
 class Reporter:
-    """Shows progress: a bar with rate and remaining time on a terminal, else a line now and then."""
+    """Shows progress: a bar with rate and time left on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -178,7 +178,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faceswap", prog_name="faceswap")
 def cli() -> None:
-    """Swap faces in photos and video.
+    r"""Swap faces in photos and video.
 
     \b
     faceswap extract data/trump            find and align the faces of one person
@@ -193,8 +193,12 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("source", type=PATH)
-@click.option("-o", "--output", type=PATH, help="Faceset folder  [default: SOURCE/faces, or "
-              "data/<name>/faces for a single file]")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
+)
 @settings_options(ExtractConfig)
 def extract(source: Path, output: Path | None, config_file: Path | None, **flags: Any) -> None:
     """Find every face of SOURCE (photo, video or folder), align it and store its crop.
@@ -226,9 +230,7 @@ def _list(what: str, names: list[str], most: int = 20) -> None:
 @click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
 @click.option("-o", "--output", type=PATH, help="Model folder  [default: models/<a>-<b>]")
 @settings_options(TrainConfig)
-def train(
-    a: str, b: str, output: Path | None, config_file: Path | None, **flags: Any
-) -> None:
+def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags: Any) -> None:
     """Train a model on the faces of a and b, until --steps, --minutes or Ctrl-C.
 
     Run it again to continue.
@@ -304,10 +306,21 @@ def import_checkpoint(checkpoint: Path, folder: Path) -> None:
 
 
 @cli.command()
-@click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True,
-              help="Folder for everything the demo makes.")
-@click.option("--minutes", type=click.FloatRange(0.05), default=2.0, show_default=True,
-              help="Minutes of training.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for everything the demo makes.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.05),
+    default=2.0,
+    show_default=True,
+    help="Minutes of training.",
+)
 def demo(output: Path, minutes: float) -> None:
     """Make two identities and a clip from public-domain photos; extract, train, convert them."""
     from faceswap import demo as stages

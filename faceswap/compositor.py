@@ -33,7 +33,8 @@ def average(swapped: Image, reference: Image, mask: Mask) -> Image:
         return swapped
     difference = reference.astype(np.float32) - swapped
     shift = np.einsum("yxc,yx->c", difference, mask) / weight
-    return np.clip(np.rint(swapped + shift), 0, 255).astype(np.uint8)
+    matched: Image = np.clip(np.rint(swapped + shift), 0, 255).astype(np.uint8)
+    return matched
 
 
 def unmatched(swapped: Image, reference: Image, mask: Mask) -> Image:  # noqa: ARG001 - the seam's form
@@ -75,7 +76,7 @@ BLENDS: dict[BlendName, Blend] = {"alpha": alpha}
 
 
 def _box_in_frame(swap: Swap, height: int, width: int) -> tuple[int, int, int, int] | None:
-    """The frame's pixels that the mask reaches: left, top, right, bottom; None if it reaches none."""
+    """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):
         return None

@@ -1,7 +1,7 @@
 """Settings of the three commands and of a model: name, type, default and help in one place.
 
 A field's annotation carries its help; the command line builds its options from these fields and
-``config.json`` is written from them. Nothing heavy is imported here, so that ``--help`` stays quick.
+``config.json`` is written from them. Nothing heavy is imported here: ``--help`` must stay quick.
 """
 
 import dataclasses
@@ -194,9 +194,9 @@ class TrainConfig(Settings):
     minutes: Annotated[float | None, "Train until the model has had N minutes in all."] = None
     batch_size: Annotated[int, "Faces per identity per step."] = 16
     learning_rate: Annotated[float | None, "Peak learning rate [default: the model's own]."] = None
-    loss: Annotated[
-        Literal["auto", "l1", "l1-dssim"], "Training loss; auto: the model's own."
-    ] = "auto"
+    loss: Annotated[Literal["auto", "l1", "l1-dssim"], "Training loss; auto: the model's own."] = (
+        "auto"
+    )
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
     seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
     preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
@@ -227,8 +227,8 @@ class ConvertConfig(Settings):
     mask: Annotated[
         MaskName, "What to paste; hull: the face's outline, square: all that the model sees."
     ] = "hull"
-    erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.03
-    feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.12
+    erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
+    feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.06
     blend: Annotated[BlendName, "How the face joins the frame."] = "alpha"
     finder: Annotated[
         FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from faceswap import media
+from faceswap import media, writers
 from faceswap import model as models
 from faceswap.aligner import FaceFinder, align_face, finder_for_video
 from faceswap.augment import network_view
@@ -33,7 +33,7 @@ from faceswap.types import (
 
 log = logging.getLogger(__name__)
 
-PASTE_SIZE = 256  # least side of the crop that is pasted: the network's face, enlarged, and its mask
+PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 BATCH = 8  # frames whose faces go through the network together
 
 
@@ -57,12 +57,12 @@ class ConvertReport:
 
 
 def default_output(source: Path) -> Path:
-    """``video.swapped.mp4`` beside ``video.mp4``; ``photos.swapped`` beside the folder ``photos``."""
+    """``video.swapped.mp4`` beside ``video.mp4``; ``photos.swapped`` beside ``photos``."""
     if source.is_dir():
         resolved = source.resolve()
         return resolved.with_name(f"{resolved.name}.swapped")
     is_photo = source.suffix.lower() in media.PHOTO_SUFFIXES
-    suffix = source.suffix if is_photo else media.default_video_suffix(source)
+    suffix = source.suffix if is_photo else writers.default_video_suffix(source)
     return source.with_name(f"{source.stem}.swapped{suffix}")
 
 
@@ -99,7 +99,7 @@ def convert(
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(folder, device), config, device)
     report = ConvertReport(target)
-    photos = media.photos_in(source, skip=target) if kind == "folder" else [source]
+    photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if kind == "folder":
         if target.is_file():
             raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
@@ -128,7 +128,7 @@ class Swapper:
         self._size = max(PASTE_SIZE, self._model.crop_size)
 
     def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
-        """Yield each frame with its faces swapped, and how many; one pass of the network for all."""
+        """Yield each frame with its faces swapped, and how many; all in one pass of the network."""
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
@@ -187,7 +187,7 @@ def _convert_video(
     total = media.probe(source).frames or None
     frames = media.prefetch(media.read_video(source), 4)
     found = finder.find(frames, finder_for_video(swapper.config.finder))
-    with media.open_writer(target, source) as writer:
+    with writers.open_writer(target, source) as writer:
         for frame, faces in _swapped(found, swapper):
             writer.write(frame)
             report.frames += 1
@@ -195,8 +195,9 @@ def _convert_video(
             report.without_face += not faces
             on_progress(Progress(report.frames, total, "frames", f"{report.faces} faces"))
         if not report.faces:
-            raise NoFacesError(f"no face found in the {report.frames} frames of {source}; "
-                               "nothing is written")
+            raise NoFacesError(
+                f"no face found in the {report.frames} frames of {source}; nothing is written"
+            )
 
 
 def _swapped(
@@ -222,10 +223,10 @@ def _convert_photos(
         path = target / frame.source.relative_to(root) if root else target
         for result, swapped in swapper.swap([(frame, faces)]):
             if swapped or path.suffix.lower() != frame.source.suffix.lower():
-                with media.open_writer(path, frame.source) as writer:
+                with writers.open_writer(path, frame.source) as writer:
                     writer.write(result)
             elif root:
-                media.copy_file(frame.source, path)
+                writers.copy_file(frame.source, path)
             report.frames += 1
             report.faces += swapped
             report.without_face += not swapped
@@ -233,8 +234,11 @@ def _convert_photos(
     if not report.frames:
         raise InputError(report.unreadable[0])
     if not report.faces:
-        raise NoFacesError(f"no face found in {report.frames} photos of {photos[0].parent}"
-                           if root else f"no face found in {photos[0]}; nothing is written")
+        raise NoFacesError(
+            f"no face found in {report.frames} photos of {photos[0].parent}"
+            if root
+            else f"no face found in {photos[0]}; nothing is written"
+        )
 
 
 def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from faceswap import media
 from faceswap.aligner import find_hog
@@ -19,9 +20,9 @@ from faceswap.converter import convert
 from faceswap.extractor import extract
 from faceswap.files import read_lines, replacing
 from faceswap.geometry import warp_image
-from faceswap.media import write_clip
 from faceswap.trainer import train
 from faceswap.types import Image, Matrix, OnProgress, Progress
+from faceswap.writers import write_clip
 
 PEOPLE = ("collins", "hopper")
 VIEWS = 100  # photos per identity
@@ -63,7 +64,8 @@ def _photos() -> dict[str, Image]:
     from skimage.data import astronaut
 
     hopper = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
-    return {"collins": astronaut(), "hopper": media.read_photo(hopper).image}
+    collins: Image = astronaut()  # type: ignore[no-untyped-call]
+    return {"collins": collins, "hopper": media.read_photo(hopper).image}
 
 
 def _make_data(folder: Path, on_progress: OnProgress) -> None:
@@ -114,10 +116,11 @@ def _view(
     return _lit(view, random.uniform(0.75, 1.2), random.uniform(-0.06, 0.06, 3))
 
 
-def _lit(image: Image, gain: float, tint: np.ndarray) -> Image:
+def _lit(image: Image, gain: float, tint: npt.NDArray[np.float64]) -> Image:
     """Change exposure (a gamma, so nothing clips) and tint the light."""
     light = (image / 255.0) ** (1 / gain) * (1 + tint)
-    return np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+    lit: Image = np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+    return lit
 
 
 def _clip(photo: Image) -> Iterator[Image]:
@@ -131,12 +134,13 @@ def _clip(photo: Image) -> Iterator[Image]:
         yield _lit(view, 1 + 0.12 * np.sin(3 * t), np.zeros(3))
 
 
-def _chime() -> np.ndarray:
+def _chime() -> npt.NDArray[np.int16]:
     """Four falling notes, (N,) int16."""
     seconds = np.arange(SAMPLE_RATE * CLIP_FRAMES // CLIP_RATE) / SAMPLE_RATE
     pitch = np.array([659.3, 587.3, 523.3, 440.0])[(seconds // 1).astype(int) % 4]
     wave = np.sin(2 * np.pi * pitch * seconds) * np.exp(-3 * (seconds % 1))
-    return (wave * 8000).astype(np.int16)
+    samples: npt.NDArray[np.int16] = (wave * 8000).astype(np.int16)
+    return samples
 
 
 def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:

@@ -8,7 +8,7 @@ from faceswap import media
 from faceswap.aligner import FaceFinder, align_face, finder_for_video
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError
-from faceswap.faceset import FacesetWriter, discard
+from faceswap.faceset import INDEX, FacesetWriter, discard
 from faceswap.types import Frame, OnProgress, Progress, ignore_progress
 
 LIBRARY = Path("data")  # where train looks for a name
@@ -106,8 +106,9 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
         return [source], []
     if kind == "video":
         return [], [source]
-    photos = media.photos_in(source, skip=folder)
-    videos = media.files_in(source, media.VIDEO_SUFFIXES, skip=folder)
+    facesets = [folder, *(index.parent for index in source.rglob(INDEX))]  # crops are no photos
+    photos = media.photos_in(source, skip=facesets)
+    videos = media.files_in(source, media.VIDEO_SUFFIXES, skip=facesets)
     if not photos and not videos:
         raise InputError(f"{source} holds no photo and no video")
     return photos, videos

@@ -216,4 +216,5 @@ def _read_crop(path: Path, stored: int, size: int) -> Tensor:
         raise InputError(f"{path} is {crop.shape[2]}x{crop.shape[1]}, not {stored} px square")
     if stored == size:
         return crop.contiguous()
-    return vision.resize(crop, [size, size], antialias=True).contiguous()
+    resized: Tensor = vision.resize(crop, [size, size], antialias=True)
+    return resized.contiguous()

@@ -6,6 +6,7 @@ runs no code, and its header carries all that conversion must know.
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -103,7 +104,7 @@ class Autoencoder(nn.Module):
 
 
 def _decoder(ups: tuple[int, ...]) -> nn.Sequential:
-    doublings = (Upscale(i, o) for i, o in zip(ups, ups[1:], strict=False))
+    doublings = (Upscale(i, o) for i, o in pairwise(ups))
     return nn.Sequential(*doublings, nn.Conv2d(ups[-1], 3, 5, padding=2), nn.Sigmoid())
 
 
@@ -184,8 +185,9 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
     try:
         trained.network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"{path}: its weights do not fit the model that its header "
-                         f"describes") from error
+        raise ModelError(
+            f"{path}: its weights do not fit the model that its header describes"
+        ) from error
     trained.network.to(device or torch.device("cpu")).eval()
     return trained
 
@@ -242,8 +244,9 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: {words}"
-                         ) from error
+        raise ModelError(
+            f"{source} cannot be read as a checkpoint of plain tensors: {words}"
+        ) from error
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
@@ -282,6 +285,7 @@ def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
     ours = network.state_dict()
     missing, surplus = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
     if missing or surplus:
-        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {[*missing, *surplus][0]}"
+        first = [*missing, *surplus][0]
+        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {first}"
     key = next(k for k in ours if ours[k].shape != state[k].shape)
     return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -24,25 +24,22 @@ import torchvision
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from faceswap import augment
+from faceswap import augment, checkpoint
 from faceswap import model as models
+from faceswap.checkpoint import Run
 from faceswap.config import PRESETS, LossName, ModelConfig, ModelName, TrainConfig
 from faceswap.errors import (
     InputError,
-    ModelError,
     NoFacesError,
-    OutputError,
     SettingsError,
     TrainingError,
 )
 from faceswap.faceset import Faceset
-from faceswap.files import append_lines, read_lines, reason, refusing, replacing, write_bytes
+from faceswap.files import append_lines, write_bytes
 from faceswap.losses import LOSSES
-from faceswap.model import Autoencoder, TrainedModel
 from faceswap.types import OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
-RESUME_FILE, RESUME_VERSION = "resume.pt", 1
 WARM_UP = 100  # steps from a tenth of the learning rate to all of it
 DECAY_FROM = 0.5  # share of the run after which the rate falls, along a cosine, to DECAY_TO of it
 DECAY_TO = 0.05
@@ -82,20 +79,6 @@ class TrainReport:
     done: bool = False
 
 
-@dataclass(slots=True)
-class Run:
-    """The state that training changes, and that ``resume.pt`` holds."""
-
-    network: Autoencoder
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    names: tuple[str, str]
-    color_shift: tuple[float, float, float]
-    step: int = 0
-    seconds: float = 0.0
-    orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
-
-
 def train(
     a: str | Path,
     b: str | Path,
@@ -124,7 +107,7 @@ def train(
     """
     config, folder = config or TrainConfig(), Path(output)
     device = models.resolve_device(config.device)
-    state = None if config.restart else _read_state(folder, device)
+    state = None if config.restart else checkpoint.read_state(folder, device)
     preset = _choose_model(config, state, folder, device)
     facesets = {"a": _faces(Path(a), preset), "b": _faces(Path(b), preset)}
     names = (facesets["a"].name, facesets["b"].name)
@@ -137,10 +120,12 @@ def train(
     run = _start(preset, config, names, _color_shift(facesets), device)
     _write_config(folder, config, preset, names)
     if state:
-        _restore(run, state, folder)
-    _trim_metrics(folder, run.step)
+        checkpoint.restore(run, state, folder)
+    checkpoint.trim_metrics(folder, run.step)
     if _share_done(run.step, run.seconds, config) >= 1:
-        return TrainReport(folder, run.step, run.seconds / 60, *_last_losses(folder), done=True)
+        return TrainReport(
+            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
+        )
     with _stop_signal() as stop:
         return _loop(run, faces, folder, config, stop, on_progress)
 
@@ -222,8 +207,8 @@ def _loop(
     reported = saved = time.monotonic()
     pending: list[Tensor] = []  # losses since the last report, (2,) each
     means = [math.nan, math.nan]
-    if not (folder / RESUME_FILE).is_file() or config.restart:
-        _save(run, folder)
+    if not (folder / checkpoint.RESUME_FILE).is_file() or config.restart:
+        checkpoint.save(run, folder)
     while True:
         began = time.monotonic()
         share = _share_done(run.step, run.seconds, config)
@@ -244,7 +229,7 @@ def _loop(
         if last or began - saved >= config.save_every * 60:
             if pending:
                 means, pending = _report(run, pending, folder, config, on_progress), []
-            _save(run, folder)
+            checkpoint.save(run, folder)
             saved = time.monotonic()
         if last:
             return TrainReport(
@@ -280,13 +265,10 @@ def _batch(run: Run, crops: Tensor, key: str, size: int) -> tuple[Tensor, Tensor
     warp = augment.draw_warp(size, run.generator)
     warped, target = augment.random_warp(picked, warp, config, matrices)
     if key == "a":
-        return shift_color(warped, run.color_shift), shift_color(target, run.color_shift)
+        return augment.shift_color(warped, run.color_shift), augment.shift_color(
+            target, run.color_shift
+        )
     return warped, target
-
-
-def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
-    """Add a colour to float images (B, 3, H, W), kept within [0, 1]."""
-    return (images + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
 
 
 def _next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
@@ -329,7 +311,7 @@ def _report(
         "loss_b": round(means[1], 6),
         "learning_rate": run.optimizer.param_groups[0]["lr"],
     }
-    append_lines(folder / "metrics.jsonl", [json.dumps(record)])
+    append_lines(folder / checkpoint.METRICS_FILE, [json.dumps(record)])
     note = f"loss a {means[0]:.4f} b {means[1]:.4f}"
     if config.minutes and not config.steps:
         note = f"step {run.step} {note}"
@@ -337,24 +319,6 @@ def _report(
     else:
         on_progress(Progress(run.step, config.steps, "steps", note))
     return means
-
-
-def _last_losses(folder: Path) -> tuple[float, float]:
-    """The last losses in the metrics; not a number if there are none."""
-    path = folder / "metrics.jsonl"
-    lines = read_lines(path) if path.is_file() else []
-    if not lines:
-        return math.nan, math.nan
-    record = json.loads(lines[-1])
-    return record["loss_a"], record["loss_b"]
-
-
-def _trim_metrics(folder: Path, step: int) -> None:
-    """Drop metrics of steps after the state that training resumes from."""
-    path = folder / "metrics.jsonl"
-    if path.is_file():
-        lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
-        write_bytes(path, "".join(f"{line}\n" for line in lines if step).encode())
 
 
 @torch.no_grad()
@@ -365,10 +329,13 @@ def _preview(run: Run, faces: dict[str, Tensor], folder: Path) -> None:
     for own, other, shift in (("a", "b", True), ("b", "a", False)):
         step = max(len(faces[own]) // PREVIEW_ROWS, 1)
         view = augment.network_view(faces[own][::step][:PREVIEW_ROWS], network.config)
-        view = shift_color(view, run.color_shift) if shift else view
+        view = augment.shift_color(view, run.color_shift) if shift else view
         code = network.encode(view)
-        columns += [view, network.decode(code, _as_identity(own)),
-                    network.decode(code, _as_identity(other))]
+        columns += [
+            view,
+            network.decode(code, _as_identity(own)),
+            network.decode(code, _as_identity(other)),
+        ]
     network.train()
     rows = torch.stack(columns, dim=1).flatten(0, 1).cpu()  # (rows * 6, 3, size, size)
     grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
@@ -379,77 +346,6 @@ def _preview(run: Run, faces: dict[str, Tensor], folder: Path) -> None:
 
 def _as_identity(key: str) -> Literal["a", "b"]:
     return "a" if key == "a" else "b"
-
-
-def _save(run: Run, folder: Path) -> None:
-    """Write the resume state, then the model."""
-    state = {
-        "version": RESUME_VERSION,
-        "model": {k: list(v) if isinstance(v, tuple) else v
-                  for k, v in run.network.config.to_dict().items()},
-        "names": list(run.names),
-        "color_shift": list(run.color_shift),
-        "step": run.step,
-        "seconds": run.seconds,
-        "network": run.network.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "generator": run.generator.get_state(),
-        "orders": run.orders,
-    }
-    path = folder / RESUME_FILE
-    with replacing(path) as temporary, refusing(path):
-        try:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-        except RuntimeError as error:  # torch's word for a write that failed
-            raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    trained = TrainedModel(run.network, run.names, run.color_shift, run.step)
-    models.save(folder / models.MODEL_FILE, trained)
-
-
-def _read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """What to resume from: the resume state; else a model alone, such as an imported one."""
-    path = folder / RESUME_FILE
-    if path.is_file():
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            version = state["version"]
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {reason(error)}") from error
-        except Exception as error:  # torch raises many kinds for a file that is not its own
-            raise ModelError(
-                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-            ) from error
-        if version > RESUME_VERSION:
-            raise ModelError(f"{path} has format version {version}; this program reads up to "
-                             f"{RESUME_VERSION}: update faceswap")
-        return dict(state)
-    if not (folder / models.MODEL_FILE).is_file():
-        return None
-    trained = models.load(folder, device)
-    return {
-        "model": trained.network.config.to_dict(),
-        "names": list(trained.names),
-        "color_shift": list(trained.color_shift),
-        "step": trained.step,
-        "seconds": 0.0,
-        "network": trained.network.state_dict(),
-    }
-
-
-def _restore(run: Run, state: dict[str, Any], folder: Path) -> None:
-    try:
-        run.network.load_state_dict(state["network"])
-        run.step, run.seconds = int(state["step"]), float(state["seconds"])
-        red, green, blue = state["color_shift"]
-        run.color_shift = (float(red), float(green), float(blue))
-        if "optimizer" in state:  # not there for an imported model
-            run.optimizer.load_state_dict(state["optimizer"])
-            run.generator.set_state(state["generator"].cpu())
-            run.orders = {key: order.cpu() for key, order in state["orders"].items()}
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder / RESUME_FILE} does not fit this program: "
-                         f"{str(error).splitlines()[0]}; --restart begins again") from error
 
 
 def _write_config(

@@ -69,7 +69,7 @@ class AlignedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Swap:
-    """What to paste: a new crop (S, S, 3) and where it counts (S, S), both in ``aligned``'s crop."""
+    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop."""
 
     aligned: AlignedFace
     image: Image

@@ -11,7 +11,8 @@ from faceswap import model as models
 from faceswap.config import PRESETS, ConvertConfig, TrainConfig
 from faceswap.converter import Swapper, convert, default_output
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
-from faceswap.media import read_photo, write_clip
+from faceswap.media import read_photo
+from faceswap.writers import write_clip
 
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
 
@@ -19,8 +20,11 @@ QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
 @pytest.fixture(scope="module")
 def model(faceset_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "collins-hopper"
-    trainer.train(*faceset_folders, folder, TrainConfig(model="small", steps=3, batch_size=4,
-                                                        device="cpu", preview_every=0))
+    trainer.train(
+        *faceset_folders,
+        folder,
+        TrainConfig(model="small", steps=3, batch_size=4, device="cpu", preview_every=0),
+    )
     return folder
 
 
@@ -92,7 +96,9 @@ def test_both_directions_differ(tmp_path, collins, model):
 def test_average_color_keeps_the_footage_color(tmp_path, collins, model, collins_face):
     Image.fromarray(collins).save(tmp_path / "x.png")
     box = collins_face.box
-    window = np.s_[int(box.top) + 20 : int(box.bottom) - 20, int(box.left) + 15 : int(box.right) - 15]
+    window = np.s_[
+        int(box.top) + 20 : int(box.bottom) - 20, int(box.left) + 15 : int(box.right) - 15
+    ]
     square = replace(QUICK, mask="square", feather=0.0, erosion=0.0)
 
     shifts = []

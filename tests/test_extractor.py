@@ -8,7 +8,7 @@ from faceswap.config import ExtractConfig
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.extractor import default_output, extract
 from faceswap.faceset import Faceset, read_records
-from faceswap.media import write_clip
+from faceswap.writers import write_clip
 
 QUICK = ExtractConfig(workers=1, finder="hog")
 
@@ -115,10 +115,18 @@ def test_default_output_of_a_folder_is_inside_it(tmp_path):
     assert default_output(tmp_path) == tmp_path / "faces"
 
 
-def test_a_broken_video_among_photos_is_named(photos, tmp_path):
+def test_a_broken_video_among_photos_is_named(photos):
     shutil.copy(photos / "notes.txt", photos / "clip.mp4")
 
     report = extract(photos, config=QUICK)
 
     assert report.faces == 2
     assert any("clip.mp4" in line for line in report.unreadable)
+
+
+def test_crops_of_a_faceset_are_not_read_as_photos(photos, tmp_path):
+    extract(photos, config=QUICK)
+
+    report = extract(photos, tmp_path / "elsewhere", QUICK)
+
+    assert (report.images, report.faces) == (3, 2)

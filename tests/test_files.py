@@ -34,7 +34,7 @@ def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
 def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
-    with pytest.raises(OutputError, match="cannot write .*file: Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot write .*file: Not a directory"):
         write_bytes(tmp_path / "file" / "x.bin", b"data")
 
 

@@ -53,7 +53,7 @@ def test_umeyama_is_the_least_squares_optimum():
     nudges = random.normal(0, 1e-2, (50, 2, 3))
     for nudge in nudges:  # nudged within the similarities
         a, b, x, y = nudge[0, 0], nudge[0, 1], nudge[0, 2], nudge[1, 2]
-        assert error(best + [[a, -b, x], [b, a, y]]) >= error(best)
+        assert error(best + np.array([[a, -b, x], [b, a, y]])) >= error(best)
 
 
 def test_umeyama_refuses_points_that_coincide():
@@ -69,9 +69,7 @@ def test_umeyama_refuses_unequal_shapes():
 def test_invert_undoes_a_matrix():
     matrix = similarity(np.random.default_rng(2))
 
-    np.testing.assert_allclose(
-        compose(invert(matrix), matrix), [[1, 0, 0], [0, 1, 0]], atol=1e-9
-    )
+    np.testing.assert_allclose(compose(invert(matrix), matrix), [[1, 0, 0], [0, 1, 0]], atol=1e-9)
 
 
 def test_the_square_is_the_middle_160_of_256():

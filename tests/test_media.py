@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from faceswap import media
+from faceswap import media, writers
 from faceswap.errors import InputError, OutputError
 from faceswap.types import Frame
 
@@ -61,9 +61,7 @@ def sound_of(path):
         packets = {stream.index: [] for stream in container.streams.audio}
         for packet in container.demux(*container.streams.audio) if packets else ():
             if packet.dts is not None:
-                packets[packet.stream.index].append(
-                    (bytes(packet), packet.pts * packet.time_base)
-                )
+                packets[packet.stream.index].append((bytes(packet), packet.pts * packet.time_base))
     return list(packets.values())
 
 
@@ -72,7 +70,7 @@ def luma_of(frame):
 
 
 def pass_through(source, target, change=lambda image: image):
-    with media.open_writer(target, source) as writer:
+    with writers.open_writer(target, source) as writer:
         for frame in media.read_video(source):
             image = change(frame.image)
             writer.write(Frame(image, frame.index, frame.time, frame.source, frame.native))
@@ -184,7 +182,7 @@ def test_an_interrupted_video_keeps_the_frames_so_far(tmp_path):
     source = make_clip(tmp_path / "in.mp4")
 
     def write_until_ctrl_c():
-        with media.open_writer(tmp_path / "out.mp4", source) as writer:
+        with writers.open_writer(tmp_path / "out.mp4", source) as writer:
             for frame in media.read_video(source):
                 writer.write(frame)
                 if frame.index == 4:
@@ -202,7 +200,7 @@ def test_a_failure_midway_leaves_the_old_file(tmp_path):
     (tmp_path / "out.mp4").write_bytes(b"old")
 
     def fail():
-        with media.open_writer(tmp_path / "out.mp4", source) as writer:
+        with writers.open_writer(tmp_path / "out.mp4", source) as writer:
             writer.write(next(media.read_video(source)))
             raise ZeroDivisionError
 
@@ -216,7 +214,7 @@ def test_a_failure_midway_leaves_the_old_file(tmp_path):
 def test_a_truncated_video_is_read_as_far_as_it_goes_and_said_to_be(tmp_path, caplog):
     whole = make_clip(tmp_path / "in.mp4", audio=0, times=range(60))
     flat = tmp_path / "fast.mp4"
-    with media.open_writer(flat, whole) as writer:  # our files put the index first
+    with writers.open_writer(flat, whole) as writer:  # our files put the index first
         for frame in media.read_video(whole):
             writer.write(frame)
     flat.write_bytes(flat.read_bytes()[: flat.stat().st_size * 2 // 3])
@@ -286,7 +284,7 @@ def test_garbage_is_not_a_photo(tmp_path, content):
 
 def test_an_unknown_suffix_cannot_be_written(tmp_path):
     with pytest.raises(OutputError, match=r"unknown suffix '\.xyz'"):
-        media.open_writer(tmp_path / "out.xyz", tmp_path / "in.mp4")
+        writers.open_writer(tmp_path / "out.xyz", tmp_path / "in.mp4")
 
 
 def test_prefetch_keeps_order_and_passes_the_error_on():
@@ -324,7 +322,7 @@ def test_write_clip_makes_picture_and_sound(tmp_path):
     path = tmp_path / "clip.mp4"
     sound = (np.sin(np.arange(48000) * 0.1) * 9000).astype(np.int16)
 
-    media.write_clip(path, (picture(i, 64, 48) for i in range(25)), RATE, sound, 48000)
+    writers.write_clip(path, (picture(i, 64, 48) for i in range(25)), RATE, sound, 48000)
 
     assert times_of(path) == [Fraction(i, RATE) for i in range(25)]
     assert media.probe(path).has_audio

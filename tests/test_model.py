@@ -21,7 +21,9 @@ def classic_state():
     state = {}
 
     def conv(key, c_in, c_out, kernel):
-        state[f"{key}.weight"] = tensor(c_out, c_in, kernel, kernel, scale=(c_in * kernel**2 / 2) ** -0.5)
+        state[f"{key}.weight"] = tensor(
+            c_out, c_in, kernel, kernel, scale=(c_in * kernel**2 / 2) ** -0.5
+        )
         state[f"{key}.bias"] = tensor(c_out, scale=0.1)
 
     for i, (c_in, c_out) in enumerate([(3, 128), (128, 256), (256, 512), (512, 1024)]):
@@ -52,7 +54,9 @@ def classic_forward(state, x, side):
     for i in range(4):
         key = f"encoder.{i}.conv2"
         padded = F.pad(x, (1, 2, 1, 2))
-        x = F.leaky_relu(F.conv2d(padded, state[f"{key}.weight"], state[f"{key}.bias"], stride=2), 0.1)
+        x = F.leaky_relu(
+            F.conv2d(padded, state[f"{key}.weight"], state[f"{key}.bias"], stride=2), 0.1
+        )
     x = x.flatten(1)
     for i in (5, 6):
         x = x @ state[f"encoder.{i}.weight"].T + state[f"encoder.{i}.bias"]
@@ -90,9 +94,7 @@ def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_pat
         for side in ("a", "b"):
             expected = classic_forward(classic_state, images.flip(1), side.upper()).flip(1)
             assert expected.std() > 0.05  # not a constant, which any order would match
-            torch.testing.assert_close(
-                trained.network(images, side), expected, atol=1e-5, rtol=0
-            )
+            torch.testing.assert_close(trained.network(images, side), expected, atol=1e-5, rtol=0)
 
 
 def test_downscale_pads_one_before_and_two_after():
@@ -145,8 +147,11 @@ def test_a_model_file_gives_everything_back(saved):
 
 def test_a_newer_format_is_refused(saved):
     folder, _ = saved
-    save_file({"x": torch.zeros(1)}, folder / "model.safetensors",
-              {"format": "faceswap-model", "version": "2"})
+    save_file(
+        {"x": torch.zeros(1)},
+        folder / "model.safetensors",
+        {"format": "faceswap-model", "version": "2"},
+    )
 
     with pytest.raises(ModelError, match="update faceswap"):
         models.load(folder)

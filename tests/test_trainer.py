@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap import checkpoint, trainer
 from faceswap import model as models
-from faceswap import trainer
 from faceswap.config import TrainConfig
 from faceswap.errors import (
     InputError,
@@ -57,7 +57,7 @@ def test_the_loss_falls(run):
     assert losses
 
 
-def test_a_run_leaves_all_its_files(run, faceset_folders):
+def test_a_run_leaves_all_its_files(run):
     report = run()
 
     folder = report.folder
@@ -164,7 +164,9 @@ def test_metrics_after_the_saved_state_are_dropped(run):
 
     run(replace(SHORT, steps=8))
 
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]]
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
     assert max(steps) == 8
     assert steps == sorted(steps)
 
@@ -230,7 +232,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(run, monkeypatc
     broken = lambda output, target, mask: output.mean() * float("nan")  # noqa: E731
     monkeypatch.setitem(trainer.LOSSES, "l1-dssim", broken)
 
-    with pytest.raises(TrainingError, match="no longer finite.*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"no longer finite.*--learning-rate"):
         run(replace(SHORT, steps=12))
 
     assert_equal(weights_of(folder), before)
@@ -255,7 +257,7 @@ def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
 
 
 def test_every_face_is_dealt_once_before_any_comes_again():
-    run = trainer.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
 
     dealt = torch.cat([trainer._next_indices(run, "a", 10, 4) for _ in range(5)])
 

@@ -1,0 +1,144 @@
+"""A training run on disk: what resuming needs, what conversion needs, and the list of losses.
+
+``resume.pt`` holds all that resuming needs, by itself; ``model.safetensors`` all that conversion
+needs. Each is replaced in one step, so a kill at any moment leaves a whole state to go on from.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faceswap import model as models
+from faceswap.errors import ModelError, OutputError
+from faceswap.files import read_lines, reason, refusing, replacing, write_bytes
+from faceswap.model import Autoencoder, TrainedModel
+
+RESUME_FILE, VERSION = "resume.pt", 1
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(slots=True)
+class Run:
+    """The state that training changes, and that ``resume.pt`` holds."""
+
+    network: Autoencoder
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    names: tuple[str, str]
+    color_shift: tuple[float, float, float]
+    step: int = 0
+    seconds: float = 0.0
+    orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write the resume state, then the model.
+
+    Raises:
+        OutputError: If the disk refuses; the old files stay.
+    """
+    state = {
+        "version": VERSION,
+        "model": {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in run.network.config.to_dict().items()
+        },
+        "names": list(run.names),
+        "color_shift": list(run.color_shift),
+        "step": run.step,
+        "seconds": run.seconds,
+        "network": run.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "generator": run.generator.get_state(),
+        "orders": run.orders,
+    }
+    path = folder / RESUME_FILE
+    with replacing(path) as temporary, refusing(path):
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # torch's word for a write that failed
+            raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    trained = TrainedModel(run.network, run.names, run.color_shift, run.step)
+    models.save(folder / models.MODEL_FILE, trained)
+
+
+def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """What to resume from: the resume state; else a model alone, such as an imported one.
+
+    Raises:
+        ModelError: If it is damaged or made by a newer version.
+    """
+    path = folder / RESUME_FILE
+    if path.is_file():
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            version = state["version"]
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {reason(error)}") from error
+        except Exception as error:  # torch raises many kinds for a file that is not its own
+            raise ModelError(
+                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
+            ) from error
+        if version > VERSION:
+            raise ModelError(
+                f"{path} has format version {version}; this program reads up to "
+                f"{VERSION}: update faceswap"
+            )
+        return dict(state)
+    if not (folder / models.MODEL_FILE).is_file():
+        return None
+    trained = models.load(folder, device)
+    return {
+        "model": trained.network.config.to_dict(),
+        "names": list(trained.names),
+        "color_shift": list(trained.color_shift),
+        "step": trained.step,
+        "seconds": 0.0,
+        "network": trained.network.state_dict(),
+    }
+
+
+def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
+    """Put a state from :func:`read_state` into a run.
+
+    Raises:
+        ModelError: If it does not fit.
+    """
+    try:
+        run.network.load_state_dict(state["network"])
+        run.step, run.seconds = int(state["step"]), float(state["seconds"])
+        red, green, blue = state["color_shift"]
+        run.color_shift = (float(red), float(green), float(blue))
+        if "optimizer" in state:  # not there for an imported model
+            run.optimizer.load_state_dict(state["optimizer"])
+            run.generator.set_state(state["generator"].cpu())
+            run.orders = {key: order.cpu() for key, order in state["orders"].items()}
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder / RESUME_FILE} does not fit this program: "
+            f"{str(error).splitlines()[0]}; --restart begins again"
+        ) from error
+
+
+def last_losses(folder: Path) -> tuple[float, float]:
+    """The last losses in the metrics; not a number if there are none."""
+    path = folder / METRICS_FILE
+    lines = read_lines(path) if path.is_file() else []
+    if not lines:
+        return math.nan, math.nan
+    record = json.loads(lines[-1])
+    return record["loss_a"], record["loss_b"]
+
+
+def trim_metrics(folder: Path, step: int) -> None:
+    """Drop metrics of steps after the state that training resumes from."""
+    path = folder / METRICS_FILE
+    if path.is_file():
+        lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
+        write_bytes(path, "".join(f"{line}\n" for line in lines if step).encode())

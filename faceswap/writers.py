@@ -1,0 +1,317 @@
+"""Write photos and videos, with all that is not picture taken over from the source.
+
+PyAV writes video, Pillow photos. Sound and subtitles are copied packet for packet, never decoded;
+every frame keeps its own time.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.error import FFmpegError
+from PIL import Image as Pillow
+
+from faceswap.errors import OutputError
+from faceswap.files import reason, replacing
+from faceswap.media import EXACT, PHOTO_SUFFIXES, Decoded, opened, quarter_turns
+from faceswap.types import Frame, Image
+
+log = logging.getLogger(__name__)
+
+ENCODERS = {  # by suffix of the output: codec and its options for visually lossless quality
+    ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".m4v": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".mov": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".mkv": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "6"}),
+}
+# AVColorSpace of a frame -> the swscale constant that converts back the same way; 5 is BT.601
+SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+
+
+class FrameWriter(Protocol):
+    """Takes the frames of one output in order."""
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame."""
+
+
+def default_video_suffix(source: Path) -> str:
+    """The output container for a source: the same where we encode for it, else Matroska."""
+    suffix = source.suffix.lower()
+    return source.suffix if suffix in ENCODERS else ".mkv"
+
+
+def open_writer(path: Path, source: Path) -> AbstractContextManager[FrameWriter]:
+    """Open the writer for ``path``'s suffix; all that is not picture is taken from ``source``.
+
+    The output appears under its name only when the block ends well. If Ctrl-C ends it, the frames
+    so far are kept as ``<name>.partial<suffix>``.
+
+    Raises:
+        OutputError: If the suffix has no encoder or the disk refuses.
+    """
+    if path.suffix.lower() in PHOTO_SUFFIXES:
+        return _photo_writer(path, source)
+    if path.suffix.lower() in ENCODERS:
+        return _video_writer(path, source)
+    known = ", ".join(sorted(set(ENCODERS) | PHOTO_SUFFIXES))
+    raise OutputError(f"cannot write {path}: unknown suffix '{path.suffix}'; use one of {known}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn refusals of the disk or of FFmpeg into an OutputError."""
+    try:
+        yield
+    except (FFmpegError, OSError) as error:
+        words = error.strerror if isinstance(error, FFmpegError) else reason(error)
+        raise OutputError(f"cannot write {path}: {words}") from error
+
+
+@contextmanager
+def _photo_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
+    with replacing(path) as temporary:
+        yield PhotoWriter(temporary, path, source)
+
+
+class PhotoWriter:
+    """Writes one photo with the EXIF data and colour profile of its source."""
+
+    def __init__(self, temporary: Path, path: Path, source: Path) -> None:
+        self._temporary, self._path, self._source = temporary, path, source
+
+    def write(self, frame: Frame) -> None:
+        """Write the photo; call once."""
+        with Pillow.open(self._source) as photo:
+            exif = photo.getexif()
+            exif.pop(0x0112, None)  # the orientation is applied already
+            extra: dict[str, Any] = {
+                "exif": exif.tobytes(),
+                "icc_profile": photo.info.get("icc_profile"),
+            }
+        extra = {key: value for key, value in extra.items() if value}
+        if self._path.suffix.lower() in (".jpg", ".jpeg"):
+            extra |= {"quality": 95, "subsampling": 0}
+        with _writing(self._path):
+            Pillow.fromarray(frame.image).save(self._temporary, **extra)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file byte for byte in one step.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    with replacing(path) as temporary, _writing(path):
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
+    with replacing(path) as temporary, opened(source) as (container, stream):
+        with _writing(path):
+            writer = VideoWriter(temporary, container, stream)
+        try:
+            yield writer
+        except KeyboardInterrupt:
+            partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+            with _writing(partial):
+                writer.close(whole=False)
+                temporary.replace(partial)
+            log.warning("the frames done so far are in %s", partial)
+            raise
+        except BaseException:
+            writer.abandon()
+            raise
+        with _writing(path):
+            writer.close()
+
+
+class VideoWriter:
+    """Encodes frames at their own times and copies every other stream of the source."""
+
+    def __init__(self, temporary: Path, source: Any, video: Any) -> None:
+        suffix = temporary.suffix.lower()
+        codec, options = ENCODERS[suffix]
+        flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        self._path = temporary
+        self._out = av.open(str(temporary), "w", options=flags)
+        tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
+        self._out.metadata.update(tags)
+        with suppress(AttributeError):  # chapters came with PyAV 14.3
+            self._out.set_chapters(source.chapters())
+        self._video: Any = self._out.add_stream(codec, rate=video.average_rate, options=options)
+        self._copy_settings(video, codec)
+        self._copies = self._copy_streams(source)
+        self._packets = source.demux(*self._copies) if self._copies else iter(())
+        self._waiting: Any = None
+        self._durations: dict[int, int] = {}
+        self._started = False
+
+    def _copy_settings(self, video: Any, codec: str) -> None:
+        context, original = self._video.codec_context, video.codec_context
+        context.width, context.height = original.width, original.height
+        context.pix_fmt = _pixel_format(original, codec)
+        context.time_base = self._video.time_base = video.time_base
+        if video.sample_aspect_ratio:
+            context.sample_aspect_ratio = video.sample_aspect_ratio
+        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
+            setattr(context, tag, getattr(original, tag))
+        self._video.metadata.update(
+            {k: v for k, v in video.metadata.items() if k in ("language", "handler_name", "title")}
+        )
+
+    def _copy_streams(self, source: Any) -> dict[Any, Any]:
+        """Add an output stream per sound and subtitle track; say which does not fit."""
+        copies = {}
+        for stream in source.streams:
+            if stream.type not in ("audio", "subtitle"):
+                continue
+            try:
+                copy = self._out.add_stream_from_template(stream)
+            except (ValueError, FFmpegError):
+                log.warning(
+                    "%s stream %d (%s) does not fit into %s and is left out",
+                    stream.type, stream.index, stream.codec_context.name, self._path.suffix,
+                )  # fmt: skip
+                continue
+            copy.metadata.update(stream.metadata)
+            with suppress(AttributeError):
+                copy.disposition = stream.disposition
+            copies[stream] = copy
+        return copies
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame; a frame whose image nobody replaced is not converted to RGB and back.
+
+        Raises:
+            OutputError: If the disk or the encoder refuses.
+        """
+        with _writing(self._path):
+            self._write(frame.image, frame.native)
+
+    def _write(self, image: Image, native: Decoded) -> None:
+        old = native.frame
+        if not self._started:
+            if old.rotation:
+                self._video.set_display_rotation(old.rotation)
+            self._started = True
+        new = old if image is native.image else self._from_rgb(image, old)
+        if new.format.name != self._video.codec_context.pix_fmt:
+            new = self._reformat(new, old)
+        new.pict_type = 0  # let the encoder choose, not the source's encoder
+        new.pts, new.time_base = old.pts, old.time_base
+        if old.pts is not None and old.duration:
+            self._durations[old.pts] = old.duration
+        self._mux(self._video.encode(new))
+        self._copy_until(Fraction(old.pts or 0) * Fraction(old.time_base or 0))
+
+    def _from_rgb(self, image: Image, like: av.VideoFrame) -> av.VideoFrame:
+        stored = np.ascontiguousarray(np.rot90(image, -quarter_turns(like)))
+        return self._reformat(av.VideoFrame.from_ndarray(stored, format="rgb24"), like)
+
+    def _reformat(self, frame: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
+        new = frame.reformat(
+            format=self._video.codec_context.pix_fmt,
+            interpolation=EXACT,
+            dst_colorspace=SWS_COLORSPACE.get(like.colorspace, 5),
+            dst_color_range=like.color_range or 1,
+        )
+        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
+            setattr(new, tag, getattr(like, tag))
+        return new
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            duration = self._durations.pop(packet.pts, None)
+            if duration:
+                packet.duration = duration  # else the last frame would get an average one
+            self._out.mux(packet)
+
+    def _copy_until(self, time: Fraction | None) -> None:
+        """Copy the other streams' packets up to a time; None: all that remain."""
+        while True:
+            packet = self._waiting or next(self._packets, None)
+            self._waiting = None
+            if packet is None:
+                return
+            if packet.dts is None:  # the demuxer's end mark
+                continue
+            if time is not None and packet.dts * packet.time_base > time:
+                self._waiting = packet
+                return
+            packet.stream = self._copies[packet.stream]
+            self._out.mux(packet)
+
+    def close(self, whole: bool = True) -> None:
+        """Finish the file; ``whole`` copies sound beyond the last frame too."""
+        if self._started:
+            self._mux(self._video.encode(None))
+            if whole:
+                self._copy_until(None)
+        self._out.close()
+
+    def abandon(self) -> None:
+        """Close a file that nobody will keep."""
+        with suppress(FFmpegError, OSError):  # the error that led here is the one to report
+            self._out.close()
+
+
+def _pixel_format(original: Any, codec: str) -> str:
+    """The source's pixel format if the encoder has it, else the nearest 4:4:4 or 4:2:0."""
+    name = str(original.pix_fmt).replace("yuvj", "yuv")
+    odd = original.width % 2 or original.height % 2
+    supported = {f.name for f in av.Codec(codec, "w").video_formats or []}
+    if (
+        name in supported
+        and not (odd and "420" in name)
+        and not (original.width % 2 and "422" in name)
+    ):
+        return name
+    deep = any(c.bits > 8 for c in av.VideoFormat(name).components)
+    full = odd or not any(s in name for s in ("420", "nv12", "411", "410", "pal8", "gray"))
+    candidate = f"yuv{'444' if full else '420'}p{'10le' if deep else ''}"
+    return candidate if candidate in supported else "yuv444p" if odd else "yuv420p"
+
+
+def write_clip(
+    path: Path, images: Iterable[Image], rate: int, sound: npt.NDArray[np.int16], sample_rate: int
+) -> None:
+    """Write a new H.264 clip with mono AAC sound.
+
+    Args:
+        path: An .mp4 file.
+        images: Frames of one even size, (H, W, 3) RGB.
+        rate: Frames per second.
+        sound: Samples (N,).
+        sample_rate: Samples per second.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    with replacing(path) as temporary, _writing(path), av.open(str(temporary), "w") as out:
+        codec, options = ENCODERS[".mp4"]
+        video: Any = out.add_stream(codec, rate=rate, options=options)
+        audio: Any = out.add_stream("aac", rate=sample_rate, layout="mono")
+        video.pix_fmt = "yuv420p"
+        for number, image in enumerate(images):
+            if not number:
+                video.height, video.width = image.shape[:2]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = frame.reformat(format="yuv420p", interpolation=EXACT)
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        chunk = av.AudioFrame.from_ndarray(sound[np.newaxis], format="s16", layout="mono")
+        chunk.sample_rate, chunk.pts = sample_rate, 0
+        out.mux(audio.encode(chunk))
+        out.mux(audio.encode(None))
