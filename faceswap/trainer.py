@@ -40,26 +40,35 @@ from faceswap.losses import LOSSES
 from faceswap.types import OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
-WARM_UP = 100  # steps from a tenth of the learning rate to all of it
-DECAY_FROM = 0.5  # share of the run after which the rate falls, along a cosine, to DECAY_TO of it
-DECAY_TO = 0.05
+DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
 PREVIEW_ROWS = 8
 REPORT_SECONDS = 1.0  # between two lines of metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Optimizer settings and loss of an architecture."""
+    """Optimizer settings, schedule and loss of an architecture.
+
+    Attributes:
+        learning_rate: At its peak.
+        betas: Of AdamW.
+        weight_decay: Of AdamW; without it AdamW is Adam.
+        loss: Key of LOSSES.
+        warm_up: Steps from a tenth of the learning rate to all of it.
+        decay_to: Share of the learning rate left at the end of a run whose end is known.
+    """
 
     learning_rate: float
     betas: tuple[float, float]
     weight_decay: float
     loss: LossName
+    warm_up: int
+    decay_to: float
 
 
 RECIPES: dict[ModelName, Recipe] = {
-    "original": Recipe(5e-5, (0.5, 0.999), 0.0, "l1"),  # as published
-    "small": Recipe(1e-3, (0.9, 0.999), 0.01, "l1-dssim"),
+    "original": Recipe(5e-5, (0.5, 0.999), 0.0, "l1", warm_up=0, decay_to=1.0),  # as published
+    "small": Recipe(1e-3, (0.9, 0.999), 0.01, "l1-dssim", warm_up=100, decay_to=0.05),
 }
 
 
@@ -214,7 +223,7 @@ def _loop(
         share = _share_done(run.step, run.seconds, config)
         last = share >= 1 or stop.is_set()
         if not last:
-            now = rate * _rate_factor(run.step, share)
+            now = rate * _rate_factor(run.step, share, recipe)
             for group in run.optimizer.param_groups:
                 group["lr"] = now
             pending.append(_step(run, faces, config.batch_size, loss_of))
@@ -287,11 +296,11 @@ def _share_done(step: int, seconds: float, config: TrainConfig) -> float:
     return max(by_steps, by_time)
 
 
-def _rate_factor(step: int, share: float) -> float:
+def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
     """Linear warm-up, then constant, then a cosine down; constant if the end is not known."""
-    warm = min(1.0, 0.1 + 0.9 * step / WARM_UP)
+    warm = min(1.0, 0.1 + 0.9 * step / recipe.warm_up) if recipe.warm_up else 1.0
     late = max(0.0, (min(share, 1.0) - DECAY_FROM) / (1 - DECAY_FROM))
-    return warm * (DECAY_TO + (1 - DECAY_TO) * (1 + math.cos(math.pi * late)) / 2)
+    return warm * (recipe.decay_to + (1 - recipe.decay_to) * (1 + math.cos(math.pi * late)) / 2)
 
 
 def _report(

@@ -266,10 +266,18 @@ def test_every_face_is_dealt_once_before_any_comes_again():
 
 
 def test_the_rate_warms_up_holds_and_falls():
-    assert trainer._rate_factor(0, 0.0) == pytest.approx(0.1)
-    assert trainer._rate_factor(trainer.WARM_UP, 0.3) == pytest.approx(1)
-    assert trainer._rate_factor(1000, 0.75) == pytest.approx((1 + trainer.DECAY_TO) / 2)
-    assert trainer._rate_factor(1000, 1.0) == pytest.approx(trainer.DECAY_TO)
+    small = trainer.RECIPES["small"]
+
+    assert trainer._rate_factor(0, 0.0, small) == pytest.approx(0.1)
+    assert trainer._rate_factor(small.warm_up, 0.3, small) == pytest.approx(1)
+    assert trainer._rate_factor(1000, 0.75, small) == pytest.approx((1 + small.decay_to) / 2)
+    assert trainer._rate_factor(1000, 1.0, small) == pytest.approx(small.decay_to)
+
+
+def test_the_classic_rate_is_constant():
+    rates = {trainer._rate_factor(s, s / 10, trainer.RECIPES["original"]) for s in range(11)}
+
+    assert rates == {1.0}
 
 
 def test_cuda_is_refused_where_there_is_none(run):
