@@ -17,6 +17,7 @@ from faceswap.augment import network_view
 from faceswap.compositor import COLORS, paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
+from faceswap.files import sweep
 from faceswap.geometry import output_to_crop
 from faceswap.masks import MASKS, soften
 from faceswap.model import Identity, TrainedModel
@@ -99,6 +100,7 @@ def convert(
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(folder, device), config, device)
     report = ConvertReport(target)
+    sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if kind == "folder":
         if target.is_file():

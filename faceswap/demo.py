@@ -151,9 +151,9 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     picks = [CLIP_FRAMES // 8, CLIP_FRAMES // 2, CLIP_FRAMES * 7 // 8]
     columns = [_frames(folder / name, picks) for name in (CLIP, SWAPPED)]
     preview = media.read_photo(sorted((model / "previews").glob("*.png"))[-1]).image
-    figure = Figure(figsize=(19, 6.4), layout="constrained")
+    figure = Figure(figsize=(19, 8.2), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(picks), 4, width_ratios=[1.15, 1.15, 1.35, 1.5])
+    grid = figure.add_gridspec(len(picks), 4, width_ratios=[3.6, 3.6, 6.0, 4.6])
     for column, (title, frames) in enumerate(zip(("original", "swapped"), columns, strict=True)):
         for row, frame in enumerate(frames):
             axes = figure.add_subplot(grid[row, column])

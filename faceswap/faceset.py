@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from faceswap.errors import InputError, NoFacesError, SettingsError
-from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, write_bytes
+from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
 from faceswap.types import AlignedFace, Frame
 
 FORMAT, VERSION = "faceswap-faces", 1
@@ -48,6 +48,7 @@ class FacesetWriter:
         self.done: set[Key] = set()
         self.faces = 0
         self._images = 0
+        sweep(folder)
         index = folder / INDEX
         header = {
             "format": FORMAT, "version": VERSION, "size": size, "coverage": coverage,

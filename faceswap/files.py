@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: If the disk refuses (full, read-only, not permitted).
     """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # the process, for sweep()
+    temporary = path.with_name(f".{path.stem}.{unique}.part{path.suffix}")
     try:
         make_folder(path.parent)
         yield temporary
@@ -32,6 +34,31 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone after success; beyond help on a broken disk
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    if os.name != "posix" or not folder.is_dir():  # elsewhere a process cannot be asked harmlessly
+        return
+    with refusing(folder):
+        for path in folder.glob(".*.part*"):
+            found = re.fullmatch(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?", path.name)
+            if found and not _alive(int(found[1])):
+                path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's process, or no process number
+        return True
+    return True
 
 
 def make_folder(folder: Path) -> None:

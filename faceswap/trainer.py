@@ -35,7 +35,7 @@ from faceswap.errors import (
     TrainingError,
 )
 from faceswap.faceset import Faceset
-from faceswap.files import append_lines, write_bytes
+from faceswap.files import append_lines, sweep, write_bytes
 from faceswap.losses import LOSSES
 from faceswap.types import OnProgress, Progress, ignore_progress
 
@@ -127,6 +127,7 @@ def train(
         )
     faces = {"a": facesets["a"].crops.to(device), "b": facesets["b"].crops.to(device)}
     run = _start(preset, config, names, _color_shift(facesets), device)
+    sweep(folder)
     _write_config(folder, config, preset, names)
     if state:
         checkpoint.restore(run, state, folder)

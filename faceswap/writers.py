@@ -119,7 +119,7 @@ def copy_file(source: Path, path: Path) -> None:
 def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
     with replacing(path) as temporary, opened(source) as (container, stream):
         with _writing(path):
-            writer = VideoWriter(temporary, container, stream)
+            writer = VideoWriter(temporary, path, container, stream)
         try:
             yield writer
         except KeyboardInterrupt:
@@ -139,11 +139,11 @@ def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
 class VideoWriter:
     """Encodes frames at their own times and copies every other stream of the source."""
 
-    def __init__(self, temporary: Path, source: Any, video: Any) -> None:
+    def __init__(self, temporary: Path, path: Path, source: Any, video: Any) -> None:
         suffix = temporary.suffix.lower()
         codec, options = ENCODERS[suffix]
         flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
-        self._path = temporary
+        self._path = path  # what an error names
         self._out = av.open(str(temporary), "w", options=flags)
         tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
         self._out.metadata.update(tags)

@@ -1,7 +1,17 @@
+import subprocess
+import sys
+
 import pytest
 
 from faceswap.errors import OutputError
-from faceswap.files import append_lines, drop_torn_line, read_lines, replacing, write_bytes
+from faceswap.files import (
+    append_lines,
+    drop_torn_line,
+    read_lines,
+    replacing,
+    sweep,
+    write_bytes,
+)
 
 
 def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
@@ -58,3 +68,20 @@ def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path):
     append_lines(path, ["three"])
 
     assert path.read_text() == "one\ntwo\nthree\n"
+
+
+def test_a_killed_process_leaves_litter_that_is_swept(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom faceswap.files import replacing\n"
+        "with replacing(Path(sys.argv[1]) / 'x.bin') as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    (tmp_path / ".mine.part").write_text("not ours")
+
+    with replacing(tmp_path / "y.bin") as mine:  # of a process that is alive
+        mine.write_bytes(b"")
+        assert len(list(tmp_path.iterdir())) == 3
+        sweep(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".mine.part", mine.name])
