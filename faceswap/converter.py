@@ -60,8 +60,8 @@ class ConvertReport:
 def default_output(source: Path) -> Path:
     """``video.swapped.mp4`` beside ``video.mp4``; ``photos.swapped`` beside ``photos``."""
     if source.is_dir():
-        resolved = source.resolve()
-        return resolved.with_name(f"{resolved.name}.swapped")
+        named = source if source.name.strip(".") else source.resolve()  # "." has no name
+        return named.with_name(f"{named.name}.swapped")
     is_photo = source.suffix.lower() in media.PHOTO_SUFFIXES
     suffix = source.suffix if is_photo else writers.default_video_suffix(source)
     return source.with_name(f"{source.stem}.swapped{suffix}")

@@ -240,8 +240,9 @@ class VideoWriter:
     def _copy_until(self, time: Fraction | None) -> None:
         """Copy the other streams' packets up to a time; None: all that remain."""
         while True:
-            packet = self._waiting or next(self._packets, None)
-            self._waiting = None
+            packet, self._waiting = self._waiting, None
+            if packet is None:
+                packet = next(self._packets, None)
             if packet is None:
                 return
             if packet.dts is None:  # the demuxer's end mark

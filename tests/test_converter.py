@@ -1,6 +1,7 @@
 """The whole way: photos and a clip through extract, train and convert."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,7 +155,12 @@ def test_bad_sources_are_bad_input(tmp_path, model):
             convert(tmp_path / name, model=model, config=QUICK)
 
 
-def test_default_outputs_stand_beside_their_source(tmp_path):
+def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert default_output(Path()) == tmp_path / "photos.swapped"
+    monkeypatch.chdir(tmp_path)
+    assert default_output(Path("photos/")) == Path("photos.swapped")
     assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.avi").name == "a.swapped.mkv"
     assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
@@ -163,7 +169,6 @@ def test_default_outputs_stand_beside_their_source(tmp_path):
 def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
     """Geometry from frame to network and back is exact: with a copying network nothing moves."""
     from fractions import Fraction
-    from pathlib import Path
 
     from faceswap.types import Frame
 
