@@ -33,6 +33,7 @@ Finder = Callable[[Image, float], list[Face]]
 HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
+CNN_LEAST = 32  # it crashes on pictures of a few pixels, and finds nothing in slightly larger ones
 BORDER = 0.25  # share of the side mirrored around a picture whose faces touch its border
 # The 68-point model knows HOG's boxes. On 65 portraits the median CNN box was 0.917 times as wide
 # and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
@@ -112,8 +113,9 @@ def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]
     """Shrink to a longest side and mirror a border; return the picture, its scale and border."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale < 1:
+        height, width = (max(round(side * scale), 1) for side in image.shape[:2])
         image = np.asarray(
-            cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
         )
     margin = round(border * min(image.shape[:2]))
     if margin:
@@ -137,6 +139,8 @@ def _detect_hog(
 
 def _detect_cnn(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
     view, scale, margin = _view(image, CNN_SIDE, border)
+    if min(view.shape[:2]) < CNN_LEAST:
+        return []
     return [
         (_like_hog(_box(found.rect, scale, margin)), float(found.confidence))
         for found in _cnn()(view, 0)

@@ -195,13 +195,16 @@ def _sample(faces: Tensor, points: Tensor) -> Tensor:
     A few faces at a time are copied to one small float buffer: on a CPU it stays in the cache.
     """
     points = points.to(faces.device, torch.float32).permute(0, 2, 3, 1)
+    if faces.device.type == "mps":  # which lacks repeated edges before torch 2.13
+        points = points.clamp(1 / faces.shape[-1] - 1, 1 - 1 / faces.shape[-1])
     count, channels, *sides = faces.shape
+    padding = "zeros" if faces.device.type == "mps" else "border"
     chunk = CHUNK if faces.device.type == "cpu" else max(count, 1)
     buffer = faces.new_empty((chunk, channels, *sides), dtype=torch.float32)
     result = buffer.new_empty((count, channels, *points.shape[1:3]))
     for first in range(0, count, chunk):
         some = slice(first, min(first + chunk, count))
         source = buffer[: some.stop - first].copy_(faces[some])
-        read = F.grid_sample(source, points[some], padding_mode="border", align_corners=False)
+        read = F.grid_sample(source, points[some], padding_mode=padding, align_corners=False)
         torch.mul(read, 1 / 255, out=result[some])
     return result

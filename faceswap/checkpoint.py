@@ -7,6 +7,7 @@ needs. Each is replaced in one step, so a kill at any moment leaves a whole stat
 import json
 import math
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +127,43 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
         ) from error
 
 
+def write_config(
+    folder: Path, settings: dict[str, Any], recipe: dict[str, Any], names: tuple[str, str]
+) -> None:
+    """Write ``config.json``: every resolved setting and the versions, for people and ``--config``.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    versions = {name: version(name) for name in ("faceswap", "torch", "torchvision")}
+    record = {"train": settings, "names": names, "recipe": recipe, "versions": versions}
+    write_bytes(folder / "config.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
 def last_losses(folder: Path) -> tuple[float, float]:
     """The last losses in the metrics; not a number if there are none."""
     path = folder / METRICS_FILE
     lines = read_lines(path) if path.is_file() else []
     if not lines:
         return math.nan, math.nan
-    record = json.loads(lines[-1])
-    return record["loss_a"], record["loss_b"]
+    try:
+        record = json.loads(lines[-1])
+        return float(record["loss_a"]), float(record["loss_b"])
+    except (KeyError, TypeError, ValueError):  # a damaged line; only a report depends on it
+        return math.nan, math.nan
 
 
 def trim_metrics(folder: Path, step: int) -> None:
     """Drop metrics of steps after the state that training resumes from."""
     path = folder / METRICS_FILE
     if path.is_file():
-        lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
+        lines = [line for line in read_lines(path) if _step_of(line) <= step]
         write_bytes(path, "".join(f"{line}\n" for line in lines if step).encode())
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinite for a damaged line, which is dropped."""
+    try:
+        return float(json.loads(line)["step"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf

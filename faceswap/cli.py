@@ -6,11 +6,13 @@ The only place that prints or exits. Each command imports its stage when it runs
 
 import dataclasses
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -22,6 +24,7 @@ from faceswap.config import (
     TrainConfig,
     field_help,
     field_types,
+    identity_name,
     read_json,
 )
 from faceswap.errors import FaceswapError, InputError, SettingsError
@@ -73,6 +76,8 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
         try:
             values = read_json(config_file.read_text(encoding="utf-8"))
             values = values.get(command, values)
+            if not isinstance(values, dict):
+                raise SettingsError(f'"{command}" must be an object of settings')
             settings.from_dict(values)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{config_file} cannot be read: {error}") from error
@@ -108,7 +113,7 @@ class Reporter:
 
             self._bar = tqdm(
                 total=progress.total, unit=f" {progress.unit}", dynamic_ncols=True,
-                file=sys.stderr, initial=0,
+                file=sys.stderr, initial=progress.done,
             )  # fmt: skip
         self._bar.set_postfix_str(progress.note, refresh=False)
         self._bar.update(progress.done - self._bar.n)
@@ -154,12 +159,18 @@ class _OneLine(logging.Handler):
         click.echo(f"faceswap: warning: {record.getMessage()}", err=True)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
+    """End on SIGTERM as on Ctrl-C: with everything so far kept and nothing left behind."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: run the command line; a FaceswapError becomes one line and its exit code."""
     handler = _OneLine(logging.WARNING)
     logger = logging.getLogger("faceswap")
     logger.addHandler(handler)
     logger.propagate = False
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -237,7 +248,7 @@ def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags
     """
     settings = resolve(TrainConfig, "train", config_file, flags)
     folder_a, folder_b = faces_folder(a), faces_folder(b)
-    folder = output or Path("models", f"{_identity(folder_a)}-{_identity(folder_b)}")
+    folder = output or Path("models", f"{identity_name(folder_a)}-{identity_name(folder_b)}")
     from faceswap import trainer
 
     with reporting() as on_progress:
@@ -262,11 +273,6 @@ def faces_folder(name: str) -> Path:
     if (path / "faces.jsonl").is_file() or path.name == "faces":
         return path
     return path / "faces"
-
-
-def _identity(faces: Path) -> str:
-    resolved = faces.resolve()
-    return resolved.parent.name if resolved.name == "faces" else resolved.name
 
 
 @cli.command()

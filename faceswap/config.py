@@ -9,6 +9,7 @@ import json
 import math
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from faceswap.errors import SettingsError
@@ -183,6 +184,33 @@ PRESETS: dict[ModelName, ModelConfig] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Optimizer settings, schedule and loss of an architecture.
+
+    Attributes:
+        learning_rate: At its peak.
+        betas: Of AdamW.
+        weight_decay: Of AdamW; without it AdamW is Adam.
+        loss: Key of LOSSES.
+        warm_up: Steps from a tenth of the learning rate to all of it.
+        decay_to: Share of the learning rate left at the end of a run whose end is known.
+    """
+
+    learning_rate: float
+    betas: tuple[float, float]
+    weight_decay: float
+    loss: LossName
+    warm_up: int
+    decay_to: float
+
+
+RECIPES: dict[ModelName, Recipe] = {
+    "original": Recipe(5e-5, (0.5, 0.999), 0.0, "l1", warm_up=0, decay_to=1.0),  # as published
+    "small": Recipe(1e-3, (0.9, 0.999), 0.01, "l1-dssim", warm_up=100, decay_to=0.05),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
     """How a model is trained. ``steps`` and ``minutes`` count the model's whole life."""
@@ -242,6 +270,12 @@ class ConvertConfig(Settings):
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
         self.check_range("workers", 0)
+
+
+def identity_name(faces: Path) -> str:
+    """The person's name that a faceset's folder stands for: data/trump/faces is trump."""
+    resolved = faces.resolve()
+    return resolved.parent.name if resolved.name == "faces" else resolved.name
 
 
 def read_json(text: str) -> dict[str, Any]:

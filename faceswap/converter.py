@@ -1,6 +1,5 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +17,7 @@ from faceswap.compositor import COLORS, paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep
-from faceswap.geometry import output_to_crop
+from faceswap.geometry import compose, invert, output_to_crop, resized, scale_of
 from faceswap.masks import MASKS, soften
 from faceswap.model import Identity, TrainedModel
 from faceswap.types import (
@@ -31,8 +30,6 @@ from faceswap.types import (
     Swap,
     ignore_progress,
 )
-
-log = logging.getLogger(__name__)
 
 PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 BATCH = 8  # frames whose faces go through the network together
@@ -96,17 +93,15 @@ def convert(
     target = Path(output) if output else default_output(source)
     if target.exists() and target.samefile(source):
         raise OutputError(f"the output {target} is the input itself; give another --output")
+    _check_kind(kind, source, target)
     folder = Path(model) if model else models.newest(Path("models"))
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(folder, device), config, device)
     report = ConvertReport(target)
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
-    if kind == "folder":
-        if target.is_file():
-            raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
-        if not photos:
-            raise InputError(f"{source} holds no photo")
+    if not photos:
+        raise InputError(f"{source} holds no photo")
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder:
         if kind == "video":
@@ -115,6 +110,20 @@ def convert(
             root = source if kind == "folder" else None
             _convert_photos(photos, root, target, swapper, finder, report, on_progress)
     return report
+
+
+def _check_kind(kind: str, source: Path, target: Path) -> None:
+    """Refuse an output of another kind than the source, before any work is done."""
+    if kind == "folder":
+        if target.is_file():
+            raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
+        return
+    known = media.PHOTO_SUFFIXES if kind == "photo" else set(writers.ENCODERS)
+    if target.suffix.lower() not in known:
+        raise OutputError(
+            f"cannot write {target}: {source} is a {kind}, and a {kind} is written as one of "
+            f"{', '.join(sorted(known))}"
+        )
 
 
 class Swapper:
@@ -159,9 +168,16 @@ class Swapper:
 
     def _finish(self, aligned: AlignedFace, painted: Image) -> Swap:
         """Enlarge a painted face to the crop, match its colour and give it its mask."""
+        matrix = output_to_crop(self._model, self._size)
+        pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels a network pixel becomes
+        if pixel < 1:  # a small face: average now, or pasting would skip pixels and flicker
+            side = max(round(pixel * self._model.size), 1)
+            painted = _shrink(painted, side)
+            factor = side / self._model.size
+            matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
         enlarged = cv2.warpAffine(
             painted,
-            output_to_crop(self._model, self._size),
+            matrix,
             (self._size, self._size),
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REPLICATE,
@@ -224,7 +240,7 @@ def _convert_photos(
     for frame, faces in finder.find(media.prefetch(readable, 4), swapper.config.finder):
         path = target / frame.source.relative_to(root) if root else target
         for result, swapped in swapper.swap([(frame, faces)]):
-            if swapped or path.suffix.lower() != frame.source.suffix.lower():
+            if swapped or (root and path.suffix.lower() != frame.source.suffix.lower()):
                 with writers.open_writer(path, frame.source) as writer:
                     writer.write(result)
             elif root:
@@ -237,7 +253,7 @@ def _convert_photos(
         raise InputError(report.unreadable[0])
     if not report.faces:
         raise NoFacesError(
-            f"no face found in {report.frames} photos of {photos[0].parent}"
+            f"no face found in the {report.frames} photos of {root}; copied to {target} unchanged"
             if root
             else f"no face found in {photos[0]}; nothing is written"
         )

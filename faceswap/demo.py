@@ -44,7 +44,7 @@ def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
     settings = TrainConfig(model="small", device="cpu", minutes=minutes, preview_every=0)
     yield (
         f"4/6 faceswap train --a {data / a} --b {data / b} --output {model} --minutes {minutes:g}",
-        lambda watch: train(data / a / "faces", data / b / "faces", model, settings, watch),
+        lambda watch: _train(data / a / "faces", data / b / "faces", model, settings, watch),
     )
     yield (
         f"5/6 faceswap convert {folder / CLIP} --model {model}",
@@ -56,6 +56,11 @@ def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
 
 def _extract(folder: Path) -> Stage:
     return lambda watch: extract(folder, None, ExtractConfig(), watch)
+
+
+def _train(a: Path, b: Path, model: Path, settings: TrainConfig, on_progress: OnProgress) -> None:
+    if train(a, b, model, settings, on_progress).interrupted:
+        raise KeyboardInterrupt  # train has saved; the demo ends here
 
 
 def _photos() -> dict[str, Image]:

@@ -1,5 +1,6 @@
 """Extract: photos and videos of one person -> a faceset."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 from faceswap import media
 from faceswap.aligner import FaceFinder, align_face, finder_for_video
 from faceswap.config import COVERAGE, ExtractConfig
-from faceswap.errors import InputError, NoFacesError
+from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard
-from faceswap.types import Frame, OnProgress, Progress, ignore_progress
+from faceswap.types import AlignedFace, Frame, OnProgress, Progress, ignore_progress
 
 LIBRARY = Path("data")  # where train looks for a name
 
@@ -69,19 +70,11 @@ def extract(
     if config.restart:
         discard(folder)
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
-    writer = FacesetWriter(folder, config.size, COVERAGE, settings)
+    settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
+    writer = FacesetWriter(folder, config.size, COVERAGE, settings, config.finder)
     report = ExtractReport(folder)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
-    workers = 1 if total <= 2 else config.workers
-
-    def store(frame: Frame, name: str, crops: int) -> None:
-        report.images += 1
-        if not crops:
-            writer.skip(name, frame.index, "no face")
-            report.without_face.append(f"{name} frame {frame.index}" if frame.native else name)
-        note = f"{writer.faces} faces"
-        on_progress(Progress(report.images + report.known, total or None, "images", note))
-
+    workers = 1 if not videos and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder:
         runs = [(_read_photos(photos, root, writer, report), config.finder)]
         for video in videos:
@@ -91,17 +84,30 @@ def extract(
             for frame, faces in finder.find(media.prefetch(frames, 4), name):
                 kept = faces[: config.max_faces or None]
                 crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
-                relative = _name(frame.source, root)
-                if crops:
-                    writer.add(relative, frame, crops)
-                store(frame, relative, len(crops))
+                _store(crops, frame, _name(frame.source, root), writer, report)
+                done, note = report.images + report.known, f"{writer.faces} faces"
+                on_progress(Progress(done, total or None, "images", note))
     report.faces = writer.faces
     _check(report, source)
     return report
 
 
+def _store(
+    crops: list[AlignedFace], frame: Frame, name: str, writer: FacesetWriter, report: ExtractReport
+) -> None:
+    """Add an image's faces to the faceset, or note that it has none."""
+    report.images += 1
+    if crops:
+        writer.add(name, frame, crops)
+    else:
+        writer.skip(name, frame.index, "no face")
+        report.without_face.append(f"{name} frame {frame.index}" if frame.native else name)
+
+
 def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
     kind = media.kind_of(source)
+    if folder.exists() and folder.samefile(source):
+        raise OutputError(f"the output {folder} is the input itself; give another --output")
     if kind == "photo":
         return [source], []
     if kind == "video":

@@ -5,6 +5,8 @@ The lists grow line by line, crops first, so a kill leaves whole faces and at mo
 
 import io
 import json
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,12 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
 from faceswap.types import AlignedFace, Frame
+
+log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
@@ -33,9 +38,10 @@ def discard(folder: Path) -> None:
     """
     index = folder / INDEX
     with refusing(folder):
-        if index.is_file():
-            for record in read_records(index):
-                (folder / record["file"]).unlink(missing_ok=True)
+        for line in read_lines(index) if index.is_file() else []:
+            found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # even from a damaged line
+            if found:
+                (folder / found[1]).unlink(missing_ok=True)
         for name in (SKIPPED, INDEX):
             (folder / name).unlink(missing_ok=True)
 
@@ -43,8 +49,11 @@ def discard(folder: Path) -> None:
 class FacesetWriter:
     """Adds faces to a faceset, new or existing, and knows what it already holds."""
 
-    def __init__(self, folder: Path, size: int, coverage: float, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, size: int, coverage: float, settings: dict[str, Any], finder: str = ""
+    ) -> None:
         self.folder = folder
+        self._finder = finder  # where this one found nothing, another may
         self.done: set[Key] = set()
         self.faces = 0
         self._images = 0
@@ -70,8 +79,8 @@ class FacesetWriter:
         ]
         if changed:
             raise SettingsError(
-                f"{self.folder} was extracted with {'; '.join(changed)}: add --restart to begin "
-                "again, or --output for another folder"
+                f"{self.folder} was extracted with {'; '.join(changed)}: give another --output, "
+                "or --restart to begin again"
             )
         for record in read_records(index):
             self.done.add((record["source"], record["index"]))
@@ -79,9 +88,9 @@ class FacesetWriter:
             self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
         if skipped.is_file():
             drop_torn_line(skipped)
-            for line in read_lines(skipped):
-                record = json.loads(line)
-                self.done.add((record["source"], record["index"]))
+            for record in _skips(skipped):
+                if record.get("finder") == self._finder:
+                    self.done.add((record["source"], record["index"]))
 
     def add(self, source: str, frame: Frame, faces: list[AlignedFace]) -> None:
         """Store the faces of one image: their crops, then their lines in one write.
@@ -120,8 +129,19 @@ class FacesetWriter:
         Raises:
             OutputError: If the disk refuses.
         """
-        record = {"source": source, "index": index, "why": why}
+        record = {"source": source, "index": index, "why": why, "finder": self._finder}
         append_lines(self.folder / SKIPPED, [json.dumps(record)])
+
+
+def _skips(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of ``skipped.jsonl``; a damaged one only means that an image is read once more."""
+    for line in read_lines(path):
+        try:
+            record = json.loads(line)
+            if isinstance(record["source"], str) and isinstance(record["index"], int):
+                yield record
+        except (KeyError, TypeError, ValueError):
+            continue
 
 
 def _png(aligned: AlignedFace) -> bytes:
@@ -188,20 +208,23 @@ class Faceset:
             InputError: If the folder is no faceset or a crop is damaged.
             NoFacesError: If it holds no face.
         """
+        if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():
+            folder = folder / "faces"
         index = folder / INDEX
         if not index.is_file():
+            source = folder.parent if folder.name == "faces" else folder
             raise InputError(
-                f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {folder.parent}"
+                f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {source}"
             )
         header = read_header(index)
-        crops = [
-            _read_crop(folder / record["file"], header["size"], crop_size)
-            for record in read_records(index)
-        ]
+        paths = [folder / record["file"] for record in read_records(index)]
+        kept = [path for path in paths if path.is_file()]  # deleting a bad crop is how one cleans
+        if len(kept) < len(paths):
+            log.warning("%s: %d deleted crops are left out", folder, len(paths) - len(kept))
+        crops = [_read_crop(path, header["size"], crop_size) for path in kept]
         if not crops:
             raise NoFacesError(f"{folder} holds no face; extract photos that show one")
-        name = folder.parent.name if folder.name == "faces" else folder.name
-        return cls(name, torch.stack(crops), header["coverage"])
+        return cls(identity_name(folder), torch.stack(crops), header["coverage"])
 
 
 def _read_crop(path: Path, stored: int, size: int) -> Tensor:

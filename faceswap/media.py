@@ -93,13 +93,23 @@ def read_photo(path: Path) -> Frame:
     try:
         with Pillow.open(path) as photo:
             upright = ImageOps.exif_transpose(photo)
-            image = np.asarray(upright.convert("RGB"))
+            image = np.asarray(_to_rgb(upright))
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image this program can read") from error
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise InputError(f"{path} cannot be read: {words}") from error
     return Frame(image, 0, Fraction(0), path)
+
+
+def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
+    """Convert to RGB; Pillow alone would clip grey of 16 bits to white."""
+    if photo.mode.startswith("I"):
+        levels = np.asarray(photo, np.float64) / 257
+        return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+    if photo.mode == "F":
+        raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
+    return photo.convert("RGB")
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         InputError: If it cannot be opened or holds no video stream.
     """
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         raise InputError(
             f"{path} is not a video this program can read: {reason(error)}"
@@ -123,6 +133,9 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if not streams:
             held = ", ".join(stream.type for stream in container.streams) or "nothing"
             raise InputError(f"{path} has no video stream; it holds {held}")
+        context = streams[0].codec_context
+        if context is None or not context.width or context.pix_fmt is None:
+            raise InputError(f"{path} is coded in a way this program cannot decode")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -151,33 +164,50 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         InputError: If it is not a readable video or no frame of it can be decoded.
     """
     with opened(path) as (container, stream):
-        index, damaged = 0, 0
+        index, packets, damaged = 0, 0, 0
+        last: int | None = None
         for packet in container.demux(stream):
+            packets += bool(packet.size)
             try:
                 decoded = packet.decode()
             except av.error.InvalidDataError:
                 damaged += 1
                 continue
             for native in decoded:
+                last = _repair_time(native, last, stream)
                 if index % every == 0:
-                    yield _to_frame(native, index, stream, path)
+                    yield _to_frame(native, index, path)
                 index += 1
         if not index:
             raise InputError(f"{path} holds no frame that can be decoded")
-        if damaged or index < stream.frames:
-            log.warning(
-                "%s is damaged: %d of %d frames could be read", path, index, stream.frames or index
-            )
+        if damaged or packets < stream.frames:  # an edit list hides frames, but not packets
+            whole = max(stream.frames, packets)
+            log.warning("%s is damaged: %d of %d frames could be read", path, index, whole)
 
 
-def _to_frame(native: av.VideoFrame, index: int, stream: Any, path: Path) -> Frame:
+def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
     rgb = native.reformat(format="rgb24", interpolation=EXACT, dst_color_range=2).to_ndarray()
     image: Image = np.ascontiguousarray(np.rot90(rgb, quarter_turns(native)), dtype=np.uint8)
-    if native.pts is None:  # raw streams carry no times; the rate is all there is
-        rate = stream.average_rate or Fraction(25)
-        native.pts, native.time_base = index, 1 / rate
     time = Fraction(native.pts or 0) * Fraction(native.time_base or 0)
     return Frame(image, index, time, path, Decoded(native, image))
+
+
+def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
+    """Give a frame a time after the last one where the file gives none or one that runs back.
+
+    (AVI keeps decoding times only; a raw stream has none at all.)
+    """
+    if native.time_base is None:
+        native.time_base = stream.time_base or Fraction(1, 1000)
+    if native.pts is None or (last is not None and native.pts <= last):
+        known = native.dts
+        if known is not None and (last is None or known > last):
+            native.pts = known
+        else:
+            rate = stream.average_rate or Fraction(25)
+            step = max(round(1 / rate / native.time_base), 1)
+            native.pts = 0 if last is None else last + step
+    return native.pts
 
 
 def quarter_turns(native: av.VideoFrame) -> int:

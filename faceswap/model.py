@@ -17,7 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName, read_json
-from faceswap.errors import FaceswapError, InputError, ModelError
+from faceswap.errors import FaceswapError, InputError, ModelError, OutputError
 from faceswap.files import write_bytes
 
 Identity = Literal["a", "b"]
@@ -236,10 +236,12 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     Raises:
         InputError: If the file is missing.
         ModelError: If it is not such a checkpoint.
-        OutputError: If the model cannot be written.
+        OutputError: If the folder is not empty, or the disk refuses.
     """
     if not source.is_file():
         raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty: give a new folder, so that no model is lost")
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own

@@ -16,18 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import torch
-import torchvision
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from faceswap import augment, checkpoint
 from faceswap import model as models
 from faceswap.checkpoint import Run
-from faceswap.config import PRESETS, LossName, ModelConfig, ModelName, TrainConfig
+from faceswap.config import PRESETS, RECIPES, ModelConfig, Recipe, TrainConfig
 from faceswap.errors import (
     InputError,
     NoFacesError,
@@ -37,39 +36,13 @@ from faceswap.errors import (
 from faceswap.faceset import Faceset
 from faceswap.files import append_lines, sweep, write_bytes
 from faceswap.losses import LOSSES
+from faceswap.model import Identity
 from faceswap.types import OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
 DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
 PREVIEW_ROWS = 8
 REPORT_SECONDS = 1.0  # between two lines of metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Optimizer settings, schedule and loss of an architecture.
-
-    Attributes:
-        learning_rate: At its peak.
-        betas: Of AdamW.
-        weight_decay: Of AdamW; without it AdamW is Adam.
-        loss: Key of LOSSES.
-        warm_up: Steps from a tenth of the learning rate to all of it.
-        decay_to: Share of the learning rate left at the end of a run whose end is known.
-    """
-
-    learning_rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-    loss: LossName
-    warm_up: int
-    decay_to: float
-
-
-RECIPES: dict[ModelName, Recipe] = {
-    "original": Recipe(5e-5, (0.5, 0.999), 0.0, "l1", warm_up=0, decay_to=1.0),  # as published
-    "small": Recipe(1e-3, (0.9, 0.999), 0.01, "l1-dssim", warm_up=100, decay_to=0.05),
-}
 
 
 @dataclass(slots=True)
@@ -127,8 +100,7 @@ def train(
         )
     faces = {"a": facesets["a"].crops.to(device), "b": facesets["b"].crops.to(device)}
     run = _start(preset, config, names, _color_shift(facesets), device)
-    sweep(folder)
-    _write_config(folder, config, preset, names)
+    _open_folder(folder, config, preset, names)
     if state:
         checkpoint.restore(run, state, folder)
     checkpoint.trim_metrics(folder, run.step)
@@ -138,6 +110,24 @@ def train(
         )
     with _stop_signal() as stop:
         return _loop(run, faces, folder, config, stop, on_progress)
+
+
+def _open_folder(
+    folder: Path, config: TrainConfig, preset: ModelConfig, names: tuple[str, str]
+) -> None:
+    """Clear what a killed or discarded run left and write down the settings of this one."""
+    sweep(folder)
+    if config.restart:
+        for old in (folder / "previews").glob("step-*.png"):
+            old.unlink()
+    recipe = RECIPES[preset.name]
+    settings = config.to_dict() | {
+        "model": preset.name,
+        "learning_rate": config.learning_rate or recipe.learning_rate,
+        "loss": recipe.loss if config.loss == "auto" else config.loss,
+        "restart": False,
+    }
+    checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), names)
 
 
 def _faces(folder: Path, preset: ModelConfig) -> Faceset:
@@ -174,7 +164,10 @@ def _choose_model(
 
 def _color_shift(facesets: dict[str, Faceset]) -> tuple[float, float, float]:
     """Mean colour of b's faces minus a's, RGB in [0, 1], over the whole crops."""
-    mean = {key: f.crops.double().mean(dim=(0, 2, 3)) / 255 for key, f in facesets.items()}
+    mean = {  # crop by crop: the whole set in float64 would take eight times its memory
+        key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
+        for key, f in facesets.items()
+    }
     red, green, blue = (mean["b"] - mean["a"]).tolist()
     return red, green, blue
 
@@ -284,6 +277,7 @@ def _batch(run: Run, crops: Tensor, key: str, size: int) -> tuple[Tensor, Tensor
 def _next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
     """Deal faces like cards: every face once, shuffled, before any comes again."""
     order = run.orders.get(key, torch.empty(0, dtype=torch.int64))
+    order = order[order < count]  # the faceset may have shrunk since
     while len(order) < size:
         order = torch.cat([order, torch.randperm(count, generator=run.generator)])
     run.orders[key] = order[size:].clone()
@@ -336,15 +330,16 @@ def _preview(run: Run, faces: dict[str, Tensor], folder: Path) -> None:
     """Write a picture of rows a | a as a | a as b | b | b as b | b as a."""
     network = run.network.eval()
     columns = []
-    for own, other, shift in (("a", "b", True), ("b", "a", False)):
+    directions: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
+    for own, other in directions:
         step = max(len(faces[own]) // PREVIEW_ROWS, 1)
         view = augment.network_view(faces[own][::step][:PREVIEW_ROWS], network.config)
-        view = augment.shift_color(view, run.color_shift) if shift else view
+        view = augment.shift_color(view, run.color_shift) if own == "a" else view
         code = network.encode(view)
         columns += [
             view,
-            network.decode(code, _as_identity(own)),
-            network.decode(code, _as_identity(other)),
+            network.decode(code, own),
+            network.decode(code, other),
         ]
     network.train()
     rows = torch.stack(columns, dim=1).flatten(0, 1).cpu()  # (rows * 6, 3, size, size)
@@ -352,35 +347,6 @@ def _preview(run: Run, faces: dict[str, Tensor], folder: Path) -> None:
     rgb = grid.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
     _, png = cv2.imencode(".png", rgb[..., ::-1])
     write_bytes(folder / "previews" / f"step-{run.step:09d}.png", png.tobytes())
-
-
-def _as_identity(key: str) -> Literal["a", "b"]:
-    return "a" if key == "a" else "b"
-
-
-def _write_config(
-    folder: Path, config: TrainConfig, preset: ModelConfig, names: tuple[str, str]
-) -> None:
-    from faceswap import __version__
-
-    recipe = RECIPES[preset.name]
-    settings = config.to_dict() | {
-        "model": preset.name,
-        "learning_rate": config.learning_rate or recipe.learning_rate,
-        "loss": recipe.loss if config.loss == "auto" else config.loss,
-        "restart": False,
-    }
-    record = {
-        "train": settings,
-        "names": names,
-        "recipe": dataclasses.asdict(recipe),
-        "versions": {
-            "faceswap": __version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
-    }
-    write_bytes(folder / "config.json", (json.dumps(record, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -34,6 +34,8 @@ ENCODERS = {  # by suffix of the output: codec and its options for visually loss
 }
 # AVColorSpace of a frame -> the swscale constant that converts back the same way; 5 is BT.601
 SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
+BT709, STUDIO_RANGE = 1, 1  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 
 
@@ -45,9 +47,12 @@ class FrameWriter(Protocol):
 
 
 def default_video_suffix(source: Path) -> str:
-    """The output container for a source: the same where we encode for it, else Matroska."""
+    """The output container for a source: the same where we encode for it, else QuickTime.
+
+    (Matroska rounds times to a millisecond and cannot hold a negative start of sound.)
+    """
     suffix = source.suffix.lower()
-    return source.suffix if suffix in ENCODERS else ".mkv"
+    return source.suffix if suffix in ENCODERS else ".mov"
 
 
 def open_writer(path: Path, source: Path) -> AbstractContextManager[FrameWriter]:
@@ -91,16 +96,19 @@ class PhotoWriter:
 
     def write(self, frame: Frame) -> None:
         """Write the photo; call once."""
+        extra: dict[str, Any] = {}
         with Pillow.open(self._source) as photo:
-            exif = photo.getexif()
-            exif.pop(0x0112, None)  # the orientation is applied already
-            extra: dict[str, Any] = {
-                "exif": exif.tobytes(),
-                "icc_profile": photo.info.get("icc_profile"),
-            }
+            if photo.format != "TIFF":  # whose tags also tell how the old pixels are stored
+                exif = photo.getexif()
+                exif.pop(0x0112, None)  # the orientation is applied already
+                extra["exif"] = exif.tobytes()
+            if photo.mode in ("RGB", "RGBA", "P"):  # a profile of other channels would not fit
+                extra["icc_profile"] = photo.info.get("icc_profile")
         extra = {key: value for key, value in extra.items() if value}
         if self._path.suffix.lower() in (".jpg", ".jpeg"):
             extra |= {"quality": 95, "subsampling": 0}
+        elif self._path.suffix.lower() == ".webp":
+            extra |= {"lossless": True}
         with _writing(self._path):
             Pillow.fromarray(frame.image).save(self._temporary, **extra)
 
@@ -123,6 +131,9 @@ def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
         try:
             yield writer
         except KeyboardInterrupt:
+            if not writer.started:
+                writer.abandon()
+                raise
             partial = path.with_name(f"{path.stem}.partial{path.suffix}")
             with _writing(partial):
                 writer.close(whole=False)
@@ -144,18 +155,20 @@ class VideoWriter:
         codec, options = ENCODERS[suffix]
         flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
         self._path = path  # what an error names
-        self._out = av.open(str(temporary), "w", options=flags)
+        self._out = av.open(f"file:{temporary}", "w", options=flags)
         tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
         self._out.metadata.update(tags)
         with suppress(AttributeError):  # chapters came with PyAV 14.3
             self._out.set_chapters(source.chapters())
         self._video: Any = self._out.add_stream(codec, rate=video.average_rate, options=options)
         self._copy_settings(video, codec)
-        self._copies = self._copy_streams(source)
+        self._copies = self._copy_streams(source, video)
         self._packets = source.demux(*self._copies) if self._copies else iter(())
         self._waiting: Any = None
+        self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream
         self._durations: dict[int, int] = {}
-        self._started = False
+        self._warned: set[str] = set()
+        self.started = False
 
     def _copy_settings(self, video: Any, codec: str) -> None:
         context, original = self._video.codec_context, video.codec_context
@@ -164,24 +177,30 @@ class VideoWriter:
         context.time_base = self._video.time_base = video.time_base
         if video.sample_aspect_ratio:
             context.sample_aspect_ratio = video.sample_aspect_ratio
-        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
-            setattr(context, tag, getattr(original, tag))
+        self._tags = {tag: getattr(original, tag) for tag in COLOR_TAGS}
+        if _is_rgb(original.pix_fmt) and not _is_rgb(context.pix_fmt):
+            self._tags |= {"colorspace": BT709, "color_range": STUDIO_RANGE}
+        for tag, value in self._tags.items():
+            setattr(context, tag, value)
         self._video.metadata.update(
             {k: v for k, v in video.metadata.items() if k in ("language", "handler_name", "title")}
         )
 
-    def _copy_streams(self, source: Any) -> dict[Any, Any]:
+    def _copy_streams(self, source: Any, video: Any) -> dict[Any, Any]:
         """Add an output stream per sound and subtitle track; say which does not fit."""
         copies = {}
         for stream in source.streams:
             if stream.type not in ("audio", "subtitle"):
+                if stream.type in ("video", "attachment") and stream is not video:
+                    log.warning("%s stream %d is left out", stream.type, stream.index)
                 continue
             try:
                 copy = self._out.add_stream_from_template(stream)
             except (ValueError, FFmpegError):
                 log.warning(
                     "%s stream %d (%s) does not fit into %s and is left out",
-                    stream.type, stream.index, stream.codec_context.name, self._path.suffix,
+                    stream.type, stream.index, getattr(stream.codec_context, "name", "unknown"),
+                    self._path.suffix,
                 )  # fmt: skip
                 continue
             copy.metadata.update(stream.metadata)
@@ -201,10 +220,10 @@ class VideoWriter:
 
     def _write(self, image: Image, native: Decoded) -> None:
         old = native.frame
-        if not self._started:
+        if not self.started:
             if old.rotation:
                 self._video.set_display_rotation(old.rotation)
-            self._started = True
+            self.started = True
         new = old if image is native.image else self._from_rgb(image, old)
         if new.format.name != self._video.codec_context.pix_fmt:
             new = self._reformat(new, old)
@@ -220,14 +239,16 @@ class VideoWriter:
         return self._reformat(av.VideoFrame.from_ndarray(stored, format="rgb24"), like)
 
     def _reformat(self, frame: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
+        rgb = _is_rgb(like.format.name)
+        tags = self._tags if rgb else {tag: getattr(like, tag) for tag in COLOR_TAGS}
         new = frame.reformat(
             format=self._video.codec_context.pix_fmt,
             interpolation=EXACT,
-            dst_colorspace=SWS_COLORSPACE.get(like.colorspace, 5),
-            dst_color_range=like.color_range or 1,
+            dst_colorspace=SWS_COLORSPACE.get(tags["colorspace"], 5),
+            dst_color_range=tags["color_range"] or STUDIO_RANGE,
         )
-        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
-            setattr(new, tag, getattr(like, tag))
+        for tag, value in tags.items():
+            setattr(new, tag, value)
         return new
 
     def _mux(self, packets: list[Any]) -> None:
@@ -242,7 +263,7 @@ class VideoWriter:
         while True:
             packet, self._waiting = self._waiting, None
             if packet is None:
-                packet = next(self._packets, None)
+                packet = self._next_packet()
             if packet is None:
                 return
             if packet.dts is None:  # the demuxer's end mark
@@ -250,12 +271,30 @@ class VideoWriter:
             if time is not None and packet.dts * packet.time_base > time:
                 self._waiting = packet
                 return
+            if packet.dts <= self._latest.get(packet.stream, packet.dts - 1):
+                self._warn_once("time stamps of its sound run backwards there: packets left out")
+                continue
+            self._latest[packet.stream] = packet.dts
             packet.stream = self._copies[packet.stream]
             self._out.mux(packet)
 
+    def _next_packet(self) -> Any:
+        """The source's next packet that is not picture; None at its end or where it is broken."""
+        try:
+            return next(self._packets, None)
+        except FFmpegError as error:
+            self._warn_once(f"its sound cannot be read to the end: {error.strerror}")
+            self._packets = iter(())
+            return None
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            log.warning("the source of %s is damaged; %s", self._path, words)
+
     def close(self, whole: bool = True) -> None:
         """Finish the file; ``whole`` copies sound beyond the last frame too."""
-        if self._started:
+        if self.started:
             self._mux(self._video.encode(None))
             if whole:
                 self._copy_until(None)
@@ -265,6 +304,10 @@ class VideoWriter:
         """Close a file that nobody will keep."""
         with suppress(FFmpegError, OSError):  # the error that led here is the one to report
             self._out.close()
+
+
+def _is_rgb(pixel_format: str) -> bool:
+    return av.VideoFormat(pixel_format).is_rgb
 
 
 def _pixel_format(original: Any, codec: str) -> str:

@@ -138,9 +138,9 @@ def test_no_face_at_all_writes_nothing(tmp_path, model):
     write_clip(tmp_path / "wall.mp4", [wall] * 3, 25, np.zeros(9600, np.int16), 48000)
     Image.fromarray(wall).save(tmp_path / "wall.png")
 
-    for name in ("wall.mp4", "wall.png"):
+    for name, output in (("wall.mp4", None), ("wall.png", None), ("wall.png", "wall.jpg")):
         with pytest.raises(NoFacesError, match="no face found"):
-            convert(tmp_path / name, model=model, config=QUICK)
+            convert(tmp_path / name, output and tmp_path / output, model, QUICK)
 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["wall.mp4", "wall.png"]
 
@@ -155,6 +155,15 @@ def test_bad_sources_are_bad_input(tmp_path, model):
             convert(tmp_path / name, model=model, config=QUICK)
 
 
+def test_an_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    with pytest.raises(OutputError, match="is a video, and a video is written as"):
+        convert(clip, tmp_path / "out.jpg", model, QUICK)
+    with pytest.raises(OutputError, match="is a photo, and a photo is written as"):
+        convert(tmp_path / "x.png", tmp_path / "out.mp4", model, QUICK)
+
+
 def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
@@ -162,7 +171,7 @@ def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert default_output(Path("photos/")) == Path("photos.swapped")
     assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
-    assert default_output(tmp_path / "a.avi").name == "a.swapped.mkv"
+    assert default_output(tmp_path / "a.avi").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from faceswap.config import ExtractConfig
-from faceswap.errors import InputError, NoFacesError, SettingsError
+from faceswap.errors import InputError, NoFacesError, OutputError, SettingsError
 from faceswap.extractor import default_output, extract
 from faceswap.faceset import Faceset, read_records
 from faceswap.writers import write_clip
@@ -122,6 +122,31 @@ def test_a_broken_video_among_photos_is_named(photos):
 
     assert report.faces == 2
     assert any("clip.mp4" in line for line in report.unreadable)
+
+
+def test_two_clips_of_one_name_are_not_mixed(tmp_path, monkeypatch, collins):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(collins).save(tmp_path / folder / "x.png")
+    extract("one/x.png", config=QUICK)
+
+    with pytest.raises(SettingsError, match=r"two/x\.png"):
+        extract("two/x.png", config=QUICK)
+    assert extract("one/x.png", config=QUICK).known == 1
+
+
+def test_the_output_cannot_be_the_source(photos):
+    with pytest.raises(OutputError, match="is the input itself"):
+        extract(photos, photos, QUICK)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 900), (900, 1), (20, 700)])
+def test_tiny_and_thin_pictures_have_no_face(tmp_path, size):
+    Image.new("RGB", size, "pink").save(tmp_path / "icon.png")
+
+    with pytest.raises(NoFacesError):
+        extract(tmp_path, config=ExtractConfig(workers=1))
 
 
 def test_crops_of_a_faceset_are_not_read_as_photos(photos, tmp_path):

@@ -79,6 +79,39 @@ def test_discarding_takes_only_the_faceset(tmp_path, aligned):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_what_one_finder_missed_is_left_to_another(tmp_path):
+    FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").skip("a.jpg", 0, "no face")
+
+    assert FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").done == {("a.jpg", 0)}
+    assert FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "cnn").done == set()
+
+
+def test_deleted_crops_are_left_out(tmp_path, aligned, caplog):
+    writer = FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
+    for name in ("a.jpg", "b.jpg"):
+        writer.add(name, frame(), [aligned])
+    (tmp_path / "000000-0.png").unlink()
+
+    assert len(Faceset.read(tmp_path, 64).crops) == 1
+    assert "1 deleted crops are left out" in caplog.text
+
+
+def test_the_folder_above_a_faceset_will_do(tmp_path, aligned):
+    FacesetWriter(tmp_path / "x" / "faces", 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
+
+    assert Faceset.read(tmp_path / "x", 64).name == "x"
+
+
+def test_a_damaged_list_can_still_be_discarded(tmp_path, aligned):
+    FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
+    with (tmp_path / "faces.jsonl").open("a") as file:
+        file.write("}{\n")
+
+    discard(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_faceset_is_no_faces(tmp_path):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
 

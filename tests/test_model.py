@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from faceswap import model as models
 from faceswap.config import PRESETS
-from faceswap.errors import InputError, ModelError
+from faceswap.errors import InputError, ModelError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +230,15 @@ def test_import_names_what_is_missing(classic_state, tmp_path):
     torch.save({"state": partial, "epoch": 1}, tmp_path / "x.t7")
 
     with pytest.raises(ModelError, match=r"1 tensors are missing.*to_latent\.bias"):
+        models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+
+
+def test_import_never_overwrites_a_model(classic_state, tmp_path):
+    torch.save({"state": classic_state, "epoch": 1}, tmp_path / "x.t7")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"precious")
+
+    with pytest.raises(OutputError, match="is not empty"):
         models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 

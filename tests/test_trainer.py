@@ -265,6 +265,13 @@ def test_every_face_is_dealt_once_before_any_comes_again():
     assert sorted(dealt[10:].tolist()) == list(range(10))
 
 
+def test_faces_that_are_gone_are_not_dealt():
+    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+    trainer._next_indices(run, "a", 50, 4)
+
+    assert trainer._next_indices(run, "a", 10, 30).max() < 10
+
+
 def test_the_rate_warms_up_holds_and_falls():
     small = trainer.RECIPES["small"]
 
