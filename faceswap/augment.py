@@ -194,7 +194,7 @@ def _sample(faces: Tensor, points: Tensor) -> Tensor:
 
     A few faces at a time are copied to one small float buffer: on a CPU it stays in the cache.
     """
-    points = points.to(faces.device, torch.float32).permute(0, 2, 3, 1)
+    points = points.float().to(faces.device).permute(0, 2, 3, 1)
     if faces.device.type == "mps":  # which lacks repeated edges before torch 2.13
         points = points.clamp(1 / faces.shape[-1] - 1, 1 - 1 / faces.shape[-1])
     count, channels, *sides = faces.shape

