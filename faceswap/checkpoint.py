@@ -17,7 +17,7 @@ from torch import Tensor
 from faceswap import model as models
 from faceswap.errors import ModelError, OutputError
 from faceswap.files import read_lines, reason, refusing, replacing, write_bytes
-from faceswap.model import Autoencoder, TrainedModel
+from faceswap.model import Autoencoder, Identity, TrainedModel
 
 RESUME_FILE, VERSION = "resume.pt", 1
 METRICS_FILE = "metrics.jsonl"
@@ -32,6 +32,7 @@ class Run:
     generator: torch.Generator
     names: tuple[str, str]
     color_shift: tuple[float, float, float]
+    held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     step: int = 0
     seconds: float = 0.0
     orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
@@ -51,6 +52,7 @@ def save(run: Run, folder: Path) -> None:
         },
         "names": list(run.names),
         "color_shift": list(run.color_shift),
+        "held_out": run.held_out,
         "step": run.step,
         "seconds": run.seconds,
         "network": run.network.state_dict(),
@@ -65,7 +67,7 @@ def save(run: Run, folder: Path) -> None:
                 torch.save(state, file)
         except RuntimeError as error:  # torch's word for a write that failed
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    trained = TrainedModel(run.network, run.names, run.color_shift, run.step)
+    trained = TrainedModel(run.network, run.names, run.color_shift, run.step, run.held_out)
     models.save(folder / models.MODEL_FILE, trained)
 
 
@@ -99,6 +101,7 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         "model": trained.network.config.to_dict(),
         "names": list(trained.names),
         "color_shift": list(trained.color_shift),
+        "held_out": trained.held_out,
         "step": trained.step,
         "seconds": 0.0,
         "network": trained.network.state_dict(),

@@ -5,6 +5,7 @@ The only place that prints or exits. Each command imports its stage when it runs
 """
 
 import dataclasses
+import json
 import logging
 import signal
 import sys
@@ -19,6 +20,7 @@ import click
 
 from faceswap.config import (
     ConvertConfig,
+    EvaluateConfig,
     ExtractConfig,
     Settings,
     TrainConfig,
@@ -298,6 +300,44 @@ def convert(
         f"{report.without_face} frames without a face unchanged"
     )
     _list("unreadable", report.unreadable)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
+@click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
+@click.option("--json", "json_file", type=PATH, help="Write the numbers to this file too.")
+@settings_options(EvaluateConfig)
+def evaluate(
+    model: Path, a: str, b: str, json_file: Path | None, config_file: Path | None, **flags: Any
+) -> None:
+    """Measure MODEL on the faces that its training held out."""
+    settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
+    from faceswap import evaluator
+    from faceswap.files import write_bytes
+
+    with reporting() as on_progress:
+        report = evaluator.evaluate(model, faces_folder(a), faces_folder(b), settings, on_progress)
+    if json_file:
+        write_bytes(json_file, (json.dumps(report, indent=1) + "\n").encode())
+    for line in evaluation_table(report):
+        click.echo(line)
+
+
+def evaluation_table(report: dict[str, Any]) -> list[str]:
+    """The numbers of a report as lines, a column per measure."""
+    lines = [f"unseen faces: {report['faces']['a']} of a, {report['faces']['b']} of b"]
+    for direction in ("a_to_b", "b_to_a"):
+        result = dict(report[direction])
+        rows = {"model": result, **result.pop("baselines")}
+        lines.append(direction.ljust(10) + "".join(name.rjust(19) for name in result))
+        for name, row in rows.items():
+            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in result))
+            lines.append(f"  {name:8}" + "".join(cell.rjust(19) for cell in cells))
+    for key in ("a_to_a", "b_to_b"):
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in report[key].items())
+        lines.append(f"{key}  {numbers}")
+    return lines
 
 
 @cli.command("import-checkpoint")

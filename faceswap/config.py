@@ -228,6 +228,7 @@ class TrainConfig(Settings):
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
     seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
     preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
+    holdout: Annotated[float, "Share of the faces kept out of training, for evaluate."] = 0.1
     save_every: Annotated[float, "Minutes between saves."] = 2.0
     restart: Annotated[bool, "Discard the existing model and begin again."] = False
 
@@ -240,6 +241,7 @@ class TrainConfig(Settings):
         self.check_range("seed", 0, 2**63 - 1)
         self.check_range("preview_every", 0)
         self.check_range("save_every", 0.0)
+        self.check_range("holdout", 0.0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +272,20 @@ class ConvertConfig(Settings):
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
         self.check_range("workers", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Settings):
+    """How a model is measured."""
+
+    faces: Annotated[int, "Measure at most N unseen faces of each identity; 0: all."] = 0
+    color: Annotated[ColorName, "Colour match of the swaps."] = "average"
+    mask: Annotated[MaskName, "Mask of the swaps."] = "hull"
+    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
+
+    def __post_init__(self) -> None:
+        self.check_types()
+        self.check_range("faces", 0)
 
 
 def identity_name(faces: Path) -> str:

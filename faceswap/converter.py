@@ -5,33 +5,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-
 from faceswap import media, writers
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, align_face, finder_for_video
-from faceswap.augment import network_view
-from faceswap.compositor import COLORS, paste
+from faceswap.aligner import FaceFinder, finder_for_video
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep
-from faceswap.geometry import compose, invert, output_to_crop, resized, scale_of
-from faceswap.masks import MASKS, soften
-from faceswap.model import Identity, TrainedModel
-from faceswap.types import (
-    AlignedFace,
-    Face,
-    Frame,
-    Image,
-    OnProgress,
-    Progress,
-    Swap,
-    ignore_progress,
-)
+from faceswap.swapper import Swapper
+from faceswap.types import Face, Frame, OnProgress, Progress, ignore_progress
 
-PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 BATCH = 8  # frames whose faces go through the network together
 
 
@@ -124,74 +106,6 @@ def _check_kind(kind: str, source: Path, target: Path) -> None:
             f"cannot write {target}: {source} is a {kind}, and a {kind} is written as one of "
             f"{', '.join(sorted(known))}"
         )
-
-
-class Swapper:
-    """Swaps faces with one model and one set of settings."""
-
-    def __init__(self, trained: TrainedModel, config: ConvertConfig, device: torch.device) -> None:
-        self.config = config
-        self._network = trained.network.to(device)
-        self._model = trained.network.config
-        self._device = device
-        self._to: Identity = config.to
-        self._shift = torch.tensor(trained.color_shift, device=device)[:, None, None]
-        self._size = max(PASTE_SIZE, self._model.crop_size)
-
-    def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
-        """Yield each frame with its faces swapped, and how many; all in one pass of the network."""
-        aligned = [
-            [align_face(frame, face, self._size, self._model.coverage) for face in faces]
-            for frame, faces in frames
-        ]
-        together = [face for faces in aligned for face in faces]
-        painted = iter(self.paint([face.image for face in together]) if together else [])
-        for (frame, _), faces in zip(frames, aligned, strict=True):
-            result = frame
-            for face in faces:
-                result = paste(result, self._finish(face, next(painted)), self.config.blend)
-            yield result, len(faces)
-
-    @torch.no_grad()
-    def paint(self, crops: list[Image]) -> list[Image]:
-        """The other identity's faces for aligned crops (S, S, 3), each (size, size, 3)."""
-        side = self._model.crop_size
-        batch = np.stack([_shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
-        view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
-                            self._model)  # fmt: skip
-        if self._to == "b":  # a's footage: training shifted a's colours towards b's
-            faces = self._network((view + self._shift).clamp(0, 1), "b")
-        else:
-            faces = (self._network(view, "a") - self._shift).clamp(0, 1)
-        painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return list(painted)
-
-    def _finish(self, aligned: AlignedFace, painted: Image) -> Swap:
-        """Enlarge a painted face to the crop, match its colour and give it its mask."""
-        matrix = output_to_crop(self._model, self._size)
-        pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels a network pixel becomes
-        if pixel < 1:  # a small face: average now, or pasting would skip pixels and flicker
-            side = max(round(pixel * self._model.size), 1)
-            painted = _shrink(painted, side)
-            factor = side / self._model.size
-            matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        enlarged = cv2.warpAffine(
-            painted,
-            matrix,
-            (self._size, self._size),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        mask = MASKS[self.config.mask](aligned, self._model.coverage)
-        matched = COLORS[self.config.color](np.asarray(enlarged, np.uint8), aligned.image, mask)
-        soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
-        return Swap(aligned, matched, soft)
-
-
-def _shrink(crop: Image, side: int) -> Image:
-    if len(crop) == side:
-        return crop
-    return np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _convert_video(

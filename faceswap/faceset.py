@@ -7,8 +7,8 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
-from faceswap.types import AlignedFace, Frame
+from faceswap.geometry import transform
+from faceswap.types import AlignedFace, Frame, Points
 
 log = logging.getLogger(__name__)
 
@@ -194,15 +195,25 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Faceset:
-    """Faces ready for training: uint8 crops (N, 3, S, S) RGB and their coverage."""
+    """The faces of one identity, sorted by source and frame.
+
+    Attributes:
+        name: The identity's name.
+        crops: uint8 (N, 3, S, S) RGB.
+        landmarks: float32 (N, 68, 2), pixels of the crops as stored.
+        keys: What names a face for good, such as "clip.mp4#12-0": source, frame, number in it.
+        coverage: Share of a crop's side that the face's square takes.
+    """
 
     name: str
     crops: Tensor
+    landmarks: Points
+    keys: list[str]
     coverage: float
 
     @classmethod
-    def read(cls, folder: Path, crop_size: int) -> Self:
-        """Load a faceset's crops, resized to ``crop_size``.
+    def read(cls, folder: Path, crop_size: int | None = None) -> Self:
+        """Load a faceset, its crops resized to ``crop_size`` if given.
 
         Raises:
             InputError: If the folder is no faceset or a crop is damaged.
@@ -217,14 +228,44 @@ class Faceset:
                 f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {source}"
             )
         header = read_header(index)
-        paths = [folder / record["file"] for record in read_records(index)]
-        kept = [path for path in paths if path.is_file()]  # deleting a bad crop is how one cleans
-        if len(kept) < len(paths):
-            log.warning("%s: %d deleted crops are left out", folder, len(paths) - len(kept))
-        crops = [_read_crop(path, header["size"], crop_size) for path in kept]
+        records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
+        kept = [record for record in records if (folder / record["file"]).is_file()]
+        if len(kept) < len(records):  # deleting a bad crop is how one cleans
+            log.warning("%s: %d deleted crops are left out", folder, len(records) - len(kept))
+        stored = header["size"]
+        crops = [_read_crop(folder / r["file"], stored, crop_size or stored) for r in kept]
         if not crops:
             raise NoFacesError(f"{folder} holds no face; extract photos that show one")
-        return cls(identity_name(folder), torch.stack(crops), header["coverage"])
+        landmarks = np.stack([_landmarks_in_crop(record, index) for record in kept])
+        keys = [_key(record) for record in kept]
+        return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
+
+    def held_out(self, share: float) -> list[str]:
+        """Keys of every n-th face, n = 1 / share, from the first on."""
+        return self.keys[:: round(1 / share)] if share else []
+
+    def subset(self, keys: Collection[str], inside: bool = True) -> Self:
+        """The faces whose key is among ``keys``, or with ``inside`` False the others."""
+        chosen = [i for i, key in enumerate(self.keys) if (key in keys) == inside]
+        return replace(
+            self,
+            crops=self.crops[chosen],
+            landmarks=self.landmarks[chosen],
+            keys=[self.keys[i] for i in chosen],
+        )
+
+
+def _key(record: dict[str, Any]) -> str:
+    number = Path(record["file"]).stem.rpartition("-")[2]
+    return f"{record['source']}#{record['index']}-{number}"
+
+
+def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
+    try:
+        landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
+        return transform(landmarks, np.asarray(record["matrix"], np.float64).reshape(2, 3))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
 
 
 def _read_crop(path: Path, stored: int, size: int) -> Tensor:

@@ -5,7 +5,7 @@ runs no code, and its header carries all that conversion must know.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -140,12 +140,14 @@ class TrainedModel:
         color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1]: training adds it to
             a's faces, so conversion does the same.
         step: Training steps done.
+        held_out: By identity, the keys of faces that training has not seen.
     """
 
     network: Autoencoder
     names: tuple[str, str]
     color_shift: tuple[float, float, float]
     step: int
+    held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -161,6 +163,7 @@ def save(path: Path, trained: TrainedModel) -> None:
         "names": json.dumps(trained.names),
         "color_shift": json.dumps(trained.color_shift),
         "step": str(trained.step),
+        "held_out": json.dumps(trained.held_out),
     }
     state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
     write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
@@ -206,11 +209,13 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         names, shift = json.loads(header["names"]), json.loads(header["color_shift"])
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("two names and three colour values are needed")
+        held = json.loads(header.get("held_out", '{"a": [], "b": []}'))
         return TrainedModel(
             build(config),
             (str(names[0]), str(names[1])),
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
+            {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has a broken header: {error}") from error

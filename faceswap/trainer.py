@@ -91,15 +91,25 @@ def train(
     device = models.resolve_device(config.device)
     state = None if config.restart else checkpoint.read_state(folder, device)
     preset = _choose_model(config, state, folder, device)
-    facesets = {"a": _faces(Path(a), preset), "b": _faces(Path(b), preset)}
+    facesets: dict[Identity, Faceset] = {"a": _faces(Path(a), preset), "b": _faces(Path(b), preset)}
     names = (facesets["a"].name, facesets["b"].name)
     if state and state["names"] not in (list(names), ["a", "b"]):
         raise SettingsError(
             f"{folder} was trained on {' and '.join(state['names'])}, not {' and '.join(names)}: "
             "give another --output, or --restart to begin again"
         )
-    faces = {"a": facesets["a"].crops.to(device), "b": facesets["b"].crops.to(device)}
-    run = _start(preset, config, names, _color_shift(facesets), device)
+    held_out = (state or {}).get("held_out") or {
+        key: faceset.held_out(config.holdout) for key, faceset in facesets.items()
+    }
+    trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
+    unseen = {key: f.subset(held_out[key]) for key, f in facesets.items()}
+    faces = {key: faceset.crops.to(device) for key, faceset in trained.items()}
+    shown = {  # in previews: faces that training has not seen, if there are some
+        key: f.crops.to(device) if len(f.crops) >= PREVIEW_ROWS else faces[key]
+        for key, f in unseen.items()
+    }
+    run = _start(preset, config, names, _color_shift(trained), device)
+    run.held_out = held_out
     _open_folder(folder, config, preset, names)
     if state:
         checkpoint.restore(run, state, folder)
@@ -109,7 +119,7 @@ def train(
             folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
         )
     with _stop_signal() as stop:
-        return _loop(run, faces, folder, config, stop, on_progress)
+        return _loop(run, faces, shown, folder, config, stop, on_progress)
 
 
 def _open_folder(
@@ -162,7 +172,7 @@ def _choose_model(
     return PRESETS[config.model]
 
 
-def _color_shift(facesets: dict[str, Faceset]) -> tuple[float, float, float]:
+def _color_shift(facesets: dict[Identity, Faceset]) -> tuple[float, float, float]:
     """Mean colour of b's faces minus a's, RGB in [0, 1], over the whole crops."""
     mean = {  # crop by crop: the whole set in float64 would take eight times its memory
         key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
@@ -197,7 +207,8 @@ def _start(
 
 def _loop(
     run: Run,
-    faces: dict[str, Tensor],
+    faces: dict[Identity, Tensor],
+    shown: dict[Identity, Tensor],
     folder: Path,
     config: TrainConfig,
     stop: threading.Event,
@@ -228,7 +239,7 @@ def _loop(
             pending, reported = [], began
         due = config.preview_every and run.step % config.preview_every == 0
         if last or due:
-            _preview(run, faces, folder)
+            _preview(run, shown, folder)
         if last or began - saved >= config.save_every * 60:
             if pending:
                 means, pending = _report(run, pending, folder, config, on_progress), []
@@ -242,7 +253,7 @@ def _loop(
 
 def _step(
     run: Run,
-    faces: dict[str, Tensor],
+    faces: dict[Identity, Tensor],
     batch_size: int,
     loss_of: Callable[[Tensor, Tensor, Tensor | None], Tensor],
 ) -> Tensor:
@@ -326,7 +337,7 @@ def _report(
 
 
 @torch.no_grad()
-def _preview(run: Run, faces: dict[str, Tensor], folder: Path) -> None:
+def _preview(run: Run, faces: dict[Identity, Tensor], folder: Path) -> None:
     """Write a picture of rows a | a as a | a as b | b | b as b | b as a."""
     network = run.network.eval()
     columns = []

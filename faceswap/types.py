@@ -16,6 +16,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
+Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
 
 

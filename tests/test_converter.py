@@ -10,9 +10,10 @@ from PIL import Image
 from faceswap import media, trainer
 from faceswap import model as models
 from faceswap.config import PRESETS, ConvertConfig, TrainConfig
-from faceswap.converter import Swapper, convert, default_output
+from faceswap.converter import convert, default_output
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
 from faceswap.media import read_photo
+from faceswap.swapper import Swapper
 from faceswap.writers import write_clip
 
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")

@@ -16,7 +16,8 @@ LAYERS = [
     {"geometry"},
     {"media", "masks", "augment", "model", "losses"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers"},
-    {"extractor", "trainer", "converter"},
+    {"swapper"},
+    {"extractor", "trainer", "converter", "evaluator"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -27,11 +28,20 @@ HOMES = {  # foreign library -> the modules that may import it
     "safetensors": {"model"},
     "click": {"cli"},
     "tqdm": {"cli"},
-    "skimage": {"demo"},
+    "skimage": {"demo", "evaluator"},
     "matplotlib": {"demo"},
     "PIL": {"media", "writers", "faceset"},
     "torchvision": {"faceset", "trainer"},
-    "torch": {"augment", "model", "losses", "faceset", "checkpoint", "trainer", "converter"},
+    "torch": {
+        "augment",
+        "model",
+        "losses",
+        "faceset",
+        "checkpoint",
+        "trainer",
+        "swapper",
+        "evaluator",
+    },
 }
 
 

@@ -76,12 +76,27 @@ def test_a_run_leaves_all_its_files(run):
     assert preview.shape == (8 * 66 + 2, 6 * 66 + 2, 3)  # eight rows of six faces
 
 
+def test_every_tenth_face_is_held_out_and_stays_so(run, faceset_folders):
+    from faceswap.faceset import Faceset
+
+    folder = run().folder
+    held_out = models.load(folder).held_out
+    run(replace(SHORT, steps=8, holdout=0.5))
+
+    faceset = Faceset.read(faceset_folders[0])
+    assert held_out["a"] == faceset.keys[::10]
+    assert len(held_out["b"]) == 3
+    assert models.load(folder).held_out == held_out
+    assert len(faceset.subset(held_out["a"], inside=False).crops) == 27
+
+
 def test_the_color_shift_brings_a_to_b(run, faceset_folders):
     from faceswap.faceset import Faceset
 
     shift = models.load(run().folder).color_shift
 
-    a, b = (Faceset.read(f, 64).crops.float().mean(dim=(0, 2, 3)) / 255 for f in faceset_folders)
+    seen = [f.subset(f.held_out(0.1), inside=False) for f in map(Faceset.read, faceset_folders)]
+    a, b = (f.crops.float().mean(dim=(0, 2, 3)) / 255 for f in seen)
     np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
 
 
