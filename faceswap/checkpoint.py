@@ -18,6 +18,7 @@ from faceswap import model as models
 from faceswap.errors import ModelError, OutputError
 from faceswap.files import read_lines, reason, refusing, replacing, write_bytes
 from faceswap.model import Autoencoder, Identity, TrainedModel
+from faceswap.optimizers import Optimizer
 
 RESUME_FILE, VERSION = "resume.pt", 1
 METRICS_FILE = "metrics.jsonl"
@@ -28,7 +29,7 @@ class Run:
     """The state that training changes, and that ``resume.pt`` holds."""
 
     network: Autoencoder
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     generator: torch.Generator
     names: tuple[str, str]
     color_shift: tuple[float, float, float]

@@ -193,6 +193,7 @@ class Recipe:
         betas: Of AdamW.
         weight_decay: Of AdamW; without it AdamW is Adam.
         loss: Key of LOSSES.
+        muon_rate: Peak learning rate of Muon for hidden weights; 0: AdamW for all.
         warm_up: Steps from a tenth of the learning rate to all of it.
         decay_to: Share of the learning rate left at the end of a run whose end is known.
     """
@@ -201,13 +202,18 @@ class Recipe:
     betas: tuple[float, float]
     weight_decay: float
     loss: LossName
+    muon_rate: float
     warm_up: int
     decay_to: float
 
 
 RECIPES: dict[ModelName, Recipe] = {
-    "original": Recipe(5e-5, (0.5, 0.999), 0.0, "l1", warm_up=0, decay_to=1.0),  # as published
-    "small": Recipe(1e-3, (0.9, 0.999), 0.01, "l1-dssim", warm_up=100, decay_to=0.05),
+    "original": Recipe(  # as published: Adam, L1, a constant rate
+        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0
+    ),
+    "small": Recipe(
+        1e-3, (0.9, 0.999), 0.01, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05
+    ),
 }
 
 

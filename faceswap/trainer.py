@@ -37,6 +37,7 @@ from faceswap.faceset import Faceset
 from faceswap.files import append_lines, sweep, write_bytes
 from faceswap.losses import LOSSES
 from faceswap.model import Identity
+from faceswap.optimizers import Optimizer
 from faceswap.types import OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
@@ -194,13 +195,7 @@ def _start(
         network = models.build(preset)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RECIPES[preset.name]
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=config.learning_rate or recipe.learning_rate,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate)
     generator = torch.Generator().manual_seed(config.seed)
     return Run(network, optimizer, generator, names, color_shift)
 
@@ -217,7 +212,6 @@ def _loop(
     """Step until the end is reached or asked for; report, preview and save on the way."""
     recipe = RECIPES[run.network.config.name]
     loss_of = LOSSES[recipe.loss if config.loss == "auto" else config.loss]
-    rate = config.learning_rate or recipe.learning_rate
     reported = saved = time.monotonic()
     pending: list[Tensor] = []  # losses since the last report, (2,) each
     means = [math.nan, math.nan]
@@ -228,9 +222,7 @@ def _loop(
         share = _share_done(run.step, run.seconds, config)
         last = share >= 1 or stop.is_set()
         if not last:
-            now = rate * _rate_factor(run.step, share, recipe)
-            for group in run.optimizer.param_groups:
-                group["lr"] = now
+            run.optimizer.scale(_rate_factor(run.step, share, recipe))
             pending.append(_step(run, faces, config.batch_size, loss_of))
             run.step += 1
             run.seconds += time.monotonic() - began
@@ -264,7 +256,7 @@ def _step(
     code_a, code_b = code.chunk(2)
     loss_a = loss_of(network.decode(code_a, "a"), pairs[0][1], None)
     loss_b = loss_of(network.decode(code_b, "b"), pairs[1][1], None)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return torch.stack([loss_a.detach(), loss_b.detach()])
@@ -324,7 +316,7 @@ def _report(
         "seconds": round(run.seconds, 2),
         "loss_a": round(means[0], 6),
         "loss_b": round(means[1], 6),
-        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "learning_rate": run.optimizer.learning_rate,
     }
     append_lines(folder / checkpoint.METRICS_FILE, [json.dumps(record)])
     note = f"loss a {means[0]:.4f} b {means[1]:.4f}"
