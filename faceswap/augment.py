@@ -7,6 +7,7 @@ restated in units of the face's square, so it holds for any crop and network siz
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +91,7 @@ def random_transform(faces: Tensor, noise: TransformNoise) -> Tensor:
     """
     size = faces.shape[-1]
     columns, rows = _raster(transform_matrices(noise, size), _pixel_centers(size))
-    return _sample(faces, columns + rows)
+    return _sample(faces, lambda some: columns[some] + rows[some])
 
 
 def random_warp(
@@ -130,11 +131,14 @@ def random_warp(
         target = linear @ target
         target[..., 2] += start
     between = _interpolation(size).float()  # (size, 5)
-    axis = torch.arange(size, dtype=torch.float64)
-    points = torch.empty(len(faces), 2, 2 * size, size)
-    points[:, :, :size] = between @ grid.float() @ between.T
-    columns, rows = _raster(target, axis)
-    points[:, :, size:] = columns + rows
+    columns, rows = _raster(target, torch.arange(size, dtype=torch.float64))
+    nodes_32 = grid.float()
+
+    def points(some: slice) -> Tensor:
+        """Where some faces' warped (above) and target (below) pixels read."""
+        warped = between @ nodes_32[some] @ between.T  # (b, 2, size, size)
+        return torch.cat([warped, columns[some] + rows[some]], dim=2)
+
     both = _sample(faces, points)
     return both[..., :size, :], both[..., size:, :]
 
@@ -146,8 +150,9 @@ def network_view(faces: Tensor, model: ModelConfig) -> Tensor:
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
     axis = model.coverage * (2 * centers - 1)
-    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-    return _sample(faces, points.expand(len(faces), -1, -1, -1))
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).float()
+    everywhere = points.expand(len(faces), -1, -1, -1)
+    return _sample(faces, lambda some: everywhere[some])
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
@@ -189,22 +194,29 @@ def _raster(matrices: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
     return columns[:, :, None, :].float(), rows[:, :, :, None].float()
 
 
-def _sample(faces: Tensor, points: Tensor) -> Tensor:
-    """Read uint8 crops (B, 3, S, S) bilinearly at points (B, 2, H, W) in -1..1; edges repeated.
+def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
+    """Read uint8 crops (B, 3, S, S) bilinearly; edges are repeated.
 
-    A few faces at a time are copied to one small float buffer: on a CPU it stays in the cache.
+    On a CPU a few faces at a time: their float copy, in one small buffer, and their points stay in
+    its cache.
+
+    Args:
+        faces: The crops.
+        points: Gives the points of a slice of the faces, (b, 2, H, W) float32 in -1..1.
     """
-    points = points.float().to(faces.device).permute(0, 2, 3, 1)
-    if faces.device.type == "mps":  # which lacks repeated edges before torch 2.13
-        points = points.clamp(1 / faces.shape[-1] - 1, 1 - 1 / faces.shape[-1])
     count, channels, *sides = faces.shape
-    padding = "zeros" if faces.device.type == "mps" else "border"
+    on_mps = faces.device.type == "mps"  # which lacks repeated edges before torch 2.13
+    padding, limit = ("zeros", 1 - 1 / sides[0]) if on_mps else ("border", math.inf)
     chunk = CHUNK if faces.device.type == "cpu" else max(count, 1)
     buffer = faces.new_empty((chunk, channels, *sides), dtype=torch.float32)
-    result = buffer.new_empty((count, channels, *points.shape[1:3]))
+    result = buffer.new_empty(0)
     for first in range(0, count, chunk):
         some = slice(first, min(first + chunk, count))
+        at = points(some).to(faces.device).permute(0, 2, 3, 1)
+        at = at.clamp(-limit, limit) if on_mps else at
         source = buffer[: some.stop - first].copy_(faces[some])
-        read = F.grid_sample(source, points[some], padding_mode=padding, align_corners=False)
+        read = F.grid_sample(source, at, padding_mode=padding, align_corners=False)
+        if not first:
+            result = buffer.new_empty((count, *read.shape[1:]))
         torch.mul(read, 1 / 255, out=result[some])
     return result
