@@ -90,8 +90,8 @@ def evaluate(
     facesets: dict[Identity, Faceset] = {"a": Faceset.read(Path(a)), "b": Faceset.read(Path(b))}
     unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
     counter = _Counter(on_progress, 4 * sum(len(f.crops) for f in unseen.values()))
-    known = {key: f.subset(trained.held_out[key], inside=False) for key, f in facesets.items()}
-    centroids = {key: _centroid(f if f.keys else facesets[key]) for key, f in known.items()}
+    known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
+    centroids = {key: _centroid(f) for key, f in known.items()}
     originals = {key: [_measure(*face) for face in _faces(f)] for key, f in unseen.items()}
     report: Report = {"faces": {key: len(f.crops) for key, f in unseen.items()}}
     pairs: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
@@ -99,9 +99,8 @@ def evaluate(
         painters: dict[str, Painter | None] = {
             "model": None,
             "blur": blur_painter(trained.network.config),
-            "average": average_painter(known[other] if known[other].keys else facesets[other],
-                                       trained),
-        }  # fmt: skip
+            "average": average_painter(known[other], trained),
+        }
         margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
         for name, painter in painters.items():
@@ -118,7 +117,7 @@ def evaluate(
 def _unseen(
     faceset: Faceset, key: Identity, trained: TrainedModel, config: EvaluateConfig
 ) -> Faceset:
-    """The faces that training held out; a faceset it never used is unseen as a whole."""
+    """The faces that training held out, or as many of them as the settings ask for."""
     held_out = faceset.subset(trained.held_out[key])
     if not held_out.keys:
         raise NoFacesError(
@@ -129,6 +128,13 @@ def _unseen(
         step = len(held_out.keys) / config.faces
         held_out = held_out.subset({held_out.keys[int(i * step)] for i in range(config.faces)})
     return held_out
+
+
+def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
+    """At most some 150 faces that training has seen; of all faces if it has seen none."""
+    seen = faceset.subset(held_out, inside=False)
+    seen = seen if seen.keys else faceset
+    return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
 
 
 def _faces(faceset: Faceset) -> list[tuple[Image, Box]]:
@@ -153,9 +159,7 @@ def _measure(image: Image, box: Box) -> Measured:
 
 
 def _centroid(faceset: Faceset) -> Descriptor:
-    step = max(len(faceset.keys) // CENTROID_FACES, 1)
-    some = faceset.subset(faceset.keys[::step])
-    mean: Descriptor = np.mean([_measure(*face).descriptor for face in _faces(some)], axis=0)
+    mean: Descriptor = np.mean([_measure(*face).descriptor for face in _faces(faceset)], axis=0)
     return mean
 
 
@@ -183,8 +187,7 @@ def blur_painter(config: ModelConfig) -> Painter:
 def average_painter(faceset: Faceset, trained: TrainedModel) -> Painter:
     """The same average of a person's faces for everybody: right identity, no expression."""
     config = trained.network.config
-    step = max(len(faceset.keys) // CENTROID_FACES, 1)
-    view = augment.network_view(faceset.crops[::step], config).mean(dim=0)
+    view = augment.network_view(faceset.crops, config).mean(dim=0)
     average: Image = (view * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return lambda crops: [average] * len(crops)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from faceswap.aligner import align_face
-from faceswap.augment import network_view
+from faceswap.augment import network_view, shift_color
 from faceswap.compositor import COLORS, paste
 from faceswap.config import ConvertConfig
 from faceswap.geometry import compose, invert, output_to_crop, resized, scale_of
@@ -44,7 +44,7 @@ class Swapper:
         self._model = trained.network.config
         self._device = device
         self._to: Identity = config.to
-        self._shift = torch.tensor(trained.color_shift, device=device)[:, None, None]
+        self._shift = trained.color_shift
         self._size = max(PASTE_SIZE, self._model.crop_size)
 
     def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
@@ -69,9 +69,10 @@ class Swapper:
         view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
                             self._model)  # fmt: skip
         if self._to == "b":  # a's footage: training shifted a's colours towards b's
-            faces = self._network((view + self._shift).clamp(0, 1), "b")
+            faces = self._network(shift_color(view, self._shift), "b")
         else:
-            faces = (self._network(view, "a") - self._shift).clamp(0, 1)
+            red, green, blue = self._shift
+            faces = shift_color(self._network(view, "a"), (-red, -green, -blue))
         painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return list(painted)
 
