@@ -43,6 +43,13 @@ class TransformNoise:
     shift_y: Tensor
     flip: Tensor
 
+    def part(self, some: slice) -> "TransformNoise":
+        """The draws of some of the faces."""
+        return TransformNoise(
+            self.angle[some], self.zoom[some], self.shift_x[some], self.shift_y[some],
+            self.flip[some],
+        )  # fmt: skip
+
 
 def draw_transform(count: int, generator: torch.Generator) -> TransformNoise:
     """Draw ``count`` similarity changes."""

@@ -2,10 +2,14 @@
 
 ``resume.pt`` holds all that resuming needs, by itself; ``model.safetensors`` all that conversion
 needs. Each is replaced in one step, so a kill at any moment leaves a whole state to go on from.
+Earlier resume states lie in ``snapshots/``; the model that scored best in ``best.safetensors``.
 """
 
 import json
+import logging
 import math
+import os
+import shutil
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +20,14 @@ from torch import Tensor
 
 from faceswap import model as models
 from faceswap.errors import ModelError, OutputError
-from faceswap.files import read_lines, reason, refusing, replacing, write_bytes
+from faceswap.files import make_folder, read_lines, reason, refusing, replacing, write_bytes
 from faceswap.model import Autoencoder, Identity, TrainedModel
 from faceswap.optimizers import Optimizer
 
+log = logging.getLogger(__name__)
+
 RESUME_FILE, VERSION = "resume.pt", 1
+SNAPSHOTS, BEST_FILE = "snapshots", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -37,10 +44,22 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
+    rate: float = 1.0  # share of the learning rate; lower after a roll-back
+    scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
+
+    @property
+    def score(self) -> float | None:
+        """The newest held-out score."""
+        return self.scores[-1] if self.scores else None
 
 
-def save(run: Run, folder: Path) -> None:
-    """Write the resume state, then the model.
+def save(run: Run, folder: Path, keep: int = 1) -> None:
+    """Write the resume state, then the model; and the best model, if this one scores best.
+
+    Args:
+        run: What to save.
+        folder: The model's folder.
+        keep: Resume states to keep in all; the earlier ones lie in ``snapshots/``.
 
     Raises:
         OutputError: If the disk refuses; the old files stay.
@@ -60,8 +79,11 @@ def save(run: Run, folder: Path) -> None:
         "optimizer": run.optimizer.state_dict(),
         "generator": run.generator.get_state(),
         "orders": run.orders,
+        "rate": run.rate,
+        "scores": run.scores,
     }
     path = folder / RESUME_FILE
+    _keep_snapshots(folder, keep)
     with replacing(path) as temporary, refusing(path):
         try:
             with temporary.open("wb") as file:
@@ -70,31 +92,62 @@ def save(run: Run, folder: Path) -> None:
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
     trained = TrainedModel(run.network, run.names, run.color_shift, run.step, run.held_out)
     models.save(folder / models.MODEL_FILE, trained)
+    if run.scores and run.scores[-1] >= max(run.scores):
+        models.save(folder / BEST_FILE, trained)
+
+
+def _keep_snapshots(folder: Path, keep: int) -> None:
+    """Give the present resume state a second name in ``snapshots/``; drop the oldest there."""
+    present, snapshots = folder / RESUME_FILE, folder / SNAPSHOTS
+    if keep > 1 and present.is_file():
+        newest = max((int(path.stem.split("-")[1]) for path in _snapshots(folder)), default=0)
+        copy = snapshots / f"resume-{newest + 1:06d}.pt"
+        make_folder(snapshots)
+        with refusing(copy):
+            try:
+                os.link(present, copy)
+            except OSError:  # a file system without hard links
+                with replacing(copy) as temporary:
+                    shutil.copyfile(present, temporary)
+    with refusing(snapshots):
+        for old in _snapshots(folder)[max(keep - 1, 0) :]:
+            old.unlink()
+
+
+def _snapshots(folder: Path) -> list[Path]:
+    """Earlier resume states, the newest first."""
+    return sorted((folder / SNAPSHOTS).glob("resume-[0-9]*.pt"), reverse=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete what must not be taken for a new run's: previews, snapshots and the best model."""
+    with refusing(folder):
+        for old in [*(folder / "previews").glob("step-*.png"), *_snapshots(folder)]:
+            old.unlink()
+        (folder / BEST_FILE).unlink(missing_ok=True)
 
 
 def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """What to resume from: the resume state; else a model alone, such as an imported one.
+    """What to resume from: the newest whole resume state; else a model alone, as an imported one.
 
     Raises:
-        ModelError: If it is damaged or made by a newer version.
+        ModelError: If all of them are damaged, or one is made by a newer version.
     """
     path = folder / RESUME_FILE
     if path.is_file():
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            version = state["version"]
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {reason(error)}") from error
-        except Exception as error:  # torch raises many kinds for a file that is not its own
+        state = _load(path, device)
+        for snapshot in _snapshots(folder):
+            if state is not None:
+                break
+            state = _load(snapshot, device)
+            if state is not None:
+                log.warning("%s is damaged: going on from step %d (%s)", path, state["step"],
+                            snapshot.name)  # fmt: skip
+        if state is None:
             raise ModelError(
                 f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-            ) from error
-        if version > VERSION:
-            raise ModelError(
-                f"{path} has format version {version}; this program reads up to "
-                f"{VERSION}: update faceswap"
             )
-        return dict(state)
+        return state
     if not (folder / models.MODEL_FILE).is_file():
         return None
     trained = models.load(folder, device)
@@ -109,6 +162,23 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     }
 
 
+def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """A resume state, or None if the file is damaged."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        version, _ = int(state["version"]), int(state.get("step", 0))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
+    except Exception:  # torch raises many kinds for a file that is not its own
+        return None
+    if version > VERSION:
+        raise ModelError(
+            f"{path} has format version {version}; this program reads up to "
+            f"{VERSION}: update faceswap"
+        )
+    return dict(state)
+
+
 def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
     """Put a state from :func:`read_state` into a run.
 
@@ -116,7 +186,7 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
         ModelError: If it does not fit.
     """
     try:
-        run.network.load_state_dict(state["network"])
+        run.network.load_state_dict({"means": run.network.means} | state["network"])
         run.step, run.seconds = int(state["step"]), float(state["seconds"])
         red, green, blue = state["color_shift"]
         run.color_shift = (float(red), float(green), float(blue))
@@ -124,6 +194,8 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
             run.optimizer.load_state_dict(state["optimizer"])
             run.generator.set_state(state["generator"].cpu())
             run.orders = {key: order.cpu() for key, order in state["orders"].items()}
+            run.rate = float(state.get("rate", 1.0))
+            run.scores = [float(score) for score in state.get("scores", [])]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{folder / RESUME_FILE} does not fit this program: "
@@ -147,14 +219,13 @@ def write_config(
 def last_losses(folder: Path) -> tuple[float, float]:
     """The last losses in the metrics; not a number if there are none."""
     path = folder / METRICS_FILE
-    lines = read_lines(path) if path.is_file() else []
-    if not lines:
-        return math.nan, math.nan
-    try:
-        record = json.loads(lines[-1])
-        return float(record["loss_a"]), float(record["loss_b"])
-    except (KeyError, TypeError, ValueError):  # a damaged line; only a report depends on it
-        return math.nan, math.nan
+    for line in reversed(read_lines(path) if path.is_file() else []):
+        try:
+            record = json.loads(line)
+            return float(record["loss_a"]), float(record["loss_b"])
+        except (KeyError, TypeError, ValueError):  # held-out scores, or a damaged line
+            continue
+    return math.nan, math.nan
 
 
 def trim_metrics(folder: Path, step: int) -> None:

@@ -7,6 +7,7 @@ The only place that prints or exits. Each command imports its stage when it runs
 import dataclasses
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -144,6 +145,11 @@ class Reporter:
         self._print_line()
 
 
+def speaks() -> bool:
+    """Whether this process may print: of several that train together, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def reporting() -> "Iterator[OnProgress]":
     """Show progress while the block runs."""
@@ -255,6 +261,8 @@ def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags
 
     with reporting() as on_progress:
         report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
+    if not speaks():
+        return
     click.echo(
         f"{folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {folder / 'previews'}"
@@ -306,18 +314,24 @@ def convert(
 @click.argument("model", type=PATH)
 @click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
 @click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
+@click.option("--clip", type=PATH, help="Footage of a: measure flicker on it too.")
 @click.option("--json", "json_file", type=PATH, help="Write the numbers to this file too.")
+@click.option("--html", "html_file", type=PATH, help="Write a page of numbers and pictures too.")
 @settings_options(EvaluateConfig)
 def evaluate(
-    model: Path, a: str, b: str, json_file: Path | None, config_file: Path | None, **flags: Any
-) -> None:
+    model: Path, a: str, b: str, clip: Path | None, json_file: Path | None,
+    html_file: Path | None, config_file: Path | None, **flags: Any,
+) -> None:  # fmt: skip
     """Measure MODEL on the faces that its training held out."""
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
     from faceswap import evaluator
     from faceswap.files import write_bytes
 
     with reporting() as on_progress:
-        report = evaluator.evaluate(model, faces_folder(a), faces_folder(b), settings, on_progress)
+        report = evaluator.evaluate(
+            model, faces_folder(a), faces_folder(b), settings, on_progress,
+            clip=clip, html=html_file,
+        )  # fmt: skip
     if json_file:
         write_bytes(json_file, (json.dumps(report, indent=1) + "\n").encode())
     for line in evaluation_table(report):
@@ -337,6 +351,8 @@ def evaluation_table(report: dict[str, Any]) -> list[str]:
     for key in ("a_to_a", "b_to_b"):
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in report[key].items())
         lines.append(f"{key}  {numbers}")
+    if "flicker" in report:
+        lines.append("flicker  " + "  ".join(f"{k} {v:g}" for k, v in report["flicker"].items()))
     return lines
 
 

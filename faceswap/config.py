@@ -196,6 +196,7 @@ class Recipe:
         muon_rate: Peak learning rate of Muon for hidden weights; 0: AdamW for all.
         warm_up: Steps from a tenth of the learning rate to all of it.
         decay_to: Share of the learning rate left at the end of a run whose end is known.
+        warp_until: Share of such a run after which the input is no longer warped.
     """
 
     learning_rate: float
@@ -205,14 +206,22 @@ class Recipe:
     muon_rate: float
     warm_up: int
     decay_to: float
+    warp_until: float
 
 
 RECIPES: dict[ModelName, Recipe] = {
     "original": Recipe(  # as published: Adam, L1, a constant rate
-        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0
+        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0
     ),
     "small": Recipe(
-        1e-3, (0.9, 0.999), 0.01, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05
+        1e-3,
+        (0.9, 0.999),
+        0.01,
+        "l1-dssim",
+        muon_rate=0.02,
+        warm_up=100,
+        decay_to=0.05,
+        warp_until=0.6,
     ),
 }
 
@@ -236,6 +245,8 @@ class TrainConfig(Settings):
     preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
     holdout: Annotated[float, "Share of the faces kept out of training, for evaluate."] = 0.1
     save_every: Annotated[float, "Minutes between saves."] = 2.0
+    keep: Annotated[int, "Keep the last N saved states, to go back to."] = 3
+    tensorboard: Annotated[bool, "Write losses, scores and previews for TensorBoard too."] = False
     restart: Annotated[bool, "Discard the existing model and begin again."] = False
 
     def __post_init__(self) -> None:
@@ -247,6 +258,7 @@ class TrainConfig(Settings):
         self.check_range("seed", 0, 2**63 - 1)
         self.check_range("preview_every", 0)
         self.check_range("save_every", 0.0)
+        self.check_range("keep", 1, 1000)
         self.check_range("holdout", 0.0, 0.5)
 
 
@@ -263,6 +275,9 @@ class ConvertConfig(Settings):
     mask: Annotated[
         MaskName, "What to paste; hull: the face's outline, square: all that the model sees."
     ] = "hull"
+    likeness: Annotated[
+        float, "How far to turn the face's code from one person to the other: 0 not, 1 fully."
+    ] = 1.0
     erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
     feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.06
     blend: Annotated[BlendName, "How the face joins the frame."] = "alpha"
@@ -275,6 +290,7 @@ class ConvertConfig(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
+        self.check_range("likeness", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
         self.check_range("workers", 0)
@@ -287,11 +303,16 @@ class EvaluateConfig(Settings):
     faces: Annotated[int, "Measure at most N unseen faces of each identity; 0: all."] = 0
     color: Annotated[ColorName, "Colour match of the swaps."] = "average"
     mask: Annotated[MaskName, "Mask of the swaps."] = "hull"
+    likeness: Annotated[float, "Likeness of the swaps, as in convert."] = 1.0
+    clip_frames: Annotated[int, "Read at most N frames of the clip; 0: all."] = 150
+    min_score: Annotated[float, "Drop detections in the clip below this detector score."] = 0.2
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
 
     def __post_init__(self) -> None:
         self.check_types()
         self.check_range("faces", 0)
+        self.check_range("likeness", 0.0, 2.0)
+        self.check_range("clip_frames", 0)
 
 
 def identity_name(faces: Path) -> str:

@@ -1,29 +1,42 @@
 """Evaluate: a model and two facesets -> numbers that say how good its swaps are.
 
-Every face measured is one that training has not seen. Identity and expression stand side by side,
-because either alone is easily fooled; so do three swaps that anybody could make without a model: a
-blur, the other person's average face, and the original itself.
+Every face measured is one that training has not seen. Beside the model stand three swaps that
+anybody could make without one: a blur, the other person's average face, and the original itself.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from faceswap import augment
+from faceswap import augment, checkpoint, media, report
 from faceswap import model as models
-from faceswap.aligner import describe, predict_landmarks
+from faceswap.aligner import FaceFinder, describe, finder_for_video, predict_landmarks
+from faceswap.compositor import paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
-from faceswap.errors import NoFacesError
+from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
+from faceswap.files import write_bytes
+from faceswap.metrics import (
+    Margins,
+    Measured,
+    Numbers,
+    Report,
+    compare,
+    flicker,
+    mean,
+    mean_lab,
+    nme,
+    seam,
+)
 from faceswap.model import Identity, TrainedModel
+from faceswap.report import Specimen
 from faceswap.swapper import Painter, Swapper
 from faceswap.types import (
     Box,
@@ -34,29 +47,22 @@ from faceswap.types import (
     OnProgress,
     Points,
     Progress,
+    Swap,
     ignore_progress,
 )
 
-Numbers = npt.NDArray[np.float64]
-Report = dict[str, Any]
-
-SAME_PERSON = 0.6  # descriptor distance below which dlib's authors call two faces one person
 CENTROID_FACES = 150  # training faces whose descriptors are averaged
-# Six points of a generic head in its own frame (x to its left, y up, z towards the viewer), as
-# common in head-pose tutorials, and the landmarks they belong to.
-HEAD_POINTS = np.array(
-    [[0, 0, 0], [0, -330, -65], [-225, 170, -135], [225, 170, -135], [-150, -150, -125],
-     [150, -150, -125]], np.float64,
-)  # fmt: skip
-HEAD_LANDMARKS = [30, 8, 36, 45, 48, 54]
+MIN_CLIP = 8  # frames in a row, for flicker
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """One face: where its landmarks are and what it looks like to a recogniser."""
+class _Swapped:
+    """A swap and what was measured on it."""
 
-    landmarks: Points
-    descriptor: Descriptor
+    crop: Image  # the original's
+    pasted: Image  # the crop with the swap in it
+    measured: Measured
+    seam: tuple[float, float]
 
 
 def evaluate(
@@ -65,6 +71,9 @@ def evaluate(
     b: str | Path,
     config: EvaluateConfig | None = None,
     on_progress: OnProgress = ignore_progress,
+    *,
+    clip: str | Path | None = None,
+    html: str | Path | None = None,
 ) -> Report:
     """Measure a model on the faces that its training held out.
 
@@ -74,15 +83,19 @@ def evaluate(
         b: Faceset of identity b.
         config: Settings.
         on_progress: Called after each measured swap.
+        clip: Footage of a, to measure flicker on.
+        html: Where to write a page with the numbers and pictures.
 
     Returns:
-        ``a_to_b`` and ``b_to_a``: see :func:`compare`, with ``baselines`` of the same measures;
-        ``a_to_a`` and ``b_to_b``: see :func:`reconstruct`; ``faces``: how many were measured.
+        ``a_to_b`` and ``b_to_a``: see :func:`metrics.compare`, :func:`metrics.seam`, with
+        ``baselines`` of the same measures; ``a_to_a`` and ``b_to_b``: see :func:`reconstruct`;
+        ``faces``: how many were measured; with a clip ``flicker``: see :func:`metrics.flicker`.
 
     Raises:
-        InputError: If a folder is no faceset.
+        InputError: If a folder is no faceset, or the clip cannot be read.
         ModelError: If the model cannot be read.
-        NoFacesError: If a faceset holds no face that the model has not seen.
+        NoFacesError: If a faceset holds no face that the model has not seen, or the clip too few.
+        OutputError: If the page cannot be written.
     """
     config = config or EvaluateConfig()
     device = models.resolve_device(config.device)
@@ -93,25 +106,36 @@ def evaluate(
     known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
     centroids = {key: _centroid(f) for key, f in known.items()}
     originals = {key: [_measure(*face) for face in _faces(f)] for key, f in unseen.items()}
-    report: Report = {"faces": {key: len(f.crops) for key, f in unseen.items()}}
+    found: Report = {
+        "names": list(trained.names), "steps": trained.step, "likeness": config.likeness,
+        "faces": {key: len(f.crops) for key, f in unseen.items()},
+    }  # fmt: skip
+    specimens: dict[str, list[Specimen]] = {}
     pairs: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
     for own, other in pairs:
-        painters: dict[str, Painter | None] = {
-            "model": None,
-            "blur": blur_painter(trained.network.config),
-            "average": average_painter(known[other], trained),
-        }
         margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
-        for name, painter in painters.items():
+        for name, painter in _painters(trained, known[other]).items():
             swapper = Swapper(trained, _settings(config, other), device, painter)
-            swaps = [_measure(*_swap(swapper, *face)) for face in counter.each(_faces(unseen[own]))]
-            rows[name] = compare(originals[own], swaps, margins)
-        rows["original"] = compare(originals[own], originals[own], margins)
+            swaps = [_swap(swapper, *face) for face in counter.each(_faces(unseen[own]))]
+            measured = [swap.measured for swap in swaps]
+            rows[name] = compare(originals[own], measured, margins) | _seams(swaps)
+            if not painter:
+                shown = _specimens(unseen[own].keys, originals[own], swaps, margins)
+                specimens[f"{own}_to_{other}"] = shown
+        untouched = {"seam_color_step": 0.0, "seam_gradient_ratio": 1.0}
+        rows["original"] = compare(originals[own], originals[own], margins) | untouched
         counter.each_done(len(originals[own]))
-        report[f"{own}_to_{other}"] = rows.pop("model") | {"baselines": rows}
-        report[f"{own}_to_{own}"] = reconstruct(trained, unseen[own], own, device)
-    return report
+        found[f"{own}_to_{other}"] = rows.pop("model") | {"baselines": rows}
+        found[f"{own}_to_{own}"] = reconstruct(trained, unseen[own], own, device)
+    if clip:
+        swapper = Swapper(trained, _settings(config, "b"), device)
+        found["flicker"] = measure_clip(Path(clip), swapper, config, on_progress)
+    if html:
+        folder = Path(model) if Path(model).is_dir() else Path(model).parent
+        page = report.page(found, specimens, folder / checkpoint.METRICS_FILE)
+        write_bytes(Path(html), page.encode())
+    return found
 
 
 def _unseen(
@@ -164,14 +188,92 @@ def _centroid(faceset: Faceset) -> Descriptor:
 
 
 def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
-    return ConvertConfig(to=to, color=config.color, mask=config.mask)
+    return ConvertConfig(to=to, color=config.color, mask=config.mask, likeness=config.likeness)
 
 
-def _swap(swapper: Swapper, image: Image, box: Box) -> tuple[Image, Box]:
-    """The crop with its face swapped, and the same box."""
-    face = Face(box, 1.0, predict_landmarks(image, box))
-    ((frame, _),) = swapper.swap([(Frame(image, 0, Fraction(0), Path("crop")), [face])])
-    return frame.image, box
+def _swap(swapper: Swapper, image: Image, box: Box) -> _Swapped:
+    """Swap the face of a crop and measure it."""
+    frame = Frame(image, 0, Fraction(0), Path("crop"))
+    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, predict_landmarks(image, box))])])
+    pasted = paste(frame, swap, swapper.config.blend).image
+    return _Swapped(
+        image, pasted, _measure(pasted, box), seam(swap.aligned.image, _in_crop(swap), swap.mask)
+    )
+
+
+def _painters(trained: TrainedModel, known: Faceset) -> dict[str, Painter | None]:
+    """What paints the swaps that are compared; None: the model."""
+    return {
+        "model": None,
+        "blur": blur_painter(trained.network.config),
+        "average": average_painter(known, trained),
+    }
+
+
+def _specimens(
+    keys: list[str], originals: list[Measured], swaps: list[_Swapped], margins: Margins
+) -> list[Specimen]:
+    """The model's swaps as the page shows them."""
+    return [
+        Specimen(
+            key, swap.crop, swap.pasted, margins.scaled(swap.measured),
+            nme(before.landmarks, swap.measured.landmarks),
+        )
+        for key, before, swap in zip(keys, originals, swaps, strict=True)
+    ]  # fmt: skip
+
+
+def _in_crop(swap: Swap) -> Image:
+    """The aligned crop with the swap in it."""
+    before = swap.aligned.image.astype(np.float32)
+    mixed = before + swap.mask[..., None] * (swap.image - before)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _seams(swaps: list[_Swapped]) -> Report:
+    """The seams' mean (:func:`metrics.seam`)."""
+    return {
+        "seam_color_step": mean(s.seam[0] for s in swaps),
+        "seam_gradient_ratio": mean(s.seam[1] for s in swaps),
+    }
+
+
+def measure_clip(
+    clip: Path, swapper: Swapper, config: EvaluateConfig, on_progress: OnProgress
+) -> Report:
+    """Swap the largest face of a clip's frames and measure what flickers.
+
+    Raises:
+        InputError: If the clip cannot be read.
+        NoFacesError: If fewer than 8 frames in a row show a face.
+    """
+    if media.kind_of(clip) != "video":
+        raise InputError(f"{clip} is no video; --clip needs one")
+    runs: list[list[tuple[Frame, Face]]] = [[]]
+    frames = islice(media.read_video(clip), config.clip_frames or None)
+    with FaceFinder(config.min_score, 0) as finder:
+        for frame, faces in finder.find(frames, finder_for_video("auto")):
+            if faces:
+                runs[-1].append((frame, max(faces, key=lambda f: f.box.bottom - f.box.top)))
+            elif runs[-1]:
+                runs.append([])
+            on_progress(Progress(frame.index + 1, config.clip_frames or None, "frames"))
+    longest = max(runs, key=len)
+    if len(longest) < MIN_CLIP:
+        raise NoFacesError(
+            f"{clip}: flicker needs {MIN_CLIP} frames in a row that show a face, there are "
+            f"{len(longest)}"
+        )
+    originals, swaps = [], []
+    colors: list[tuple[Numbers, Numbers]] = []
+    for frame, face in longest:
+        ((swap,),) = swapper.prepare([(frame, [face])])
+        after = paste(frame, swap, swapper.config.blend).image
+        originals.append(_measure(frame.image, face.box))
+        swaps.append(_measure(after, face.box))
+        pictures = (swap.aligned.image, _in_crop(swap))
+        colors.append((mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask)))
+    return {"frames": len(longest)} | flicker(originals, swaps, colors)
 
 
 def blur_painter(config: ModelConfig) -> Painter:
@@ -187,7 +289,7 @@ def blur_painter(config: ModelConfig) -> Painter:
 def average_painter(faceset: Faceset, trained: TrainedModel) -> Painter:
     """The same average of a person's faces for everybody: right identity, no expression."""
     config = trained.network.config
-    view = augment.network_view(faceset.crops, config).mean(dim=0)
+    view = augment.network_view(faceset.resized(config.crop_size).crops, config).mean(dim=0)
     average: Image = (view * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return lambda crops: [average] * len(crops)
 
@@ -198,108 +300,6 @@ def _square_of(crop: Image, config: ModelConfig) -> Image:
     inner = crop[margin : len(crop) - margin, margin : len(crop) - margin]
     side = (config.size, config.size)
     return np.asarray(cv2.resize(inner, side, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-class Margins:
-    """Scales descriptor margins so that real unseen own faces are 0 and real others 1.
-
-    The margin of a descriptor d is |d - own centroid| - |d - other's centroid|.
-    """
-
-    def __init__(
-        self, own: Descriptor, other: Descriptor, faces_own: list[Measured],
-        faces_other: list[Measured],
-    ) -> None:  # fmt: skip
-        self._own, self.other = own, other
-        self._zero = float(np.mean([self._margin(face) for face in faces_own]))
-        self._one = float(np.mean([self._margin(face) for face in faces_other]))
-
-    def _margin(self, face: Measured) -> float:
-        to_own = np.linalg.norm(face.descriptor - self._own)
-        return float(to_own - np.linalg.norm(face.descriptor - self.other))
-
-    def scaled(self, face: Measured) -> float:
-        """0 looks like a real own face, 1 like a real face of the other person."""
-        return (self._margin(face) - self._zero) / (self._one - self._zero)
-
-
-def compare(originals: list[Measured], swaps: list[Measured], margins: Margins) -> Report:
-    """Measure swaps against the faces they replace.
-
-    Returns:
-        identity_transfer: Mean scaled margin (:class:`Margins`): 0 nothing, 1 a real other face.
-        match_rate: Share within dlib's same-person distance 0.6 of the other's centroid.
-        nme: Mean distance between landmarks of swap and original, over the distance between the
-            eyes' centres: the expression and pose that got lost.
-        eye_correlation, mouth_correlation: Pearson correlation of eye and mouth aspect ratios.
-        pose_error_deg: Mean angle between the head rotations of swap and original (solvePnP).
-    """
-    distances = [np.linalg.norm(swap.descriptor - margins.other) for swap in swaps]
-    pairs = list(zip(originals, swaps, strict=True))
-    return {
-        "identity_transfer": _mean(margins.scaled(swap) for swap in swaps),
-        "match_rate": _mean(distance < SAME_PERSON for distance in distances),
-        "nme": _mean(nme(one.landmarks, two.landmarks) for one, two in pairs),
-        "eye_correlation": _correlation(pairs, eye_aspect_ratio),
-        "mouth_correlation": _correlation(pairs, mouth_aspect_ratio),
-        "pose_error_deg": _mean(pose_error(one.landmarks, two.landmarks) for one, two in pairs),
-    }
-
-
-def _mean(values: Any) -> float:
-    return round(float(np.mean(list(values))), 4)
-
-
-def nme(original: Points, swap: Points) -> float:
-    """Mean distance between landmarks (68, 2), over the distance between the original's eyes."""
-    eyes = original[36:42].mean(axis=0) - original[42:48].mean(axis=0)
-    return float(np.linalg.norm(original - swap, axis=1).mean() / np.linalg.norm(eyes))
-
-
-def eye_aspect_ratio(points: Points) -> float:
-    """Opening over width, mean of both eyes. T. Soukupova and J. Cech, CVWW 2016, eq. 1."""
-    ratios = []
-    for first in (36, 42):
-        p = points[first : first + 6]
-        opening = np.linalg.norm(p[1] - p[5]) + np.linalg.norm(p[2] - p[4])
-        ratios.append(opening / (2 * np.linalg.norm(p[0] - p[3])))
-    return float(np.mean(ratios))
-
-
-def mouth_aspect_ratio(points: Points) -> float:
-    """Opening over width of the inner lips."""
-    p = points[60:68]
-    opening = sum(np.linalg.norm(p[i] - p[8 - i]) for i in (1, 2, 3))
-    return float(opening / (3 * np.linalg.norm(p[0] - p[4])))
-
-
-def _correlation(
-    pairs: list[tuple[Measured, Measured]], ratio: Callable[[Points], float]
-) -> float | None:
-    """Pearson correlation of a ratio over all pairs; None where it is not defined."""
-    values: Numbers = np.array([[ratio(one.landmarks), ratio(two.landmarks)] for one, two in pairs])
-    if len(values) < 3 or values.std(axis=0).min() < 1e-9:
-        return None
-    matrix: Numbers = np.asarray(np.corrcoef(values.T), np.float64)
-    return round(float(matrix[0, 1]), 4)
-
-
-def rotation(points: Points) -> Numbers:
-    """Rotation matrix (3, 3) of a head from six of its 68 landmarks, by solvePnP."""
-    image_points = points[HEAD_LANDMARKS].astype(np.float64)
-    center = points.mean(axis=0)
-    focal = 4.0 * float(np.ptp(points[:, 0]))  # a head seen from some four head widths away
-    camera = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], np.float64)
-    _, vector, _ = cv2.solvePnP(
-        HEAD_POINTS * [1, -1, -1], image_points, camera, None, flags=cv2.SOLVEPNP_SQPNP
-    )
-    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)
-
-
-def pose_error(original: Points, swap: Points) -> float:
-    """Angle between two heads' rotations, degrees."""
-    cosine = (np.trace(rotation(original).T @ rotation(swap)) - 1) / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 @torch.no_grad()
@@ -313,7 +313,8 @@ def reconstruct(
         psnr: Decibels. l1: Mean absolute difference of values in [0, 1].
     """
     network = trained.network
-    view = augment.network_view(faceset.crops, network.config).to(device)
+    crops = faceset.resized(network.config.crop_size).crops
+    view = augment.network_view(crops, network.config).to(device)
     if identity == "a":
         view = augment.shift_color(view, trained.color_shift)
     painted = network(view, identity).cpu().numpy()
@@ -321,9 +322,9 @@ def reconstruct(
     options: dict[str, Any] = {"channel_axis": 0, "data_range": 1.0}
     pairs = list(zip(target, painted, strict=True))
     return {
-        "ssim": _mean(structural_similarity(t, p, win_size=7, **options) for t, p in pairs),  # type: ignore[no-untyped-call]
-        "psnr": _mean(peak_signal_noise_ratio(t, p, data_range=1.0) for t, p in pairs),  # type: ignore[no-untyped-call]
-        "l1": _mean(np.abs(t - p).mean() for t, p in pairs),
+        "ssim": mean(structural_similarity(t, p, win_size=7, **options) for t, p in pairs),  # type: ignore[no-untyped-call]
+        "psnr": mean(peak_signal_noise_ratio(t, p, data_range=1.0) for t, p in pairs),  # type: ignore[no-untyped-call]
+        "l1": mean(np.abs(t - p).mean() for t, p in pairs),
     }
 
 

@@ -254,6 +254,12 @@ class Faceset:
             keys=[self.keys[i] for i in chosen],
         )
 
+    def resized(self, size: int) -> Self:
+        """The same faces with crops of another size; landmarks stay in pixels as stored."""
+        if self.crops.shape[-1] == size:
+            return self
+        return replace(self, crops=torch.stack([_resize(crop, size) for crop in self.crops]))
+
 
 def _key(record: dict[str, Any]) -> str:
     number = Path(record["file"]).stem.rpartition("-")[2]
@@ -270,8 +276,6 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
 
 def _read_crop(path: Path, stored: int, size: int) -> Tensor:
     """One crop as (3, size, size) uint8."""
-    from torchvision.transforms.v2 import functional as vision
-
     try:
         with Pillow.open(path) as picture:
             crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
@@ -279,7 +283,12 @@ def _read_crop(path: Path, stored: int, size: int) -> Tensor:
         raise InputError(f"{path} cannot be read: {error}; extract it again") from error
     if crop.shape[1:] != (stored, stored):
         raise InputError(f"{path} is {crop.shape[2]}x{crop.shape[1]}, not {stored} px square")
-    if stored == size:
-        return crop.contiguous()
+    return crop.contiguous() if stored == size else _resize(crop, size)
+
+
+def _resize(crop: Tensor, size: int) -> Tensor:
+    """A crop (3, S, S) at another size, averaged where it shrinks."""
+    from torchvision.transforms.v2 import functional as vision
+
     resized: Tensor = vision.resize(crop, [size, size], antialias=True)
     return resized.contiguous()

@@ -5,6 +5,7 @@ runs no code, and its header carries all that conversion must know.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -70,7 +71,12 @@ class Autoencoder(nn.Module):
 
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
     decoder  n - 1 Upscales, 5x5 convolution to 3 channels, sigmoid
+
+    ``means`` (2, latent) holds the mean latent of a's and of b's faces: the difference is what a's
+    looks leave in the latent, and :meth:`swap` takes it out. Zero until training measures it.
     """
+
+    means: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -85,13 +91,22 @@ class Autoencoder(nn.Module):
         self.from_latent = nn.Linear(config.latent, flat)
         self.up = Upscale(widths[-1], ups[0])
         self.decoders = nn.ModuleDict({"a": _decoder(ups), "b": _decoder(ups)})
+        self.register_buffer("means", torch.zeros(2, config.latent))
+
+    def to_code(self, images: Tensor) -> Tensor:
+        """Images (B, 3, size, size) -> the bottleneck vector, (B, latent)."""
+        if self.config.channel_order == "bgr":
+            images = images.flip(1)
+        return cast(Tensor, self.to_latent(self.down(images).flatten(1)))
+
+    def from_code(self, latent: Tensor) -> Tensor:
+        """The bottleneck vector (B, latent) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        x = self.from_latent(latent)
+        return cast(Tensor, self.up(x.view(len(x), -1, self.side, self.side)))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, size, size) -> what both decoders read, (B, C, 2 side, 2 side)."""
-        if self.config.channel_order == "bgr":
-            images = images.flip(1)
-        x = self.from_latent(self.to_latent(self.down(images).flatten(1)))
-        return cast(Tensor, self.up(x.view(len(x), -1, self.side, self.side)))
+        return self.from_code(self.to_code(images))
 
     def decode(self, code: Tensor, identity: Identity) -> Tensor:
         """What :meth:`encode` gave -> images (B, 3, size, size) of one identity."""
@@ -101,6 +116,26 @@ class Autoencoder(nn.Module):
     def forward(self, images: Tensor, identity: Identity) -> Tensor:
         """Images as one identity's decoder paints them, (B, 3, size, size)."""
         return self.decode(self.encode(images), identity)
+
+    def swap(self, images: Tensor, to: Identity, likeness: float) -> Tensor:
+        """The other identity's images (B, 3, size, size) as ``to``'s decoder paints them.
+
+        Args:
+            images: Faces of the identity that is not ``to``.
+            to: Whose face to paint.
+            likeness: Share of the difference between the two mean latents to add: 0 leaves the
+                latent alone, 1 makes the average face of one person the average of the other.
+        """
+        toward_b = self.means[1] - self.means[0]
+        change = likeness * (toward_b if to == "b" else -toward_b)
+        return self.decode(self.from_code(self.to_code(images) + change), to)
+
+    @torch.no_grad()
+    def measure_means(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
+        """Set ``means`` from batches (B, 3, size, size) of each identity's faces."""
+        for row, key in enumerate(sorted(faces)):
+            codes = torch.cat([self.to_code(batch) for batch in faces[key]])
+            self.means[row] = codes.mean(dim=0)
 
 
 def _decoder(ups: tuple[int, ...]) -> nn.Sequential:
@@ -183,6 +218,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
             header = file.metadata() or {}
             trained = _from_header(path, header)
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+        state.setdefault("means", trained.network.means)  # not in the first version's files
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
     try:
@@ -260,6 +296,7 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
     network = build(config)
     renamed = {_from_classic(key): value.float() for key, value in state.items()}
+    renamed["means"] = network.means
     try:
         network.load_state_dict(renamed)
     except RuntimeError as error:

@@ -49,17 +49,22 @@ class Swapper:
 
     def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
         """Yield each frame with its faces swapped, and how many; all in one pass of the network."""
+        for (frame, _), swaps in zip(frames, self.prepare(frames), strict=True):
+            result = frame
+            for swap in swaps:
+                result = paste(result, swap, self.config.blend)
+            yield result, len(swaps)
+
+    def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
+        """Yield what to paste into each frame; all in one pass of the network."""
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
         ]
         together = [face for faces in aligned for face in faces]
         painted = iter(self._painter([face.image for face in together]) if together else [])
-        for (frame, _), faces in zip(frames, aligned, strict=True):
-            result = frame
-            for face in faces:
-                result = paste(result, self._finish(face, next(painted)), self.config.blend)
-            yield result, len(faces)
+        for faces in aligned:
+            yield [self._finish(face, next(painted)) for face in faces]
 
     @torch.no_grad()
     def paint(self, crops: list[Image]) -> list[Image]:
@@ -69,10 +74,11 @@ class Swapper:
         view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
                             self._model)  # fmt: skip
         if self._to == "b":  # a's footage: training shifted a's colours towards b's
-            faces = self._network(shift_color(view, self._shift), "b")
+            faces = self._network.swap(shift_color(view, self._shift), "b", self.config.likeness)
         else:
             red, green, blue = self._shift
-            faces = shift_color(self._network(view, "a"), (-red, -green, -blue))
+            painted_a = self._network.swap(view, "a", self.config.likeness)
+            faces = shift_color(painted_a, (-red, -green, -blue))
         painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return list(painted)
 

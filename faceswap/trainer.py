@@ -1,49 +1,48 @@
 """Train: two facesets -> one shared encoder and two decoders that undo the random warp.
 
 A run folder holds ``model.safetensors`` (all that conversion needs), ``resume.pt`` (all that
-resuming needs, by itself), ``config.json``, ``metrics.jsonl`` and ``previews/``. Both files are
-replaced in one step each, so a kill at any moment leaves a whole state to resume from.
+resuming needs, by itself), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
+``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced in one step,
+so a kill at any moment leaves a whole state to resume from.
 """
 
 import dataclasses
-import json
+import logging
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import cv2
 import torch
-from torch import Tensor
-from torchvision.utils import make_grid
+from torch import Tensor, nn
 
-from faceswap import augment, checkpoint
+from faceswap import checkpoint, distributed
 from faceswap import model as models
 from faceswap.checkpoint import Run
 from faceswap.config import PRESETS, RECIPES, ModelConfig, Recipe, TrainConfig
-from faceswap.errors import (
-    InputError,
-    NoFacesError,
-    SettingsError,
-    TrainingError,
-)
+from faceswap.distributed import World
+from faceswap.errors import InputError, NoFacesError, SettingsError, TrainingError
 from faceswap.faceset import Faceset
-from faceswap.files import append_lines, sweep, write_bytes
-from faceswap.losses import LOSSES
-from faceswap.model import Identity
+from faceswap.files import sweep
+from faceswap.losses import LOSSES, Loss
+from faceswap.model import Autoencoder, Identity
+from faceswap.monitor import Faces, Monitor
 from faceswap.optimizers import Optimizer
-from faceswap.types import OnProgress, Progress, ignore_progress
+from faceswap.sampler import training_pair
+from faceswap.types import OnProgress, ignore_progress
+
+log = logging.getLogger(__name__)
 
 MIN_FACES = 25
 DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
-PREVIEW_ROWS = 8
 REPORT_SECONDS = 1.0  # between two lines of metrics
+ROLL_BACK_RATE = 0.5  # of the learning rate, after a loss that was not finite
 
 
 @dataclass(slots=True)
@@ -86,13 +85,42 @@ def train(
         ModelError: If the existing model cannot be resumed.
         SettingsError: If the settings contradict the existing model.
         OutputError: If the disk refuses; the last saved state stays.
-        TrainingError: If the loss is no longer finite; the last saved state stays.
+        TrainingError: If the loss is no longer finite, and again at a lower rate; the last saved
+            state stays.
     """
     config, folder = config or TrainConfig(), Path(output)
-    device = models.resolve_device(config.device)
-    state = None if config.restart else checkpoint.read_state(folder, device)
+    device = distributed.local_device(models.resolve_device(config.device))
+    with distributed.joined(device) as world:
+        if config.batch_size % world.size:
+            raise SettingsError(
+                f"batch_size must be a multiple of the {world.size} processes, not "
+                f"{config.batch_size}"
+            )
+        read = world.first and not config.restart
+        state = world.share(checkpoint.read_state(folder, device) if read else None)
+        run, seen, unseen = _prepare(Path(a), Path(b), folder, config, state, device)
+        if world.first:
+            _open_folder(folder, config, run)
+        if state:
+            checkpoint.restore(run, state, folder)
+        if world.first:
+            checkpoint.trim_metrics(folder, run.step)
+        if _share_done(run.step, run.seconds, config) >= 1:
+            return TrainReport(
+                folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
+            )
+        monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
+        with _stop_signal() as stop:
+            return Loop(run, seen, folder, config, world, monitor, stop).run_on()
+
+
+def _prepare(
+    a: Path, b: Path, folder: Path, config: TrainConfig, state: dict[str, Any] | None,
+    device: torch.device,
+) -> tuple[Run, Faces, Faces]:  # fmt: skip
+    """A fresh run, and the faces that training sees and those that it does not."""
     preset = _choose_model(config, state, folder, device)
-    facesets: dict[Identity, Faceset] = {"a": _faces(Path(a), preset), "b": _faces(Path(b), preset)}
+    facesets: dict[Identity, Faceset] = {"a": _faces(a, preset), "b": _faces(b, preset)}
     names = (facesets["a"].name, facesets["b"].name)
     if state and state["names"] not in (list(names), ["a", "b"]):
         raise SettingsError(
@@ -103,34 +131,19 @@ def train(
         key: faceset.held_out(config.holdout) for key, faceset in facesets.items()
     }
     trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
-    unseen = {key: f.subset(held_out[key]) for key, f in facesets.items()}
-    faces = {key: faceset.crops.to(device) for key, faceset in trained.items()}
-    shown = {  # in previews: faces that training has not seen, if there are some
-        key: f.crops.to(device) if len(f.crops) >= PREVIEW_ROWS else faces[key]
-        for key, f in unseen.items()
-    }
     run = _start(preset, config, names, _color_shift(trained), device)
     run.held_out = held_out
-    _open_folder(folder, config, preset, names)
-    if state:
-        checkpoint.restore(run, state, folder)
-    checkpoint.trim_metrics(folder, run.step)
-    if _share_done(run.step, run.seconds, config) >= 1:
-        return TrainReport(
-            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
-        )
-    with _stop_signal() as stop:
-        return _loop(run, faces, shown, folder, config, stop, on_progress)
+    seen = {key: f.crops.to(device) for key, f in trained.items()}
+    unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
+    return run, seen, unseen
 
 
-def _open_folder(
-    folder: Path, config: TrainConfig, preset: ModelConfig, names: tuple[str, str]
-) -> None:
+def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
     """Clear what a killed or discarded run left and write down the settings of this one."""
     sweep(folder)
     if config.restart:
-        for old in (folder / "previews").glob("step-*.png"):
-            old.unlink()
+        checkpoint.discard(folder)
+    preset = run.network.config
     recipe = RECIPES[preset.name]
     settings = config.to_dict() | {
         "model": preset.name,
@@ -138,7 +151,7 @@ def _open_folder(
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
     }
-    checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), names)
+    checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
 
 def _faces(folder: Path, preset: ModelConfig) -> Faceset:
@@ -200,91 +213,142 @@ def _start(
     return Run(network, optimizer, generator, names, color_shift)
 
 
-def _loop(
-    run: Run,
-    faces: dict[Identity, Tensor],
-    shown: dict[Identity, Tensor],
-    folder: Path,
-    config: TrainConfig,
-    stop: threading.Event,
-    on_progress: OnProgress,
-) -> TrainReport:
-    """Step until the end is reached or asked for; report, preview and save on the way."""
-    recipe = RECIPES[run.network.config.name]
-    loss_of = LOSSES[recipe.loss if config.loss == "auto" else config.loss]
-    reported = saved = time.monotonic()
-    pending: list[Tensor] = []  # losses since the last report, (2,) each
-    means = [math.nan, math.nan]
-    if not (folder / checkpoint.RESUME_FILE).is_file() or config.restart:
-        checkpoint.save(run, folder)
-    while True:
-        began = time.monotonic()
-        share = _share_done(run.step, run.seconds, config)
-        last = share >= 1 or stop.is_set()
-        if not last:
-            run.optimizer.scale(_rate_factor(run.step, share, recipe))
-            pending.append(_step(run, faces, config.batch_size, loss_of))
-            run.step += 1
-            run.seconds += time.monotonic() - began
-        if pending and (last or began - reported >= REPORT_SECONDS):
-            means = _report(run, pending, folder, config, on_progress)
-            pending, reported = [], began
-        due = config.preview_every and run.step % config.preview_every == 0
-        if last or due:
-            _preview(run, shown, folder)
-        if last or began - saved >= config.save_every * 60:
-            if pending:
-                means, pending = _report(run, pending, folder, config, on_progress), []
-            checkpoint.save(run, folder)
-            saved = time.monotonic()
+class Pair(nn.Module):
+    """Both identities in one pass of the encoder: one call, as gradient averaging wants it."""
+
+    def __init__(self, network: Autoencoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Warped faces of a and of b -> each as its own decoder paints it."""
+        code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
+        return self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
+
+
+class Loop:
+    """Steps until the end is reached or asked for; reports, previews and saves on the way.
+
+    The first process decides when, by its own clock and signals; the others follow.
+    """
+
+    def __init__(
+        self, run: Run, faces: Faces, folder: Path, config: TrainConfig, world: World,
+        monitor: Monitor | None, stop: threading.Event,
+    ) -> None:  # fmt: skip
+        self._run, self._faces, self._folder, self._config = run, faces, folder, config
+        self._world, self._monitor, self._stop = world, monitor, stop
+        self._recipe = RECIPES[run.network.config.name]
+        self._loss_of = LOSSES[self._recipe.loss if config.loss == "auto" else config.loss]
+        self._device = next(run.network.parameters()).device
+        if self._device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+        self._pair = world.wrap(Pair(run.network), self._device)
+        self._pending: list[Tensor] = []  # losses since the last report, (2,) each
+        self._means = [math.nan, math.nan]
+        self._reported = self._saved = time.monotonic()
+
+    def run_on(self) -> TrainReport:
+        """Train to the end."""
+        run = self._run
+        unsaved = not (self._folder / checkpoint.RESUME_FILE).is_file()
+        if self._monitor and (unsaved or self._config.restart):
+            checkpoint.save(run, self._folder, self._config.keep)
+        while self.advance():
+            pass
+        if self._monitor:
+            self._monitor.close()
+        loss_a, loss_b = self._means
+        interrupted = self._stop.is_set()
+        return TrainReport(self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted)
+
+    def advance(self) -> bool:
+        """Report, preview and save what is due, then step; False once the end is reached."""
+        run, began = self._run, time.monotonic()
+        share, last, report, preview, save = self._world.agree(self._plan(began))
+        if (report or save) and self._pending and not self._report(began):
+            return True
+        if self._monitor and (preview or save):
+            self._monitor.measure()
+        if self._monitor and preview:
+            self._monitor.preview()
+        if self._monitor and save:
+            checkpoint.save(run, self._folder, self._config.keep)
+            self._monitor.draw_curves()
+            self._saved = time.monotonic()
         if last:
-            return TrainReport(
-                folder, run.step, run.seconds / 60, means[0], means[1], stop.is_set()
+            return False
+        run.optimizer.scale(run.rate * _rate_factor(run.step, share, self._recipe))
+        self._pending.append(self._step(warp=share < self._recipe.warp_until))
+        run.step += 1
+        run.seconds += time.monotonic() - began
+        return True
+
+    def _step(self, warp: bool) -> Tensor:
+        """One optimizer step over both identities; their losses, (2,), still on the device."""
+        size, world = self._config.batch_size, self._world
+        a, target_a = training_pair(self._run, self._faces["a"], "a", size, world, warp)
+        b, target_b = training_pair(self._run, self._faces["b"], "b", size, world, warp)
+        return learn(self._run, self._pair, (a, b), (target_a, target_b), self._loss_of)
+
+    def _plan(self, now: float) -> list[float]:
+        """Share done, and whether to end, to report, to preview and to save before going on."""
+        run, config = self._run, self._config
+        share = _share_done(run.step, run.seconds, config)
+        last = share >= 1 or self._stop.is_set()
+        fresh = bool(self._pending)
+        due = bool(config.preview_every) and run.step % config.preview_every == 0 and fresh
+        save = last or now - self._saved >= config.save_every * 60
+        report = last or now - self._reported >= REPORT_SECONDS
+        return [share, last, report, last or due, save and (fresh or last)]
+
+    def _report(self, now: float) -> bool:
+        """Pass the mean losses on; roll back and say False if they or the weights are broken."""
+        means: list[float] = self._world.mean(torch.stack(self._pending).mean(dim=0)).tolist()
+        self._pending, self._reported = [], now
+        weights = torch.stack([p.detach().sum() for p in self._run.network.parameters()])
+        if not all(map(math.isfinite, [*means, float(weights.sum())])):
+            self._roll_back()
+            return False
+        self._means = means
+        if self._monitor:
+            self._monitor.losses(means)
+        return True
+
+    def _roll_back(self) -> None:
+        """Return to the last saved state with a lower rate, once."""
+        run, folder = self._run, self._folder
+        broken = run.step
+        if run.rate < 1:
+            raise TrainingError(
+                f"the loss is no longer finite at step {broken}, for the second time; {folder} "
+                "keeps the last saved state: run again with a lower --learning-rate"
             )
+        state = checkpoint.read_state(folder, self._device) if self._monitor else None
+        checkpoint.restore(run, self._world.share(state), folder)
+        run.rate = ROLL_BACK_RATE
+        if self._monitor:
+            checkpoint.trim_metrics(folder, run.step)
+            checkpoint.save(run, folder, self._config.keep)  # the lower rate outlives a kill
+            log.warning(
+                "the loss was no longer finite at step %d: back to step %d at %g of the rate",
+                broken, run.step, run.rate,
+            )  # fmt: skip
 
 
-def _step(
-    run: Run,
-    faces: dict[Identity, Tensor],
-    batch_size: int,
-    loss_of: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-) -> Tensor:
-    """One optimizer step over both identities; returns their losses, (2,), still on the device."""
-    network = run.network
-    pairs = [_batch(run, faces[key], key, batch_size) for key in ("a", "b")]
-    code = network.encode(torch.cat([warped for warped, _ in pairs]))
-    code_a, code_b = code.chunk(2)
-    loss_a = loss_of(network.decode(code_a, "a"), pairs[0][1], None)
-    loss_b = loss_of(network.decode(code_b, "b"), pairs[1][1], None)
+def learn(
+    run: Run, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
+    loss_of: Loss,
+) -> Tensor:  # fmt: skip
+    """Forward, backward and optimizer step on a's and b's faces; returns their losses, (2,)."""
+    with torch.autocast("cuda", torch.bfloat16, enabled=warped[0].device.type == "cuda"):
+        painted_a, painted_b = pair(*warped)
+    loss_a = loss_of(painted_a.float(), targets[0], None)
+    loss_b = loss_of(painted_b.float(), targets[1], None)
     run.optimizer.zero_grad()
     (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return torch.stack([loss_a.detach(), loss_b.detach()])
-
-
-def _batch(run: Run, crops: Tensor, key: str, size: int) -> tuple[Tensor, Tensor]:
-    """The next faces of an identity, warped and as they should come out."""
-    picked = crops[_next_indices(run, key, len(crops), size).to(crops.device)]
-    config = run.network.config
-    noise = augment.draw_transform(size, run.generator)
-    matrices = augment.transform_matrices(noise, config.crop_size)
-    warp = augment.draw_warp(size, run.generator)
-    warped, target = augment.random_warp(picked, warp, config, matrices)
-    if key == "a":
-        return augment.shift_color(warped, run.color_shift), augment.shift_color(
-            target, run.color_shift
-        )
-    return warped, target
-
-
-def _next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
-    """Deal faces like cards: every face once, shuffled, before any comes again."""
-    order = run.orders.get(key, torch.empty(0, dtype=torch.int64))
-    order = order[order < count]  # the faceset may have shrunk since
-    while len(order) < size:
-        order = torch.cat([order, torch.randperm(count, generator=run.generator)])
-    run.orders[key] = order[size:].clone()
-    return order[:size]
 
 
 def _share_done(step: int, seconds: float, config: TrainConfig) -> float:
@@ -299,57 +363,6 @@ def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
     warm = min(1.0, 0.1 + 0.9 * step / recipe.warm_up) if recipe.warm_up else 1.0
     late = max(0.0, (min(share, 1.0) - DECAY_FROM) / (1 - DECAY_FROM))
     return warm * (recipe.decay_to + (1 - recipe.decay_to) * (1 + math.cos(math.pi * late)) / 2)
-
-
-def _report(
-    run: Run, pending: list[Tensor], folder: Path, config: TrainConfig, on_progress: OnProgress
-) -> list[float]:
-    """Write the mean losses since the last report and pass them on; refuse what is not finite."""
-    means: list[float] = torch.stack(pending).mean(dim=0).tolist()
-    if not all(map(math.isfinite, means)):
-        raise TrainingError(
-            f"the loss is no longer finite at step {run.step}; {folder} keeps the last saved "
-            "state: run again with a lower --learning-rate"
-        )
-    record = {
-        "step": run.step,
-        "seconds": round(run.seconds, 2),
-        "loss_a": round(means[0], 6),
-        "loss_b": round(means[1], 6),
-        "learning_rate": run.optimizer.learning_rate,
-    }
-    append_lines(folder / checkpoint.METRICS_FILE, [json.dumps(record)])
-    note = f"loss a {means[0]:.4f} b {means[1]:.4f}"
-    if config.minutes and not config.steps:
-        note = f"step {run.step} {note}"
-        on_progress(Progress(round(run.seconds / 60, 2), config.minutes, "minutes", note))
-    else:
-        on_progress(Progress(run.step, config.steps, "steps", note))
-    return means
-
-
-@torch.no_grad()
-def _preview(run: Run, faces: dict[Identity, Tensor], folder: Path) -> None:
-    """Write a picture of rows a | a as a | a as b | b | b as b | b as a."""
-    network = run.network.eval()
-    columns = []
-    directions: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
-    for own, other in directions:
-        step = max(len(faces[own]) // PREVIEW_ROWS, 1)
-        view = augment.network_view(faces[own][::step][:PREVIEW_ROWS], network.config)
-        view = augment.shift_color(view, run.color_shift) if own == "a" else view
-        code = network.encode(view)
-        columns += [
-            view,
-            network.decode(code, own),
-            network.decode(code, other),
-        ]
-    network.train()
-    rows = torch.stack(columns, dim=1).flatten(0, 1).cpu()  # (rows * 6, 3, size, size)
-    grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
-    rgb = grid.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    _, png = cv2.imencode(".png", rgb[..., ::-1])
-    write_bytes(folder / "previews" / f"step-{run.step:09d}.png", png.tobytes())
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from faceswap import evaluator, trainer
 from faceswap.aligner import describe, find_hog
 from faceswap.config import EvaluateConfig, TrainConfig
 from faceswap.errors import NoFacesError
-from faceswap.evaluator import Margins, Measured, eye_aspect_ratio, mouth_aspect_ratio, nme
 
 
 @pytest.fixture(scope="module")
@@ -14,19 +13,9 @@ def report(faceset_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "m"
     trainer.train(*faceset_folders, folder, TrainConfig(model="small", steps=3, batch_size=4,
                                                         device="cpu", preview_every=0))  # fmt: skip
-    return evaluator.evaluate(folder, *faceset_folders, EvaluateConfig(faces=3))
-
-
-@pytest.fixture
-def points(collins_face):
-    return collins_face.landmarks
-
-
-def turned(points, degrees):
-    angle = np.radians(degrees)
-    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    center = points.mean(axis=0)
-    return ((points - center) @ matrix.T + center).astype(np.float32)
+    return evaluator.evaluate(
+        folder, *faceset_folders, EvaluateConfig(faces=3), html=folder / "page.html"
+    ) | {"folder": folder}
 
 
 def test_descriptors_tell_people_apart(collins, hopper, collins_face):
@@ -39,54 +28,11 @@ def test_descriptors_tell_people_apart(collins, hopper, collins_face):
     assert np.linalg.norm(one - same) < 0.6 < np.linalg.norm(one - other)
 
 
-def test_nme_of_a_shift_is_its_share_of_the_eyes_distance(points):
-    eyes = np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
-
-    assert nme(points, points) == 0
-    assert nme(points, points + np.float32([0.1 * eyes, 0])) == pytest.approx(0.1, rel=1e-4)
-    assert nme(3 * points, 3 * (points + 1)) == pytest.approx(nme(points, points + 1), rel=1e-4)
-
-
-@pytest.mark.parametrize("degrees", [-20, 5, 30])
-def test_pose_error_is_the_angle_a_head_turned(points, degrees):
-    assert evaluator.pose_error(points, points) == pytest.approx(0, abs=0.01)
-    assert evaluator.pose_error(points, turned(points, degrees)) == pytest.approx(
-        abs(degrees), abs=1.0
-    )
-
-
-def test_aspect_ratios_follow_the_opening(points):
-    closed = points.copy()
-    closed[[37, 38, 43, 44]] = closed[[41, 40, 47, 46]]  # upper lids on the lower
-    closed[[61, 62, 63]] = closed[[67, 66, 65]]
-
-    assert eye_aspect_ratio(points) > 0.15
-    assert eye_aspect_ratio(closed) == pytest.approx(0, abs=1e-6)
-    assert mouth_aspect_ratio(closed) == pytest.approx(0, abs=1e-6)
-    assert mouth_aspect_ratio(2 * points) == pytest.approx(mouth_aspect_ratio(points), rel=1e-5)
-
-
-def test_margins_are_0_for_real_own_faces_and_1_for_real_others(points):
-    random = np.random.default_rng(0)
-    own, other = np.zeros(128, np.float32), np.full(128, 0.1, np.float32)
-
-    def faces(around):
-        noise = random.normal(0, 0.01, (5, 128)).astype(np.float32)
-        return [Measured(points, around + n) for n in noise]
-
-    ours, theirs = faces(own), faces(other)
-    margins = Margins(own, other, ours, theirs)
-
-    assert np.mean([margins.scaled(face) for face in ours]) == pytest.approx(0, abs=1e-6)
-    assert np.mean([margins.scaled(face) for face in theirs]) == pytest.approx(1, abs=1e-6)
-    assert margins.scaled(Measured(points, (own + other) / 2)) == pytest.approx(0.5, abs=0.05)
-
-
 def test_the_report_has_every_number(report):
     assert report["faces"] == {"a": 3, "b": 3}
     measures = {
         "identity_transfer", "match_rate", "nme", "eye_correlation", "mouth_correlation",
-        "pose_error_deg",
+        "pose_error_deg", "seam_color_step", "seam_gradient_ratio",
     }  # fmt: skip
     for direction in ("a_to_b", "b_to_a"):
         assert set(report[direction]) == measures | {"baselines"}
@@ -119,6 +65,44 @@ def test_other_faces_than_the_models_are_refused(report, faceset_folders, tmp_pa
 
     with pytest.raises(NoFacesError, match="train --holdout"):
         evaluator.evaluate(tmp_path / "m", *faceset_folders)
+
+
+def test_the_page_is_one_file_with_every_picture(report):
+    text = (report["folder"] / "page.html").read_text()
+
+    assert text.count("data:image/jpeg;base64,") == 6 + 6  # the six worst of six, and all six
+    assert text.count("data:image/png;base64,") == 2  # curves, identity against expression
+    assert "src='http" not in text
+    assert "collins" in text
+    for measure in report["a_to_b"]["baselines"]["blur"]:
+        assert f"<th>{measure.replace('_', ' ')}" in text
+
+
+def test_a_clip_is_measured_for_flicker(report, collins, faceset_folders, tmp_path):
+    from faceswap.writers import write_clip
+
+    clip = tmp_path / "clip.mp4"
+    still = np.ascontiguousarray(collins[:320, 60:380])
+    write_clip(clip, iter([still] * 9), 25, np.zeros(16000, np.int16), 44100)
+
+    again = evaluator.evaluate(
+        report["folder"], *faceset_folders, EvaluateConfig(faces=1), clip=clip
+    )
+
+    assert again["flicker"]["frames"] == 9
+    assert abs(again["flicker"]["landmark_acceleration"]) < 0.02  # a still clip, nearly
+    assert abs(again["flicker"]["color_spread"]) < 0.5
+
+
+def test_a_clip_without_a_face_is_named(report, faceset_folders, tmp_path):
+    from faceswap.writers import write_clip
+
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, iter([np.zeros((96, 96, 3), np.uint8)] * 9), 25,
+               np.zeros(16000, np.int16), 44100)  # fmt: skip
+
+    with pytest.raises(NoFacesError, match="8 frames in a row"):
+        evaluator.evaluate(report["folder"], *faceset_folders, EvaluateConfig(faces=1), clip=clip)
 
 
 def test_the_table_shows_model_and_baselines(report):

@@ -245,3 +245,43 @@ def test_import_never_overwrites_a_model(classic_state, tmp_path):
 def test_import_of_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+
+
+@torch.no_grad()
+def test_a_swap_moves_the_latent_from_one_mean_to_the_other():
+    network = models.build(PRESETS["small"]).eval()
+    faces = torch.rand(4, 3, 64, 64)
+    code = network.to_code(faces)
+    network.means.copy_(50 * torch.randn(2, 128, generator=torch.Generator().manual_seed(0)))
+    toward_b = network.means[1] - network.means[0]
+
+    for to, change in (("b", toward_b), ("a", -toward_b)):
+        plain = network.decode(network.from_code(code), to)
+        wanted = network.decode(network.from_code(code + 0.5 * change), to)
+        assert (wanted - plain).abs().max() > 0.01
+        torch.testing.assert_close(network.swap(faces, to, 0.5), wanted)
+        torch.testing.assert_close(network.swap(faces, to, 0.0), plain)
+
+
+@torch.no_grad()
+def test_mean_latents_are_measured_over_all_batches():
+    network = models.build(PRESETS["small"]).eval()
+    a, b = torch.rand(6, 3, 64, 64), torch.rand(4, 3, 64, 64)
+
+    network.measure_means({"a": list(a.split(4)), "b": [b]})
+
+    torch.testing.assert_close(network.means[0], network.to_code(a).mean(0))
+    torch.testing.assert_close(network.means[1], network.to_code(b).mean(0))
+
+
+def test_a_model_file_without_mean_latents_still_loads(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "model.safetensors"
+    models.save(path, models.TrainedModel(models.build(PRESETS["small"]), ("x", "y"), (0, 0, 0), 1))
+    with models.safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    state = {key: value for key, value in load_file(path).items() if key != "means"}
+    save_file(state, path, metadata=header)
+
+    assert models.load(tmp_path).network.means.abs().max() == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap import checkpoint, trainer
+from faceswap import checkpoint, monitor, trainer
 from faceswap import model as models
 from faceswap.config import TrainConfig
 from faceswap.errors import (
@@ -19,6 +19,7 @@ from faceswap.errors import (
     TrainingError,
 )
 from faceswap.media import read_photo
+from faceswap.sampler import next_indices
 
 SHORT = TrainConfig(model="small", steps=6, batch_size=4, device="cpu", preview_every=0)
 
@@ -62,7 +63,8 @@ def test_a_run_leaves_all_its_files(run):
 
     folder = report.folder
     assert sorted(p.name for p in folder.iterdir()) == [
-        "config.json", "metrics.jsonl", "model.safetensors", "previews", "resume.pt",
+        "best.safetensors", "config.json", "curves.png", "metrics.jsonl", "model.safetensors",
+        "previews", "resume.pt", "snapshots",
     ]  # fmt: skip
     settings = json.loads((folder / "config.json").read_text())
     assert settings["train"]["model"] == "small"
@@ -113,9 +115,9 @@ def test_resuming_equals_an_unbroken_run_bit_for_bit(run):
             os.kill(os.getpid(), signal.SIGINT)
         return step
 
-    original = trainer._step
+    original = trainer.learn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_step", lambda *args: stop_after_four(original(*args)))
+        patch.setattr(trainer, "learn", lambda *args: stop_after_four(original(*args)))
         first = run(replace(steady, steps=9), folder="broken")
     second = run(replace(steady, steps=9), folder="broken")
 
@@ -195,8 +197,36 @@ def test_a_model_without_its_resume_state_goes_on(run):
     assert run(replace(SHORT, steps=8)).step == 8
 
 
+def test_a_damaged_resume_state_falls_back_to_the_one_before(run, caplog):
+    folder = run(replace(SHORT, save_every=0.0)).folder  # saves after every step
+    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+
+    report = run(replace(SHORT, steps=8))
+
+    assert "going on from step 5 (resume-000007.pt)" in caplog.text
+    assert report.step == 8
+
+
+def test_the_last_states_are_kept(run):
+    folder = run(replace(SHORT, save_every=0.0, keep=3)).folder
+
+    kept = sorted((folder / "snapshots").iterdir())
+    states = [torch.load(path, weights_only=True) for path in [*kept, folder / "resume.pt"]]
+    assert [state["step"] for state in states] == [4, 5, 6]
+
+
+def test_the_best_model_is_the_one_with_the_best_score(run):
+    folder = run(replace(SHORT, save_every=0.0, steps=10)).folder
+
+    scores = torch.load(folder / "resume.pt", weights_only=True)["scores"]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    scored = [(line["ssim_a"] + line["ssim_b"], line["step"]) for line in lines if "ssim_a" in line]
+    assert len(scores) == len(scored) >= 10
+    assert models.load(folder / "best.safetensors").step == max(scored)[1]
+
+
 def test_a_damaged_resume_state_is_named(run):
-    folder = run().folder
+    folder = run(replace(SHORT, keep=1)).folder
     (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
 
     with pytest.raises(ModelError, match=r"resume\.pt is damaged.*--restart"):
@@ -243,16 +273,56 @@ def test_a_missing_faceset_is_bad_input(faceset_folders, tmp_path):
         trainer.train(tmp_path, faceset_folders[1], tmp_path / "model", SHORT)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(run, monkeypatch):
+def broken_loss(monkeypatch, times):
+    """A training loss that is not a number the first ``times`` times."""
+    calls = 0
+    good = trainer.LOSSES["l1-dssim"]
+
+    def loss(output, target, mask):
+        nonlocal calls
+        calls += 1
+        return good(output, target, mask) * (float("nan") if calls <= times else 1)
+
+    monkeypatch.setitem(trainer.LOSSES, "l1-dssim", loss)
+
+
+def test_a_loss_that_is_no_number_goes_back_once_at_a_lower_rate(run, monkeypatch, caplog):
+    run()
+    broken_loss(monkeypatch, 2)  # a's and b's of one step
+
+    report = run(replace(SHORT, steps=12))
+
+    assert report.step == 12
+    assert "back to step 6 at 0.5 of the rate" in caplog.text
+    state = torch.load(report.folder / "resume.pt", weights_only=True)
+    assert state["rate"] == 0.5
+    assert all(torch.isfinite(value).all() for value in weights_of(report.folder).values())
+
+
+def test_a_loss_that_stays_no_number_stops_and_keeps_the_last_state(run, monkeypatch):
     folder = run().folder
     before = weights_of(folder)
-    broken = lambda output, target, mask: output.mean() * float("nan")  # noqa: E731
-    monkeypatch.setitem(trainer.LOSSES, "l1-dssim", broken)
+    broken_loss(monkeypatch, 10**6)
 
-    with pytest.raises(TrainingError, match=r"no longer finite.*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"for the second time.*--learning-rate"):
         run(replace(SHORT, steps=12))
 
     assert_equal(weights_of(folder), before)
+
+
+def test_a_score_that_stays_the_same_brings_advice_once(run, caplog, monkeypatch):
+    monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
+
+    run(replace(SHORT, save_every=0.0, steps=15))
+
+    assert caplog.text.count("more training brings little") == 1
+
+
+def test_tensorboard_is_asked_for_by_name(run, monkeypatch):
+    monkeypatch.setattr(monitor, "find_spec", lambda name: None)
+
+    with pytest.raises(SettingsError, match="pip install tensorboard"):
+        run(replace(SHORT, tensorboard=True))
 
 
 def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
@@ -276,7 +346,7 @@ def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
 def test_every_face_is_dealt_once_before_any_comes_again():
     run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
 
-    dealt = torch.cat([trainer._next_indices(run, "a", 10, 4) for _ in range(5)])
+    dealt = torch.cat([next_indices(run, "a", 10, 4) for _ in range(5)])
 
     assert sorted(dealt[:10].tolist()) == list(range(10))
     assert sorted(dealt[10:].tolist()) == list(range(10))
@@ -284,9 +354,9 @@ def test_every_face_is_dealt_once_before_any_comes_again():
 
 def test_faces_that_are_gone_are_not_dealt():
     run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
-    trainer._next_indices(run, "a", 50, 4)
+    next_indices(run, "a", 50, 4)
 
-    assert trainer._next_indices(run, "a", 10, 30).max() < 10
+    assert next_indices(run, "a", 10, 30).max() < 10
 
 
 def test_the_rate_warms_up_holds_and_falls():

@@ -1,0 +1,53 @@
+"""Draw training as curves: ``metrics.jsonl`` -> PNG."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from faceswap.files import read_lines
+
+COLORS = {"a": "tab:blue", "b": "tab:orange"}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of ``metrics.jsonl``; damaged lines are left out of a chart."""
+    records = []
+    for line in read_lines(path) if path.is_file() else []:
+        try:
+            record = json.loads(line)
+            if isinstance(record, dict) and math.isfinite(record["step"]):
+                records.append(record)
+        except (KeyError, TypeError, ValueError):
+            continue
+    return records
+
+
+def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
+    """Draw ``name_a`` and ``name_b`` over the steps, where records hold them."""
+    for key, color in COLORS.items():
+        points = [(r["step"], r[f"{name}_{key}"]) for r in records if f"{name}_{key}" in r]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, label=key)
+    if axes.lines:
+        axes.legend()
+
+
+def curves(path: Path) -> bytes:
+    """The curves of a run as a PNG: training loss, and SSIM of held-out faces."""
+    records = read_metrics(path)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, ssim = figure.subplots(1, 2)
+    draw_series(loss, records, "loss")
+    loss.set(title="training loss", xlabel="step", yscale="log")
+    draw_series(ssim, records, "ssim")
+    ssim.set(title="SSIM of held-out faces", xlabel="step")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from faceswap import sampler
+from faceswap.checkpoint import Run
+from faceswap.config import PRESETS
+from faceswap.distributed import World
+from faceswap.model import build
+
+COUNT = 6
+
+
+@pytest.fixture
+def crops():
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bilinear")
+
+
+def new_run(shift=(0.0, 0.0, 0.0)):
+    network = build(PRESETS["small"])
+    return Run(network, None, torch.Generator().manual_seed(0), ("x", "y"), shift)
+
+
+def test_the_parts_of_two_processes_are_the_batch_of_one(crops):
+    whole = sampler.training_pair(new_run(), crops, "a", COUNT, World())
+
+    parts = [sampler.training_pair(new_run(), crops, "a", COUNT, World(rank, 2)) for rank in (0, 1)]
+
+    for one, two in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(one, torch.cat(two))
+
+
+def test_without_warp_input_and_target_are_the_same(crops):
+    warped, target = sampler.training_pair(new_run(), crops, "b", COUNT, World(), warp=False)
+    bent, _ = sampler.training_pair(new_run(), crops, "b", COUNT, World())
+
+    assert (warped - target).abs().max() < 1e-3
+    assert (bent - target).abs().max() > 0.05
+
+
+def test_warp_or_not_the_same_random_numbers_are_used_up(crops):
+    one, two = new_run(), new_run()
+    sampler.training_pair(one, crops, "a", COUNT, World())
+    sampler.training_pair(two, crops, "a", COUNT, World(), warp=False)
+
+    assert torch.equal(one.generator.get_state(), two.generator.get_state())
+
+
+def test_only_a_gets_the_color_shift(crops):
+    plain = sampler.training_pair(new_run(), crops, "a", COUNT, World())[1]
+    shifted = sampler.training_pair(new_run((0.1, 0, -0.1)), crops, "a", COUNT, World())[1]
+    other = sampler.training_pair(new_run((0.1, 0, -0.1)), crops, "b", COUNT, World())[1]
+
+    assert torch.equal(other, plain)
+    torch.testing.assert_close(
+        shifted, (plain + torch.tensor([0.1, 0, -0.1])[:, None, None]).clamp(0, 1)
+    )
+
+
+def test_views_are_all_faces_in_order(crops):
+    many = crops.repeat(15, 1, 1, 1)
+
+    parts = sampler.views(new_run(), many, "b")
+
+    assert sum(map(len, parts)) == 150
+    assert torch.equal(torch.cat(parts)[:10], torch.cat(parts)[10:20])
