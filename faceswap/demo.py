@@ -4,7 +4,6 @@ Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy
 sample data). Both are works of the US government and travel inside those packages.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap import media
+from faceswap import charts, media
 from faceswap.aligner import find_hog
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
 from faceswap.converter import convert
 from faceswap.extractor import extract
-from faceswap.files import read_lines, replacing
+from faceswap.files import replacing
 from faceswap.geometry import warp_image
 from faceswap.trainer import train
 from faceswap.types import Image, Matrix, OnProgress, Progress
@@ -171,11 +170,8 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     axes.set_axis_off()
     axes.set_title("a | a as a | a as b | b | b as b | b as a")
     axes = figure.add_subplot(grid[:, 3])
-    records = [json.loads(line) for line in read_lines(model / "metrics.jsonl")]
-    for key in ("loss_a", "loss_b"):
-        axes.plot([r["step"] for r in records], [r[key] for r in records], label=key[-1])
+    charts.draw_series(axes, charts.read_metrics(model / "metrics.jsonl"), "loss")
     axes.set(title="training loss", xlabel="step", yscale="log")
-    axes.legend()
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=100)
     on_progress(Progress(1, 1, "pictures"))

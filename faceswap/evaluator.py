@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from faceswap import augment, checkpoint, media, report
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, describe, finder_for_video, predict_landmarks
+from faceswap.aligner import FaceFinder, describe, finder_for_video, predict_landmarks, typical_box
 from faceswap.compositor import paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
@@ -45,7 +45,6 @@ from faceswap.types import (
     Frame,
     Image,
     OnProgress,
-    Points,
     Progress,
     Swap,
     ignore_progress,
@@ -165,16 +164,8 @@ def _faces(faceset: Faceset) -> list[tuple[Image, Box]]:
     """Each crop as a picture of its own, with the box that HOG would draw in it."""
     crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
     return [
-        (crop, _box_around(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
+        (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
     ]
-
-
-def _box_around(landmarks: Points) -> Box:
-    """A square like HOG's around known landmarks: from brows to chin, as wide as high."""
-    left, top = landmarks.min(axis=0)
-    right, bottom = landmarks.max(axis=0)
-    x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
-    return Box(float(x - half), float(y - half), float(x + half), float(y + half))
 
 
 def _measure(image: Image, box: Box) -> Measured:

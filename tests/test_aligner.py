@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from faceswap import aligner
-from faceswap.errors import InputError
+from faceswap.errors import AlignmentError, InputError
 from faceswap.geometry import transform, warp_image
-from faceswap.types import Frame
+from faceswap.types import Box, Frame
 
 
 def distance_between_eyes(points):
@@ -35,6 +35,44 @@ def test_landmarks_follow_the_face(collins, collins_face):
     expected = transform(collins_face.landmarks, matrix)
     error = np.linalg.norm(face.landmarks - expected, axis=1).mean()
     assert error < 0.06 * distance_between_eyes(expected)
+
+
+def wobble(image):
+    """How far landmarks move with the detector's box, over the distance between the eyes."""
+    box = aligner.find_hog(image, 0.2)[0].box
+    side = box.right - box.left
+    answers = []
+    for right, down, grow in ((0, 0, 0), (0.08, 0, 0), (-0.06, 0.05, 0), (0, -0.08, 0.04),
+                              (0, 0, -0.05)):  # fmt: skip
+        x, y, more = right * side, down * side, grow * side
+        moved = Box(box.left + x - more, box.top + y - more, box.right + x + more,
+                    box.bottom + y + more)  # fmt: skip
+        answers.append(aligner.predict_landmarks(image, moved))
+    mean = np.mean(answers, axis=0)
+    return np.linalg.norm(np.array(answers) - mean, axis=2).mean() / distance_between_eyes(mean)
+
+
+def test_landmarks_depend_less_on_the_box_than_the_models_own(collins, hopper, monkeypatch):
+    steady = [wobble(photo) for photo in (collins, hopper)]
+
+    def no_box(landmarks):
+        raise AlignmentError("one answer only")
+
+    monkeypatch.setattr(aligner, "AROUND", ((0, 0, 1),))
+    monkeypatch.setattr(aligner, "typical_box", no_box)
+    single = [wobble(photo) for photo in (collins, hopper)]
+
+    assert max(steady) < 0.03
+    assert sum(steady) < 0.6 * sum(single)
+
+
+def test_the_typical_box_is_hogs(collins, hopper):
+    for photo in (collins, hopper):
+        (face,) = aligner.find_hog(photo, 0.2)
+        box, typical = face.box, aligner.typical_box(face.landmarks)
+        side = box.right - box.left
+        for name in ("left", "top", "right", "bottom"):
+            assert abs(getattr(box, name) - getattr(typical, name)) < 0.15 * side
 
 
 def test_a_score_threshold_drops_faces(collins, collins_face):

@@ -184,7 +184,7 @@ def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_fac
 
     config = replace(PRESETS["small"], size=128, crop_size=256)
     network = models.build(config)
-    network.forward = lambda images, identity: images  # the perfect, lazy autoencoder
+    network.swap = lambda images, to, likeness: images  # the perfect, lazy autoencoder
     trained = models.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     import torch
 

@@ -203,7 +203,7 @@ def test_a_damaged_resume_state_falls_back_to_the_one_before(run, caplog):
 
     report = run(replace(SHORT, steps=8))
 
-    assert "going on from step 5 (resume-000007.pt)" in caplog.text
+    assert "going on from step 5 (resume-000006.pt)" in caplog.text
     assert report.step == 8
 
 
