@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 PREVIEW_ROWS = 8
 MEAN_FACES = 200  # whose latents are averaged
-FLAT_SCORES, FLAT_GAIN = 6, 0.002  # this many scores, none better than before by so much
+# Flat: among the last third of the scores, at least six, none is better than before by so much.
+FLAT_SCORES, FLAT_GAIN = 6, 0.002
+FLAT_AFTER = 1000  # steps; the first move slowly too
 
 Faces = dict[Identity, Tensor]
 
@@ -97,14 +99,15 @@ class Monitor:
     def _advise(self) -> None:
         """Say once when the held-out score has stopped rising."""
         scores = self._run.scores
-        if self._advised or len(scores) < 2 * FLAT_SCORES:
+        late = max(FLAT_SCORES, len(scores) // 3)
+        if self._advised or self._run.step < FLAT_AFTER or len(scores) < 2 * late:
             return
-        if max(scores[-FLAT_SCORES:]) < max(scores[:-FLAT_SCORES]) + FLAT_GAIN:
+        if max(scores[-late:]) < max(scores[:-late]) + FLAT_GAIN:
             self._advised = True
             log.warning(
-                "step %d: held-out SSIM has stayed at %.3f for the last %d saves; more training "
+                "step %d: held-out SSIM has stayed at %.3f in the last %d looks; more training "
                 "brings little: stop, or ask for an end (--minutes) to let the rate fall",
-                self._run.step, max(scores), FLAT_SCORES,
+                self._run.step, max(scores), late,
             )  # fmt: skip
 
     @torch.no_grad()

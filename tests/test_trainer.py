@@ -313,8 +313,11 @@ def test_a_loss_that_stays_no_number_stops_and_keeps_the_last_state(run, monkeyp
 def test_a_score_that_stays_the_same_brings_advice_once(run, caplog, monkeypatch):
     monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
 
-    run(replace(SHORT, save_every=0.0, steps=15))
+    run(replace(SHORT, save_every=0.0, steps=15), folder="short")
+    assert "brings little" not in caplog.text  # too early to tell
 
+    monkeypatch.setattr(monitor, "FLAT_AFTER", 10)
+    run(replace(SHORT, save_every=0.0, steps=15))
     assert caplog.text.count("more training brings little") == 1
 
 
