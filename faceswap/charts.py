@@ -41,13 +41,24 @@ def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
 def curves(path: Path) -> bytes:
     """The curves of a run as a PNG: training loss, and SSIM of held-out faces."""
     records = read_metrics(path)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, ssim = figure.subplots(1, 2)
+    figure, (loss, ssim) = side_by_side(4)
     draw_series(loss, records, "loss")
     loss.set(title="training loss", xlabel="step", yscale="log")
     draw_series(ssim, records, "ssim")
     ssim.set(title="SSIM of held-out faces", xlabel="step")
+    return as_png(figure)
+
+
+def side_by_side(height: float) -> tuple[Figure, tuple[Axes, Axes]]:
+    """A figure of two charts, ``height`` inches high."""
+    figure = Figure(figsize=(11, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    return figure, (left, right)
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()

@@ -135,19 +135,17 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """
     path = folder / RESUME_FILE
     if path.is_file():
-        state = _load(path, device)
-        for snapshot in _snapshots(folder):
-            if state is not None:
-                break
-            state = _load(snapshot, device)
-            if state is not None:
+        for candidate in (path, *_snapshots(folder)):
+            state = _load(candidate, device)
+            if state is None:
+                continue
+            if candidate != path:
                 log.warning("%s is damaged: going on from step %d (%s)", path, state["step"],
-                            snapshot.name)  # fmt: skip
-        if state is None:
-            raise ModelError(
-                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-            )
-        return state
+                            candidate.name)  # fmt: skip
+            return state
+        raise ModelError(
+            f"{path} is damaged; --restart begins again, deleting it goes on from the model"
+        )
     if not (folder / models.MODEL_FILE).is_file():
         return None
     trained = models.load(folder, device)

@@ -45,6 +45,7 @@ from faceswap.types import (
     Frame,
     Image,
     OnProgress,
+    Points,
     Progress,
     Swap,
     ignore_progress,
@@ -116,7 +117,8 @@ def evaluate(
         rows = {}
         for name, painter in _painters(trained, known[other]).items():
             swapper = Swapper(trained, _settings(config, other), device, painter)
-            swaps = [_swap(swapper, *face) for face in counter.each(_faces(unseen[own]))]
+            faces = zip(counter.each(_faces(unseen[own])), originals[own], strict=True)
+            swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
             measured = [swap.measured for swap in swaps]
             rows[name] = compare(originals[own], measured, margins) | _seams(swaps)
             if not painter:
@@ -182,10 +184,10 @@ def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
     return ConvertConfig(to=to, color=config.color, mask=config.mask, likeness=config.likeness)
 
 
-def _swap(swapper: Swapper, image: Image, box: Box) -> _Swapped:
-    """Swap the face of a crop and measure it."""
+def _swap(swapper: Swapper, image: Image, box: Box, landmarks: Points) -> _Swapped:
+    """Swap the face of a crop, whose box and landmarks are known, and measure it."""
     frame = Frame(image, 0, Fraction(0), Path("crop"))
-    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, predict_landmarks(image, box))])])
+    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, landmarks)])])
     pasted = paste(frame, swap, swapper.config.blend).image
     return _Swapped(
         image, pasted, _measure(pasted, box), seam(swap.aligned.image, _in_crop(swap), swap.mask)
@@ -260,7 +262,7 @@ def measure_clip(
     for frame, face in longest:
         ((swap,),) = swapper.prepare([(frame, [face])])
         after = paste(frame, swap, swapper.config.blend).image
-        originals.append(_measure(frame.image, face.box))
+        originals.append(Measured(face.landmarks, describe(frame.image, face.landmarks)))
         swaps.append(_measure(after, face.box))
         pictures = (swap.aligned.image, _in_crop(swap))
         colors.append((mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask)))

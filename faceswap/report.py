@@ -2,13 +2,10 @@
 
 import base64
 import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from faceswap import charts
 from faceswap.metrics import Report
@@ -109,7 +106,10 @@ def _cell(value: float | None) -> str:
 def _numbers(result: Report) -> str:
     """A table: a row for the model and each baseline, a column for each measure."""
     measures = [name for name in result if name != "baselines"]
-    rows = {"model": result, **result["baselines"]}
+    return _table({"model": result, **result["baselines"]}, measures)
+
+
+def _table(rows: dict[str, Report], measures: list[str]) -> str:
     head = "".join(f"<th>{name.replace('_', ' ')}" for name in measures)
     body = "".join(
         f"<tr class='{name}'><td>{name}" + "".join(f"<td>{_cell(row[m])}" for m in measures)
@@ -120,12 +120,7 @@ def _numbers(result: Report) -> str:
 
 def _own(report: Report) -> str:
     rows = {"a as a": report["a_to_a"], "b as b": report["b_to_b"]}
-    head = "".join(f"<th>{name}" for name in rows["a as a"])
-    body = "".join(
-        f"<tr><td>{name}" + "".join(f"<td>{_cell(value)}" for value in row.values())
-        for name, row in rows.items()
-    )
-    return f"<h2>Own faces painted again</h2><table><tr><th>{head}{body}</table>"
+    return f"<h2>Own faces painted again</h2>{_table(rows, list(report['a_to_a']))}"
 
 
 def _list(values: Report) -> str:
@@ -157,9 +152,8 @@ def _inline(data: bytes, kind: str) -> str:
 
 def _front(report: Report, specimens: dict[str, list[Specimen]]) -> bytes:
     """Identity over expression error, a dot a face; the baselines' means beside the model's."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, direction in zip(figure.subplots(1, 2), DIRECTIONS, strict=True):
+    figure, both = charts.side_by_side(4.6)
+    for axes, direction in zip(both, DIRECTIONS, strict=True):
         some = specimens[direction]
         axes.scatter([s.nme for s in some], [s.identity for s in some], s=12, alpha=0.5)
         rows = {"model": report[direction], **report[direction]["baselines"]}
@@ -167,6 +161,4 @@ def _front(report: Report, specimens: dict[str, list[Specimen]]) -> bytes:
             axes.plot(row["nme"], row["identity_transfer"], "o", ms=9, label=name)
         axes.set(title=_title(report, direction), xlabel="NME", ylabel="identity transfer")
         axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
+    return charts.as_png(figure)

@@ -30,7 +30,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "click": {"cli"},
     "tqdm": {"cli"},
     "skimage": {"demo", "evaluator", "metrics"},
-    "matplotlib": {"charts", "demo", "report"},
+    "matplotlib": {"charts", "demo"},
     "PIL": {"media", "writers", "faceset"},
     "torchvision": {"faceset", "monitor"},
     "torch": {
