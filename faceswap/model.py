@@ -40,7 +40,7 @@ class Downscale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H / 2, W / 2)."""
-        return F.leaky_relu(self.conv(F.pad(x, (1, 2, 1, 2))), 0.1)
+        return F.leaky_relu(self.conv(F.pad(x, (1, 2, 1, 2))), 0.1, inplace=True)
 
 
 class Upscale(nn.Module):
@@ -56,14 +56,15 @@ class Upscale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, 2 H, 2 W)."""
-        return depth_to_space(F.leaky_relu(self.conv(x), 0.1))
+        return depth_to_space(F.leaky_relu(self.conv(x), 0.1, inplace=True))
 
 
 def depth_to_space(x: Tensor) -> Tensor:
     """(B, 4 C, H, W) -> (B, C, 2 H, 2 W), channel index = (row * 2 + column) * C + c."""
     batch, channels, height, width = x.shape
-    x = x.view(batch, 2, 2, channels // 4, height, width)
-    return x.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * height, 2 * width)
+    x = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
+    x = x.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return x.permute(0, 3, 1, 2)  # channels_last, as the next convolution wants it
 
 
 class Autoencoder(nn.Module):
