@@ -2,8 +2,8 @@
 
 Faces are uint8 crops (B, 3, S, S), RGB; results are float32 in [0, 1]. Randomness is drawn apart
 from its use, so that a reference implementation can be given the same numbers. The arithmetic is
-that of the original loop (5x5 grid over the face's square, normal noise, umeyama for the target),
-restated in units of the face's square, so it holds for any crop and network size.
+that of the original loop (5x5 grid over what the network sees, its view; normal noise; umeyama for
+the target), restated in shares of that view, so it holds for any crop and network size.
 """
 
 import math
@@ -20,8 +20,8 @@ ROTATION = 10.0  # degrees either way
 ZOOM = 0.05  # share either way
 SHIFT = 0.05  # share of the crop's side either way
 FLIP = 0.4  # probability
-NODES = 5  # grid points a side, spread over the face's square
-NOISE = 5 / 160  # standard deviation of a grid point, in sides of the square: 5 px of 160
+NODES = 5  # grid points a side, spread over the view
+NOISE = 5 / 160  # standard deviation of a grid point, in sides of the view: 5 px of 160
 CHUNK = 4  # faces at a time on a CPU: their float copies then stay in its cache
 
 
@@ -62,7 +62,7 @@ def draw_transform(count: int, generator: torch.Generator) -> TransformNoise:
 
 
 def draw_warp(count: int, generator: torch.Generator) -> Tensor:
-    """Draw ``count`` grids of node displacements, (B, 2, 5, 5) float64: x and y in square sides."""
+    """Draw ``count`` grids of node displacements, (B, 2, 5, 5) float64: x, y in sides of view."""
     return torch.randn(count, 2, NODES, NODES, generator=generator, dtype=torch.float64) * NOISE
 
 
@@ -106,7 +106,7 @@ def random_warp(
 ) -> tuple[Tensor, Tensor]:
     """Make the network's input, a warped face, and its target, the face with the warp undone.
 
-    The nodes of a regular grid over the face's square are displaced; bilinear interpolation between
+    The nodes of a regular grid over the view are displaced; bilinear interpolation between
     them is the warp. The target is sampled through the similarity that best maps the displaced
     nodes back onto the regular grid (umeyama; in two dimensions the least-squares similarity is the
     ratio of two complex sums).
@@ -114,14 +114,14 @@ def random_warp(
     Args:
         faces: (B, 3, S, S) uint8 crops.
         displacement: From :func:`draw_warp`, (B, 2, 5, 5).
-        model: Gives the size, the coverage and the pixel centres.
+        model: Gives the size, the view and the pixel centres.
         transform: From :func:`transform_matrices`: applied to the crop first, in the same sampling.
 
     Returns:
         Warped and target, each (B, 3, size, size) float32 in [0, 1].
     """
     size = model.size
-    origin = (model.input_center - 0.5) / size  # of the grid in the square
+    origin = (model.input_center - 0.5) / size  # of the grid in the view
     nodes = torch.linspace(0, 1, NODES, dtype=torch.float64)
     grid = displacement + torch.stack(torch.meshgrid(nodes, nodes, indexing="xy")) + origin
     offset = model.output_center + 0.5 - model.input_center
@@ -129,9 +129,9 @@ def random_warp(
 
     # From here on in -1..1 of the crop. An affine map commutes with interpolation, so the transform
     # is applied to 25 nodes and one matrix a face, not to every pixel.
-    grid = model.coverage * (2 * grid - 1)
-    target = target * (2 * model.coverage)
-    target[..., 2] -= model.coverage
+    grid = model.view * (2 * grid - 1)
+    target = target * (2 * model.view)
+    target[..., 2] -= model.view
     if transform is not None:
         linear, start = transform[..., :2], transform[..., 2]
         grid = torch.einsum("bij,bjyx->biyx", linear, grid) + start[..., None, None]
@@ -156,15 +156,31 @@ def network_view(faces: Tensor, model: ModelConfig) -> Tensor:
     The same sampling as the input of :func:`random_warp` without noise.
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
-    axis = model.coverage * (2 * centers - 1)
+    axis = model.view * (2 * centers - 1)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).float()
     everywhere = points.expand(len(faces), -1, -1, -1)
     return _sample(faces, lambda some: everywhere[some])
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
-    """Add a colour to float images (B, 3, H, W), kept within [0, 1]."""
-    return (images + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
+    """Add a colour to float images (B, 3, H, W), kept within [0, 1]; a fourth channel stays."""
+    shifted = (images[:, :3] + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
+    return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
+
+
+def draw_color(count: int, sigma: float, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` lights, (B, 3) float32: a gain for each of red, green and blue.
+
+    Half of the variance of its logarithm, ``sigma`` squared, is common to the three.
+    """
+    normal = torch.randn(count, 4, generator=generator) * sigma / math.sqrt(2)
+    return torch.exp(normal[:, :1] + normal[:, 1:])
+
+
+def change_light(images: Tensor, gain: Tensor) -> Tensor:
+    """Multiply float images (B, 3, H, W) by gains (B, 3), within [0, 1]; a fourth channel stays."""
+    lit = (images[:, :3] * gain.to(images.device)[:, :, None, None]).clamp(0, 1)
+    return lit if images.shape[1] == 3 else torch.cat([lit, images[:, 3:]], dim=1)
 
 
 def _interpolation(size: int) -> Tensor:
@@ -175,7 +191,7 @@ def _interpolation(size: int) -> Tensor:
 
 
 def _similarity(grid: Tensor, axis: Tensor) -> Tensor:
-    """Matrices (B, 2, 3) from target pixels into the square, for displaced nodes (B, 2, 5, 5)."""
+    """Matrices (B, 2, 3) from target pixels into the view, for displaced nodes (B, 2, 5, 5)."""
     source = torch.complex(grid[:, 0], grid[:, 1]).flatten(1)  # (B, 25)
     regular = torch.meshgrid(axis, axis, indexing="xy")
     target = torch.complex(*regular).flatten()

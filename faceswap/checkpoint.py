@@ -30,10 +30,15 @@ RESUME_FILE, VERSION = "resume.pt", 1
 SNAPSHOTS, BEST_FILE = "snapshots", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"
 
+Faces = dict[Identity, Tensor]  # crops (N, 3, S, S) uint8, perhaps with masks as a fourth channel
+
 
 @dataclass(slots=True)
 class Run:
-    """The state that training changes, and that ``resume.pt`` holds."""
+    """The state that training changes, and that ``resume.pt`` holds.
+
+    ``average`` is the running mean of the network's weights, if the recipe wants one.
+    """
 
     network: Autoencoder
     optimizer: Optimizer
@@ -46,6 +51,12 @@ class Run:
     orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
     rate: float = 1.0  # share of the learning rate; lower after a roll-back
     scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
+    average: Autoencoder | None = None
+
+    @property
+    def shown(self) -> Autoencoder:
+        """The network that is measured, previewed and converted with."""
+        return self.average or self.network
 
     @property
     def score(self) -> float | None:
@@ -81,6 +92,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         "orders": run.orders,
         "rate": run.rate,
         "scores": run.scores,
+        "average": run.average.state_dict() if run.average else None,
     }
     path = folder / RESUME_FILE
     _keep_snapshots(folder, keep)
@@ -90,7 +102,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
                 torch.save(state, file)
         except RuntimeError as error:  # torch's word for a write that failed
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    trained = TrainedModel(run.network, run.names, run.color_shift, run.step, run.held_out)
+    trained = TrainedModel(run.shown, run.names, run.color_shift, run.step, run.held_out)
     models.save(folder / models.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
         models.save(folder / BEST_FILE, trained)
@@ -184,7 +196,10 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
         ModelError: If it does not fit.
     """
     try:
-        run.network.load_state_dict({"means": run.network.means} | state["network"])
+        weights = {"means": run.network.means} | state["network"]
+        run.network.load_state_dict(weights)
+        if run.average:
+            run.average.load_state_dict(state.get("average") or weights)
         run.step, run.seconds = int(state["step"]), float(state["seconds"])
         red, green, blue = state["color_shift"]
         run.color_shift = (float(red), float(green), float(blue))

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 from faceswap.errors import SettingsError
 
 FinderName = Literal["auto", "hog", "cnn"]
-MaskName = Literal["hull", "square"]
+MaskName = Literal["hull", "square", "learned", "product"]
 ColorName = Literal["average", "none"]
 BlendName = Literal["alpha"]
 LossName = Literal["l1", "l1-dssim"]
-ModelName = Literal["original", "small"]
+ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
@@ -131,7 +131,7 @@ class ModelConfig(Settings):
     """Architecture and crop geometry: all that must travel with the weights.
 
     ``input_center`` and ``output_center`` say where the first pixel of the network's input and
-    output is sampled, in network pixels from the edge of the face's square. 0.5 is the exact pixel
+    output is sampled, in network pixels from the edge of its view. 0.5 is the exact pixel
     centre. The classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid
     from index 48 instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic net moves
     a face by half a pixel; conversion undoes that only if it knows.
@@ -144,15 +144,18 @@ class ModelConfig(Settings):
     decoder_widths: Annotated[tuple[int, ...], "Channels after each doubling."]
     channel_order: Annotated[Literal["rgb", "bgr"], "Order the weights were trained with."] = "rgb"
     coverage: Annotated[float, "Share of the crop's side that the face's square takes."] = COVERAGE
+    view: Annotated[float, "Share of the crop's side that the network sees."] = COVERAGE
     crop_size: Annotated[int, "Side of the crop that the network's input is sampled from."] = 256
     input_center: Annotated[float, "First input pixel, network pixels from the edge."] = 0.5
     output_center: Annotated[float, "First output pixel, network pixels from the edge."] = 0.5
+    mask_head: Annotated[bool, "Whether the decoders paint a mask as a fourth channel."] = False
 
     def __post_init__(self) -> None:
         self.check_types()
         self.check_range("size", 16, 1024)
         self.check_range("latent", 1, 65536)
         self.check_range("coverage", 0.1, 1.0)
+        self.check_range("view", 0.1, 1.0)
         self.check_range("crop_size", 16, 4096)
         if self.size % 2 ** len(self.encoder_widths):
             raise SettingsError(
@@ -163,6 +166,14 @@ class ModelConfig(Settings):
         for width in (*self.encoder_widths, *self.decoder_widths):
             if not 1 <= width <= 8192:
                 raise SettingsError(f"a width must be from 1 to 8192, not {width}")
+
+    def at_size(self, size: int) -> Self:
+        """The same architecture for another size, with as many crop pixels per network pixel.
+
+        Raises:
+            SettingsError: If the size does not fit.
+        """
+        return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
 
 
 PRESETS: dict[ModelName, ModelConfig] = {
@@ -180,6 +191,24 @@ PRESETS: dict[ModelName, ModelConfig] = {
         latent=128,
         decoder_widths=(64, 64, 32, 16),
         crop_size=128,  # 1.25 crop pixels per network pixel: bilinear sampling does not alias
+        mask_head=True,
+    ),
+    "medium": ModelConfig(
+        name="medium",
+        size=128,
+        encoder_widths=(32, 64, 128, 256, 512),
+        latent=512,
+        decoder_widths=(256, 256, 128, 64, 32),
+        mask_head=True,
+    ),
+    "large": ModelConfig(
+        name="large",
+        size=256,
+        encoder_widths=(32, 64, 128, 256, 512, 512),
+        latent=512,
+        decoder_widths=(512, 256, 256, 128, 64, 32),
+        crop_size=512,
+        mask_head=True,
     ),
 }
 
@@ -197,6 +226,9 @@ class Recipe:
         warm_up: Steps from a tenth of the learning rate to all of it.
         decay_to: Share of the learning rate left at the end of a run whose end is known.
         warp_until: Share of such a run after which the input is no longer warped.
+        outside: Weight of the pixels off the face's mask, those on it having 1.
+        jitter: Standard deviation of the random change of a face's colours, natural logarithm.
+        average: Decay of the mean of the weights that previews and conversion use; 0: no mean.
     """
 
     learning_rate: float
@@ -207,23 +239,25 @@ class Recipe:
     warm_up: int
     decay_to: float
     warp_until: float
+    outside: float
+    jitter: float
+    average: float
 
+
+DEFAULT_RECIPE = Recipe(
+    1e-3, (0.9, 0.999), 0.01, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
+    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999,
+)  # fmt: skip
 
 RECIPES: dict[ModelName, Recipe] = {
     "original": Recipe(  # as published: Adam, L1, a constant rate
-        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0
+        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0,
+        outside=1.0, jitter=0.0, average=0.0,
     ),
-    "small": Recipe(
-        1e-3,
-        (0.9, 0.999),
-        0.01,
-        "l1-dssim",
-        muon_rate=0.02,
-        warm_up=100,
-        decay_to=0.05,
-        warp_until=0.6,
-    ),
-}
+    "small": DEFAULT_RECIPE,
+    "medium": DEFAULT_RECIPE,
+    "large": DEFAULT_RECIPE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +265,15 @@ class TrainConfig(Settings):
     """How a model is trained. ``steps`` and ``minutes`` count the model's whole life."""
 
     model: Annotated[
-        Literal["auto", "original", "small"], "Architecture; auto: small on a CPU, else original."
+        Literal["auto", "original", "small", "medium", "large"],
+        "Architecture; auto: small (64 px) on a CPU, else medium (128 px).",
     ] = "auto"
+    size: Annotated[
+        int | None, "Side of the network's faces in pixels [default: the model's own]."
+    ] = None
+    init_from: Annotated[
+        str | None, "Begin with the encoder and decoders of this trained model, of other people."
+    ] = None
     steps: Annotated[int | None, "Train until the model has had N steps in all."] = None
     minutes: Annotated[float | None, "Train until the model has had N minutes in all."] = None
     batch_size: Annotated[int, "Faces per identity per step."] = 16
@@ -241,6 +282,10 @@ class TrainConfig(Settings):
         "auto"
     )
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        "Arithmetic of the network; auto: bfloat16 where the hardware multiplies it fast.",
+    ] = "auto"
     seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
     preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
     holdout: Annotated[float, "Share of the faces kept out of training, for evaluate."] = 0.1
@@ -251,6 +296,7 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
+        self.check_range("size", 16, 1024)
         self.check_range("steps", 1)
         self.check_range("minutes", 0.01)
         self.check_range("batch_size", 1, 65536)
@@ -273,7 +319,9 @@ class ConvertConfig(Settings):
         ColorName, "Colour match; average: shift the face's mean colour to the footage's."
     ] = "average"
     mask: Annotated[
-        MaskName, "What to paste; hull: the face's outline, square: all that the model sees."
+        MaskName,
+        "What to paste; hull: the face's outline, square: all that the model sees, learned: what "
+        "the model takes for the face, product: hull and learned.",
     ] = "hull"
     likeness: Annotated[
         float, "How far to turn the face's code from one person to the other: 0 not, 1 fully."

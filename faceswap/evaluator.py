@@ -4,7 +4,7 @@ Every face measured is one that training has not seen. Beside the model stand th
 anybody could make without one: a blur, the other person's average face, and the original itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
 from faceswap.files import write_bytes
+from faceswap.masks import PAINTED
 from faceswap.metrics import (
     Margins,
     Measured,
@@ -116,7 +117,10 @@ def evaluate(
         margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
         for name, painter in _painters(trained, known[other]).items():
-            swapper = Swapper(trained, _settings(config, other), device, painter)
+            settings = _settings(config, other)
+            if painter and settings.mask in PAINTED:  # only the model paints one
+                settings = replace(settings, mask="hull")
+            swapper = Swapper(trained, settings, device, painter)
             faces = zip(counter.each(_faces(unseen[own])), originals[own], strict=True)
             swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
             measured = [swap.measured for swap in swaps]
@@ -288,8 +292,8 @@ def average_painter(faceset: Faceset, trained: TrainedModel) -> Painter:
 
 
 def _square_of(crop: Image, config: ModelConfig) -> Image:
-    """The middle of a crop, where the face's square lies, as (size, size, 3)."""
-    margin = round(len(crop) * (1 - config.coverage) / 2)
+    """The middle of a crop, which the network sees, as (size, size, 3)."""
+    margin = round(len(crop) * (1 - config.view) / 2)
     inner = crop[margin : len(crop) - margin, margin : len(crop) - margin]
     side = (config.size, config.size)
     return np.asarray(cv2.resize(inner, side, interpolation=cv2.INTER_AREA), np.uint8)
@@ -310,7 +314,7 @@ def reconstruct(
     view = augment.network_view(crops, network.config).to(device)
     if identity == "a":
         view = augment.shift_color(view, trained.color_shift)
-    painted = network(view, identity).cpu().numpy()
+    painted = network(view, identity)[:, :3].cpu().numpy()
     target = view.cpu().numpy()
     options: dict[str, Any] = {"channel_axis": 0, "data_range": 1.0}
     pairs = list(zip(target, painted, strict=True))

@@ -20,7 +20,7 @@ from torch import Tensor
 from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
-from faceswap.geometry import transform
+from faceswap.geometry import resized, transform
 from faceswap.types import AlignedFace, Frame, Points
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class Faceset:
     Attributes:
         name: The identity's name.
         crops: uint8 (N, 3, S, S) RGB.
-        landmarks: float32 (N, 68, 2), pixels of the crops as stored.
+        landmarks: float32 (N, 68, 2), pixels of the crops.
         keys: What names a face for good, such as "clip.mp4#12-0": source, frame, number in it.
         coverage: Share of a crop's side that the face's square takes.
     """
@@ -233,10 +233,16 @@ class Faceset:
         if len(kept) < len(records):  # deleting a bad crop is how one cleans
             log.warning("%s: %d deleted crops are left out", folder, len(records) - len(kept))
         stored = header["size"]
+        if crop_size and crop_size > stored:
+            log.warning(
+                "%s: crops of %d px are enlarged to the %d that the model wants; for sharper faces "
+                "extract again with --size %d", folder, stored, crop_size, crop_size,
+            )  # fmt: skip
         crops = [_read_crop(folder / r["file"], stored, crop_size or stored) for r in kept]
         if not crops:
             raise NoFacesError(f"{folder} holds no face; extract photos that show one")
-        landmarks = np.stack([_landmarks_in_crop(record, index) for record in kept])
+        inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
+        landmarks = _moved(inside, (crop_size or stored) / stored)
         keys = [_key(record) for record in kept]
         return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
 
@@ -255,10 +261,15 @@ class Faceset:
         )
 
     def resized(self, size: int) -> Self:
-        """The same faces with crops of another size; landmarks stay in pixels as stored."""
-        if self.crops.shape[-1] == size:
+        """The same faces with crops of another size."""
+        present = self.crops.shape[-1]
+        if present == size:
             return self
-        return replace(self, crops=torch.stack([_resize(crop, size) for crop in self.crops]))
+        return replace(
+            self,
+            crops=torch.stack([_resize(crop, size) for crop in self.crops]),
+            landmarks=_moved(self.landmarks, size / present),
+        )
 
 
 def _key(record: dict[str, Any]) -> str:
@@ -272,6 +283,12 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
         return transform(landmarks, np.asarray(record["matrix"], np.float64).reshape(2, 3))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
+
+
+def _moved(landmarks: Points, factor: float) -> Points:
+    """Landmarks (N, 68, 2) in crops ``factor`` times as large."""
+    matrix = resized(np.eye(2, 3), factor)
+    return np.stack([transform(points, matrix) for points in landmarks])
 
 
 def _read_crop(path: Path, stored: int, size: int) -> Tensor:

@@ -109,8 +109,8 @@ def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
 
 def output_to_crop(model: ModelConfig, crop_size: int) -> Matrix:
     """Pixels of the network's output -> pixels of a crop of side ``crop_size``."""
-    side = model.coverage * crop_size / model.size  # crop pixels per network pixel
-    offset = (1 - model.coverage) / 2 * crop_size - 0.5 + model.output_center * side
+    side = model.view * crop_size / model.size  # crop pixels per network pixel
+    offset = (1 - model.view) / 2 * crop_size - 0.5 + model.output_center * side
     return np.array([[side, 0.0, offset], [0.0, side, offset]])
 
 

@@ -1,4 +1,4 @@
-"""Training losses: (output, target, mask) -> scalar. Images are (B, 3, H, W) in [0, 1]."""
+"""Training losses: (output, target, weight) -> scalar. Images are (B, 3, H, W) in [0, 1]."""
 
 from collections.abc import Callable
 
@@ -31,23 +31,46 @@ def _window_mean(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, WINDOW, STRIDE)
 
 
-def l1(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, within ``mask`` (B, 1, H, W) if given."""
-    difference = (output - target).abs()
-    if mask is None:
-        return difference.mean()
-    return (difference * mask).sum() / (mask.sum() * output.shape[1]).clamp(min=1)
+def l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, the pixels weighed by ``weight`` (B, 1, H, W) if given."""
+    return _mean((output - target).abs(), weight)
 
 
-def l1_dssim(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """:func:`l1` plus the mean of :func:`dssim`, within ``mask`` if given."""
-    structure = dssim(output, target)
-    if mask is None:
-        return l1(output, target) + structure.mean()
+def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """:func:`l1` plus the mean of :func:`dssim`, both weighed by ``weight`` if given."""
     edge = WINDOW // 2
-    inner = mask[..., edge:-edge:STRIDE, edge:-edge:STRIDE]
-    share = (structure * inner).sum() / (inner.sum() * output.shape[1]).clamp(min=1)
-    return l1(output, target, mask) + share
+    inner = None if weight is None else weight[..., edge:-edge:STRIDE, edge:-edge:STRIDE]
+    return l1(output, target, weight) + _mean(dssim(output, target), inner)
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of (B, C, H, W), the pixels of an image weighed by ``weight`` (B, 1, H, W) if given.
+
+    Each image counts alike, so the mean over a batch is the mean of its parts' means.
+    """
+    if weight is None:
+        return values.mean()
+    weights = weight.sum(dim=(1, 2, 3)).clamp(min=1) * values.shape[1]
+    return ((values * weight).sum(dim=(1, 2, 3)) / weights).mean()
+
+
+def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor:
+    """``loss`` of the colours, pixels off the face weighing ``outside``, and of the mask.
+
+    Args:
+        output: What a network with a mask head paints, (B, 4, H, W).
+        target: What it should paint; the last channel is 1 on the face.
+        loss: Measures the colours.
+        outside: Weight of pixels off the face, 0 to 1.
+
+    Returns:
+        The loss plus the mean square error of the mask. Without the fourth channel, only the loss.
+    """
+    if output.shape[1] == 3:
+        return loss(output, target, None)
+    mask = target[:, 3:]
+    weight = outside + (1 - outside) * mask
+    return loss(output[:, :3], target[:, :3], weight) + F.mse_loss(output[:, 3:], mask)
 
 
 LOSSES: dict[LossName, Loss] = {"l1": l1, "l1-dssim": l1_dssim}

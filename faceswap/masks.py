@@ -1,7 +1,7 @@
-"""What part of an aligned crop to paste, from the landmarks alone: AlignedFace -> Mask.
+"""What part of an aligned crop to paste: from the landmarks, or as the model painted it.
 
 Widths are shares of the side of the face's square, so a mask looks the same at every crop size. A
-mask is 0 outside the square: only there has the network painted.
+mask is 0 outside the network's view: only there has it painted.
 """
 
 from collections.abc import Callable
@@ -11,34 +11,55 @@ import numpy as np
 
 from faceswap.config import MaskName
 from faceswap.geometry import transform
-from faceswap.types import AlignedFace, Mask
+from faceswap.types import AlignedFace, Mask, Points
 
-Masker = Callable[[AlignedFace, float], Mask]
+Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 
 FOREHEAD = 0.6  # brows raised by this many nose lengths agree best with a face's oval
+SURE = 0.1  # a painted mask counts from here on, and fully from 1 minus this
 
 
-def square(aligned: AlignedFace, coverage: float) -> Mask:
-    """All of the face's square, (S, S)."""
+def square(aligned: AlignedFace, view: float, painted: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
+    """All that the network sees, the middle ``view`` of the crop, (S, S)."""
     size = len(aligned.image)
     mask = np.zeros((size, size), np.float32)
-    first = round((1 - coverage) / 2 * size)
+    first = round((1 - view) / 2 * size)
     mask[first : size - first, first : size - first] = 1
     return mask
 
 
-def hull(aligned: AlignedFace, coverage: float) -> Mask:
-    """The convex hull of the 68 landmarks and a forehead above the brows, (S, S)."""
-    points = transform(aligned.face.landmarks, aligned.matrix)
+def outline(points: Points, size: int) -> Mask:
+    """The convex hull of 68 landmarks (68, 2) and a forehead above the brows, (size, size)."""
     nose = points[27] - points[33]  # up along the face
-    outline = np.vstack([points, points[17:27] + FOREHEAD * nose])
-    contour = np.asarray(cv2.convexHull(outline)).round().astype(np.int32)
-    mask = np.zeros(aligned.image.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, contour, 1)
-    return mask * square(aligned, coverage)
+    raised = np.vstack([points, points[17:27] + FOREHEAD * nose])
+    contour = np.asarray(cv2.convexHull(raised)).round().astype(np.int32)
+    mask = np.zeros((size, size), np.float32)
+    cv2.fillConvexPoly(mask, contour, 1.0)
+    return mask
 
 
-MASKS: dict[MaskName, Masker] = {"hull": hull, "square": square}
+def hull(aligned: AlignedFace, view: float, painted: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
+    """The :func:`outline` of the face within the network's view, (S, S)."""
+    points = transform(aligned.face.landmarks, aligned.matrix)
+    return outline(points, len(aligned.image)) * square(aligned, view)
+
+
+def learned(aligned: AlignedFace, view: float, painted: Mask | None) -> Mask:
+    """What the model painted as the face, (S, S) in [0, 1], within the network's view."""
+    assert painted is not None, "a model without a mask head"
+    clear: Mask = np.clip((painted - SURE) / (1 - 2 * SURE), 0, 1)
+    return clear * square(aligned, view)
+
+
+def product(aligned: AlignedFace, view: float, painted: Mask | None) -> Mask:
+    """What both :func:`hull` and :func:`learned` hold, (S, S)."""
+    return hull(aligned, view) * learned(aligned, view, painted)
+
+
+MASKS: dict[MaskName, Masker] = {
+    "hull": hull, "square": square, "learned": learned, "product": product,
+}  # fmt: skip
+PAINTED: tuple[MaskName, ...] = ("learned", "product")  # need a model with a mask head
 
 
 def soften(mask: Mask, coverage: float, erosion: float, feather: float) -> Mask:

@@ -1,7 +1,8 @@
 """One shared encoder and two decoders; the registry of architectures; the model file.
 
-A model takes and gives float RGB in [0, 1], (B, 3, size, size). Its file is safetensors, so loading
-runs no code, and its header carries all that conversion must know.
+A model takes float RGB in [0, 1], (B, 3, size, size), and gives the same, with a mask as a fourth
+channel if it has a mask head. Its file is safetensors, so loading runs no code, and its header
+carries all that conversion must know.
 """
 
 import json
@@ -71,7 +72,7 @@ class Autoencoder(nn.Module):
     """A shared encoder and a decoder for each of the identities a and b.
 
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
-    decoder  n - 1 Upscales, 5x5 convolution to 3 channels, sigmoid
+    decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
 
     ``means`` (2, latent) holds the mean latent of a's and of b's faces: the difference is what a's
     looks leave in the latent, and :meth:`swap` takes it out. Zero until training measures it.
@@ -91,7 +92,8 @@ class Autoencoder(nn.Module):
         self.to_latent = nn.Linear(flat, config.latent)
         self.from_latent = nn.Linear(config.latent, flat)
         self.up = Upscale(widths[-1], ups[0])
-        self.decoders = nn.ModuleDict({"a": _decoder(ups), "b": _decoder(ups)})
+        self.channels = 4 if config.mask_head else 3
+        self.decoders = nn.ModuleDict({key: _decoder(ups, self.channels) for key in ("a", "b")})
         self.register_buffer("means", torch.zeros(2, config.latent))
 
     def to_code(self, images: Tensor) -> Tensor:
@@ -110,19 +112,24 @@ class Autoencoder(nn.Module):
         return self.from_code(self.to_code(images))
 
     def decode(self, code: Tensor, identity: Identity) -> Tensor:
-        """What :meth:`encode` gave -> images (B, 3, size, size) of one identity."""
-        images: Tensor = self.decoders[identity](code)
-        return images.flip(1) if self.config.channel_order == "bgr" else images
+        """What :meth:`encode` gave -> one identity's images, (B, C, size, size).
+
+        C is 3, or 4 with a mask head: the last channel then is 1 where the face is.
+        """
+        painted: Tensor = self.decoders[identity](code)
+        if self.config.channel_order == "bgr":
+            painted = torch.cat([painted[:, :3].flip(1), painted[:, 3:]], dim=1)
+        return painted
 
     def forward(self, images: Tensor, identity: Identity) -> Tensor:
-        """Images as one identity's decoder paints them, (B, 3, size, size)."""
+        """Images as one identity's decoder paints them: see :meth:`decode`."""
         return self.decode(self.encode(images), identity)
 
     def swap(self, images: Tensor, to: Identity, likeness: float) -> Tensor:
-        """The other identity's images (B, 3, size, size) as ``to``'s decoder paints them.
+        """The other identity's images as ``to``'s decoder paints them: see :meth:`decode`.
 
         Args:
-            images: Faces of the identity that is not ``to``.
+            images: Faces of the identity that is not ``to``, (B, 3, size, size).
             to: Whose face to paint.
             likeness: Share of the difference between the two mean latents to add: 0 leaves the
                 latent alone, 1 makes the average face of one person the average of the other.
@@ -139,12 +146,14 @@ class Autoencoder(nn.Module):
             self.means[row] = codes.mean(dim=0)
 
 
-def _decoder(ups: tuple[int, ...]) -> nn.Sequential:
+def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
     doublings = (Upscale(i, o) for i, o in pairwise(ups))
-    return nn.Sequential(*doublings, nn.Conv2d(ups[-1], 3, 5, padding=2), nn.Sigmoid())
+    return nn.Sequential(*doublings, nn.Conv2d(ups[-1], channels, 5, padding=2), nn.Sigmoid())
 
 
-MODELS: dict[ModelName, type[Autoencoder]] = {"original": Autoencoder, "small": Autoencoder}
+MODELS: dict[ModelName, type[Autoencoder]] = {
+    "original": Autoencoder, "small": Autoencoder, "medium": Autoencoder, "large": Autoencoder,
+}  # fmt: skip
 
 
 def build(config: ModelConfig) -> Autoencoder:
@@ -164,6 +173,16 @@ def resolve_device(name: DeviceName) -> torch.device:
     if not available.get(name, True):
         raise InputError(f"device {name} is not available here; use --device auto or cpu")
     return torch.device(name)
+
+
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware, faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from typing import Any
 
 import cv2
 import torch
-from torch import Tensor
 from torchvision.utils import make_grid
 
 from faceswap import charts, checkpoint
-from faceswap.checkpoint import Run
+from faceswap.checkpoint import Faces, Run
 from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
@@ -29,15 +28,13 @@ MEAN_FACES = 200  # whose latents are averaged
 FLAT_SCORES, FLAT_GAIN = 6, 0.002
 FLAT_AFTER = 1000  # steps; the first move slowly too
 
-Faces = dict[Identity, Tensor]
-
 
 class Monitor:
     """Measures a run, keeps its records in the model's folder and passes progress on.
 
     Args:
         run: What is trained.
-        seen: Faces that training sees, (N, 3, S, S) uint8 of each identity.
+        seen: Faces that training sees, (N, 3 or 4, S, S) uint8 of each identity.
         unseen: Faces that it does not see, likewise; may be empty.
         folder: The model's folder.
         config: Settings.
@@ -78,13 +75,13 @@ class Monitor:
         is kept in the run's ``scores``.
         """
         run = self._run
-        network = run.network.eval()
+        network = run.shown.eval()
         network.measure_means({key: views(run, crops, key) for key, crops in self._typical.items()})
         found: dict[str, float] = {}
         for key, crops in self._unseen.items():
             if not len(crops):
                 continue
-            pairs = [(view, network(view, key)) for view in views(run, crops, key)]
+            pairs = [(view, network(view, key)[:, :3]) for view in views(run, crops, key)]
             count = len(crops)
             found[f"ssim_{key}"] = float(
                 sum((1 - 2 * dssim(v, p)).mean() * len(v) for v, p in pairs) / count
@@ -114,7 +111,7 @@ class Monitor:
     def preview(self) -> None:
         """Write a picture of rows a | a as a | a as b | b | b as b | b as a."""
         run = self._run
-        network = run.network.eval()
+        network = run.shown.eval()
         columns = []
         directions: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
         for own, other in directions:
@@ -122,7 +119,8 @@ class Monitor:
             crops = (self._unseen if enough else self._seen)[own]
             step = max(len(crops) // PREVIEW_ROWS, 1)
             (view,) = views(run, crops[::step][:PREVIEW_ROWS], own)
-            columns += [view, network(view, own), network.swap(view, other, 1.0)]
+            painted = network(view, own), network.swap(view, other, 1.0)
+            columns += [view, *(images[:, :3] for images in painted)]
         network.train()
         rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
         grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)

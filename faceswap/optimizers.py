@@ -81,8 +81,8 @@ class Optimizer:
 
 
 def _hidden_weights(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of all but the layers that read or paint the three colours."""
-    return [p for p in network.parameters() if p.ndim >= 2 and 3 not in p.shape[:2]]
+    """Weights of all but the layers that read or paint pixels: three colours, perhaps a mask."""
+    return [p for p in network.parameters() if p.ndim >= 2 and min(p.shape[:2]) > 4]
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

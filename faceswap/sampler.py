@@ -12,22 +12,25 @@ VIEWS = 64  # faces at a time when all of them are looked at
 
 
 def training_pair(
-    run: Run, crops: Tensor, key: Identity, size: int, world: World, warp: bool = True
-) -> tuple[Tensor, Tensor]:
+    run: Run, crops: Tensor, key: Identity, size: int, world: World, warp: bool = True,
+    jitter: float = 0.0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The next ``size`` faces of an identity, warped and as they should come out.
 
     All processes of ``world`` draw the same numbers for all faces; each gets its part.
 
     Args:
         run: Gives the order of the faces, the random numbers, the model and the colour shift.
-        crops: The identity's faces, (N, 3, S, S) uint8.
+        crops: The identity's faces, (N, 3, S, S) uint8; a fourth channel is their masks.
         key: The identity.
         size: Faces in all processes together.
         world: The processes.
         warp: Whether to warp; without it only the small similarity changes remain.
+        jitter: Standard deviation of the logarithm of a face's random light; 0: none.
 
     Returns:
-        Two tensors (size / processes, 3, side, side) float32 in [0, 1].
+        Two tensors (size / processes, channels, side, side) float32 in [0, 1], the first always of
+        three channels.
     """
     mine = world.part(size)
     indices = next_indices(run, key, len(crops), size)[mine]
@@ -37,7 +40,11 @@ def training_pair(
     matrices = augment.transform_matrices(noise, config.crop_size)
     picked = crops[indices.to(crops.device)]
     warped, target = augment.random_warp(picked, displacement, config, matrices)
-    return colored(run, warped, key), colored(run, target, key)
+    warped, target = colored(run, warped[:, :3], key), colored(run, target, key)
+    if jitter:
+        gain = augment.draw_color(size, jitter, run.generator)[mine]
+        warped, target = augment.change_light(warped, gain), augment.change_light(target, gain)
+    return warped, target
 
 
 def next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
@@ -58,6 +65,6 @@ def colored(run: Run, images: Tensor, key: Identity) -> Tensor:
 def views(run: Run, crops: Tensor, key: Identity) -> list[Tensor]:
     """What the network sees of all faces of an identity unwarped, in batches."""
     return [
-        colored(run, augment.network_view(some, run.network.config), key)
+        colored(run, augment.network_view(some[:, :3], run.network.config), key)
         for some in torch.split(crops, VIEWS)
     ]

@@ -10,10 +10,18 @@ from faceswap.aligner import align_face
 from faceswap.augment import network_view, shift_color
 from faceswap.compositor import COLORS, paste
 from faceswap.config import ConvertConfig
-from faceswap.geometry import compose, invert, output_to_crop, resized, scale_of
-from faceswap.masks import MASKS, soften
+from faceswap.errors import SettingsError
+from faceswap.geometry import (
+    compose,
+    invert,
+    output_to_crop,
+    resized,
+    scale_of,
+    warp_image_at,
+)
+from faceswap.masks import MASKS, PAINTED, soften
 from faceswap.model import Identity, TrainedModel
-from faceswap.types import AlignedFace, Face, Frame, Image, Swap
+from faceswap.types import AlignedFace, Face, Frame, Image, Mask, Swap
 
 Painter = Callable[[list[Image]], list[Image]]
 
@@ -29,6 +37,9 @@ class Swapper:
         device: Where the network runs.
         painter: What paints the new faces instead of the network: aligned crops (S, S, 3) to faces
             (size, size, 3). Evaluation compares the network with such.
+
+    Raises:
+        SettingsError: If the mask wanted is one that the model does not paint.
     """
 
     def __init__(
@@ -38,6 +49,10 @@ class Swapper:
         device: torch.device,
         painter: Painter | None = None,
     ) -> None:
+        if config.mask in PAINTED and not trained.network.config.mask_head:
+            raise SettingsError(
+                f"a model '{trained.network.config.name}' has no mask of its own; use --mask hull"
+            )
         self.config = config
         self._painter = painter or self.paint
         self._network = trained.network.to(device)
@@ -68,7 +83,10 @@ class Swapper:
 
     @torch.no_grad()
     def paint(self, crops: list[Image]) -> list[Image]:
-        """The other identity's faces for aligned crops (S, S, 3), each (size, size, 3)."""
+        """The other identity's faces for aligned crops (S, S, 3), each (size, size, 3 or 4).
+
+        The fourth channel is the model's mask, 0 to 255.
+        """
         side = self._model.crop_size
         batch = np.stack([_shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
         view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
@@ -77,8 +95,8 @@ class Swapper:
             faces = self._network.swap(shift_color(view, self._shift), "b", self.config.likeness)
         else:
             red, green, blue = self._shift
-            painted_a = self._network.swap(view, "a", self.config.likeness)
-            faces = shift_color(painted_a, (-red, -green, -blue))
+            faces = self._network.swap(view, "a", self.config.likeness)
+            faces = shift_color(faces, (-red, -green, -blue))
         painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return list(painted)
 
@@ -91,15 +109,13 @@ class Swapper:
             painted = _shrink(painted, side)
             factor = side / self._model.size
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        enlarged = cv2.warpAffine(
-            painted,
-            matrix,
-            (self._size, self._size),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        mask = MASKS[self.config.mask](aligned, self._model.coverage)
-        matched = COLORS[self.config.color](np.asarray(enlarged, np.uint8), aligned.image, mask)
+        enlarged = warp_image_at(painted, matrix, self._size, self._size)
+        own_mask: Mask | None = None
+        face = np.ascontiguousarray(enlarged[..., :3])
+        if enlarged.shape[2] == 4:
+            own_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
+        mask = MASKS[self.config.mask](aligned, self._model.view, own_mask)
+        matched = COLORS[self.config.color](face, aligned.image, mask)
         soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
         return Swap(aligned, matched, soft)
 

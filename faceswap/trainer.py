@@ -12,34 +12,31 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faceswap import checkpoint, distributed
 from faceswap import model as models
-from faceswap.checkpoint import Run
-from faceswap.config import PRESETS, RECIPES, ModelConfig, Recipe, TrainConfig
+from faceswap.checkpoint import Faces, Run
+from faceswap.config import RECIPES, Recipe, TrainConfig
 from faceswap.distributed import World
-from faceswap.errors import InputError, NoFacesError, SettingsError, TrainingError
-from faceswap.faceset import Faceset
+from faceswap.errors import SettingsError, TrainingError
 from faceswap.files import sweep
-from faceswap.losses import LOSSES, Loss
-from faceswap.model import Autoencoder, Identity
-from faceswap.monitor import Faces, Monitor
-from faceswap.optimizers import Optimizer
+from faceswap.losses import LOSSES, masked
+from faceswap.model import Autoencoder
+from faceswap.monitor import Monitor
+from faceswap.preparation import prepare
 from faceswap.sampler import training_pair
 from faceswap.types import OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
-MIN_FACES = 25
 DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
 REPORT_SECONDS = 1.0  # between two lines of metrics
 ROLL_BACK_RATE = 0.5  # of the learning rate, after a loss that was not finite
@@ -98,7 +95,7 @@ def train(
             )
         read = world.first and not config.restart
         state = world.share(checkpoint.read_state(folder, device) if read else None)
-        run, seen, unseen = _prepare(Path(a), Path(b), folder, config, state, device)
+        run, seen, unseen = prepare(Path(a), Path(b), folder, config, state, device)
         if world.first:
             _open_folder(folder, config, run)
         if state:
@@ -112,30 +109,6 @@ def train(
         monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
         with _stop_signal() as stop:
             return Loop(run, seen, folder, config, world, monitor, stop).run_on()
-
-
-def _prepare(
-    a: Path, b: Path, folder: Path, config: TrainConfig, state: dict[str, Any] | None,
-    device: torch.device,
-) -> tuple[Run, Faces, Faces]:  # fmt: skip
-    """A fresh run, and the faces that training sees and those that it does not."""
-    preset = _choose_model(config, state, folder, device)
-    facesets: dict[Identity, Faceset] = {"a": _faces(a, preset), "b": _faces(b, preset)}
-    names = (facesets["a"].name, facesets["b"].name)
-    if state and state["names"] not in (list(names), ["a", "b"]):
-        raise SettingsError(
-            f"{folder} was trained on {' and '.join(state['names'])}, not {' and '.join(names)}: "
-            "give another --output, or --restart to begin again"
-        )
-    held_out = (state or {}).get("held_out") or {
-        key: faceset.held_out(config.holdout) for key, faceset in facesets.items()
-    }
-    trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
-    run = _start(preset, config, names, _color_shift(trained), device)
-    run.held_out = held_out
-    seen = {key: f.crops.to(device) for key, f in trained.items()}
-    unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
-    return run, seen, unseen
 
 
 def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
@@ -154,76 +127,19 @@ def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
 
-def _faces(folder: Path, preset: ModelConfig) -> Faceset:
-    faceset = Faceset.read(folder, preset.crop_size)
-    if len(faceset.crops) < MIN_FACES:
-        raise NoFacesError(
-            f"{folder} holds {len(faceset.crops)} faces; training needs at least {MIN_FACES} "
-            "(some hundreds are better): extract more photos or a video"
-        )
-    if abs(faceset.coverage - preset.coverage) > 1e-6:
-        raise InputError(
-            f"{folder} has coverage {faceset.coverage}, the model needs {preset.coverage}: "
-            "extract it again"
-        )
-    return faceset
-
-
-def _choose_model(
-    config: TrainConfig, state: dict[str, Any] | None, folder: Path, device: torch.device
-) -> ModelConfig:
-    """The architecture: what is there goes on; else what was asked; else what suits the device."""
-    if state:
-        existing = ModelConfig.from_dict(state["model"])
-        if config.model not in ("auto", existing.name):
-            raise SettingsError(
-                f"{folder} holds a model '{existing.name}', not '{config.model}': give another "
-                "--output, or --restart to begin again"
-            )
-        return existing
-    if config.model == "auto":
-        return PRESETS["small" if device.type == "cpu" else "original"]
-    return PRESETS[config.model]
-
-
-def _color_shift(facesets: dict[Identity, Faceset]) -> tuple[float, float, float]:
-    """Mean colour of b's faces minus a's, RGB in [0, 1], over the whole crops."""
-    mean = {  # crop by crop: the whole set in float64 would take eight times its memory
-        key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
-        for key, f in facesets.items()
-    }
-    red, green, blue = (mean["b"] - mean["a"]).tolist()
-    return red, green, blue
-
-
-def _start(
-    preset: ModelConfig,
-    config: TrainConfig,
-    names: tuple[str, str],
-    color_shift: tuple[float, float, float],
-    device: torch.device,
-) -> Run:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = models.build(preset)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = RECIPES[preset.name]
-    optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate)
-    generator = torch.Generator().manual_seed(config.seed)
-    return Run(network, optimizer, generator, names, color_shift)
-
-
 class Pair(nn.Module):
     """Both identities in one pass of the encoder: one call, as gradient averaging wants it."""
 
-    def __init__(self, network: Autoencoder) -> None:
+    def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.in_bfloat16 = network, in_bfloat16
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Warped faces of a and of b -> each as its own decoder paints it."""
-        code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
-        return self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
+        """Warped faces of a and of b -> each as its own decoder paints it, float32."""
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
+            painted = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
+        return painted[0].float(), painted[1].float()
 
 
 class Loop:
@@ -243,7 +159,9 @@ class Loop:
         self._device = next(run.network.parameters()).device
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
-        self._pair = world.wrap(Pair(run.network), self._device)
+        auto = config.precision == "auto" and models.is_fast_in_bfloat16(self._device)
+        bfloat16 = auto or config.precision == "bfloat16"
+        self._pair = world.wrap(Pair(run.network, bfloat16), self._device)
         self._pending: list[Tensor] = []  # losses since the last report, (2,) each
         self._means = [math.nan, math.nan]
         self._reported = self._saved = time.monotonic()
@@ -287,9 +205,16 @@ class Loop:
     def _step(self, warp: bool) -> Tensor:
         """One optimizer step over both identities; their losses, (2,), still on the device."""
         size, world = self._config.batch_size, self._world
-        a, target_a = training_pair(self._run, self._faces["a"], "a", size, world, warp)
-        b, target_b = training_pair(self._run, self._faces["b"], "b", size, world, warp)
-        return learn(self._run, self._pair, (a, b), (target_a, target_b), self._loss_of)
+        run, faces, recipe = self._run, self._faces, self._recipe
+        a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
+        b, target_b = training_pair(run, faces["b"], "b", size, world, warp, recipe.jitter)
+        losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss)
+        if run.average:
+            follow(run.average, run.network, recipe.average, run.step)
+        return losses
+
+    def _loss(self, painted: Tensor, target: Tensor) -> Tensor:
+        return masked(painted, target, self._loss_of, self._recipe.outside)
 
     def _plan(self, now: float) -> list[float]:
         """Share done, and whether to end, to report, to preview and to save before going on."""
@@ -338,17 +263,23 @@ class Loop:
 
 def learn(
     run: Run, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
-    loss_of: Loss,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:  # fmt: skip
     """Forward, backward and optimizer step on a's and b's faces; returns their losses, (2,)."""
-    with torch.autocast("cuda", torch.bfloat16, enabled=warped[0].device.type == "cuda"):
-        painted_a, painted_b = pair(*warped)
-    loss_a = loss_of(painted_a.float(), targets[0], None)
-    loss_b = loss_of(painted_b.float(), targets[1], None)
+    painted_a, painted_b = pair(*warped)
+    loss_a, loss_b = loss_of(painted_a, targets[0]), loss_of(painted_b, targets[1])
     run.optimizer.zero_grad()
     (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return torch.stack([loss_a.detach(), loss_b.detach()])
+
+
+@torch.no_grad()
+def follow(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
+    """Move a running mean of the weights towards the network's; faster in the first steps."""
+    share = max(1 - decay, 9 / (10 + step))
+    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(weight, share)
 
 
 def _share_done(step: int, seconds: float, config: TrainConfig) -> float:

@@ -8,12 +8,10 @@ import pytest
 from PIL import Image
 
 from faceswap import media, trainer
-from faceswap import model as models
-from faceswap.config import PRESETS, ConvertConfig, TrainConfig
+from faceswap.config import ConvertConfig, TrainConfig
 from faceswap.converter import convert, default_output
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
 from faceswap.media import read_photo
-from faceswap.swapper import Swapper
 from faceswap.writers import write_clip
 
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
@@ -174,28 +172,3 @@ def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
     assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.avi").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
-
-
-def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
-    """Geometry from frame to network and back is exact: with a copying network nothing moves."""
-    from fractions import Fraction
-
-    from faceswap.types import Frame
-
-    config = replace(PRESETS["small"], size=128, crop_size=256)
-    network = models.build(config)
-    network.swap = lambda images, to, likeness: images  # the perfect, lazy autoencoder
-    trained = models.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
-    import torch
-
-    settings = replace(QUICK, color="none")
-    frame = Frame(collins, 0, Fraction(0), Path("x"))
-    ((swapped, count),) = Swapper(trained, settings, torch.device("cpu")).swap(
-        [(frame, [collins_face])]
-    )
-
-    box = collins_face.box
-    window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
-    error = (swapped.image[window].astype(float) - collins[window]) ** 2
-    assert count == 1
-    assert 10 * np.log10(255**2 / error.mean()) > 38

@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from faceswap.losses import dssim, l1, l1_dssim
+from faceswap.losses import dssim, l1, l1_dssim, masked
 
 
 @pytest.fixture
@@ -51,3 +51,26 @@ def test_a_full_mask_is_no_mask(pair):
     full = torch.ones(2, 1, 31, 31)
 
     torch.testing.assert_close(l1_dssim(*pair, full), l1_dssim(*pair, None))
+
+
+@pytest.mark.parametrize("loss", [l1, l1_dssim])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(pair, loss):
+    weight = torch.rand(2, 1, 31, 31, generator=torch.Generator().manual_seed(2))
+    weight[0] *= 0.1
+
+    parts = [loss(*(x[i : i + 1] for x in (*pair, weight))) for i in (0, 1)]
+
+    torch.testing.assert_close(loss(*pair, weight), (parts[0] + parts[1]) / 2)
+
+
+def test_masked_loss_weighs_colours_by_the_face_and_adds_the_masks_error(pair):
+    output, target = pair
+    mask = torch.zeros(2, 1, 31, 31)
+    mask[..., :16] = 1
+    face, wanted = torch.cat([output, mask], 1), torch.cat([target, mask], 1)
+    no_mask = torch.cat([output, 1 - mask], 1)
+
+    assert masked(face, wanted, l1, 0.0) == pytest.approx(l1(output, target, mask))
+    assert masked(face, wanted, l1, 1.0) == pytest.approx(l1(output, target))
+    assert masked(no_mask, wanted, l1, 1.0) == pytest.approx(l1(output, target) + 1)
+    assert masked(output, target, l1, 0.0) == pytest.approx(l1(output, target))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from faceswap.geometry import align, transform
-from faceswap.masks import hull, soften, square
+from faceswap.masks import hull, learned, product, soften, square
 from faceswap.types import AlignedFace
 
 COVERAGE = 0.625
@@ -54,3 +54,27 @@ def test_without_erosion_and_feather_the_mask_stays(aligned):
     hard = hull(aligned, COVERAGE)
 
     np.testing.assert_array_equal(soften(hard, COVERAGE, 0.0, 0.0), hard)
+
+
+def test_a_painted_mask_is_cleared_of_doubt_and_kept_within_the_square(aligned):
+    painted = np.full((256, 256), 0.05, np.float32)
+    painted[:, 100:] = 0.95
+    painted[100, 100] = 0.5
+
+    mask = learned(aligned, COVERAGE, painted)
+
+    assert mask.dtype == np.float32
+    assert not mask[:, :100].any()
+    assert (mask[101:208, 100:208] == 1).all()
+    assert not mask[:48].any()
+    assert mask[100, 100] == pytest.approx(0.5)
+
+
+def test_the_product_is_what_both_masks_hold(aligned):
+    painted = np.zeros((256, 256), np.float32)
+    painted[:128] = 1
+
+    mask = product(aligned, COVERAGE, painted)
+
+    assert not mask[128:].any()
+    np.testing.assert_array_equal(mask[:128], hull(aligned, COVERAGE)[:128])

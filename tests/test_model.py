@@ -75,10 +75,10 @@ def test_original_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in network.parameters()) == 82_062_470
 
 
-def test_small_model_is_symmetric_in_shape():
+def test_small_model_keeps_the_size_and_paints_a_mask():
     network = models.build(PRESETS["small"])
 
-    assert network(torch.rand(2, 3, 64, 64), "a").shape == (2, 3, 64, 64)
+    assert network(torch.rand(2, 3, 64, 64), "a").shape == (2, 4, 64, 64)
 
 
 def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_path):

@@ -65,3 +65,27 @@ def test_views_are_all_faces_in_order(crops):
 
     assert sum(map(len, parts)) == 150
     assert torch.equal(torch.cat(parts)[:10], torch.cat(parts)[10:20])
+
+
+def test_a_mask_moves_with_its_face(crops):
+    with_mask = torch.cat([crops, crops[:, :1]], dim=1)  # red as the mask
+
+    warped, target = sampler.training_pair(new_run((0.1, 0, 0)), with_mask, "b", COUNT, World())
+
+    assert warped.shape == (COUNT, 3, 64, 64)
+    assert torch.equal(target[:, 3], target[:, 0])
+    assert len(sampler.views(new_run(), with_mask, "b")[0][0]) == 3
+
+
+def test_the_light_changes_input_and_target_alike_and_not_the_mask(crops):
+    with_mask = torch.cat([crops, crops[:, :1]], dim=1)
+    settings = (with_mask, "b", COUNT, World())
+
+    plain = sampler.training_pair(new_run(), *settings, warp=False)[1]
+    warped, target = sampler.training_pair(new_run(), *settings, warp=False, jitter=0.1)
+
+    assert torch.equal(target[:, 3:], plain[:, 3:])
+    assert (warped - target[:, :3]).abs().max() < 1e-3
+    gain = target[:, :3].sum(dim=(2, 3)) / plain[:, :3].sum(dim=(2, 3))
+    assert len(gain.flatten().unique()) == 3 * COUNT
+    assert 0.02 < gain.std() < 0.2

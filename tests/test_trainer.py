@@ -9,7 +9,7 @@ import torch
 
 from faceswap import checkpoint, monitor, trainer
 from faceswap import model as models
-from faceswap.config import TrainConfig
+from faceswap.config import PRESETS, TrainConfig
 from faceswap.errors import (
     InputError,
     ModelError,
@@ -244,8 +244,77 @@ def test_a_newer_resume_state_is_refused(run):
 def test_another_architecture_is_not_mixed_in(run):
     run()
 
-    with pytest.raises(SettingsError, match="holds a model 'small', not 'original'"):
+    with pytest.raises(SettingsError, match="holds a model 'small' of 64 px, not 'original': give"):
         run(replace(SHORT, model="original"))
+    with pytest.raises(SettingsError, match="of 64 px, not 'small' of 96 px"):
+        run(replace(SHORT, size=96))
+
+
+def test_another_size_is_trained_as_asked(run):
+    report = run(replace(SHORT, size=96, steps=2))
+
+    trained = models.load(report.folder)
+    assert (trained.network.config.size, trained.network.config.crop_size) == (96, 192)
+    assert trained.network(torch.rand(1, 3, 96, 96), "a").shape == (1, 4, 96, 96)
+
+
+def test_a_size_that_does_not_fit_is_refused(run):
+    with pytest.raises(SettingsError, match="size must be a multiple of 16, not 72"):
+        run(replace(SHORT, size=72))
+
+
+def test_a_new_model_begins_with_anothers_encoder_and_decoders(run):
+    other = run(replace(SHORT, seed=3)).folder
+
+    begun = run(replace(SHORT, init_from=str(other), steps=1, learning_rate=1e-9), "begun").folder
+
+    before, after = weights_of(other), weights_of(begun)
+    plain = weights_of(run(replace(SHORT, steps=1, learning_rate=1e-9), "plain").folder)
+    for key in before:
+        if key != "means":
+            origin = plain if "latent" in key else before
+            torch.testing.assert_close(after[key], origin[key], atol=1e-5, rtol=0)
+    assert not torch.equal(before["to_latent.weight"], after["to_latent.weight"])
+
+
+def test_only_a_model_of_the_same_kind_can_begin_another(run):
+    other = run().folder
+
+    with pytest.raises(SettingsError, match="'small' of 64 px, not 'original': only a model of"):
+        run(replace(SHORT, init_from=str(other), model="original"), "begun")
+    with pytest.raises(ModelError, match="holds no model"):
+        run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
+
+
+def test_conversion_gets_the_mean_of_the_weights(run):
+    folder = run(replace(SHORT, steps=30)).folder
+
+    state = torch.load(folder / "resume.pt", weights_only=True)
+    assert_equal(weights_of(folder), state["average"])
+    apart = state["network"]["up.conv.weight"] - state["average"]["up.conv.weight"]
+    assert apart.abs().max() > 1e-4
+
+
+def test_the_mean_of_the_weights_follows_them():
+    network, average = (models.build(PRESETS["small"]) for _ in range(2))
+
+    trainer.follow(average, network, 0.999, step=0)
+    weight, mean = network.up.conv.weight.detach(), average.up.conv.weight
+    early = mean - weight
+    weight.add_(1.0)
+    trainer.follow(average, network, 0.999, step=10**6)
+
+    begun = models.build(PRESETS["small"]).up.conv.weight.std()
+    assert early.std() < 0.2 * begun  # at first it keeps a tenth of its random beginning
+    torch.testing.assert_close(weight - mean, (1 - early) * 0.999)
+
+
+def test_the_mask_head_learns_where_the_face_is(run):
+    folder = run(replace(SHORT, steps=150)).folder
+
+    trained = models.load(folder)
+    painted = trained.network(torch.full((1, 3, 64, 64), 0.5), "a")[0, 3]
+    assert painted[24:48, 24:40].mean() > painted[:4].mean() + 0.3
 
 
 def test_other_people_are_not_mixed_in(run, faceset_folders, tmp_path):

@@ -1,0 +1,129 @@
+"""What training begins with: facesets, settings and perhaps a saved state become a run."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faceswap import model as models
+from faceswap.checkpoint import Faces, Run
+from faceswap.config import PRESETS, RECIPES, ModelConfig, ModelName, TrainConfig
+from faceswap.errors import InputError, NoFacesError, SettingsError
+from faceswap.faceset import Faceset
+from faceswap.masks import outline
+from faceswap.model import Autoencoder, Identity
+from faceswap.optimizers import Optimizer
+
+MIN_FACES = 25
+
+
+def prepare(
+    a: Path, b: Path, folder: Path, config: TrainConfig, state: dict[str, Any] | None,
+    device: torch.device,
+) -> tuple[Run, Faces, Faces]:  # fmt: skip
+    """A fresh run, and the faces that training sees and those that it does not."""
+    other = models.load(Path(config.init_from)).network if config.init_from and not state else None
+    preset = _choose_model(config, state, folder, device, other)
+    facesets: dict[Identity, Faceset] = {"a": _faces(a, preset), "b": _faces(b, preset)}
+    names = (facesets["a"].name, facesets["b"].name)
+    if state and state["names"] not in (list(names), ["a", "b"]):
+        raise SettingsError(
+            f"{folder} was trained on {' and '.join(state['names'])}, not {' and '.join(names)}: "
+            "give another --output, or --restart to begin again"
+        )
+    held_out = (state or {}).get("held_out") or {
+        key: faceset.held_out(config.holdout) for key, faceset in facesets.items()
+    }
+    trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
+    run = _start(preset, config, names, _color_shift(trained), device, other)
+    run.held_out = held_out
+    seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
+    unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
+    return run, seen, unseen
+
+
+def _with_masks(faceset: Faceset, preset: ModelConfig) -> Tensor:
+    """The crops, and with a mask head the outlines of the faces as a fourth channel."""
+    if not preset.mask_head:
+        return faceset.crops
+    size = faceset.crops.shape[-1]
+    crops = faceset.crops.new_empty((len(faceset.crops), 4, size, size))
+    crops[:, :3] = faceset.crops
+    for crop, points in zip(crops, faceset.landmarks, strict=True):
+        crop[3] = torch.from_numpy(outline(points, size) * 255)
+    return crops
+
+
+def _faces(folder: Path, preset: ModelConfig) -> Faceset:
+    faceset = Faceset.read(folder, preset.crop_size)
+    if len(faceset.crops) < MIN_FACES:
+        raise NoFacesError(
+            f"{folder} holds {len(faceset.crops)} faces; training needs at least {MIN_FACES} "
+            "(some hundreds are better): extract more photos or a video"
+        )
+    if abs(faceset.coverage - preset.coverage) > 1e-6:
+        raise InputError(
+            f"{folder} has coverage {faceset.coverage}, the model needs {preset.coverage}: "
+            "extract it again"
+        )
+    return faceset
+
+
+def _choose_model(
+    config: TrainConfig, state: dict[str, Any] | None, folder: Path, device: torch.device,
+    other: Autoencoder | None,
+) -> ModelConfig:  # fmt: skip
+    """The architecture: what is there goes on; else what was asked; else what suits the device."""
+    existing = ModelConfig.from_dict(state["model"]) if state else other.config if other else None
+    if existing is None:
+        suited: ModelName = "small" if device.type == "cpu" else "medium"
+        preset = PRESETS[suited if config.model == "auto" else config.model]
+        return preset.at_size(config.size) if config.size else preset
+    if config.model not in ("auto", existing.name) or config.size not in (None, existing.size):
+        asked = f"'{existing.name if config.model == 'auto' else config.model}'"
+        asked += f" of {config.size} px" if config.size else ""
+        what = (
+            "give another --output, or --restart to begin again" if state
+            else "only a model of the same kind and size can take its weights"
+        )  # fmt: skip
+        raise SettingsError(
+            f"{folder if state else config.init_from} holds a model '{existing.name}' of "
+            f"{existing.size} px, not {asked}: {what}"
+        )
+    return existing
+
+
+def _color_shift(facesets: dict[Identity, Faceset]) -> tuple[float, float, float]:
+    """Mean colour of b's faces minus a's, RGB in [0, 1], over the whole crops."""
+    mean = {  # crop by crop: the whole set in float64 would take eight times its memory
+        key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
+        for key, f in facesets.items()
+    }
+    red, green, blue = (mean["b"] - mean["a"]).tolist()
+    return red, green, blue
+
+
+def _start(
+    preset: ModelConfig,
+    config: TrainConfig,
+    names: tuple[str, str],
+    color_shift: tuple[float, float, float],
+    device: torch.device,
+    other: Autoencoder | None,
+) -> Run:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = models.build(preset)
+    if other:  # its bottleneck knows two other people
+        fresh = {k: v for k, v in network.state_dict().items() if "latent" in k or k == "means"}
+        network.load_state_dict(other.state_dict() | fresh)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recipe = RECIPES[preset.name]
+    optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate)
+    generator = torch.Generator().manual_seed(config.seed)
+    run = Run(network, optimizer, generator, names, color_shift)
+    if recipe.average:
+        run.average = copy.deepcopy(network).requires_grad_(False)
+    return run

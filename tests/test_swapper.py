@@ -1,0 +1,66 @@
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from faceswap import model as models
+from faceswap.config import PRESETS, ConvertConfig
+from faceswap.errors import SettingsError
+from faceswap.swapper import Swapper
+from faceswap.types import Frame
+
+CPU = torch.device("cpu")
+SHARP = replace(PRESETS["small"], size=128, crop_size=256)
+
+
+def swapper_of(swap, **settings):
+    """A Swapper whose network does ``swap``."""
+    network = models.build(SHARP)
+    network.swap = lambda images, to, likeness: swap(images)
+    trained = models.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
+    return Swapper(trained, ConvertConfig(color="none", **settings), CPU)
+
+
+def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
+    """Geometry from frame to network and back is exact: with a copying network nothing moves."""
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    ((swapped, count),) = swapper_of(lambda images: images).swap([(frame, [collins_face])])
+
+    box = collins_face.box
+    window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+    error = (swapped.image[window].astype(float) - collins[window]) ** 2
+    assert count == 1
+    assert 10 * np.log10(255**2 / error.mean()) > 38
+
+
+def left_half(images):
+    """A dark face, and a mask that holds its left half."""
+    mask = torch.zeros_like(images[:, :1])
+    mask[..., : images.shape[-1] // 2] = 1
+    return torch.cat([images * 0.1, mask], dim=1)
+
+
+@pytest.mark.parametrize("mask", ["learned", "product"])
+def test_the_painted_mask_says_what_is_pasted(collins, collins_face, mask):
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    swapper = swapper_of(left_half, mask=mask, erosion=0.0, feather=0.0)
+    ((swap,),) = swapper.prepare([(frame, [collins_face])])
+
+    assert swap.mask[128, 80:120].min() > 0.9
+    assert swap.mask[:, 128:].max() < 0.05
+    assert swap.image.shape == (256, 256, 3)
+    assert swap.mask.any(axis=1).sum() <= round(SHARP.view * 256)
+
+
+def test_a_model_without_a_mask_head_says_so():
+    trained = models.TrainedModel(
+        models.build(replace(SHARP, mask_head=False)), ("a", "b"), (0.0, 0.0, 0.0), 0
+    )
+
+    with pytest.raises(SettingsError, match="'small' has no mask of its own; use --mask hull"):
+        Swapper(trained, ConvertConfig(mask="learned"), CPU)
