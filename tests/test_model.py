@@ -75,10 +75,14 @@ def test_original_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in network.parameters()) == 82_062_470
 
 
-def test_small_model_keeps_the_size_and_paints_a_mask():
-    network = models.build(PRESETS["small"])
+@pytest.mark.parametrize("name", ["small", "medium", "large"])
+def test_a_model_keeps_its_size_and_paints_a_mask(name):
+    size = PRESETS[name].size
+    with torch.device("meta"):
+        network = models.build(PRESETS[name])
+        painted = network(torch.rand(2, 3, size, size), "a")
 
-    assert network(torch.rand(2, 3, 64, 64), "a").shape == (2, 4, 64, 64)
+    assert painted.shape == (2, 4, size, size)
 
 
 def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_path):
