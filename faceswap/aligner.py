@@ -14,10 +14,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import cv2
 import dlib
@@ -29,6 +30,8 @@ from faceswap.geometry import align, face_matrix, invert, scale_of, transform, w
 from faceswap.types import AlignedFace, Box, Descriptor, Face, Frame, Image, Matrix, Points
 
 Finder = Callable[[Image, float], list[Face]]
+T = TypeVar("T")
+R = TypeVar("R")
 
 HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
@@ -40,12 +43,16 @@ BORDER = 0.25  # share of the side mirrored around a picture whose faces touch i
 # falls from 0.14 to 0.11 of the distance between the eyes.
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
 CHIP = 256  # side of the face box in the picture the landmark model sees
+QUICK_CHIP = 160  # likewise while a face is followed, whose landmarks are steadied over time
 # HOG's box in the mean face's unit square: medians over 694 portraits.
 BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
 # Boxes that the landmark model is asked about: right and down in sides, and size.
 AROUND = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
+QUICK_AROUND = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
+DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
+MOST_JUMP, MOST_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
 
 
 def weights(name: str) -> str:
@@ -186,9 +193,9 @@ def predict_landmarks(image: Image, box: Box) -> Points:
     around it are averaged; and the detector's box may sit badly, so the same is done around the box
     that fits the answer, whose result counts if its answers agree better.
     """
-    first, disagreement = _averaged(image, box)
+    first, disagreement = _averaged(image, box, AROUND, CHIP)
     try:
-        second, improved = _averaged(image, typical_box(first))
+        second, improved = _averaged(image, typical_box(first), AROUND, CHIP)
     except AlignmentError:  # landmarks in one point fit no box
         return first
     return second if improved <= disagreement else first
@@ -206,24 +213,60 @@ def typical_box(landmarks: Points) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def _averaged(image: Image, box: Box) -> tuple[Points, float]:
+def follow_face(image: Image, face: Face) -> Face | None:
+    """The same face in a neighbouring frame, from where it was; None if it is lost.
+
+    It counts as lost if the landmark model's answers for a few boxes disagree as they do where
+    there is no face, or if it has jumped, grown or shrunk too much for one frame.
+
+    Args:
+        image: The other frame, (H, W, 3) or grey (H, W).
+        face: The face in the frame before or after.
+    """
+    try:
+        before = typical_box(face.landmarks)
+        landmarks, disagreement = _averaged(image, before, QUICK_AROUND, QUICK_CHIP)
+        after = typical_box(landmarks)
+    except AlignmentError:  # landmarks in one point
+        return None
+    side = before.right - before.left
+    jump = math.hypot(after.left + after.right - before.left - before.right,
+                      after.top + after.bottom - before.top - before.bottom) / 2 / side  # fmt: skip
+    growth = (after.right - after.left) / side
+    height, width = image.shape[:2]
+    inside = (
+        0 <= after.left + after.right < 2 * width and 0 <= after.top + after.bottom < 2 * height
+    )
+    if (
+        disagreement > DOUBT
+        or jump > MOST_JUMP
+        or abs(math.log(growth)) > MOST_GROWTH
+        or not inside
+    ):
+        return None
+    return replace(face, box=after, landmarks=landmarks)
+
+
+def _averaged(
+    image: Image, box: Box, around: tuple[tuple[float, float, float], ...], side: int
+) -> tuple[Points, float]:
     """Mean landmarks of boxes around ``box``, (68, 2), and how far they disagree.
 
     The disagreement is the mean distance from the mean, over the box's side. dlib rounds to whole
-    pixels, so the face is first enlarged or shrunk to a box of 256 px: the rounding is then finer
-    than a pixel of a small face.
+    pixels, so the face is first enlarged or shrunk to a box of ``side`` px: the rounding is then
+    finer than a pixel of a small face.
     """
-    scale = CHIP / max(box.right - box.left, 1.0)
+    scale = side / max(box.right - box.left, 1.0)
     center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
     to_chip: Matrix = np.array(
-        [[scale, 0, CHIP - 0.5 - scale * center_x], [0, scale, CHIP - 0.5 - scale * center_y]]
+        [[scale, 0, side - 0.5 - scale * center_x], [0, scale, side - 0.5 - scale * center_y]]
     )
-    chip = warp_image(image, to_chip, 2 * CHIP, 2 * CHIP)
+    chip = warp_image(image, to_chip, 2 * side, 2 * side)
     tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
     answers = []
-    for right, down, size in AROUND:
-        half_width, half_height = CHIP * size / 2, CHIP * size * tall / 2
-        x, y = CHIP * (1 + right), CHIP * (1 + down)
+    for right, down, size in around:
+        half_width, half_height = side * size / 2, side * size * tall / 2
+        x, y = side * (1 + right), side * (1 + down)
         shape = _predictor()(
             chip,
             dlib.rectangle(
@@ -234,7 +277,7 @@ def _averaged(image: Image, box: Box) -> tuple[Points, float]:
         answers.append([(part.x, part.y) for part in shape.parts()])
     stacked = np.array(answers, np.float32)
     mean: Points = stacked.mean(axis=0)
-    disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / CHIP
+    disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / side
     return transform(mean, invert(to_chip)), disagreement
 
 
@@ -278,7 +321,7 @@ class FaceFinder:
     """
 
     def __init__(self, min_score: float, workers: int) -> None:
-        self._min_score = min_score
+        self.min_score = min_score
         self._workers = workers or cores()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -298,20 +341,32 @@ class FaceFinder:
             frames: The frames.
             finder: A key of FINDERS, or a callable of one's own, which runs in this process.
         """
-        if callable(finder) or self._workers == 1:
-            find = finder if callable(finder) else FINDERS[finder]
+        if callable(finder):
             for frame in frames:
-                yield frame, find(frame.image, self._min_score)
+                yield frame, finder(frame.image, self.min_score)
+            return
+        yield from self.each(frames, _find, lambda frame: (finder, frame.image, self.min_score))
+
+    def each(
+        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
+    ) -> Iterator[tuple[T, R]]:
+        """Yield each item with ``work(*arguments(item))``, done by the processes, in order.
+
+        At most two items a process are held at a time.
+        """
+        if self._workers == 1:
+            for item in items:
+                yield item, work(*arguments(item))
             return
         pool = self._started_pool()
-        waiting: deque[tuple[Frame, Future[list[Face]]]] = deque()
-        for frame in frames:
-            waiting.append((frame, pool.submit(_find, finder, frame.image, self._min_score)))
+        waiting: deque[tuple[T, Future[R]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(work, *arguments(item))))
             if len(waiting) >= 2 * self._workers:
-                oldest, faces = waiting.popleft()
-                yield oldest, faces.result()
-        for oldest, faces in waiting:
-            yield oldest, faces.result()
+                oldest, result = waiting.popleft()
+                yield oldest, result.result()
+        for oldest, result in waiting:
+            yield oldest, result.result()
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if not self._pool:  # forking a process that has threads may hang, hence spawn

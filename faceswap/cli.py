@@ -62,6 +62,7 @@ def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callab
     text = field_help(settings, field.name)
     flag = "--" + field.name.replace("_", "-")
     if hint is bool:
+        flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
         return click.option(flag, field.name, is_flag=True, default=None, help=text)
     if get_origin(hint) is Literal:
         kind: Any = click.Choice(get_args(hint))

@@ -16,13 +16,14 @@ from faceswap.errors import SettingsError
 
 FinderName = Literal["auto", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
-ColorName = Literal["average", "none"]
-BlendName = Literal["alpha"]
+ColorName = Literal["average", "reinhard", "linear", "histogram", "none"]
+BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
 LossName = Literal["l1", "l1-dssim"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
+VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
 
 
 class Settings:
@@ -187,10 +188,12 @@ PRESETS: dict[ModelName, ModelConfig] = {
     ),
     "small": ModelConfig(
         name="small",
+        size=80,
         encoder_widths=(16, 32, 64, 128),
         latent=128,
         decoder_widths=(64, 64, 32, 16),
-        crop_size=128,  # 1.25 crop pixels per network pixel: bilinear sampling does not alias
+        view=VIEW,
+        crop_size=128,  # 1.28 crop pixels per network pixel: bilinear sampling does not alias
         mask_head=True,
     ),
     "medium": ModelConfig(
@@ -199,6 +202,8 @@ PRESETS: dict[ModelName, ModelConfig] = {
         encoder_widths=(32, 64, 128, 256, 512),
         latent=512,
         decoder_widths=(256, 256, 128, 64, 32),
+        view=VIEW,
+        crop_size=205,
         mask_head=True,
     ),
     "large": ModelConfig(
@@ -207,7 +212,8 @@ PRESETS: dict[ModelName, ModelConfig] = {
         encoder_widths=(32, 64, 128, 256, 512, 512),
         latent=512,
         decoder_widths=(512, 256, 256, 128, 64, 32),
-        crop_size=512,
+        view=VIEW,
+        crop_size=410,
         mask_head=True,
     ),
 }
@@ -266,7 +272,7 @@ class TrainConfig(Settings):
 
     model: Annotated[
         Literal["auto", "original", "small", "medium", "large"],
-        "Architecture; auto: small (64 px) on a CPU, else medium (128 px).",
+        "Architecture; auto: small (80 px) on a CPU, else medium (128 px).",
     ] = "auto"
     size: Annotated[
         int | None, "Side of the network's faces in pixels [default: the model's own]."
@@ -316,7 +322,9 @@ class ConvertConfig(Settings):
         Literal["a", "b"], "Whose face to paste: b's onto a's footage, or a's onto b's."
     ] = "b"
     color: Annotated[
-        ColorName, "Colour match; average: shift the face's mean colour to the footage's."
+        ColorName,
+        "Colour match; average: shift the face's mean colour to the footage's; reinhard: its means "
+        "and spreads in Lab; linear: all spreads in RGB; histogram: every level.",
     ] = "average"
     mask: Annotated[
         MaskName,
@@ -328,7 +336,12 @@ class ConvertConfig(Settings):
     ] = 1.0
     erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
     feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.06
-    blend: Annotated[BlendName, "How the face joins the frame."] = "alpha"
+    blend: Annotated[
+        BlendName,
+        "How the face joins the frame; alpha: mixed as displayed; linear: as light; poisson: its "
+        "gradients, the frame's colours; pyramid: coarse things softly, fine ones sharply.",
+    ] = "alpha"
+    smooth: Annotated[bool, "Steady faces and their colours over the frames around."] = True
     finder: Annotated[
         FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
     ] = "auto"
@@ -352,6 +365,7 @@ class EvaluateConfig(Settings):
     color: Annotated[ColorName, "Colour match of the swaps."] = "average"
     mask: Annotated[MaskName, "Mask of the swaps."] = "hull"
     likeness: Annotated[float, "Likeness of the swaps, as in convert."] = 1.0
+    smooth: Annotated[bool, "Steady the clip's faces and colours, as convert does."] = True
     clip_frames: Annotated[int, "Read at most N frames of the clip; 0: all."] = 150
     min_score: Annotated[float, "Drop detections in the clip below this detector score."] = 0.2
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"

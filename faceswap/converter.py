@@ -1,20 +1,17 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from faceswap import media, writers
+from faceswap import media, tracker, writers
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, finder_for_video
+from faceswap.aligner import FaceFinder
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep
 from faceswap.swapper import Swapper
-from faceswap.types import Face, Frame, OnProgress, Progress, ignore_progress
-
-BATCH = 8  # frames whose faces go through the network together
+from faceswap.types import Frame, OnProgress, Progress, ignore_progress
 
 
 @dataclass(slots=True)
@@ -118,9 +115,9 @@ def _convert_video(
 ) -> None:
     total = media.probe(source).frames or None
     frames = media.prefetch(media.read_video(source), 4)
-    found = finder.find(frames, finder_for_video(swapper.config.finder))
+    found = tracker.follow(frames, finder, swapper.config.finder, swapper.config.smooth)
     with writers.open_writer(target, source) as writer:
-        for frame, faces in _swapped(found, swapper):
+        for frame, faces in swapper.swap_video(found):
             writer.write(frame)
             report.frames += 1
             report.faces += faces
@@ -130,14 +127,6 @@ def _convert_video(
             raise NoFacesError(
                 f"no face found in the {report.frames} frames of {source}; nothing is written"
             )
-
-
-def _swapped(
-    found: Iterable[tuple[Frame, list[Face]]], swapper: Swapper
-) -> Iterator[tuple[Frame, int]]:
-    found = iter(found)
-    while batch := list(islice(found, BATCH)):
-        yield from swapper.swap(batch)
 
 
 def _convert_photos(

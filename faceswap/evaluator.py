@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from faceswap import augment, checkpoint, media, report
+from faceswap import augment, checkpoint, media, report, tracker
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, describe, finder_for_video, predict_landmarks, typical_box
+from faceswap.aligner import FaceFinder, describe, predict_landmarks, typical_box
 from faceswap.compositor import paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
@@ -36,7 +36,7 @@ from faceswap.metrics import (
     nme,
     seam,
 )
-from faceswap.model import Identity, TrainedModel
+from faceswap.model import DIRECTIONS, Identity, TrainedModel
 from faceswap.report import Specimen
 from faceswap.swapper import Painter, Swapper
 from faceswap.types import (
@@ -54,6 +54,9 @@ from faceswap.types import (
 
 CENTROID_FACES = 150  # training faces whose descriptors are averaged
 MIN_CLIP = 8  # frames in a row, for flicker
+
+
+_Moment = tuple[Measured, Measured, tuple[Numbers, Numbers]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +115,7 @@ def evaluate(
         "faces": {key: len(f.crops) for key, f in unseen.items()},
     }  # fmt: skip
     specimens: dict[str, list[Specimen]] = {}
-    pairs: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
-    for own, other in pairs:
+    for own, other in DIRECTIONS:
         margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
         for name, painter in _painters(trained, known[other]).items():
@@ -185,13 +187,16 @@ def _centroid(faceset: Faceset) -> Descriptor:
 
 
 def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
-    return ConvertConfig(to=to, color=config.color, mask=config.mask, likeness=config.likeness)
+    return ConvertConfig(
+        to=to, color=config.color, mask=config.mask, likeness=config.likeness, smooth=config.smooth
+    )
 
 
 def _swap(swapper: Swapper, image: Image, box: Box, landmarks: Points) -> _Swapped:
     """Swap the face of a crop, whose box and landmarks are known, and measure it."""
     frame = Frame(image, 0, Fraction(0), Path("crop"))
     ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, landmarks)])])
+    swap = swapper.matched(swap)
     pasted = paste(frame, swap, swapper.config.blend).image
     return _Swapped(
         image, pasted, _measure(pasted, box), seam(swap.aligned.image, _in_crop(swap), swap.mask)
@@ -246,31 +251,35 @@ def measure_clip(
     """
     if media.kind_of(clip) != "video":
         raise InputError(f"{clip} is no video; --clip needs one")
-    runs: list[list[tuple[Frame, Face]]] = [[]]
+    runs: list[list[_Moment]] = [[]]  # without a gap each
+    total = config.clip_frames or media.probe(clip).frames or None
     frames = islice(media.read_video(clip), config.clip_frames or None)
     with FaceFinder(config.min_score, 0) as finder:
-        for frame, faces in finder.find(frames, finder_for_video("auto")):
-            if faces:
-                runs[-1].append((frame, max(faces, key=lambda f: f.box.bottom - f.box.top)))
+        found = tracker.follow(frames, finder, "auto", config.smooth)
+        largest = ((frame, faces[:1]) for frame, faces in found)
+        for frame, swaps in swapper.prepare_video(largest):
+            if swaps:
+                runs[-1].append(_moment(frame, swapper.matched(swaps[0]), swapper))
             elif runs[-1]:
                 runs.append([])
-            on_progress(Progress(frame.index + 1, config.clip_frames or None, "frames"))
+            on_progress(Progress(frame.index + 1, total, "frames"))
     longest = max(runs, key=len)
     if len(longest) < MIN_CLIP:
         raise NoFacesError(
             f"{clip}: flicker needs {MIN_CLIP} frames in a row that show a face, there are "
             f"{len(longest)}"
         )
-    originals, swaps = [], []
-    colors: list[tuple[Numbers, Numbers]] = []
-    for frame, face in longest:
-        ((swap,),) = swapper.prepare([(frame, [face])])
-        after = paste(frame, swap, swapper.config.blend).image
-        originals.append(Measured(face.landmarks, describe(frame.image, face.landmarks)))
-        swaps.append(_measure(after, face.box))
-        pictures = (swap.aligned.image, _in_crop(swap))
-        colors.append((mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask)))
-    return {"frames": len(longest)} | flicker(originals, swaps, colors)
+    originals, swapped, colors = map(list, zip(*longest, strict=True))
+    return {"frames": len(longest)} | flicker(originals, swapped, colors)
+
+
+def _moment(frame: Frame, swap: Swap, swapper: Swapper) -> _Moment:
+    """The face of a frame before and after its swap, and both mean colours within the mask."""
+    face = swap.aligned.face
+    after = paste(frame, swap, swapper.config.blend).image
+    pictures = (swap.aligned.image, _in_crop(swap))
+    colors = (mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask))
+    return _measure(frame.image, face.box), _measure(after, face.box), colors
 
 
 def blur_painter(config: ModelConfig) -> Painter:

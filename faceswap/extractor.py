@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faceswap import media
+from faceswap import media, tracker
 from faceswap.aligner import FaceFinder, align_face, finder_for_video
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard
-from faceswap.types import AlignedFace, Frame, OnProgress, Progress, ignore_progress
+from faceswap.types import AlignedFace, Face, Frame, OnProgress, Progress, ignore_progress
 
 LIBRARY = Path("data")  # where train looks for a name
+NEIGHBOURS = 2  # frames apart at most, for faces to be followed from one to the other
 
 
 @dataclass(slots=True)
@@ -76,12 +77,13 @@ def extract(
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder:
-        runs = [(_read_photos(photos, root, writer, report), config.finder)]
+        frames = media.prefetch(_read_photos(photos, root, writer, report), 4)
+        runs = [finder.find(frames, config.finder)]
         for video in videos:
-            frames = _read_video(video, config.every, root, writer, report)
-            runs.append((frames, finder_for_video(config.finder)))
-        for frames, name in runs:
-            for frame, faces in finder.find(media.prefetch(frames, 4), name):
+            frames = media.prefetch(_read_video(video, config.every, root, writer, report), 4)
+            runs.append(_find_in_video(frames, finder, config))
+        for found in runs:
+            for frame, faces in found:
                 kept = faces[: config.max_faces or None]
                 crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
                 _store(crops, frame, _name(frame.source, root), writer, report)
@@ -90,6 +92,15 @@ def extract(
     report.faces = writer.faces
     _check(report, source)
     return report
+
+
+def _find_in_video(
+    frames: Iterator[Frame], finder: FaceFinder, config: ExtractConfig
+) -> Iterator[tuple[Frame, list[Face]]]:
+    """The faces of a video's frames, followed where these are neighbours."""
+    if config.every > NEIGHBOURS:
+        return finder.find(frames, finder_for_video(config.finder))
+    return tracker.follow(frames, finder, config.finder, smooth=config.every == 1)
 
 
 def _store(

@@ -23,6 +23,7 @@ from faceswap.errors import FaceswapError, InputError, ModelError, OutputError
 from faceswap.files import write_bytes
 
 Identity = Literal["a", "b"]
+DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # footage, new face
 
 FORMAT, VERSION = "faceswap-model", 1
 MODEL_FILE = "model.safetensors"

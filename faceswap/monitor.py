@@ -16,7 +16,7 @@ from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
 from faceswap.losses import dssim
-from faceswap.model import Identity
+from faceswap.model import DIRECTIONS
 from faceswap.sampler import views
 from faceswap.types import OnProgress, Progress
 
@@ -113,8 +113,7 @@ class Monitor:
         run = self._run
         network = run.shown.eval()
         columns = []
-        directions: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))
-        for own, other in directions:
+        for own, other in DIRECTIONS:
             enough = len(self._unseen[own]) >= PREVIEW_ROWS
             crops = (self._unseen if enough else self._seen)[own]
             step = max(len(crops) // PREVIEW_ROWS, 1)

@@ -1,6 +1,8 @@
 """Swap faces in frames with one model: align, encode, decode, match colour, paste."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -21,10 +23,14 @@ from faceswap.geometry import (
 )
 from faceswap.masks import MASKS, PAINTED, soften
 from faceswap.model import Identity, TrainedModel
+from faceswap.smoothing import Values, steadied
 from faceswap.types import AlignedFace, Face, Frame, Image, Mask, Swap
 
 Painter = Callable[[list[Image]], list[Image]]
 
+Prepared = tuple[Frame, list[Swap]]
+
+BATCH = 8  # frames whose faces go through the network together
 PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 
 
@@ -65,13 +71,45 @@ class Swapper:
     def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
         """Yield each frame with its faces swapped, and how many; all in one pass of the network."""
         for (frame, _), swaps in zip(frames, self.prepare(frames), strict=True):
-            result = frame
-            for swap in swaps:
-                result = paste(result, swap, self.config.blend)
-            yield result, len(swaps)
+            yield self.paste(frame, swaps), len(swaps)
+
+    def swap_video(self, found: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
+        """Yield each frame of a video with its faces swapped, and how many.
+
+        Args:
+            found: Frames with their faces and these faces' tracks.
+        """
+        for frame, swaps in self.prepare_video(found):
+            yield self.paste(frame, swaps), len(swaps)
+
+    def prepare_video(self, found: Iterable[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
+        """Yield each frame of a video with what to paste into it, its colours steadied."""
+        swaps = self._prepare_all(iter(found))
+        return steadied(swaps, _colors, _with_colors) if self.config.smooth else swaps
+
+    def _prepare_all(self, found: Iterator[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
+        while batch := list(islice(found, BATCH)):
+            for (frame, _), swaps in zip(batch, self.prepare(batch), strict=True):
+                yield frame, swaps
+
+    def paste(self, frame: Frame, swaps: list[Swap]) -> Frame:
+        """Put prepared swaps into their frame, in the colours that were measured."""
+        for swap in swaps:
+            frame = paste(frame, self.matched(swap), self.config.blend)
+        return frame
+
+    def matched(self, swap: Swap) -> Swap:
+        """A prepared swap in the colours that were measured."""
+        if swap.color is None:
+            return swap
+        image = COLORS[self.config.color].apply(swap.image, swap.color)
+        return replace(swap, image=image, color=None)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield what to paste into each frame; all in one pass of the network."""
+        """Yield what to paste into each frame; all in one pass of the network.
+
+        The colour match is measured, but not yet applied: see :meth:`matched`.
+        """
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
@@ -101,7 +139,7 @@ class Swapper:
         return list(painted)
 
     def _finish(self, aligned: AlignedFace, painted: Image) -> Swap:
-        """Enlarge a painted face to the crop, match its colour and give it its mask."""
+        """Enlarge a painted face to the crop, measure its colour match and give it its mask."""
         matrix = output_to_crop(self._model, self._size)
         pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels a network pixel becomes
         if pixel < 1:  # a small face: average now, or pasting would skip pixels and flicker
@@ -115,9 +153,18 @@ class Swapper:
         if enlarged.shape[2] == 4:
             own_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
         mask = MASKS[self.config.mask](aligned, self._model.view, own_mask)
-        matched = COLORS[self.config.color](face, aligned.image, mask)
+        color = COLORS[self.config.color].measure(face, aligned.image, mask)
         soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
-        return Swap(aligned, matched, soft)
+        return Swap(aligned, face, soft, color)
+
+
+def _colors(item: Prepared) -> Values:
+    return {s.aligned.face.track: s.color for s in item[1] if s.color is not None}
+
+
+def _with_colors(item: Prepared, steady: Values) -> Prepared:
+    frame, swaps = item
+    return frame, [replace(s, color=steady[s.aligned.face.track].astype(np.float64)) for s in swaps]
 
 
 def _shrink(crop: Image, side: int) -> Image:

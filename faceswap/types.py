@@ -52,11 +52,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
-    """A face found in a frame: detector box, detector score and 68 landmarks (68, 2)."""
+    """A face found in a frame: detector box, detector score and 68 landmarks (68, 2).
+
+    ``track`` tells which of a video's faces it is, from frame to frame; -1 where none is followed.
+    """
 
     box: Box
     score: float
     landmarks: Points
+    track: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +74,15 @@ class AlignedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Swap:
-    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop."""
+    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop.
+
+    ``color`` holds what a colour match has measured, until it is applied to ``image``.
+    """
 
     aligned: AlignedFace
     image: Image
     mask: Mask
+    color: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def test_both_in_one_sampling_agree_with_one_after_the_other(crops, generator):
 def test_warp_scales_with_the_network(crops, generator):
     from dataclasses import replace
 
-    large = replace(PRESETS["small"], size=128, crop_size=256)
+    large = replace(PRESETS["small"], size=160, crop_size=256)
     displacement = augment.draw_warp(BATCH, generator)
 
     small_warp, small_target = augment.random_warp(planar(crops), displacement, PRESETS["small"])

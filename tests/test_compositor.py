@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceswap.aligner import align_face
-from faceswap.compositor import average, paste, unmatched
+from faceswap.compositor import BLENDS, COLORS, paste
 from faceswap.masks import hull, soften, square
 from faceswap.types import AlignedFace, Face, Frame, Swap
 
@@ -87,31 +87,144 @@ def test_a_face_wholly_outside_the_frame_changes_nothing(collins, collins_face, 
     np.testing.assert_array_equal(pasted.image, collins)
 
 
-def test_average_color_brings_the_mean_within_the_mask_to_the_footage():
+def match(name, swapped, reference, mask):
+    """The new face in the colours that a colour match finds for it."""
+    method = COLORS[name]
+    return method.apply(swapped, method.measure(swapped, reference, mask))
+
+
+@pytest.fixture
+def pictures():
+    """A face and footage of other colours; outside the mask the footage is black."""
     random = np.random.default_rng(0)
-    swapped = random.integers(60, 120, (64, 64, 3)).astype(np.uint8)
-    reference = random.integers(90, 160, (64, 64, 3)).astype(np.uint8)
+    noise = random.normal(0, 1, (64, 64, 3))
+    swapped = np.clip(90 + 12 * noise, 0, 255).astype(np.uint8)
+    mixed = np.array([150, 110, 95]) + noise @ [[20, 5, 0], [0, 18, 4], [6, 0, 25]]
+    reference = np.clip(mixed, 0, 255).astype(np.uint8)
     mask = np.zeros((64, 64), np.float32)
     mask[10:50, 20:40] = 1
     reference[mask == 0] = 0  # what lies outside must not count
+    return swapped, reference, mask
 
-    matched = average(swapped, reference, mask)
+
+@pytest.mark.parametrize("name", ["average", "reinhard", "linear", "histogram"])
+def test_a_color_match_brings_the_mean_within_the_mask_to_the_footage(pictures, name):
+    swapped, reference, mask = pictures
+
+    matched = match(name, *pictures)
 
     inside = mask > 0
-    np.testing.assert_allclose(
-        matched[inside].mean(axis=0), reference[inside].mean(axis=0), atol=0.5
-    )
+    wanted = reference[inside].mean(axis=0)
+    # equal means in Lab are nearly, but not quite, equal means in RGB
+    atol = 3 if name == "reinhard" else 0.6
+    np.testing.assert_allclose(matched[inside].mean(axis=0), wanted, atol=atol)
+    assert (matched != swapped).any()
+    np.testing.assert_array_equal(matched, match(name, *pictures))
 
 
-def test_average_color_of_an_empty_mask_changes_nothing():
-    image = np.full((8, 8, 3), 9, np.uint8)
+def test_the_linear_match_brings_the_covariance_too(pictures):
+    _, reference, mask = pictures
 
-    matched = average(image, image + 1, np.zeros((8, 8), np.float32))
+    matched = match("linear", *pictures)
+
+    inside = mask > 0
+    wanted = np.cov(reference[inside].T.astype(float))
+    np.testing.assert_allclose(np.cov(matched[inside].T.astype(float)), wanted, rtol=0.05, atol=3)
+
+
+def test_reinhard_brings_the_spread_in_lab(pictures):
+    from skimage.color import rgb2lab
+
+    _, reference, mask = pictures
+
+    matched = match("reinhard", *pictures)
+
+    inside = mask > 0
+    spread = [rgb2lab(image)[inside].std(axis=0) for image in (matched, reference)]
+    np.testing.assert_allclose(spread[0], spread[1], rtol=0.05)
+
+
+def test_histogram_agrees_with_scikit_image(pictures):
+    from skimage.exposure import match_histograms
+
+    swapped, reference, mask = pictures
+    inside = mask > 0
+
+    matched = match("histogram", *pictures)[inside].astype(int)
+
+    wanted = match_histograms(swapped[inside][:, None], reference[inside][:, None], channel_axis=-1)
+    assert np.abs(matched - wanted[:, 0]).mean() < 1.5
+
+
+@pytest.mark.parametrize("name", sorted(COLORS))
+def test_a_color_match_within_an_empty_mask_changes_nothing(name):
+    image = np.full((8, 8, 3), 90, np.uint8)
+
+    matched = match(name, image, image + 1, np.zeros((8, 8), np.float32))
 
     np.testing.assert_array_equal(matched, image)
 
 
-def test_no_color_match_changes_nothing():
-    image = np.full((8, 8, 3), 9, np.uint8)
+@pytest.mark.parametrize("name", sorted(COLORS))
+def test_a_face_of_one_color_stays_finite(name):
+    image = np.full((16, 16, 3), 90, np.uint8)
 
-    assert unmatched(image, image + 1, np.ones((8, 8), np.float32)) is image
+    matched = match(name, image, image + 20, np.ones((16, 16), np.float32))
+
+    assert np.abs(matched.astype(int) - (90 if name == "none" else 110)).max() <= 1
+
+
+@pytest.mark.parametrize("blend", sorted(BLENDS))
+def test_every_blend_gives_an_unchanged_crop_back(collins, collins_face, blend):
+    aligned = align_face(frame_of(collins), collins_face, 256, COVERAGE)
+    mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
+
+    restored = paste(frame_of(collins), Swap(aligned, aligned.image, mask), blend).image
+
+    assert psnr(restored, collins) >= 45
+    far = np.s_[: int(collins_face.box.top) - 60]
+    np.testing.assert_array_equal(restored[far], collins[far])
+
+
+@pytest.mark.parametrize("blend", sorted(BLENDS))
+def test_every_blend_pastes_another_face(collins, collins_face, blend):
+    aligned = align_face(frame_of(collins), collins_face, 256, COVERAGE)
+    mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
+    other = np.ascontiguousarray(aligned.image[::-1])
+
+    pasted = paste(frame_of(collins), Swap(aligned, other, mask), blend).image
+
+    box = collins_face.box
+    window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+    assert np.abs(pasted[window].astype(int) - collins[window]).mean() > 5
+
+
+def test_in_linear_light_half_of_black_and_white_is_brighter():
+    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    half = np.full((2, 2), 0.5, np.float32)
+
+    assert BLENDS["alpha"](black, white, half).mean() == pytest.approx(127.5)
+    assert BLENDS["linear"](black, white, half).mean() == pytest.approx(187.5, abs=0.5)
+
+
+def test_poisson_takes_the_frames_color():
+    frame, face = np.full((64, 64, 3), 100, np.uint8), np.full((64, 64, 3), 200, np.uint8)
+    face[30:34, 30:34] = 220
+    mask = np.zeros((64, 64), np.float32)
+    mask[10:54, 10:54] = 1
+
+    mixed = BLENDS["poisson"](frame, face, mask)
+
+    assert abs(mixed[15, 15].mean() - 100) < 3  # flat like the frame there
+    assert mixed[32, 32].mean() > 112  # the face's detail
+
+
+def test_a_pyramid_softens_a_step_and_keeps_detail():
+    frame, face = np.full((128, 128, 3), 100, np.uint8), np.full((128, 128, 3), 160, np.uint8)
+    mask = np.zeros((128, 128), np.float32)
+    mask[24:104, 24:104] = 1
+
+    mixed = BLENDS["pyramid"](frame, face, mask)
+
+    assert 102 < mixed[64, 25].mean() < 150  # not yet the face's at the mask's edge
+    assert mixed[64, 64].mean() > mixed[64, 25].mean() + 10

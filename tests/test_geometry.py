@@ -97,10 +97,10 @@ def test_aligning_puts_a_face_on_the_mean_face(collins_face):
 
 
 def test_output_to_crop_places_exact_pixel_centres():
-    matrix = output_to_crop(PRESETS["small"], 256)  # 64 px over the middle 160: 2.5 px each
+    matrix = output_to_crop(PRESETS["small"], 256)  # 80 px over the middle 204.8: 2.56 px each
 
     np.testing.assert_allclose(
-        transform(np.float32([[0, 0], [63, 63]]), matrix), [[48.75] * 2, [206.25] * 2]
+        transform(np.float32([[0, 0], [79, 79]]), matrix), [[26.38] * 2, [228.62] * 2], rtol=1e-5
     )
 
 

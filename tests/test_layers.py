@@ -13,10 +13,10 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"config", "files"},
-    {"geometry"},
+    {"geometry", "smoothing"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
-    {"swapper", "sampler", "preparation"},
+    {"swapper", "sampler", "preparation", "tracker"},
     {"monitor", "report"},
     {"extractor", "trainer", "converter", "evaluator"},
     {"demo"},

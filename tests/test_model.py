@@ -254,7 +254,7 @@ def test_import_of_a_missing_file(tmp_path):
 @torch.no_grad()
 def test_a_swap_moves_the_latent_from_one_mean_to_the_other():
     network = models.build(PRESETS["small"]).eval()
-    faces = torch.rand(4, 3, 64, 64)
+    faces = torch.rand(4, 3, 80, 80)
     code = network.to_code(faces)
     network.means.copy_(50 * torch.randn(2, 128, generator=torch.Generator().manual_seed(0)))
     toward_b = network.means[1] - network.means[0]
@@ -270,7 +270,7 @@ def test_a_swap_moves_the_latent_from_one_mean_to_the_other():
 @torch.no_grad()
 def test_mean_latents_are_measured_over_all_batches():
     network = models.build(PRESETS["small"]).eval()
-    a, b = torch.rand(6, 3, 64, 64), torch.rand(4, 3, 64, 64)
+    a, b = torch.rand(6, 3, 80, 80), torch.rand(4, 3, 80, 80)
 
     network.measure_means({"a": list(a.split(4)), "b": [b]})
 

@@ -72,7 +72,7 @@ def test_a_mask_moves_with_its_face(crops):
 
     warped, target = sampler.training_pair(new_run((0.1, 0, 0)), with_mask, "b", COUNT, World())
 
-    assert warped.shape == (COUNT, 3, 64, 64)
+    assert warped.shape == (COUNT, 3, 80, 80)
     assert torch.equal(target[:, 3], target[:, 0])
     assert len(sampler.views(new_run(), with_mask, "b")[0][0]) == 3
 

@@ -13,7 +13,7 @@ from faceswap.swapper import Swapper
 from faceswap.types import Frame
 
 CPU = torch.device("cpu")
-SHARP = replace(PRESETS["small"], size=128, crop_size=256)
+SHARP = replace(PRESETS["small"], size=176, crop_size=256)
 
 
 def swapper_of(swap, **settings):
