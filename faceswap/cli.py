@@ -1,7 +1,7 @@
 """The command line: options out of the settings classes, progress, errors in one line.
 
-The only place that prints or exits. Each command imports its stage when it runs, so that
-``faceswap --help`` loads neither torch nor dlib nor cv2.
+With :mod:`progress` the only place that prints, and the only one that exits. Each command imports
+its stage when it runs, so that ``faceswap --help`` loads neither torch nor dlib nor cv2.
 """
 
 import dataclasses
@@ -12,10 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
@@ -31,17 +30,13 @@ from faceswap.config import (
     read_json,
 )
 from faceswap.errors import FaceswapError, InputError, SettingsError
-from faceswap.types import OnProgress, Progress
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from faceswap.progress import reporting
 
 S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 INTERRUPTED = 130
-PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:
@@ -91,74 +86,9 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
     return settings.from_dict(values)
 
 
-class Reporter:
-    """Shows progress: a bar with rate and time left on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._began = self._shown = time.monotonic()
-        self._start: float | None = None
-        self._latest: Progress | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Take the newest progress."""
-        if self._start is None:
-            self._start = progress.done
-        if sys.stderr.isatty():
-            self._show_bar(progress)
-            return
-        self._latest = progress
-        if time.monotonic() - self._shown >= PLAIN_SECONDS:
-            self._print_line()
-
-    def _show_bar(self, progress: Progress) -> None:
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=progress.total, unit=f" {progress.unit}", dynamic_ncols=True,
-                file=sys.stderr, initial=progress.done,
-            )  # fmt: skip
-        self._bar.set_postfix_str(progress.note, refresh=False)
-        self._bar.update(progress.done - self._bar.n)
-
-    def _print_line(self) -> None:
-        progress, self._latest = self._latest, None
-        if progress is None:
-            return
-        self._shown = time.monotonic()
-        elapsed = self._shown - self._began
-        rate = (progress.done - (self._start or 0)) / max(elapsed, 1e-9)
-        of = f" of {progress.total:g}" if progress.total else ""
-        left = (
-            f", {(progress.total - progress.done) / rate:.0f} s left"
-            if progress.total and rate > 0
-            else ""
-        )
-        click.echo(
-            f"{progress.done:g}{of} {progress.unit}, {rate:.3g}/s{left}  {progress.note}", err=True
-        )
-
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        if self._bar is not None:
-            self._bar.close()
-        self._print_line()
-
-
 def speaks() -> bool:
     """Whether this process may print: of several that train together, the first."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def reporting() -> "Iterator[OnProgress]":
-    """Show progress while the block runs."""
-    reporter = Reporter()
-    try:
-        yield reporter
-    finally:
-        reporter.close()
 
 
 class _OneLine(logging.Handler):
@@ -290,10 +220,12 @@ def faces_folder(name: str) -> Path:
 @click.argument("source", type=PATH)
 @click.option("-o", "--output", type=PATH, help="Output  [default: SOURCE.swapped.*, beside it]")
 @click.option("--model", type=PATH, help="Model folder  [default: the newest in models/]")
+@click.option("--preview", type=click.IntRange(1, 200), help="Only a picture of N frames swapped.")
 @settings_options(ConvertConfig)
 def convert(
-    source: Path, output: Path | None, model: Path | None, config_file: Path | None, **flags: Any
-) -> None:
+    source: Path, output: Path | None, model: Path | None, preview: int | None,
+    config_file: Path | None, **flags: Any,
+) -> None:  # fmt: skip
     """Swap the faces of SOURCE: a video, a photo or a folder of photos; the same comes out."""
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     from faceswap import converter
@@ -302,6 +234,11 @@ def convert(
     if model is None:
         model = newest(Path("models"))
         click.echo(f"model: {model}")
+    if preview:
+        sheet = output or source.with_suffix(".preview.png")
+        shown = converter.contact_sheet(source, sheet, preview, model, settings)
+        click.echo(f"{sheet}: original, swap and mask of {preview} frames, {shown} with a face")
+        return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
     click.echo(

@@ -1,17 +1,23 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from faceswap import media, tracker, writers
 from faceswap import model as models
-from faceswap.aligner import FaceFinder
+from faceswap.aligner import FaceFinder, finder_for_video
+from faceswap.compositor import paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.files import sweep
+from faceswap.files import sweep, write_bytes
 from faceswap.swapper import Swapper
-from faceswap.types import Frame, OnProgress, Progress, ignore_progress
+from faceswap.types import Frame, Image, OnProgress, Progress, ignore_progress
+
+SHEET_WIDTH = 426  # pixels of each picture in a contact sheet
 
 
 @dataclass(slots=True)
@@ -89,6 +95,53 @@ def convert(
             root = source if kind == "folder" else None
             _convert_photos(photos, root, target, swapper, finder, report, on_progress)
     return report
+
+
+def contact_sheet(
+    source: str | Path,
+    output: str | Path,
+    count: int,
+    model: str | Path,
+    config: ConvertConfig | None = None,
+) -> int:
+    """Write a picture with rows of original, swap and mask for evenly spaced frames of a video.
+
+    Returns:
+        How many of the frames show a face.
+
+    Raises:
+        InputError: If the source is no readable video.
+        ModelError: If the model cannot be read.
+        OutputError: If the disk refuses.
+    """
+    source, config = Path(source), config or ConvertConfig()
+    if media.kind_of(source) != "video":
+        raise InputError(f"{source} is no video; a preview needs one")
+    device = models.resolve_device(config.device)
+    swapper = Swapper(models.load(Path(model), device), config, device)
+    rows, shown = [], 0
+    with FaceFinder(config.min_score, config.workers) as finder:
+        found = finder.find(media.sample_video(source, count), finder_for_video(config.finder))
+        for frame, faces in found:
+            (swaps,) = swapper.prepare([(frame, faces)])
+            shown += bool(swaps)
+            masked = replace(frame, image=np.zeros_like(frame.image))
+            for swap in swaps:
+                white = replace(swap, image=np.full_like(swap.image, 255), color=None)
+                masked = paste(masked, white)
+            row = (frame.image, swapper.paste(frame, swaps).image, masked.image)
+            rows.append(np.hstack([_thumbnail(image) for image in row]))
+    if not rows:
+        raise InputError(f"{source} holds no frame that can be decoded")
+    _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
+    write_bytes(Path(output), png.tobytes())
+    return shown
+
+
+def _thumbnail(image: Image) -> Image:
+    height = round(SHEET_WIDTH * image.shape[0] / image.shape[1])
+    small = cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
 
 
 def _check_kind(kind: str, source: Path, target: Path) -> None:

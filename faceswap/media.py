@@ -185,6 +185,34 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
             log.warning("%s is damaged: %d of %d frames could be read", path, index, whole)
 
 
+def sample_video(path: Path, count: int) -> Iterator[Frame]:
+    """Frames evenly spaced over a video, without decoding all of it; their index counts from 0.
+
+    Args:
+        path: The video.
+        count: How many, the first and the last half a step from the ends.
+
+    Raises:
+        InputError: If it is not a readable video, or does not say how long it is.
+    """
+    with opened(path) as (container, stream):
+        length = stream.duration
+        if not length and container.duration:
+            length = int(Fraction(container.duration, av.time_base) / stream.time_base)
+        if not length:
+            raise InputError(f"{path} does not say how long it is; convert all of it instead")
+        for number in range(count):
+            target = (stream.start_time or 0) + int(length * (number + 0.5) / count)
+            container.seek(target, stream=stream)  # to the key frame before
+            latest: Any = None
+            for native in container.decode(stream):
+                if latest is not None and (native.pts is None or native.pts > target):
+                    break
+                latest = native
+            if latest is not None:
+                yield _to_frame(latest, number, path)
+
+
 def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
     rgb = native.reformat(format="rgb24", interpolation=EXACT, dst_color_range=2).to_ndarray()
     image: Image = np.ascontiguousarray(np.rot90(rgb, quarter_turns(native)), dtype=np.uint8)

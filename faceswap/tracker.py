@@ -79,21 +79,22 @@ def _segments(frames: Iterable[Frame]) -> Iterator[_Segment]:
 def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -> list[list[Face]]:
     """The faces of each of a segment's frames, numbered within the segment.
 
-    The middle frame is searched first, the others from there outwards until one shows a face.
+    The middle frame is searched first, then from there outwards those that show no face yet.
     """
     found: list[list[Face]] = [[] for _ in images]
+    numbers = count()
     middle = len(images) // 2
     for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
-        for track, face in enumerate(FINDERS[finder](images[start], min_score)):
-            found[start].append(replace(face, track=track))
         if found[start]:
-            break
-    else:
-        return found
-    for face in list(found[start]):
-        for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-            for index, moved in _followed(face, images, indices):
-                found[index].append(moved)
+            continue
+        for detected in FINDERS[finder](images[start], min_score):
+            face = replace(detected, track=next(numbers))
+            found[start].append(face)
+            for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
+                for index, moved in _followed(face, images, indices):
+                    if _same(moved, found[index]):
+                        break
+                    found[index].append(moved)
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap import cli
+from faceswap import cli, progress
 from faceswap.config import TrainConfig
 from faceswap.errors import InputError, SettingsError
 from faceswap.types import Progress
@@ -130,9 +130,9 @@ def test_a_bad_settings_file_is_named(tmp_path):
 
 
 def test_piped_progress_is_plain_lines(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
 
-    with cli.reporting() as on_progress:
+    with progress.reporting() as on_progress:
         on_progress(Progress(10, 40, "frames", "3 faces"))
         on_progress(Progress(40, 40, "frames", "9 faces"))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceswap import media, trainer
 from faceswap.config import ConvertConfig, TrainConfig
-from faceswap.converter import convert, default_output
+from faceswap.converter import contact_sheet, convert, default_output
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
 from faceswap.media import read_photo
 from faceswap.writers import write_clip
@@ -172,3 +172,24 @@ def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
     assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.avi").name == "a.swapped.mov"
     assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
+
+
+def test_a_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
+    shown = contact_sheet(clip, tmp_path / "sheet.png", 3, model, QUICK)
+
+    sheet = read_photo(tmp_path / "sheet.png").image
+    height, width = len(sheet) // 3, 426
+    original, swap, mask = (sheet[:height, i * width : (i + 1) * width] for i in range(3))
+    assert shown == 3
+    assert sheet.shape == (3 * height, 3 * width, 3)
+    changed = (original.astype(int) - swap).any(axis=2)
+    assert changed.any()
+    assert mask[changed].mean() > 40
+    assert not mask[0].any()
+
+
+def test_a_contact_sheet_needs_a_video(model, tmp_path, collins):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    with pytest.raises(InputError, match="is no video; a preview needs one"):
+        contact_sheet(tmp_path / "x.png", tmp_path / "sheet.png", 3, model)

@@ -297,6 +297,23 @@ def test_every_reads_every_nth_frame(tmp_path):
     assert [f.index for f in media.read_video(source, every=5)] == [0, 5, 10]
 
 
+def test_sampled_frames_are_the_frames_shown_at_even_times(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+    frames = list(media.read_video(source))
+    start, end = frames[0].time, frames[-1].time + (frames[1].time - frames[0].time)
+
+    for count in (1, 3, 5):
+        sampled = list(media.sample_video(source, count))
+
+        assert len(sampled) == count
+        for number, frame in enumerate(sampled):
+            wanted = start + (end - start) * Fraction(2 * number + 1, 2 * count)
+            shown = [f for f in frames if f.time <= wanted][-1]
+            assert abs(frame.time - shown.time) <= frames[1].time - frames[0].time
+            (same,) = [f for f in frames if f.time == frame.time]
+            np.testing.assert_array_equal(frame.image, same.image)
+
+
 def test_a_photo_is_turned_upright(tmp_path):
     from PIL import Image
 
