@@ -59,6 +59,9 @@ def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callab
     if hint is bool:
         flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
         return click.option(flag, field.name, is_flag=True, default=None, help=text)
+    if get_origin(hint) is tuple:
+        flag = "--not" if field.name == "never" else flag  # a word that Python keeps for itself
+        return click.option(flag, field.name, multiple=True, callback=_given, help=text)
     if get_origin(hint) is Literal:
         kind: Any = click.Choice(get_args(hint))
     else:
@@ -66,6 +69,11 @@ def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callab
     if field.default is not None:
         text += f"  [default: {field.default}]"
     return click.option(flag, field.name, type=kind, default=None, help=text)
+
+
+def _given(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
+    """A repeatable option's values, or None if it was not used: the file's then count."""
+    return values or None
 
 
 def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:

@@ -226,7 +226,7 @@ class Recipe:
     Attributes:
         learning_rate: At its peak.
         betas: Of AdamW.
-        weight_decay: Of AdamW; without it AdamW is Adam.
+        weight_decay: Of both optimizers; without it AdamW is Adam.
         loss: Key of LOSSES.
         muon_rate: Peak learning rate of Muon for hidden weights; 0: AdamW for all.
         warm_up: Steps from a tenth of the learning rate to all of it.
@@ -251,7 +251,7 @@ class Recipe:
 
 
 DEFAULT_RECIPE = Recipe(
-    1e-3, (0.9, 0.999), 0.01, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
+    1e-3, (0.9, 0.95), 0.1, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
     warp_until=0.6, outside=0.25, jitter=0.0, average=0.999,
 )  # fmt: skip
 
@@ -327,9 +327,7 @@ class ConvertConfig(Settings):
         "and spreads in Lab; linear: all spreads in RGB; histogram: every level.",
     ] = "average"
     mask: Annotated[
-        MaskName,
-        "What to paste; hull: the face's outline, square: all that the model sees, learned: what "
-        "the model takes for the face, product: hull and learned.",
+        MaskName, "What to paste; hull: the face's outline, learned: the model's, product: of both."
     ] = "hull"
     likeness: Annotated[
         float, "How far to turn the face's code from one person to the other: 0 not, 1 fully."
@@ -337,11 +335,14 @@ class ConvertConfig(Settings):
     erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
     feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.06
     blend: Annotated[
-        BlendName,
-        "How the face joins the frame; alpha: mixed as displayed; linear: as light; poisson: its "
-        "gradients, the frame's colours; pyramid: coarse things softly, fine ones sharply.",
+        BlendName, "How the face joins the frame; linear: mixed as light, pyramid: scale by scale."
     ] = "alpha"
     smooth: Annotated[bool, "Steady faces and their colours over the frames around."] = True
+    who: Annotated[
+        tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
+    ] = ()
+    never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
+    largest: Annotated[bool, "Swap only the largest of the faces chosen in a frame."] = False
     finder: Annotated[
         FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
     ] = "auto"

@@ -10,6 +10,7 @@ import numpy as np
 from faceswap import media, tracker, writers
 from faceswap import model as models
 from faceswap.aligner import FaceFinder, finder_for_video
+from faceswap.chooser import Choice, Found, choose, descriptor_of
 from faceswap.compositor import paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
@@ -88,13 +89,27 @@ def convert(
     if not photos:
         raise InputError(f"{source} holds no photo")
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
+    choice = _choice(config)
     with FaceFinder(config.min_score, workers) as finder:
         if kind == "video":
-            _convert_video(source, target, swapper, finder, report, on_progress)
+            frames = media.prefetch(media.read_video(source), 4)
+            found = tracker.follow(frames, finder, config.finder, config.smooth)
+            _convert_video(source, target, swapper, choose(found, choice), report, on_progress)
         else:
             root = source if kind == "folder" else None
-            _convert_photos(photos, root, target, swapper, finder, report, on_progress)
+            readable = media.prefetch(_readable(photos, report), 4)
+            faces = choose(finder.find(readable, config.finder), choice)
+            _convert_photos(photos, root, target, swapper, faces, report, on_progress)
     return report
+
+
+def _choice(config: ConvertConfig) -> Choice:
+    """Whom the settings ask to swap."""
+    who, never = (
+        tuple(descriptor_of(Path(photo)) for photo in photos)
+        for photos in (config.who, config.never)
+    )
+    return Choice(who, never, config.largest)
 
 
 def contact_sheet(
@@ -122,7 +137,7 @@ def contact_sheet(
     rows, shown = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), finder_for_video(config.finder))
-        for frame, faces in found:
+        for frame, faces in choose(found, _choice(config)):
             (swaps,) = swapper.prepare([(frame, faces)])
             shown += bool(swaps)
             masked = replace(frame, image=np.zeros_like(frame.image))
@@ -162,13 +177,11 @@ def _convert_video(
     source: Path,
     target: Path,
     swapper: Swapper,
-    finder: FaceFinder,
+    found: Iterator[Found],
     report: ConvertReport,
     on_progress: OnProgress,
 ) -> None:
     total = media.probe(source).frames or None
-    frames = media.prefetch(media.read_video(source), 4)
-    found = tracker.follow(frames, finder, swapper.config.finder, swapper.config.smooth)
     with writers.open_writer(target, source) as writer:
         for frame, faces in swapper.swap_video(found):
             writer.write(frame)
@@ -187,13 +200,12 @@ def _convert_photos(
     root: Path | None,
     target: Path,
     swapper: Swapper,
-    finder: FaceFinder,
+    found: Iterator[Found],
     report: ConvertReport,
     on_progress: OnProgress,
 ) -> None:
     """Convert photos one by one; with ``root`` each keeps its place below it."""
-    readable = _readable(photos, report)
-    for frame, faces in finder.find(media.prefetch(readable, 4), swapper.config.finder):
+    for frame, faces in found:
         path = target / frame.source.relative_to(root) if root else target
         for result, swapped in swapper.swap([(frame, faces)]):
             if swapped or (root and path.suffix.lower() != frame.source.suffix.lower()):

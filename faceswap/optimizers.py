@@ -38,7 +38,7 @@ class Optimizer:
         if hidden:
             rate = recipe.muon_rate * learning_rate / recipe.learning_rate
             self._parts["muon"] = torch.optim.Muon(
-                [view for _, view in self._views], rate, weight_decay=0.0, momentum=0.95
+                [view for _, view in self._views], rate, recipe.weight_decay, momentum=0.95
             )
         self._peaks = {name: part.param_groups[0]["lr"] for name, part in self._parts.items()}
 

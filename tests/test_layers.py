@@ -16,7 +16,7 @@ LAYERS = [
     {"geometry", "smoothing"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
-    {"swapper", "sampler", "preparation", "tracker"},
+    {"swapper", "sampler", "preparation", "tracker", "chooser"},
     {"monitor", "report"},
     {"extractor", "trainer", "converter", "evaluator"},
     {"demo", "progress"},

@@ -39,7 +39,7 @@ def test_every_option_in_the_readme_exists():
         for command in cli.cli.commands.values()
         for parameter in command.params
         if isinstance(parameter, click.Option)
-        for option in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts)
     }
     mentioned = set(re.findall(r"`(--[a-z-]+)", README)) - {"--help"}
 
