@@ -239,7 +239,9 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     window = result[top:bottom, left:right]
     mix = blend if callable(blend) else BLENDS[blend]
     window[:] = _rounded(mix(window, face, mask))
-    return replace(frame, image=result)
+    left, top, right, bottom = frame.changed or box
+    changed = min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])
+    return replace(frame, image=result, changed=changed)
 
 
 def _box_in_frame(swap: Swap, height: int, width: int) -> tuple[int, int, int, int] | None:

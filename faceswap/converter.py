@@ -183,7 +183,7 @@ def _convert_video(
 ) -> None:
     total = media.probe(source).frames or None
     with writers.open_writer(target, source) as writer:
-        for frame, faces in swapper.swap_video(found):
+        for frame, faces in media.prefetch(swapper.swap_video(found), 4):
             writer.write(frame)
             report.frames += 1
             report.faces += faces

@@ -16,12 +16,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from faceswap.errors import InputError
 from faceswap.files import reason
+from faceswap.planes import EXACT
 from faceswap.types import Frame, Image
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
      ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
 )  # fmt: skip
-# The default conversion between YUV and RGB darkens by 1.6 of 255 a round trip; these flags do not.
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class Decoded(NamedTuple):

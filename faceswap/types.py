@@ -31,6 +31,8 @@ class Frame:
         source: The file it was read from.
         native: The decoder's own frame. It carries what RGB cannot (duration, colour tags), and
             lets the writer pass a frame on whose ``image`` nobody replaced without converting it.
+        changed: Where ``image`` differs from what was read: left, top, right, bottom, the last two
+            exclusive; None: nowhere, or not known. Only there a frame needs to be converted back.
     """
 
     image: Image
@@ -38,6 +40,7 @@ class Frame:
     time: Fraction
     source: Path
     native: Any = None
+    changed: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

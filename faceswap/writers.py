@@ -20,7 +20,18 @@ from PIL import Image as Pillow
 
 from faceswap.errors import OutputError
 from faceswap.files import reason, replacing
-from faceswap.media import EXACT, PHOTO_SUFFIXES, Decoded, opened, quarter_turns
+from faceswap.media import PHOTO_SUFFIXES, Decoded, opened, quarter_turns
+from faceswap.planes import (
+    BT709,
+    EXACT,
+    STUDIO_RANGE,
+    converted,
+    is_planar_yuv,
+    is_rgb,
+    patched,
+    pixel_format,
+    tags_of,
+)
 from faceswap.types import Frame, Image
 
 log = logging.getLogger(__name__)
@@ -32,10 +43,6 @@ ENCODERS = {  # by suffix of the output: codec and its options for visually loss
     ".mkv": ("libx264", {"crf": "18", "preset": "veryfast"}),
     ".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "6"}),
 }
-# AVColorSpace of a frame -> the swscale constant that converts back the same way; 5 is BT.601
-SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
-BT709, STUDIO_RANGE = 1, 1  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 
 
@@ -173,12 +180,12 @@ class VideoWriter:
     def _copy_settings(self, video: Any, codec: str) -> None:
         context, original = self._video.codec_context, video.codec_context
         context.width, context.height = original.width, original.height
-        context.pix_fmt = _pixel_format(original, codec)
+        context.pix_fmt = pixel_format(original, codec)
         context.time_base = self._video.time_base = video.time_base
         if video.sample_aspect_ratio:
             context.sample_aspect_ratio = video.sample_aspect_ratio
-        self._tags = {tag: getattr(original, tag) for tag in COLOR_TAGS}
-        if _is_rgb(original.pix_fmt) and not _is_rgb(context.pix_fmt):
+        self._tags = tags_of(original)
+        if is_rgb(original.pix_fmt) and not is_rgb(context.pix_fmt):
             self._tags |= {"colorspace": BT709, "color_range": STUDIO_RANGE}
         for tag, value in self._tags.items():
             setattr(context, tag, value)
@@ -216,15 +223,15 @@ class VideoWriter:
             OutputError: If the disk or the encoder refuses.
         """
         with _writing(self._path):
-            self._write(frame.image, frame.native)
+            self._write(frame, frame.native)
 
-    def _write(self, image: Image, native: Decoded) -> None:
+    def _write(self, frame: Frame, native: Decoded) -> None:
         old = native.frame
         if not self.started:
             if old.rotation:
                 self._video.set_display_rotation(old.rotation)
             self.started = True
-        new = old if image is native.image else self._from_rgb(image, old)
+        new = old if frame.image is native.image else self._from_rgb(frame, old)
         if new.format.name != self._video.codec_context.pix_fmt:
             new = self._reformat(new, old)
         new.pict_type = 0  # let the encoder choose, not the source's encoder
@@ -234,22 +241,17 @@ class VideoWriter:
         self._mux(self._video.encode(new))
         self._copy_until(Fraction(old.pts or 0) * Fraction(old.time_base or 0))
 
-    def _from_rgb(self, image: Image, like: av.VideoFrame) -> av.VideoFrame:
-        stored = np.ascontiguousarray(np.rot90(image, -quarter_turns(like)))
+    def _from_rgb(self, frame: Frame, like: av.VideoFrame) -> av.VideoFrame:
+        turns = quarter_turns(like)
+        same = like.format.name == self._video.codec_context.pix_fmt
+        if frame.changed and same and not turns and is_planar_yuv(like):
+            return patched(frame.image, frame.changed, like)
+        stored = np.ascontiguousarray(np.rot90(frame.image, -turns))
         return self._reformat(av.VideoFrame.from_ndarray(stored, format="rgb24"), like)
 
     def _reformat(self, frame: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
-        rgb = _is_rgb(like.format.name)
-        tags = self._tags if rgb else {tag: getattr(like, tag) for tag in COLOR_TAGS}
-        new = frame.reformat(
-            format=self._video.codec_context.pix_fmt,
-            interpolation=EXACT,
-            dst_colorspace=SWS_COLORSPACE.get(tags["colorspace"], 5),
-            dst_color_range=tags["color_range"] or STUDIO_RANGE,
-        )
-        for tag, value in tags.items():
-            setattr(new, tag, value)
-        return new
+        tags = self._tags if is_rgb(like.format.name) else tags_of(like)
+        return converted(frame, self._video.codec_context.pix_fmt, tags)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -304,27 +306,6 @@ class VideoWriter:
         """Close a file that nobody will keep."""
         with suppress(FFmpegError, OSError):  # the error that led here is the one to report
             self._out.close()
-
-
-def _is_rgb(pixel_format: str) -> bool:
-    return av.VideoFormat(pixel_format).is_rgb
-
-
-def _pixel_format(original: Any, codec: str) -> str:
-    """The source's pixel format if the encoder has it, else the nearest 4:4:4 or 4:2:0."""
-    name = str(original.pix_fmt).replace("yuvj", "yuv")
-    odd = original.width % 2 or original.height % 2
-    supported = {f.name for f in av.Codec(codec, "w").video_formats or []}
-    if (
-        name in supported
-        and not (odd and "420" in name)
-        and not (original.width % 2 and "422" in name)
-    ):
-        return name
-    deep = any(c.bits > 8 for c in av.VideoFormat(name).components)
-    full = odd or not any(s in name for s in ("420", "nv12", "411", "410", "pal8", "gray"))
-    candidate = f"yuv{'444' if full else '420'}p{'10le' if deep else ''}"
-    return candidate if candidate in supported else "yuv444p" if odd else "yuv420p"
 
 
 def write_clip(

@@ -13,7 +13,7 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"config", "files"},
-    {"geometry", "smoothing"},
+    {"geometry", "smoothing", "planes"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"__main__"},
 ]
 HOMES = {  # foreign library -> the modules that may import it
-    "av": {"media", "writers"},
+    "av": {"media", "writers", "planes"},
     "dlib": {"aligner"},
     "safetensors": {"model"},
     "click": {"cli", "progress"},

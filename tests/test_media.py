@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from faceswap import media, writers
+from faceswap import media, planes, writers
 from faceswap.errors import InputError, OutputError
 from faceswap.types import Frame
 
@@ -67,7 +67,7 @@ def sound_of(path):
 
 def color_of(frame):
     """Mean red, green and blue as a player shows them."""
-    return frame.reformat(format="rgb24", interpolation=media.EXACT).to_ndarray().mean(axis=(0, 1))
+    return frame.reformat(format="rgb24", interpolation=planes.EXACT).to_ndarray().mean(axis=(0, 1))
 
 
 def pass_through(source, target, change=lambda image: image):

@@ -1,0 +1,59 @@
+import av
+import numpy as np
+import pytest
+
+from faceswap import planes
+
+FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le")
+
+
+def stored(pixel_format, width, height):
+    """A frame of smooth content in BT.709, and its RGB."""
+    y, x = np.mgrid[:height, :width]
+    rgb = np.stack([x * 3 + y, 255 - y * 2, x + y * 2], axis=-1) % 200 + 20
+    frame = av.VideoFrame.from_ndarray(rgb.astype(np.uint8), format="rgb24")
+    tags = {"colorspace": 1, "color_range": 1, "color_trc": 1, "color_primaries": 1}
+    frame = planes.converted(frame, pixel_format, tags)
+    back = frame.reformat(format="rgb24", interpolation=planes.EXACT, dst_color_range=2)
+    return frame, back.to_ndarray()
+
+
+def arrays(frame):
+    deep = "10" in frame.format.name
+    return [planes._pixels(plane, deep) for plane in frame.planes]
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "size"),
+    [*((name, (96, 80)) for name in FORMATS), ("yuv444p", (91, 67))],  # encoders want odd as 4:4:4
+)
+def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size):
+    old, image = stored(pixel_format, *size)
+    changed = image.copy()
+    changed[21:50, 33:60] = 255 - changed[21:50, 33:60]
+
+    new = planes.patched(changed, (33, 21, 60, 50), old)
+
+    whole = planes.converted(
+        av.VideoFrame.from_ndarray(changed, format="rgb24"), pixel_format, planes.tags_of(old)
+    )
+    assert planes.tags_of(new) == planes.tags_of(old)
+    for before, after, full in zip(arrays(old), arrays(new), arrays(whole), strict=True):
+        down, across = round(size[1] / len(before)), round(size[0] / before.shape[1])
+        inside = np.zeros(before.shape, bool)
+        inside[16 // down : 56 // down, 32 // across : 64 // across] = True
+        np.testing.assert_array_equal(after[~inside], before[~inside])
+        np.testing.assert_array_equal(after[inside], full[inside])
+        assert (after[inside] != before[inside]).any()
+
+
+def test_a_box_at_the_frames_edge_stays_within_it():
+    old, image = stored("yuv420p", 64, 48)
+
+    new = planes.patched(255 - image, (0, 0, 64, 48), old)
+
+    whole = planes.converted(
+        av.VideoFrame.from_ndarray(255 - image, format="rgb24"), "yuv420p", planes.tags_of(old)
+    )
+    for one, other in zip(arrays(new), arrays(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
