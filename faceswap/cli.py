@@ -302,6 +302,17 @@ def evaluation_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+@cli.command()
+@click.argument("path", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+def info(path: Path, as_json: bool) -> None:
+    """Say what PATH is and holds: a model, a faceset, a video or a photo."""
+    from faceswap import inspector
+
+    facts = inspector.inspect(path)
+    click.echo(json.dumps(facts) if as_json else "\n".join(inspector.in_words(facts)))
+
+
 @cli.command("import-checkpoint")
 @click.argument("checkpoint", type=PATH)
 @click.argument("folder", type=PATH)

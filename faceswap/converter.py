@@ -1,15 +1,17 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from faceswap import media, tracker, writers
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, finder_for_video
+from faceswap.aligner import FaceFinder, cores, finder_for_video
 from faceswap.chooser import Choice, Found, choose, descriptor_of
 from faceswap.compositor import paste
 from faceswap.config import ConvertConfig
@@ -90,7 +92,7 @@ def convert(
         raise InputError(f"{source} holds no photo")
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
     choice = _choice(config)
-    with FaceFinder(config.min_score, workers) as finder:
+    with FaceFinder(config.min_score, workers) as finder, _threads(max(cores() // 2, 1)):
         if kind == "video":
             frames = media.prefetch(media.read_video(source), 4)
             found = tracker.follow(frames, finder, config.finder, config.smooth)
@@ -101,6 +103,17 @@ def convert(
             faces = choose(finder.find(readable, config.finder), choice)
             _convert_photos(photos, root, target, swapper, faces, report, on_progress)
     return report
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use fewer threads: those that look for faces and encode need cores as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _choice(config: ConvertConfig) -> Choice:

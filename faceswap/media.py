@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -149,6 +150,34 @@ def probe(path: Path) -> VideoInfo:
         if not frames and container.duration and stream.average_rate:
             frames = round(container.duration / av.time_base * stream.average_rate)
         return VideoInfo(stream.width, stream.height, frames, bool(container.streams.audio))
+
+
+def describe_video(path: Path) -> dict[str, Any]:
+    """What a video says of itself, as JSON-ready values: its size upright, length and streams.
+
+    Raises:
+        InputError: If it is not a readable video.
+    """
+    with opened(path) as (container, video):
+        streams = [_describe_stream(stream) for stream in container.streams]
+        facts = {
+            "container": container.format.name,
+            "seconds": container.duration / av.time_base if container.duration else None,
+            "pixel_format": video.codec_context.pix_fmt,
+        }
+    height, width = next(islice(read_video(path), 1)).image.shape[:2]  # upright
+    size = {"width": width, "height": height, "frames": probe(path).frames or None}
+    return facts | size | {"streams": streams}
+
+
+def _describe_stream(stream: Any) -> dict[str, Any]:
+    context = stream.codec_context
+    facts = {"type": stream.type, "codec": getattr(context, "name", None)}
+    if stream.type == "video" and stream.average_rate:
+        facts["frames_per_second"] = float(stream.average_rate)
+    if stream.type == "audio":
+        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
+    return facts | {"language": stream.language} if stream.language else facts
 
 
 def read_video(path: Path, every: int = 1) -> Iterator[Frame]:

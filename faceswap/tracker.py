@@ -131,7 +131,11 @@ def _join(found: Iterable[tuple[_Segment, list[list[Face]]]]) -> Iterator[Found]
 def _join_at_border(before: list[Found], now: list[Found]) -> None:
     """Give faces that go on their earlier number, and follow those that one side missed."""
     (_, last), (_, first) = before[-1], now[0]
-    met = {face.track: other for face in first if (other := _same(face, last))}
+    met: dict[int, Face] = {}
+    for face in first:
+        free = [other for other in last if other not in met.values()]
+        if other := _same(face, free):
+            met[face.track] = other
     for position, (frame, faces) in enumerate(now):
         renamed = [replace(f, track=met[f.track].track) if f.track in met else f for f in faces]
         now[position] = frame, renamed
