@@ -22,15 +22,12 @@ from faceswap.config import (
     ConvertConfig,
     EvaluateConfig,
     ExtractConfig,
-    Settings,
     TrainConfig,
-    field_help,
-    field_types,
     identity_name,
-    read_json,
 )
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.progress import reporting
+from faceswap.settings import Settings, field_help, field_types, read_json
 
 S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])

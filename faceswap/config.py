@@ -1,18 +1,17 @@
 """Settings of the three commands and of a model: name, type, default and help in one place.
 
-A field's annotation carries its help; the command line builds its options from these fields and
-``config.json`` is written from them. Nothing heavy is imported here: ``--help`` must stay quick.
+Nothing heavy is imported here: ``--help`` must stay quick.
 """
 
 import dataclasses
-import json
 import math
-import typing
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Self
 
 from faceswap.errors import SettingsError
+from faceswap.settings import Settings
 
 FinderName = Literal["auto", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
@@ -24,85 +23,6 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
 VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
-
-
-class Settings:
-    """JSON to and from a frozen dataclass of plain values, with types and choices checked."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(typing.cast(Any, self))
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from JSON values; lists become tuples, unknown names are refused.
-
-        Raises:
-            SettingsError: If a name is unknown or a value has the wrong type or range.
-        """
-        unknown = set(values) - set(field_types(cls))
-        if unknown:
-            raise SettingsError(f"unknown setting {', '.join(sorted(unknown))} for {cls.__name__}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-    def check_types(self) -> None:
-        """Refuse a value that its field's type does not allow.
-
-        Raises:
-            SettingsError: Naming the field, what it allows and what came.
-        """
-        for name, hint in field_types(type(self)).items():
-            value = getattr(self, name)
-            if not _allows(hint, value):
-                raise SettingsError(f"{name} must be {_in_words(hint)}, not {value!r}")
-
-    def check_range(self, name: str, low: float, high: float = math.inf) -> None:
-        """Refuse a number outside [low, high]; None passes.
-
-        Raises:
-            SettingsError: Naming the field, its range and what came.
-        """
-        value = getattr(self, name)
-        if value is not None and not low <= value <= high:
-            limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise SettingsError(f"{name} must be {limits}, not {value:g}")
-
-
-def field_types(settings: type) -> dict[str, Any]:
-    """Field names and bare types (without their help) of a settings class."""
-    hints = get_type_hints(settings, include_extras=True)
-    return {
-        field.name: get_args(hints[field.name])[0]
-        if get_origin(hints[field.name]) is Annotated
-        else hints[field.name]
-        for field in dataclasses.fields(settings)
-    }
-
-
-def field_help(settings: type, name: str) -> str:
-    """The help text in a field's annotation."""
-    return str(get_args(get_type_hints(settings, include_extras=True)[name])[1])
-
-
-def _allows(hint: Any, value: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_allows(get_args(hint)[0], v) for v in value)
-    if get_args(hint):  # a union such as int | None
-        return any(_allows(part, value) for part in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is hint
-
-
-def _in_words(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(get_args(hint))
-    return str(getattr(hint, "__name__", hint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +262,9 @@ class ConvertConfig(Settings):
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
     ] = ()
     never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
+    frames: Annotated[
+        str | None, "Swap only in these frames, such as 10-50,90-, counted from 0; others stay."
+    ] = None
     largest: Annotated[bool, "Swap only the largest of the faces chosen in a frame."] = False
     finder: Annotated[
         FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
@@ -352,6 +275,7 @@ class ConvertConfig(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
+        frame_ranges(self.frames or "0-")
         self.check_range("likeness", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
@@ -378,22 +302,26 @@ class EvaluateConfig(Settings):
         self.check_range("clip_frames", 0)
 
 
+def frame_ranges(text: str) -> list[tuple[int, float]]:
+    """First and last frames of ``10-50,90-``, inclusive; an open end is infinite.
+
+    Raises:
+        SettingsError: If it cannot be understood.
+    """
+    ranges = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(-?)\s*(\d*)\s*", part)
+        if not found or (found[3] and not found[2]):
+            raise SettingsError(f"frames must look like 10-50,90-, not {text!r}")
+        first = int(found[1])
+        last = float(found[3]) if found[3] else math.inf if found[2] else float(first)
+        if last < first:
+            raise SettingsError(f"frames must run forwards, not {part.strip()!r}")
+        ranges.append((first, last))
+    return ranges
+
+
 def identity_name(faces: Path) -> str:
     """The person's name that a faceset's folder stands for: data/trump/faces is trump."""
     resolved = faces.resolve()
     return resolved.parent.name if resolved.name == "faces" else resolved.name
-
-
-def read_json(text: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        SettingsError: If the text is not JSON or not an object.
-    """
-    try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise SettingsError(f"not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"must be a JSON object, not {type(values).__name__}")
-    return values

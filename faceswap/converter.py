@@ -14,7 +14,7 @@ from faceswap import model as models
 from faceswap.aligner import FaceFinder, cores, finder_for_video
 from faceswap.chooser import Choice, Found, choose, descriptor_of
 from faceswap.compositor import paste
-from faceswap.config import ConvertConfig
+from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep, write_bytes
 from faceswap.swapper import Swapper
@@ -96,13 +96,21 @@ def convert(
         if kind == "video":
             frames = media.prefetch(media.read_video(source), 4)
             found = tracker.follow(frames, finder, config.finder, config.smooth)
-            _convert_video(source, target, swapper, choose(found, choice), report, on_progress)
+            chosen = _within(choose(found, choice), config.frames)
+            _convert_video(source, target, swapper, chosen, report, on_progress)
         else:
             root = source if kind == "folder" else None
             readable = media.prefetch(_readable(photos, report), 4)
             faces = choose(finder.find(readable, config.finder), choice)
             _convert_photos(photos, root, target, swapper, faces, report, on_progress)
     return report
+
+
+def _within(found: Iterator[Found], frames: str | None) -> Iterator[Found]:
+    """Leave faces only in the frames asked for."""
+    ranges = frame_ranges(frames or "0-")
+    for frame, faces in found:
+        yield frame, faces if any(a <= frame.index <= b for a, b in ranges) else []
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName, read_json
+from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName
 from faceswap.errors import FaceswapError, InputError, ModelError, OutputError
 from faceswap.files import write_bytes
+from faceswap.settings import read_json
 
 Identity = Literal["a", "b"]
 DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # footage, new face

@@ -1,10 +1,12 @@
+import math
 from typing import get_args
 
 import pytest
 
 from faceswap import config
-from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig, field_types
+from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
 from faceswap.errors import SettingsError
+from faceswap.settings import field_help, field_types, read_json
 
 
 def test_choices_equal_the_registries():
@@ -54,6 +56,9 @@ def test_a_model_config_survives_json():
         (lambda: TrainConfig(batch_size=2.5), "batch_size must be int, not 2.5"),
         (lambda: TrainConfig(model="huge"), "model must be one of auto, original, small"),
         (lambda: TrainConfig(steps=True), "steps must be"),
+        (lambda: ConvertConfig(frames="ten"), "frames must look like 10-50,90-, not 'ten'"),
+        (lambda: ConvertConfig(frames="1 2"), "frames must look like"),
+        (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
         (lambda: ConvertConfig(feather=float("nan")), "feather must be from 0 to 0.5"),
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
@@ -72,10 +77,15 @@ def test_a_size_the_encoder_cannot_halve_is_refused():
 def test_every_field_has_help():
     for settings in (ExtractConfig, TrainConfig, ConvertConfig, ModelConfig):
         for name in field_types(settings):
-            assert config.field_help(settings, name).endswith("."), name
+            assert field_help(settings, name).endswith("."), name
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100000])
 def test_what_is_no_json_object_is_refused(text):
     with pytest.raises(SettingsError):
-        config.read_json(text)
+        read_json(text)
+
+
+def test_frame_ranges():
+    assert config.frame_ranges("7") == [(7, 7)]
+    assert config.frame_ranges("0-4, 10-50 ,90-") == [(0, 4), (10, 50), (90, math.inf)]

@@ -193,3 +193,20 @@ def test_a_contact_sheet_needs_a_video(model, tmp_path, collins):
 
     with pytest.raises(InputError, match="is no video; a preview needs one"):
         contact_sheet(tmp_path / "x.png", tmp_path / "sheet.png", 3, model)
+
+
+def test_only_the_frames_asked_for_are_swapped(clip, model):
+    from test_media import sound_of, times_of
+
+    report = convert(clip, model=model, config=replace(QUICK, frames="1-2, 8-"))
+
+    assert (report.frames, report.faces) == (10, 4)
+    assert times_of(report.output) == times_of(clip)
+    assert sound_of(report.output) == sound_of(clip)
+    before = [frame.image.astype(int) for frame in media.read_video(clip)]
+    after = [frame.image.astype(int) for frame in media.read_video(report.output)]
+    changed = [
+        np.abs(new - old)[70:150, 190 + 3 * i : 250 + 3 * i].mean() > 8
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+    ]
+    assert [i for i, there in enumerate(changed) if there] == [1, 2, 8, 9]

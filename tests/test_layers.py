@@ -12,7 +12,8 @@ import faceswap
 PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
-    {"config", "files"},
+    {"settings", "files"},
+    {"config"},
     {"geometry", "smoothing", "planes"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
