@@ -262,6 +262,9 @@ class ConvertConfig(Settings):
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
     ] = ()
     never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
+    matte: Annotated[bool, "Write where faces were swapped, white on black, as *.matte.* too."] = (
+        False
+    )
     frames: Annotated[
         str | None, "Swap only in these frames, such as 10-50,90-, counted from 0; others stay."
     ] = None

@@ -1,8 +1,8 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,6 @@ from faceswap import media, tracker, writers
 from faceswap import model as models
 from faceswap.aligner import FaceFinder, cores, finder_for_video
 from faceswap.chooser import Choice, Found, choose, descriptor_of
-from faceswap.compositor import paste
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep, write_bytes
@@ -155,23 +154,19 @@ def contact_sheet(
         raise InputError(f"{source} is no video; a preview needs one")
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(Path(model), device), config, device)
-    rows, shown = [], 0
+    rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), finder_for_video(config.finder))
         for frame, faces in choose(found, _choice(config)):
             (swaps,) = swapper.prepare([(frame, faces)])
-            shown += bool(swaps)
-            masked = replace(frame, image=np.zeros_like(frame.image))
-            for swap in swaps:
-                white = replace(swap, image=np.full_like(swap.image, 255), color=None)
-                masked = paste(masked, white)
-            row = (frame.image, swapper.paste(frame, swaps).image, masked.image)
-            rows.append(np.hstack([_thumbnail(image) for image in row]))
+            with_face += bool(swaps)
+            row = (frame, swapper.paste(frame, swaps), swapper.matte(frame, swaps))
+            rows.append(np.hstack([_thumbnail(shown.image) for shown in row]))
     if not rows:
         raise InputError(f"{source} holds no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
     write_bytes(Path(output), png.tobytes())
-    return shown
+    return with_face
 
 
 def _thumbnail(image: Image) -> Image:
@@ -203,9 +198,12 @@ def _convert_video(
     on_progress: OnProgress,
 ) -> None:
     total = media.probe(source).frames or None
-    with writers.open_writer(target, source) as writer:
-        for frame, faces in media.prefetch(swapper.swap_video(found), 4):
+    results = media.prefetch(_results(swapper, found), 4)
+    with writers.open_writer(target, source) as writer, _matte_writer(swapper, target, source) as m:
+        for frame, matte, faces in results:
             writer.write(frame)
+            if m:
+                m.write(matte)
             report.frames += 1
             report.faces += faces
             report.without_face += not faces
@@ -214,6 +212,27 @@ def _convert_video(
             raise NoFacesError(
                 f"no face found in the {report.frames} frames of {source}; nothing is written"
             )
+
+
+def _results(swapper: Swapper, found: Iterator[Found]) -> Iterator[tuple[Frame, Frame, int]]:
+    """Each frame of a video swapped, its matte (if wanted, else itself) and how many faces."""
+    for frame, swaps in swapper.prepare_video(found):
+        matte = swapper.matte(frame, swaps) if swapper.config.matte else frame
+        yield swapper.paste(frame, swaps), matte, len(swaps)
+
+
+def _matte_writer(
+    swapper: Swapper, target: Path, source: Path
+) -> AbstractContextManager[writers.FrameWriter | None]:
+    """Where mattes go: ``video.matte.mp4`` beside ``video.mp4``, without sound."""
+    if not swapper.config.matte:
+        return nullcontext()
+    return writers.open_writer(matte_path(target), source, sound=False)
+
+
+def matte_path(target: Path) -> Path:
+    """The matte's file: ``video.matte.mp4`` beside ``video.mp4``."""
+    return target.with_name(f"{target.stem}.matte{target.suffix}")
 
 
 def _convert_photos(
@@ -228,15 +247,18 @@ def _convert_photos(
     """Convert photos one by one; with ``root`` each keeps its place below it."""
     for frame, faces in found:
         path = target / frame.source.relative_to(root) if root else target
-        for result, swapped in swapper.swap([(frame, faces)]):
-            if swapped or (root and path.suffix.lower() != frame.source.suffix.lower()):
-                with writers.open_writer(path, frame.source) as writer:
-                    writer.write(result)
-            elif root:
-                writers.copy_file(frame.source, path)
-            report.frames += 1
-            report.faces += swapped
-            report.without_face += not swapped
+        (swaps,) = swapper.prepare([(frame, faces)])
+        if swaps or (root and path.suffix.lower() != frame.source.suffix.lower()):
+            with writers.open_writer(path, frame.source) as writer:
+                writer.write(swapper.paste(frame, swaps))
+        elif root:
+            writers.copy_file(frame.source, path)
+        if swaps and swapper.config.matte:
+            with writers.open_writer(matte_path(path), frame.source) as writer:
+                writer.write(swapper.matte(frame, swaps))
+        report.frames += 1
+        report.faces += len(swaps)
+        report.without_face += not swaps
         on_progress(Progress(report.frames, len(photos), "photos", f"{report.faces} faces"))
     if not report.frames:
         raise InputError(report.unreadable[0])

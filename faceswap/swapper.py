@@ -68,22 +68,12 @@ class Swapper:
         self._shift = trained.color_shift
         self._size = max(PASTE_SIZE, self._model.crop_size)
 
-    def swap(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
-        """Yield each frame with its faces swapped, and how many; all in one pass of the network."""
-        for (frame, _), swaps in zip(frames, self.prepare(frames), strict=True):
-            yield self.paste(frame, swaps), len(swaps)
-
-    def swap_video(self, found: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, int]]:
-        """Yield each frame of a video with its faces swapped, and how many.
+    def prepare_video(self, found: Iterable[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
+        """Yield each frame of a video with what to paste into it, its colours steadied.
 
         Args:
             found: Frames with their faces and these faces' tracks.
         """
-        for frame, swaps in self.prepare_video(found):
-            yield self.paste(frame, swaps), len(swaps)
-
-    def prepare_video(self, found: Iterable[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
-        """Yield each frame of a video with what to paste into it, its colours steadied."""
         swaps = self._prepare_all(iter(found))
         return steadied(swaps, _colors, _with_colors) if self.config.smooth else swaps
 
@@ -97,6 +87,13 @@ class Swapper:
         for swap in swaps:
             frame = paste(frame, self.matched(swap), self.config.blend)
         return frame
+
+    def matte(self, frame: Frame, swaps: list[Swap]) -> Frame:
+        """Where prepared swaps count in their frame: white on black, as a frame of its own."""
+        matte = replace(frame, image=np.zeros_like(frame.image))
+        for swap in swaps:
+            matte = paste(matte, replace(swap, image=np.full_like(swap.image, 255)))
+        return replace(matte, changed=None)  # all of it differs from the frame that was read
 
     def matched(self, swap: Swap) -> Swap:
         """A prepared swap in the colours that were measured."""

@@ -62,8 +62,12 @@ def default_video_suffix(source: Path) -> str:
     return source.suffix if suffix in ENCODERS else ".mov"
 
 
-def open_writer(path: Path, source: Path) -> AbstractContextManager[FrameWriter]:
+def open_writer(
+    path: Path, source: Path, sound: bool = True
+) -> AbstractContextManager[FrameWriter]:
     """Open the writer for ``path``'s suffix; all that is not picture is taken from ``source``.
+
+    Without ``sound`` a video gets no sound and no subtitles.
 
     The output appears under its name only when the block ends well. If Ctrl-C ends it, the frames
     so far are kept as ``<name>.partial<suffix>``.
@@ -74,7 +78,7 @@ def open_writer(path: Path, source: Path) -> AbstractContextManager[FrameWriter]
     if path.suffix.lower() in PHOTO_SUFFIXES:
         return _photo_writer(path, source)
     if path.suffix.lower() in ENCODERS:
-        return _video_writer(path, source)
+        return _video_writer(path, source, sound)
     known = ", ".join(sorted(set(ENCODERS) | PHOTO_SUFFIXES))
     raise OutputError(f"cannot write {path}: unknown suffix '{path.suffix}'; use one of {known}")
 
@@ -131,10 +135,10 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 @contextmanager
-def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
+def _video_writer(path: Path, source: Path, sound: bool) -> Iterator[FrameWriter]:
     with replacing(path) as temporary, opened(source) as (container, stream):
         with _writing(path):
-            writer = VideoWriter(temporary, path, container, stream)
+            writer = VideoWriter(temporary, path, container, stream, sound)
         try:
             yield writer
         except KeyboardInterrupt:
@@ -157,7 +161,7 @@ def _video_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
 class VideoWriter:
     """Encodes frames at their own times and copies every other stream of the source."""
 
-    def __init__(self, temporary: Path, path: Path, source: Any, video: Any) -> None:
+    def __init__(self, temporary: Path, path: Path, source: Any, video: Any, sound: bool) -> None:
         suffix = temporary.suffix.lower()
         codec, options = ENCODERS[suffix]
         flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
@@ -169,7 +173,7 @@ class VideoWriter:
             self._out.set_chapters(source.chapters())
         self._video: Any = self._out.add_stream(codec, rate=video.average_rate, options=options)
         self._copy_settings(video, codec)
-        self._copies = self._copy_streams(source, video)
+        self._copies = self._copy_streams(source, video) if sound else {}
         self._packets = source.demux(*self._copies) if self._copies else iter(())
         self._waiting: Any = None
         self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream

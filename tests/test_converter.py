@@ -210,3 +210,29 @@ def test_only_the_frames_asked_for_are_swapped(clip, model):
         for i, (old, new) in enumerate(zip(before, after, strict=True))
     ]
     assert [i for i, there in enumerate(changed) if there] == [1, 2, 8, 9]
+
+
+def test_a_matte_shows_where_faces_were_swapped(clip, model):
+    from test_media import times_of
+
+    report = convert(clip, model=model, config=replace(QUICK, matte=True))
+
+    matte = report.output.with_name("video.swapped.matte.mp4")
+    assert times_of(matte) == times_of(clip)
+    assert not media.probe(matte).has_audio
+    frames = [frame.image.mean(axis=2) for frame in media.read_video(matte)]
+    for index, frame in enumerate(frames):
+        inside = frame[100:140, 205 + 3 * index : 235 + 3 * index].mean()
+        assert inside < 5 if index in (3, 7) else inside > 240
+        assert frame[300:].max() < 5
+
+
+def test_a_photo_has_a_matte_too(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    convert(tmp_path / "x.png", model=model, config=replace(QUICK, matte=True))
+
+    matte = read_photo(tmp_path / "x.swapped.matte.png").image
+    assert matte.shape == collins.shape
+    assert matte.max() == 255
+    assert not matte[300:].any()

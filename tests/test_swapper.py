@@ -28,12 +28,14 @@ def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_fac
     """Geometry from frame to network and back is exact: with a copying network nothing moves."""
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
-    ((swapped, count),) = swapper_of(lambda images: images).swap([(frame, [collins_face])])
+    swapper = swapper_of(lambda images: images)
+    (swaps,) = swapper.prepare([(frame, [collins_face])])
+    swapped = swapper.paste(frame, swaps)
 
     box = collins_face.box
     window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
     error = (swapped.image[window].astype(float) - collins[window]) ** 2
-    assert count == 1
+    assert len(swaps) == 1
     assert 10 * np.log10(255**2 / error.mean()) > 38
 
 
