@@ -275,11 +275,11 @@ def measure_clip(
 
 def _moment(frame: Frame, swap: Swap, swapper: Swapper) -> _Moment:
     """The face of a frame before and after its swap, and both mean colours within the mask."""
-    face = swap.aligned.face
+    box = typical_box(swap.aligned.face.landmarks)  # the detector's would jump from frame to frame
     after = paste(frame, swap, swapper.config.blend).image
     pictures = (swap.aligned.image, _in_crop(swap))
     colors = (mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask))
-    return _measure(frame.image, face.box), _measure(after, face.box), colors
+    return _measure(frame.image, box), _measure(after, box), colors
 
 
 def blur_painter(config: ModelConfig) -> Painter:
