@@ -47,8 +47,8 @@ def test_two_processes_equal_one(faceset_folders, tmp_path):
         assert together[step] == pytest.approx(alone[step], abs=1e-4), step
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key in one:
-        # Muon works in bfloat16, which turns the last bit of a sum's order into more
-        assert (one[key] - two[key]).norm() < 0.02 * one[key].norm(), key
+        # bfloat16 turns the last bit of a sum's order into more
+        assert (one[key] - two[key]).norm() < 0.05 * one[key].norm(), key
 
 
 @pytest.mark.parametrize(("size", "parts"), [(1, [(0, 6)]), (3, [(0, 2), (2, 4), (4, 6)])])
