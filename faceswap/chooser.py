@@ -10,11 +10,8 @@ import numpy as np
 from faceswap.aligner import describe, find_auto
 from faceswap.errors import NoFacesError
 from faceswap.media import read_photo
-from faceswap.types import Descriptor, Face, Frame
+from faceswap.types import SAME_PERSON, Descriptor, Found
 
-Found = tuple[Frame, list[Face]]
-
-SAME_PERSON = 0.6  # descriptors nearer than this are one person's (dlib's own threshold)
 VOTES = 3  # frames of a track that are compared
 AHEAD = 12  # frames a track's votes are drawn from
 

@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from faceswap import augment, checkpoint, media, report, tracker
 from faceswap import model as models
 from faceswap.aligner import FaceFinder, describe, predict_landmarks, typical_box
-from faceswap.compositor import paste
+from faceswap.compositor import alpha, paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
@@ -227,9 +227,7 @@ def _specimens(
 
 def _in_crop(swap: Swap) -> Image:
     """The aligned crop with the swap in it."""
-    before = swap.aligned.image.astype(np.float32)
-    mixed = before + swap.mask[..., None] * (swap.image - before)
-    return np.rint(mixed).astype(np.uint8)
+    return np.rint(alpha(swap.aligned.image, swap.image, swap.mask)).astype(np.uint8)
 
 
 def _seams(swaps: list[_Swapped]) -> Report:

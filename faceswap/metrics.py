@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from faceswap.types import Descriptor, Image, Mask, Points
+from faceswap.types import SAME_PERSON, Descriptor, Image, Mask, Points
 
 Numbers = npt.NDArray[np.float64]
 Report = dict[str, Any]
 
-SAME_PERSON = 0.6  # descriptor distance below which dlib's authors call two faces one person
 CAMERA = 4.0  # heads are seen from some four head widths away
 EDGE = 0.5  # of a soft mask
 SEAM_REACH = 0.04  # of the crop's side, from the edge to either side

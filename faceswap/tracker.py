@@ -16,14 +16,12 @@ import numpy as np
 from faceswap.aligner import FINDERS, FaceFinder, finder_for_video, follow_face
 from faceswap.config import FinderName
 from faceswap.smoothing import Values, steadied
-from faceswap.types import Box, Face, Frame, Image
+from faceswap.types import Box, Face, Found, Frame, Image
 
 SEGMENT = 8  # frames
 THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
 CUT = 30.0  # mean difference of two frames' thumbs, of 255, beyond which the shot has changed
 SAME = 0.4  # intersection over union of the boxes of one face found twice
-
-Found = tuple[Frame, list[Face]]
 
 
 @dataclass(slots=True, eq=False)

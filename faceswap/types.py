@@ -17,6 +17,7 @@ Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
+SAME_PERSON = 0.6  # distance of descriptors below which dlib's authors call two faces one person
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
 
 
@@ -64,6 +65,9 @@ class Face:
     score: float
     landmarks: Points
     track: int = -1
+
+
+Found = tuple[Frame, list[Face]]  # a frame and its faces, largest first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
