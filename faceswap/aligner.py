@@ -1,24 +1,16 @@
 """Find faces and their 68 landmarks, and bring them to the canonical pose.
 
 dlib's HOG detector is quick and its boxes are what the 68-point model was fitted to; dlib's CNN
-detector finds nearly all the rest at 75 times the cost. dlib holds the interpreter lock, so photos
-and frames are spread over processes.
+detector finds nearly all the rest at 75 times the cost.
 """
 
 import importlib.util
 import math
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import cv2
 import dlib
@@ -26,12 +18,19 @@ import numpy as np
 
 from faceswap.config import FinderName
 from faceswap.errors import AlignmentError, InputError
-from faceswap.geometry import align, face_matrix, invert, scale_of, transform, warp_image
+from faceswap.geometry import (
+    compose,
+    face_matrix,
+    invert,
+    scale_of,
+    shifted,
+    transform,
+    warp_image,
+    window_of,
+)
 from faceswap.types import AlignedFace, Box, Descriptor, Face, Frame, Image, Matrix, Points
 
 Finder = Callable[[Image, float], list[Face]]
-T = TypeVar("T")
-R = TypeVar("R")
 
 HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
@@ -281,6 +280,12 @@ def _averaged(
     return transform(mean, invert(to_chip)), disagreement
 
 
+def load() -> None:
+    """Load what every face needs, 1.4 s of it, before it is needed."""
+    _hog()
+    _predictor()
+
+
 @cache
 def _describer() -> Any:
     return dlib.face_recognition_model_v1(weights("dlib_face_recognition_resnet_model_v1.dat"))
@@ -302,92 +307,7 @@ def align_face(frame: Frame, face: Face, size: int, coverage: float) -> AlignedF
     Raises:
         AlignmentError: If the landmarks coincide.
     """
-    image, matrix = align(frame.image, face.landmarks, size, coverage)
-    return AlignedFace(face, image, matrix)
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-class FaceFinder:
-    """Finds the faces of frames, in order, on several processes; a context manager.
-
-    Args:
-        min_score: Detections below this score are dropped.
-        workers: Processes; 0 for one per core, 1 for this process alone.
-    """
-
-    def __init__(self, min_score: float, workers: int) -> None:
-        self.min_score = min_score
-        self._workers = workers or cores()
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def find(
-        self, frames: Iterable[Frame], finder: FinderName | Finder
-    ) -> Iterator[tuple[Frame, list[Face]]]:
-        """Yield each frame with its faces; at most two frames a process are held at a time.
-
-        Args:
-            frames: The frames.
-            finder: A key of FINDERS, or a callable of one's own, which runs in this process.
-        """
-        if callable(finder):
-            for frame in frames:
-                yield frame, finder(frame.image, self.min_score)
-            return
-        yield from self.each(frames, _find, lambda frame: (finder, frame.image, self.min_score))
-
-    def each(
-        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
-    ) -> Iterator[tuple[T, R]]:
-        """Yield each item with ``work(*arguments(item))``, done by the processes, in order.
-
-        At most two items a process are held at a time.
-        """
-        if self._workers == 1:
-            for item in items:
-                yield item, work(*arguments(item))
-            return
-        pool = self._started_pool()
-        waiting: deque[tuple[T, Future[R]]] = deque()
-        for item in items:
-            waiting.append((item, pool.submit(work, *arguments(item))))
-            if len(waiting) >= 2 * self._workers:
-                oldest, result = waiting.popleft()
-                yield oldest, result.result()
-        for oldest, result in waiting:
-            yield oldest, result.result()
-
-    def _started_pool(self) -> ProcessPoolExecutor:
-        if not self._pool:  # forking a process that has threads may hang, hence spawn
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker)
-        return self._pool
-
-
-def _find(finder: FinderName, image: Image, min_score: float) -> list[Face]:
-    return FINDERS[finder](image, min_score)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, killed or not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    matrix = face_matrix(face.landmarks, size, coverage)
+    window = window_of(matrix, size, *frame.shape)
+    inside = compose(matrix, shifted(np.eye(2, 3), -window[0], -window[1]))
+    return AlignedFace(face, warp_image(frame.part(window), inside, size, size), matrix)

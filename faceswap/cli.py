@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
+from faceswap import workers
 from faceswap.config import (
     ConvertConfig,
     EvaluateConfig,
@@ -161,6 +162,7 @@ def extract(source: Path, output: Path | None, config_file: Path | None, **flags
     Run it again to continue: files already done are skipped.
     """
     settings = resolve(ExtractConfig, "extract", config_file, flags)
+    workers.start_early()
     from faceswap import extractor
 
     with reporting() as on_progress:
@@ -233,6 +235,7 @@ def convert(
 ) -> None:  # fmt: skip
     """Swap the faces of SOURCE: a video, a photo or a folder of photos; the same comes out."""
     settings = resolve(ConvertConfig, "convert", config_file, flags)
+    workers.start_early()
     from faceswap import converter
     from faceswap.model import newest
 

@@ -7,7 +7,7 @@ outside the mask not a bit changes.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from faceswap.config import BlendName, ColorName
 from faceswap.geometry import invert, shifted, transform, warp_image_at, warp_mask
-from faceswap.types import Frame, Image, Mask, Points, Swap
+from faceswap.types import Frame, Image, Light, Mask, Points, Swap, Window, rounded
 
 Numbers = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.float32]
-Mix = Callable[[Image, Image, Mask], Pixels]
+Mix = Callable[[Light, Light, Mask], Light]
 
 LEVELS = 5  # of the pyramid that blends coarse things over a wide seam and fine ones over a narrow
 LEAST = 1e-6  # variance of a colour that counts as none
@@ -39,12 +38,7 @@ class ColorMatch:
     apply: Callable[[Image, Numbers], Image]
 
 
-def _rounded(pixels: npt.NDArray[np.floating]) -> Image:
-    levels: Image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return levels
-
-
-def _moments(pixels: Image | Pixels, mask: Mask) -> tuple[Numbers, Numbers]:
+def _moments(pixels: Image | Light, mask: Mask) -> tuple[Numbers, Numbers]:
     """Mean (3,) and covariance (3, 3) of the pixels (S, S, 3) that the mask weighs."""
     inside = mask > 0
     values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
@@ -65,7 +59,7 @@ def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 def apply_average(swapped: Image, shift: Numbers) -> Image:
     """Add a colour."""
-    return _rounded(swapped.astype(np.float32) + shift.astype(np.float32))
+    return rounded(swapped.astype(np.float32) + shift.astype(np.float32))
 
 
 def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
@@ -87,10 +81,10 @@ def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
     mean, deviation, wanted_mean, wanted_deviation = numbers
     gain = wanted_deviation / np.maximum(deviation, math.sqrt(LEAST))
     lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
-    return _rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
+    return rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
 
 
-def _to_lab(image: Image) -> Pixels:
+def _to_lab(image: Image) -> Light:
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
 
 
@@ -111,7 +105,7 @@ def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 def apply_linear(swapped: Image, numbers: Numbers) -> Image:
     """Map the face's colours linearly around their mean."""
-    return _rounded((swapped - numbers[0]) @ numbers[2:] + numbers[1])
+    return rounded((swapped - numbers[0]) @ numbers[2:] + numbers[1])
 
 
 def _power(symmetric: Numbers, exponent: float) -> Numbers:
@@ -142,7 +136,7 @@ def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 def apply_histogram(swapped: Image, table: Numbers) -> Image:
     """Look each level up."""
-    lookup = _rounded(table)
+    lookup = rounded(table)
     return np.stack([lookup[swapped[..., c], c] for c in range(3)], axis=-1)
 
 
@@ -155,27 +149,26 @@ COLORS: dict[ColorName, ColorMatch] = {
 }
 
 
-def alpha(window: Image, face: Image, mask: Mask) -> Pixels:
+def alpha(window: Light, face: Light, mask: Mask) -> Light:
     """``window * (1 - mask) + face * mask`` in display light."""
-    below = window.astype(np.float32)
-    return below + mask[..., np.newaxis] * (face.astype(np.float32) - below)
+    return window + mask[..., np.newaxis] * (face - window)
 
 
-def alpha_linear(window: Image, face: Image, mask: Mask) -> Pixels:
+def alpha_linear(window: Light, face: Light, mask: Mask) -> Light:
     """The same in linear light, as light itself mixes (sRGB transfer, IEC 61966-2-1)."""
-    below, above = LINEAR[window], LINEAR[face]
-    mixed = below + mask[..., np.newaxis] * (above - below)
+    mixed = _to_linear(window) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(window))
     dark, bright = 12.92 * mixed, 1.055 * np.maximum(mixed, 0) ** (1 / 2.4) - 0.055
-    return np.asarray(np.where(mixed <= 0.0031308, dark, bright) * 255, np.float32)
+    shown = np.where(mixed <= 0.0031308, dark, bright) * 255
+    return np.where(mask[..., np.newaxis] > 0, shown, window).astype(np.float32)
 
 
-_SHARE = np.arange(256) / 255
-LINEAR = np.where(_SHARE <= 0.04045, _SHARE / 12.92, ((_SHARE + 0.055) / 1.055) ** 2.4).astype(
-    np.float32
-)
+def _to_linear(pixels: Light) -> Light:
+    share = pixels / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear.astype(np.float32)
 
 
-def poisson(window: Image, face: Image, mask: Mask) -> Pixels:
+def poisson(window: Light, face: Light, mask: Mask) -> Light:
     """The face's gradients with the frame's colours at the edge, then :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
@@ -187,19 +180,19 @@ def poisson(window: Image, face: Image, mask: Mask) -> Pixels:
         return alpha(window, face, mask)
     left, top, width, height = cv2.boundingRect(inner)
     center = (left + width // 2, top + height // 2)
-    cloned = cv2.seamlessClone(face, window, inner, center, cv2.NORMAL_CLONE)
-    return alpha(window, np.asarray(cloned, np.uint8), mask)
+    cloned = cv2.seamlessClone(rounded(face), rounded(window), inner, center, cv2.NORMAL_CLONE)
+    return alpha(window, np.asarray(cloned, np.float32), mask)
 
 
-def pyramid(window: Image, face: Image, mask: Mask) -> Pixels:
+def pyramid(window: Light, face: Light, mask: Mask) -> Light:
     """Coarse structure blended over a wide seam, fine structure over a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
     TOG 2(4), 1983; then :func:`alpha`, so that what the mask leaves out stays.
     """
-    below, above = window.astype(np.float32), face.astype(np.float32)
+    below, above = window, face
     share = (mask > 0.5).astype(np.float32)
-    details: list[Pixels] = []
+    details: list[Light] = []
     for _ in range(LEVELS):
         if min(below.shape[:2]) < 4:
             break
@@ -224,8 +217,7 @@ BLENDS: dict[BlendName, Mix] = {
 
 def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     """Put a swapped face into its frame, bit-equal to it wherever the mask is 0."""
-    image = frame.image
-    box = _box_in_frame(swap, *image.shape[:2])
+    box = _box_in_frame(swap, *frame.shape)
     if box is None:
         return frame
     left, top, right, bottom = box
@@ -234,17 +226,13 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     mask = warp_mask(swap.mask, to_box, width, height)
     # A crop holds no detail finer than the frame it was cut from: point sampling loses nothing and
     # gives an unchanged crop back exactly, which averaging would blur.
-    face = warp_image_at(swap.image, to_box, width, height)
-    result = image.copy()
-    window = result[top:bottom, left:right]
+    face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
     mix = blend if callable(blend) else BLENDS[blend]
-    window[:] = _rounded(mix(window, face, mask))
-    left, top, right, bottom = frame.changed or box
-    changed = min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])
-    return replace(frame, image=result, changed=changed)
+    mixed = mix(frame.light(box), face, mask)
+    return frame.changed(box, np.clip(mixed, 0, 255))
 
 
-def _box_in_frame(swap: Swap, height: int, width: int) -> tuple[int, int, int, int] | None:
+def _box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
     """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):

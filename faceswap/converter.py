@@ -11,13 +11,14 @@ import torch
 
 from faceswap import media, tracker, writers
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, cores, finder_for_video
+from faceswap.aligner import finder_for_video
 from faceswap.chooser import Choice, choose, descriptor_of
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep, write_bytes
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, Image, OnProgress, Progress, ignore_progress
+from faceswap.workers import FaceFinder, cores
 
 SHEET_WIDTH = 426  # pixels of each picture in a contact sheet
 

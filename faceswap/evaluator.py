@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from faceswap import augment, checkpoint, media, report, tracker
 from faceswap import model as models
-from faceswap.aligner import FaceFinder, describe, predict_landmarks, typical_box
+from faceswap.aligner import describe, predict_landmarks, typical_box
 from faceswap.compositor import alpha, paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
@@ -50,7 +50,9 @@ from faceswap.types import (
     Progress,
     Swap,
     ignore_progress,
+    rounded,
 )
+from faceswap.workers import FaceFinder
 
 CENTROID_FACES = 150  # training faces whose descriptors are averaged
 MIN_CLIP = 8  # frames in a row, for flicker
@@ -227,7 +229,8 @@ def _specimens(
 
 def _in_crop(swap: Swap) -> Image:
     """The aligned crop with the swap in it."""
-    return np.rint(alpha(swap.aligned.image, swap.image, swap.mask)).astype(np.uint8)
+    below, above = swap.aligned.image.astype(np.float32), swap.image.astype(np.float32)
+    return rounded(alpha(below, above, swap.mask))
 
 
 def _seams(swaps: list[_Swapped]) -> Report:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceswap import media, tracker
-from faceswap.aligner import FaceFinder, align_face, finder_for_video
+from faceswap.aligner import align_face, finder_for_video
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard
 from faceswap.types import AlignedFace, Face, Frame, OnProgress, Progress, ignore_progress
+from faceswap.workers import FaceFinder
 
 LIBRARY = Path("data")  # where train looks for a name
 NEIGHBOURS = 2  # frames apart at most, for faces to be followed from one to the other
@@ -108,11 +109,12 @@ def _store(
 ) -> None:
     """Add an image's faces to the faceset, or note that it has none."""
     report.images += 1
+    is_clip = frame.source.suffix.lower() not in media.PHOTO_SUFFIXES
     if crops:
         writer.add(name, frame, crops)
     else:
         writer.skip(name, frame.index, "no face")
-        report.without_face.append(f"{name} frame {frame.index}" if frame.native else name)
+        report.without_face.append(f"{name} frame {frame.index}" if is_clip else name)
 
 
 def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:

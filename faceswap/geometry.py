@@ -15,8 +15,9 @@ import numpy as np
 
 from faceswap.config import ModelConfig
 from faceswap.errors import AlignmentError
-from faceswap.types import Image, Mask, Matrix, Points
+from faceswap.types import Image, Mask, Matrix, Points, Window
 
+REACH = 4  # pixels around a point that cubic interpolation looks at, and one more to round
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
 
 
@@ -143,7 +144,19 @@ def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
     return np.asarray(warped, np.float32)
 
 
-def align(frame: Image, landmarks: Points, size: int, coverage: float) -> tuple[Image, Matrix]:
+def window_of(matrix: Matrix, size: int, height: int, width: int) -> Window:
+    """The part of a frame (height, width) that a crop of side ``size`` is sampled from."""
+    last = size - 0.5
+    corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
+    reached = transform(corners, invert(matrix))
+    low = np.floor(reached.min(axis=0)).astype(int) - REACH
+    high = np.ceil(reached.max(axis=0)).astype(int) + REACH + 1
+    left, top = min(max(int(low[0]), 0), width - 1), min(max(int(low[1]), 0), height - 1)
+    right, bottom = min(max(int(high[0]), left + 1), width), min(max(int(high[1]), top + 1), height)
+    return left, top, right, bottom
+
+
+def align(image: Image, landmarks: Points, size: int, coverage: float) -> tuple[Image, Matrix]:
     """Cut the aligned crop (size, size, 3) of a face, and give its frame -> crop matrix."""
     matrix = face_matrix(landmarks, size, coverage)
-    return warp_image(frame, matrix, size, size), matrix
+    return warp_image(image, matrix, size, size), matrix

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.error import FFmpegError
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.planes import EXACT
-from faceswap.types import Frame, Image
+from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,11 +36,42 @@ VIDEO_SUFFIXES = frozenset(
 )  # fmt: skip
 
 
-class Decoded(NamedTuple):
-    """A decoded video frame and the very array that ``Frame.image`` got from it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A decoded video frame, upright, that is converted to RGB only where it is asked to be."""
 
     frame: av.VideoFrame
-    image: Image
+
+    @property
+    def turns(self) -> int:
+        """Counter-clockwise quarter turns that bring the stored frame upright."""
+        return round(self.frame.rotation / 90) % 4
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        height, width = self.frame.height, self.frame.width
+        return (width, height) if self.turns % 2 else (height, width)
+
+    def rgb(self, window: Window) -> Image:
+        """The pixels of a window, (H, W, 3)."""
+        return self._window(window, deep=False)
+
+    def light(self, window: Window) -> Light:
+        """The same with all the depth that is stored."""
+        if planes.is_deep(self.frame):
+            light: Light = self._window(window, deep=True).astype(np.float32)
+            return light / np.float32(planes.DEEP_SCALE)
+        return self.rgb(window).astype(np.float32)
+
+    def gray(self) -> Image:
+        """The whole frame without colour, (H, W)."""
+        return np.ascontiguousarray(np.rot90(planes.gray_of(self.frame), self.turns))
+
+    def _window(self, window: Window, deep: bool) -> npt.NDArray[Any]:
+        stored = planes.turned(window, -self.turns, *self.shape)
+        pixels = planes.rgb_window(self.frame, stored, deep)
+        return np.ascontiguousarray(np.rot90(pixels, self.turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +197,7 @@ def describe_video(path: Path) -> dict[str, Any]:
             "seconds": container.duration / av.time_base if container.duration else None,
             "pixel_format": video.codec_context.pix_fmt,
         }
-    height, width = next(islice(read_video(path), 1)).image.shape[:2]  # upright
+    height, width = next(islice(read_video(path), 1)).shape  # upright
     size = {"width": width, "height": height, "frames": probe(path).frames or None}
     return facts | size | {"streams": streams}
 
@@ -241,10 +273,8 @@ def sample_video(path: Path, count: int) -> Iterator[Frame]:
 
 
 def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
-    rgb = native.reformat(format="rgb24", interpolation=EXACT, dst_color_range=2).to_ndarray()
-    image: Image = np.ascontiguousarray(np.rot90(rgb, quarter_turns(native)), dtype=np.uint8)
     time = Fraction(native.pts or 0) * Fraction(native.time_base or 0)
-    return Frame(image, index, time, path, Decoded(native, image))
+    return Frame(Decoded(native), index, time, path)
 
 
 def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
@@ -263,11 +293,6 @@ def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
             step = max(round(1 / rate / native.time_base), 1)
             native.pts = 0 if last is None else last + step
     return native.pts
-
-
-def quarter_turns(native: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns that bring a stored frame upright."""
-    return round(native.rotation / 90) % 4
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:

@@ -3,23 +3,25 @@
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
-from faceswap.types import Image
+from faceswap.types import Image, Light, Window, rounded
 
 # The default conversion between YUV and RGB darkens by 1.6 of 255 a round trip; these flags do not.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # AVColorSpace of a frame -> the swscale constant that converts back the same way; 5 is BT.601
 SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+# RGB of 16 bits; the exact flags garble the interleaved rgb48. Level 255 of 8 bits is 255 * 256.
+DEEP, DEEP_SCALE = "gbrp16le", 256
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
-BT709, STUDIO_RANGE = 1, 1  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG
+BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
 GRID = (
     8  # pixels a side: a whole number of chroma samples in every subsampling, and a filter's reach
 )
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Tags = dict[str, int]
 
 
@@ -41,39 +43,107 @@ def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFr
     return new
 
 
-def patched(image: Image, changed: Box, like: av.VideoFrame) -> av.VideoFrame:
-    """The stored frame, bit for bit, but for a box converted from RGB.
+def is_deep(frame: av.VideoFrame) -> bool:
+    """Whether a frame stores more than 8 bits of a colour."""
+    return any(component.bits > 8 for component in frame.format.components)
+
+
+def rgb_window(frame: av.VideoFrame, window: Window, deep: bool = False) -> npt.NDArray[Any]:
+    """The RGB of a window of a stored frame, (H, W, 3) uint8; ``deep``: uint16.
+
+    Equal to the window of the whole frame's RGB, but only the window is converted.
+    """
+    left, top, right, bottom = window
+    name = DEEP if deep else "rgb24"
+    grown = on_grid(window, GRID, frame)
+    if is_planar_yuv(frame) and grown != (0, 0, frame.width, frame.height):
+        x, y = grown[:2]
+        frame = _cropped(frame, grown)
+        left, top, right, bottom = left - x, top - y, right - x, bottom - y
+    rgb = frame.reformat(format=name, interpolation=EXACT, dst_color_range=2).to_ndarray()
+    return np.ascontiguousarray(rgb[top:bottom, left:right])
+
+
+def gray_of(frame: av.VideoFrame) -> Image:
+    """A stored frame without colour, (H, W), in full range."""
+    if not is_planar_yuv(frame):
+        gray = frame.reformat(format="gray", interpolation=EXACT, dst_color_range=2).to_ndarray()
+        return np.asarray(gray, np.uint8)
+    bits = frame.format.components[0].bits
+    luma = _pixels(frame.planes[0], bits > 8)
+    if bits > 8:
+        luma = (luma >> (bits - 8)).astype(np.uint8)
+    if frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"):
+        return luma.copy()
+    stretched = cv2.convertScaleAbs(luma - np.minimum(luma, 16), alpha=255 / 219)
+    return np.asarray(stretched, np.uint8)
+
+
+def _cropped(frame: av.VideoFrame, window: Window) -> av.VideoFrame:
+    """A window of a planar frame, whose edges lie on the grid of its colours."""
+    left, top, right, bottom = window
+    new = av.VideoFrame(right - left, bottom - top, frame.format.name)
+    for tag, value in tags_of(frame).items():
+        setattr(new, tag, value)
+    deep = is_deep(frame)
+    for old, target in zip(frame.planes, new.planes, strict=True):
+        x, y = left // -(-frame.width // old.width), top // -(-frame.height // old.height)
+        part = _pixels(old, deep)[y : y + target.height, x : x + target.width]
+        _pixels(target, deep)[:] = part
+    return new
+
+
+def stored(pixels: Image | Light, deep: bool) -> av.VideoFrame:
+    """RGB pixels (H, W, 3) as a frame of 8 bits a colour, or of 16."""
+    if deep:
+        fine = np.clip(np.rint(pixels.astype(np.float32) * DEEP_SCALE), 0, 65535)
+        return av.VideoFrame.from_ndarray(fine.astype(np.uint16), format=DEEP)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(rounded(pixels)), format="rgb24")
+
+
+def patched(
+    part: Image | Light, grown: Window, changed: Window, like: av.VideoFrame
+) -> av.VideoFrame:
+    """The stored frame, bit for bit, but for a window converted from RGB.
 
     Args:
-        image: The whole frame, (H, W, 3).
-        changed: The box.
+        part: The pixels of ``grown``, (H, W, 3).
+        grown: The changed window with a margin, for filters look at neighbours: see `on_grid`.
+        changed: What to replace; all groups of pixels that share their colour and reach into it.
         like: The stored frame, planar YUV.
     """
-    inner = _on_grid(changed, 0, like)
-    left, top, right, bottom = _on_grid(changed, GRID, like)  # filters look at neighbours
-    part = np.ascontiguousarray(image[top:bottom, left:right])
+    deep = is_deep(like)
+    inner = on_grid(changed, 0, like)
     tags = tags_of(like)
-    box = converted(av.VideoFrame.from_ndarray(part, format="rgb24"), like.format.name, tags)
+    box = converted(stored(part, deep), like.format.name, tags)
     new = av.VideoFrame(like.width, like.height, like.format.name)
     for tag, value in tags.items():
         setattr(new, tag, value)
-    deep = any(component.bits > 8 for component in like.format.components)
     for old, target, source in zip(like.planes, new.planes, box.planes, strict=True):
         pixels = _pixels(target, deep)
         pixels[:] = _pixels(old, deep)
         across, down = -(-like.width // old.width), -(-like.height // old.height)
         x0, x1 = inner[0] // across, -(-inner[2] // across)
         y0, y1 = inner[1] // down, -(-inner[3] // down)
-        x, y = left // across, top // down
+        x, y = grown[0] // across, grown[1] // down
         pixels[y0:y1, x0:x1] = _pixels(source, deep)[y0 - y : y1 - y, x0 - x : x1 - x]
     return new
 
 
-def _on_grid(box: Box, margin: int, frame: av.VideoFrame) -> Box:
-    """A box grown by a margin to whole groups of pixels that share their colour."""
-    left, top = ((low - margin) // GRID * GRID for low in box[:2])
-    right, bottom = (-(-(high + margin) // GRID) * GRID for high in box[2:])
+def on_grid(window: Window, margin: int, frame: av.VideoFrame) -> Window:
+    """A window grown by a margin to whole groups of pixels that share their colour."""
+    left, top = ((low - margin) // GRID * GRID for low in window[:2])
+    right, bottom = (-(-(high + margin) // GRID) * GRID for high in window[2:])
     return max(left, 0), max(top, 0), min(right, frame.width), min(bottom, frame.height)
+
+
+def turned(window: Window, turns: int, height: int, width: int) -> Window:
+    """Where a window of a picture (height, width) lies after counter-clockwise quarter turns."""
+    for _ in range(turns % 4):
+        left, top, right, bottom = window
+        window = top, width - right, bottom, width - left
+        height, width = width, height
+    return window
 
 
 def _pixels(plane: Any, deep: bool) -> npt.NDArray[Any]:

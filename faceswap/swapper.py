@@ -90,10 +90,10 @@ class Swapper:
 
     def matte(self, frame: Frame, swaps: list[Swap]) -> Frame:
         """Where prepared swaps count in their frame: white on black, as a frame of its own."""
-        matte = replace(frame, image=np.zeros_like(frame.image))
+        matte = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
         for swap in swaps:
             matte = paste(matte, replace(swap, image=np.full_like(swap.image, 255)))
-        return replace(matte, changed=None)  # all of it differs from the frame that was read
+        return matte
 
     def matched(self, swap: Swap) -> Swap:
         """A prepared swap in the colours that were measured."""

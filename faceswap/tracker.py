@@ -6,17 +6,19 @@ independent, so processes share them; where two meet, their faces are joined, an
 them missed is followed into it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, count, repeat
 
 import cv2
 import numpy as np
 
-from faceswap.aligner import FINDERS, FaceFinder, finder_for_video, follow_face
+from faceswap.aligner import FINDERS, finder_for_video, follow_face
 from faceswap.config import FinderName
+from faceswap.facelog import Entry, FaceLog, Placed
 from faceswap.smoothing import Values, steadied
 from faceswap.types import Box, Face, Found, Frame, Image
+from faceswap.workers import FaceFinder
 
 SEGMENT = 8  # frames
 THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
@@ -26,50 +28,70 @@ SAME = 0.4  # intersection over union of the boxes of one face found twice
 
 @dataclass(slots=True, eq=False)
 class _Segment:
-    """Frames of one shot; ``joined``: it goes on where the segment before ends."""
+    """Frames of one shot; ``joined``: it goes on where the segment before ends.
 
-    frames: list[Frame]
+    ``images`` are what is searched for faces.
+    """
+
     joined: bool
+    frames: list[Frame] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
 
 
 def follow(
-    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, smooth: bool = True
+    frames: Iterable[Frame],
+    workers: FaceFinder,
+    finder: FinderName,
+    smooth: bool = True,
+    log: FaceLog | None = None,
 ) -> Iterator[Found]:
     """Yield every frame with its faces, largest first, each with the number of its track.
 
     Args:
-        frames: Of one video, in order.
+        frames: Of one video, in order; from the first of the log's segments on, if it has any.
         workers: Where to look for faces.
         finder: A key of FINDERS.
         smooth: Whether to steady the landmarks over time.
+        log: What an interrupted run has found; what this one finds is added.
     """
-    name = finder_for_video(finder)
-    gray = name == "hog"  # a third of the data to pass on, and HOG is quicker
-
-    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float]:
-        images = [_gray(f.image) if gray else f.image for f in segment.frames]
-        return name, images, workers.min_score
-
-    found = _join(workers.each(_segments(frames), find_in_segment, arguments))
+    found = _tracked(frames, workers, finder_for_video(finder), log)
     return steadied(found, _landmarks, _with_landmarks) if smooth else found
 
 
-def _gray(image: Image) -> Image:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+def _tracked(
+    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, log: FaceLog | None
+) -> Iterator[Found]:
+    gray = finder == "hog"  # a third of the data to pass on, and HOG is quicker
+
+    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float]:
+        images, segment.images = segment.images, []
+        return finder, images, workers.min_score
+
+    joiner = _Joiner(log)
+    known = list(log.entries) if log else []
+    segments = _segments(frames, gray, [entry.count for entry in known])
+    for entry in known:
+        yield from joiner.repeat(next(segments), entry)
+    for segment, faces in workers.each(segments, find_in_segment, arguments):
+        yield from joiner.add(segment, faces)
+    yield from joiner.before
 
 
-def _segments(frames: Iterable[Frame]) -> Iterator[_Segment]:
-    """Cut a video into segments, at the latest where the shot changes."""
-    segment = _Segment([], joined=False)
+def _segments(frames: Iterable[Frame], gray: bool, known: list[int]) -> Iterator[_Segment]:
+    """Cut a video into segments, at the latest where the shot changes; ``known``: first lengths."""
+    lengths = chain(known, repeat(SEGMENT))
+    segment, length = _Segment(joined=False), next(lengths)
     before: Image | None = None
     for frame in frames:
-        thumb = np.asarray(cv2.resize(frame.image, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
+        image = frame.gray() if gray else frame.image
+        thumb = np.asarray(cv2.resize(image, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
         cut = before is not None and float(np.abs(thumb.astype(int) - before).mean()) > CUT
         before = thumb
-        if segment.frames and (cut or len(segment.frames) == SEGMENT):
+        if segment.frames and (cut or len(segment.frames) == length):
             yield segment
-            segment = _Segment([], joined=not cut)
+            segment, length = _Segment(joined=not cut), next(lengths)
         segment.frames.append(frame)
+        segment.images.append(image)
     if segment.frames:
         yield segment
 
@@ -89,7 +111,7 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-                for index, moved in _followed(face, images, indices):
+                for index, moved in _followed(face, images.__getitem__, indices):
                     if _same(moved, found[index]):
                         break
                     found[index].append(moved)
@@ -97,37 +119,62 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
 
 
 def _followed(
-    face: Face, images: Sequence[Image], indices: Iterable[int]
+    face: Face, image_at: Callable[[int], Image], indices: Iterable[int]
 ) -> Iterator[tuple[int, Face]]:
     """The face in one frame after the other until it is lost."""
     for index in indices:
-        moved = follow_face(images[index], face)
+        moved = follow_face(image_at(index), face)
         if moved is None:
             return
         yield index, moved
         face = moved
 
 
-def _join(found: Iterable[tuple[_Segment, list[list[Face]]]]) -> Iterator[Found]:
-    """Number tracks through the whole video; follow faces over the border of two segments."""
-    numbers = count()
-    before: list[Found] = []
-    for segment, faces in found:
+class _Joiner:
+    """Numbers tracks through the whole video; follows faces over the border of two segments."""
+
+    def __init__(self, log: FaceLog | None) -> None:
+        self._log = log
+        self._tracks = 0
+        self.before: list[Found] = []
+
+    def add(self, segment: _Segment, faces: list[list[Face]]) -> Iterator[Found]:
+        """Take the next segment and yield the one before."""
         within = sorted({face.track for some in faces for face in some})
-        new = dict(zip(within, numbers, strict=False))
+        new = dict(zip(within, count(self._tracks), strict=False))
+        self._tracks += len(within)
         now = [
             (frame, [replace(face, track=new[face.track]) for face in some])
             for frame, some in zip(segment.frames, faces, strict=True)
         ]
-        if segment.joined and before:
-            _join_at_border(before, now)
+        back = _join_at_border(self.before, now) if segment.joined and self.before else []
+        if self._log:
+            placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
+            first = segment.frames[0].index
+            self._log.add(Entry(first, len(now), segment.joined, self._tracks, placed, back))
+        yield from self._put(back, now)
+
+    def repeat(self, segment: _Segment, entry: Entry) -> Iterator[Found]:
+        """Take a segment whose faces are known, and yield the one before."""
+        self._tracks = entry.tracks
+        now: list[Found] = [(frame, []) for frame in segment.frames]
+        for place, face in entry.faces:
+            now[place][1].append(face)
+        yield from self._put(entry.before if self.before else [], now)
+
+    def _put(self, back: list[Placed], now: list[Found]) -> Iterator[Found]:
+        for place, face in back:
+            self.before[place][1].append(face)
+        before, self.before = self.before, now
         yield from before
-        before = now
-    yield from before
 
 
-def _join_at_border(before: list[Found], now: list[Found]) -> None:
-    """Give faces that go on their earlier number, and follow those that one side missed."""
+def _join_at_border(before: list[Found], now: list[Found]) -> list[Placed]:
+    """Give faces that go on their earlier number, and follow those that one side missed.
+
+    Returns:
+        The faces followed back into ``before``, which is left as it is.
+    """
     (_, last), (_, first) = before[-1], now[0]
     met: dict[int, Face] = {}
     for face in first:
@@ -140,20 +187,21 @@ def _join_at_border(before: list[Found], now: list[Found]) -> None:
     known = {face.track for face in now[0][1]}
     for face in last:
         if face.track not in known:
-            _extend(face, now)
+            for place, moved in _beyond(face, now):
+                now[place][1].append(moved)
+    back: list[Placed] = []
     for face in now[0][1]:
         if face.track not in {other.track for other in last}:
-            _extend(face, before[::-1])
+            back += [(len(before) - 1 - place, f) for place, f in _beyond(face, before[::-1])]
+    return back
 
 
-def _extend(face: Face, found: list[Found]) -> None:
-    """Follow a face into frames in which it was not found, as long as no other is there."""
-    images = [frame.image for frame, _ in found]
-    for index, moved in _followed(face, images, range(len(images))):
-        faces = found[index][1]
-        if _same(moved, faces):
+def _beyond(face: Face, found: list[Found]) -> Iterator[Placed]:
+    """The face in frames in which it was not found, as long as no other is there."""
+    for place, moved in _followed(face, lambda at: found[at][0].gray(), range(len(found))):
+        if _same(moved, found[place][1]):
             return
-        faces.append(moved)
+        yield place, moved
 
 
 def _same(face: Face, others: list[Face]) -> Face | None:

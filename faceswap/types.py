@@ -5,43 +5,138 @@ maps frame to crop. BGR exists only beside a cv2 call that demands it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+Light = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
+Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
 SAME_PERSON = 0.6  # distance of descriptors below which dlib's authors call two faces one person
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
+
+
+class Picture(Protocol):
+    """A decoded picture, upright, that gives its pixels where they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def rgb(self, window: Window) -> Image:
+        """The pixels of a window, (H, W, 3)."""
+
+    def light(self, window: Window) -> Light:
+        """The same with all the depth that is stored."""
+
+    def gray(self) -> Image:
+        """The whole picture without colour, (H, W)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One photo or one frame of a video, upright.
+    """One photo or one frame of a video, upright, and what has been changed in it.
+
+    A frame of a video is converted to RGB only where somebody asks for it, and converted back only
+    where it was changed.
 
     Attributes:
-        image: (H, W, 3) RGB.
+        picture: (H, W, 3) RGB, or what gives it.
         index: Position in its source, from 0.
         time: Seconds from the source's own zero; 0 for a photo.
         source: The file it was read from.
-        native: The decoder's own frame. It carries what RGB cannot (duration, colour tags), and
-            lets the writer pass a frame on whose ``image`` nobody replaced without converting it.
-        changed: Where ``image`` differs from what was read: left, top, right, bottom, the last two
-            exclusive; None: nowhere, or not known. Only there a frame needs to be converted back.
+        change: A window and its new pixels, (H, W, 3).
     """
 
-    image: Image
+    picture: Image | Picture
     index: int
     time: Fraction
     source: Path
-    native: Any = None
-    changed: tuple[int, int, int, int] | None = None
+    change: tuple[Window, Image | Light] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.picture.shape[:2]
+        return height, width
+
+    @property
+    def image(self) -> Image:
+        """All of it, (H, W, 3)."""
+        if isinstance(self.picture, np.ndarray) and self.change is None:
+            return self.picture
+        height, width = self.shape
+        return self.part((0, 0, width, height))
+
+    def part(self, window: Window) -> Image:
+        """The pixels of a window, (H, W, 3)."""
+        left, top, right, bottom = window
+        if isinstance(self.picture, np.ndarray):
+            pixels = self.picture[top:bottom, left:right].copy()
+        else:
+            pixels = self.picture.rgb(window)
+        if self.change:
+            _overlay(pixels, window, self.change[0], rounded(self.change[1]))
+        return pixels
+
+    def light(self, window: Window) -> Light:
+        """The pixels of a window with all their depth, (H, W, 3)."""
+        left, top, right, bottom = window
+        if isinstance(self.picture, np.ndarray):
+            pixels = self.picture[top:bottom, left:right].astype(np.float32)
+        else:
+            pixels = self.picture.light(window)
+        if self.change:
+            _overlay(pixels, window, *self.change)
+        return pixels
+
+    def gray(self) -> Image:
+        """The picture as it was read, without colour, (H, W)."""
+        if isinstance(self.picture, np.ndarray):
+            return rounded(self.picture @ LUMA)
+        return self.picture.gray()
+
+    def changed(self, window: Window, pixels: Image | Light) -> Self:
+        """The same frame with new pixels (H, W, 3) in a window."""
+        if self.change:
+            first = self.change[0]
+            both = (*map(min, first[:2], window[:2]), *map(max, first[2:], window[2:]))
+            merged = self.light(cast(Window, both))
+            _overlay(merged, cast(Window, both), window, pixels)
+            window, pixels = cast(Window, both), merged
+        return replace(self, change=(window, pixels))
+
+    def repainted(self, image: Image) -> Self:
+        """The same frame with other pixels everywhere, (H, W, 3)."""
+        height, width = self.shape
+        return replace(self, change=((0, 0, width, height), image))
+
+
+def rounded(pixels: npt.NDArray[Any]) -> Image:
+    """Values clipped to 0..255 and rounded to whole ones."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    levels: Image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return levels
+
+
+def _overlay(
+    pixels: npt.NDArray[Any], window: Window, other: Window, above: npt.NDArray[Any]
+) -> None:
+    """Put what lies in the window ``other`` over the pixels of ``window``, where they meet."""
+    left, top = max(window[0], other[0]), max(window[1], other[1])
+    right, bottom = min(window[2], other[2]), min(window[3], other[3])
+    if left < right and top < bottom:
+        part = above[top - other[1] : bottom - other[1], left - other[0] : right - other[0]]
+        pixels[top - window[1] : bottom - window[1], left - window[0] : right - window[0]] = part
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,20 +18,10 @@ import numpy.typing as npt
 from av.error import FFmpegError
 from PIL import Image as Pillow
 
+from faceswap import planes
 from faceswap.errors import OutputError
 from faceswap.files import reason, replacing
-from faceswap.media import PHOTO_SUFFIXES, Decoded, opened, quarter_turns
-from faceswap.planes import (
-    BT709,
-    EXACT,
-    STUDIO_RANGE,
-    converted,
-    is_planar_yuv,
-    is_rgb,
-    patched,
-    pixel_format,
-    tags_of,
-)
+from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
 from faceswap.types import Frame, Image
 
 log = logging.getLogger(__name__)
@@ -44,6 +34,12 @@ ENCODERS = {  # by suffix of the output: codec and its options for visually loss
     ".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "6"}),
 }
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+
+
+def _decoded(frame: Frame) -> Decoded:
+    """What a frame of a video was decoded to."""
+    assert isinstance(frame.picture, Decoded), "a frame of a video"
+    return frame.picture
 
 
 class FrameWriter(Protocol):
@@ -184,13 +180,13 @@ class VideoWriter:
     def _copy_settings(self, video: Any, codec: str) -> None:
         context, original = self._video.codec_context, video.codec_context
         context.width, context.height = original.width, original.height
-        context.pix_fmt = pixel_format(original, codec)
+        context.pix_fmt = planes.pixel_format(original, codec)
         context.time_base = self._video.time_base = video.time_base
         if video.sample_aspect_ratio:
             context.sample_aspect_ratio = video.sample_aspect_ratio
-        self._tags = tags_of(original)
-        if is_rgb(original.pix_fmt) and not is_rgb(context.pix_fmt):
-            self._tags |= {"colorspace": BT709, "color_range": STUDIO_RANGE}
+        self._tags = planes.tags_of(original)
+        if planes.is_rgb(original.pix_fmt) and not planes.is_rgb(context.pix_fmt):
+            self._tags |= {"colorspace": planes.BT709, "color_range": planes.STUDIO_RANGE}
         for tag, value in self._tags.items():
             setattr(context, tag, value)
         self._video.metadata.update(
@@ -227,7 +223,7 @@ class VideoWriter:
             OutputError: If the disk or the encoder refuses.
         """
         with _writing(self._path):
-            self._write(frame, frame.native)
+            self._write(frame, _decoded(frame))
 
     def _write(self, frame: Frame, native: Decoded) -> None:
         old = native.frame
@@ -235,7 +231,7 @@ class VideoWriter:
             if old.rotation:
                 self._video.set_display_rotation(old.rotation)
             self.started = True
-        new = old if frame.image is native.image else self._from_rgb(frame, old)
+        new = self._repainted(frame, native) if frame.change else old
         if new.format.name != self._video.codec_context.pix_fmt:
             new = self._reformat(new, old)
         new.pict_type = 0  # let the encoder choose, not the source's encoder
@@ -245,17 +241,22 @@ class VideoWriter:
         self._mux(self._video.encode(new))
         self._copy_until(Fraction(old.pts or 0) * Fraction(old.time_base or 0))
 
-    def _from_rgb(self, frame: Frame, like: av.VideoFrame) -> av.VideoFrame:
-        turns = quarter_turns(like)
-        same = like.format.name == self._video.codec_context.pix_fmt
-        if frame.changed and same and not turns and is_planar_yuv(like):
-            return patched(frame.image, frame.changed, like)
-        stored = np.ascontiguousarray(np.rot90(frame.image, -turns))
-        return self._reformat(av.VideoFrame.from_ndarray(stored, format="rgb24"), like)
+    def _repainted(self, frame: Frame, native: Decoded) -> av.VideoFrame:
+        """The stored frame with what has been changed in it."""
+        old, turns = native.frame, native.turns
+        assert frame.change
+        if old.format.name == self._video.codec_context.pix_fmt and planes.is_planar_yuv(old):
+            changed = planes.turned(frame.change[0], -turns, *frame.shape)
+            grown = planes.on_grid(changed, planes.GRID, old)
+            part = frame.light(planes.turned(grown, turns, old.height, old.width))
+            return planes.patched(np.rot90(part, -turns), grown, changed, old)
+        height, width = frame.shape
+        whole = np.rot90(frame.light((0, 0, width, height)), -turns)
+        return self._reformat(planes.stored(whole, planes.is_deep(old)), old)
 
     def _reformat(self, frame: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
-        tags = self._tags if is_rgb(like.format.name) else tags_of(like)
-        return converted(frame, self._video.codec_context.pix_fmt, tags)
+        tags = self._tags if planes.is_rgb(like.format.name) else planes.tags_of(like)
+        return planes.converted(frame, self._video.codec_context.pix_fmt, tags)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -336,7 +337,7 @@ def write_clip(
             if not number:
                 video.height, video.width = image.shape[:2]
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame = frame.reformat(format="yuv420p", interpolation=EXACT)
+            frame = frame.reformat(format="yuv420p", interpolation=planes.EXACT)
             frame.pts, frame.time_base = number, Fraction(1, rate)
             out.mux(video.encode(frame))
         out.mux(video.encode(None))

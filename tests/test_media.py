@@ -9,7 +9,6 @@ import pytest
 
 from faceswap import media, planes, writers
 from faceswap.errors import InputError, OutputError
-from faceswap.types import Frame
 
 RATE = 25
 
@@ -70,11 +69,11 @@ def color_of(frame):
     return frame.reformat(format="rgb24", interpolation=planes.EXACT).to_ndarray().mean(axis=(0, 1))
 
 
-def pass_through(source, target, change=lambda image: image):
+def pass_through(source, target, change=None):
     with writers.open_writer(target, source) as writer:
         for frame in media.read_video(source):
-            image = change(frame.image)
-            writer.write(Frame(image, frame.index, frame.time, frame.source, frame.native))
+            image = change(frame.image) if change else None
+            writer.write(frame if image is None else frame.repainted(image))
 
 
 CLIPS = {
@@ -101,7 +100,7 @@ def test_a_clip_comes_back_exact(tmp_path, name, changed):
     source = make_clip(tmp_path / f"in{suffix}", **CLIPS[name])
     target = tmp_path / f"out{suffix}"
 
-    pass_through(source, target, (lambda image: image.copy()) if changed else lambda image: image)
+    pass_through(source, target, (lambda image: image) if changed else None)
 
     assert times_of(target) == times_of(source)
     assert sound_of(target) == sound_of(source)
@@ -133,7 +132,7 @@ def test_a_rotated_clip_is_read_upright_and_written_rotated(tmp_path):
     again = next(media.read_video(target))
     assert again.image.shape == (64, 48, 3)
     assert again.image[2:9, 2:9].mean() > 240
-    assert again.native.frame.rotation == next(media.read_video(source)).native.frame.rotation
+    assert again.picture.frame.rotation == next(media.read_video(source)).picture.frame.rotation
 
 
 def test_times_that_run_backwards_are_mended(tmp_path):

@@ -32,11 +32,12 @@ def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size)
     changed = image.copy()
     changed[21:50, 33:60] = 255 - changed[21:50, 33:60]
 
-    new = planes.patched(changed, (33, 21, 60, 50), old)
+    grown = planes.on_grid((33, 21, 60, 50), planes.GRID, old)
+    part = changed[grown[1] : grown[3], grown[0] : grown[2]]
+    new = planes.patched(part, grown, (33, 21, 60, 50), old)
 
-    whole = planes.converted(
-        av.VideoFrame.from_ndarray(changed, format="rgb24"), pixel_format, planes.tags_of(old)
-    )
+    deep = planes.is_deep(old)
+    whole = planes.converted(planes.stored(changed, deep), pixel_format, planes.tags_of(old))
     assert planes.tags_of(new) == planes.tags_of(old)
     for before, after, full in zip(arrays(old), arrays(new), arrays(whole), strict=True):
         down, across = round(size[1] / len(before)), round(size[0] / before.shape[1])
@@ -50,7 +51,7 @@ def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size)
 def test_a_box_at_the_frames_edge_stays_within_it():
     old, image = stored("yuv420p", 64, 48)
 
-    new = planes.patched(255 - image, (0, 0, 64, 48), old)
+    new = planes.patched(255 - image, (0, 0, 64, 48), (0, 0, 64, 48), old)
 
     whole = planes.converted(
         av.VideoFrame.from_ndarray(255 - image, format="rgb24"), "yuv420p", planes.tags_of(old)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from faceswap import aligner, tracker
-from faceswap.aligner import FaceFinder, find_hog
+from faceswap.aligner import find_hog
 from faceswap.geometry import transform, warp_image
 from faceswap.types import Frame
+from faceswap.workers import FaceFinder
 
 
 def frames_of(images):
