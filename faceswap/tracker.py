@@ -20,9 +20,11 @@ from faceswap.smoothing import Values, steadied
 from faceswap.types import Box, Face, Found, Frame, Image
 from faceswap.workers import FaceFinder
 
-SEGMENT = 8  # frames
+SEGMENT = 16  # frames
 THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
-CUT = 30.0  # mean difference of two frames' thumbs, of 255, beyond which the shot has changed
+# Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
+# or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
+CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
 SAME = 0.4  # intersection over union of the boxes of one face found twice
 
 
@@ -84,8 +86,8 @@ def _segments(frames: Iterable[Frame], gray: bool, known: list[int]) -> Iterator
     before: Image | None = None
     for frame in frames:
         image = frame.gray() if gray else frame.image
-        thumb = np.asarray(cv2.resize(image, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
-        cut = before is not None and float(np.abs(thumb.astype(int) - before).mean()) > CUT
+        thumb = _thumb(image)
+        cut = before is not None and _differ(before, thumb)
         before = thumb
         if segment.frames and (cut or len(segment.frames) == length):
             yield segment
@@ -94,6 +96,26 @@ def _segments(frames: Iterable[Frame], gray: bool, known: list[int]) -> Iterator
         segment.images.append(image)
     if segment.frames:
         yield segment
+
+
+def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
+    """For each frame of a video, whether a new shot begins with it."""
+    before: Image | None = None
+    for frame in frames:
+        thumb = _thumb(frame.gray())
+        yield before is not None and _differ(before, thumb)
+        before = thumb
+
+
+def _thumb(image: Image) -> Image:
+    return np.asarray(cv2.resize(image, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _differ(before: Image, after: Image) -> bool:
+    """Whether two thumbs show different shots: other things in other light, not the same moved."""
+    moved = float(np.abs(after.astype(int) - before).mean())
+    relit = float(np.abs(np.sort(after, axis=None).astype(int) - np.sort(before, axis=None)).mean())
+    return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
 
 
 def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -> list[list[Face]]:
@@ -112,7 +134,7 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
                 for index, moved in _followed(face, images.__getitem__, indices):
-                    if _same(moved, found[index]):
+                    if same(moved, found[index]):
                         break
                     found[index].append(moved)
     return found
@@ -179,7 +201,7 @@ def _join_at_border(before: list[Found], now: list[Found]) -> list[Placed]:
     met: dict[int, Face] = {}
     for face in first:
         free = [other for other in last if other not in met.values()]
-        if other := _same(face, free):
+        if other := same(face, free):
             met[face.track] = other
     for position, (frame, faces) in enumerate(now):
         renamed = [replace(f, track=met[f.track].track) if f.track in met else f for f in faces]
@@ -199,12 +221,12 @@ def _join_at_border(before: list[Found], now: list[Found]) -> list[Placed]:
 def _beyond(face: Face, found: list[Found]) -> Iterator[Placed]:
     """The face in frames in which it was not found, as long as no other is there."""
     for place, moved in _followed(face, lambda at: found[at][0].gray(), range(len(found))):
-        if _same(moved, found[place][1]):
+        if same(moved, found[place][1]):
             return
         yield place, moved
 
 
-def _same(face: Face, others: list[Face]) -> Face | None:
+def same(face: Face, others: list[Face]) -> Face | None:
     """The one of ``others`` that is this face, if any: the one that overlaps it most."""
     best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
     return best if best and _overlap(face.box, best.box) > SAME else None
