@@ -225,7 +225,7 @@ BLENDS: dict[BlendName, Mix] = {
 def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     """Put a swapped face into its frame, bit-equal to it wherever the mask is 0."""
     image = frame.image
-    box = _box_in_frame(swap, *image.shape[:2])
+    box = box_in_frame(swap, *image.shape[:2])
     if box is None:
         return frame
     left, top, right, bottom = box
@@ -244,7 +244,7 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     return replace(frame, image=result, changed=changed)
 
 
-def _box_in_frame(swap: Swap, height: int, width: int) -> tuple[int, int, int, int] | None:
+def box_in_frame(swap: Swap, height: int, width: int) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):

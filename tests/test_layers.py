@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"geometry", "smoothing", "planes"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
-    {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
+    {"aligner", "faceset", "compositor", "detail", "checkpoint", "writers", "charts"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
     {"monitor", "report"},
     {"extractor", "trainer", "converter", "evaluator", "inspector"},
