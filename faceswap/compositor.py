@@ -217,7 +217,7 @@ BLENDS: dict[BlendName, Mix] = {
 
 def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     """Put a swapped face into its frame, bit-equal to it wherever the mask is 0."""
-    box = _box_in_frame(swap, *frame.shape)
+    box = box_in_frame(swap, *frame.shape)
     if box is None:
         return frame
     left, top, right, bottom = box
@@ -232,7 +232,7 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     return frame.changed(box, np.clip(mixed, 0, 255))
 
 
-def _box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
+def box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
     """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):

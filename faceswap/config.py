@@ -257,6 +257,9 @@ class ConvertConfig(Settings):
     blend: Annotated[
         BlendName, "How the face joins the frame; linear: mixed as light, pyramid: scale by scale."
     ] = "alpha"
+    match_detail: Annotated[
+        bool, "Give the face the footage's sharpness, grain and motion blur."
+    ] = False
     smooth: Annotated[bool, "Steady faces and their colours over the frames around."] = True
     who: Annotated[
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import torch
 
+from faceswap import detail
 from faceswap.aligner import align_face
 from faceswap.augment import network_view, shift_color
-from faceswap.compositor import COLORS, paste
+from faceswap.compositor import COLORS, box_in_frame, paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import SettingsError
 from faceswap.geometry import (
@@ -19,7 +20,9 @@ from faceswap.geometry import (
     output_to_crop,
     resized,
     scale_of,
+    shifted,
     warp_image_at,
+    warp_mask,
 )
 from faceswap.masks import MASKS, PAINTED, soften
 from faceswap.model import Identity, TrainedModel
@@ -75,7 +78,7 @@ class Swapper:
             found: Frames with their faces and these faces' tracks.
         """
         swaps = self._prepare_all(iter(found))
-        return steadied(swaps, _colors, _with_colors) if self.config.smooth else swaps
+        return steadied(swaps, _numbers, _with_numbers) if self.config.smooth else swaps
 
     def _prepare_all(self, found: Iterator[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
         while batch := list(islice(found, BATCH)):
@@ -85,7 +88,7 @@ class Swapper:
     def paste(self, frame: Frame, swaps: list[Swap]) -> Frame:
         """Put prepared swaps into their frame, in the colours that were measured."""
         for swap in swaps:
-            frame = paste(frame, self.matched(swap), self.config.blend)
+            frame = paste(frame, self.matched(swap, frame.index), self.config.blend)
         return frame
 
     def matte(self, frame: Frame, swaps: list[Swap]) -> Frame:
@@ -95,17 +98,28 @@ class Swapper:
             matte = paste(matte, replace(swap, image=np.full_like(swap.image, 255)))
         return matte
 
-    def matched(self, swap: Swap) -> Swap:
-        """A prepared swap in the colours that were measured."""
-        if swap.color is None:
-            return swap
-        image = COLORS[self.config.color].apply(swap.image, swap.color)
-        return replace(swap, image=image, color=None)
+    def matched(self, swap: Swap, index: int = 0) -> Swap:
+        """A prepared swap in the colours, and then the detail, that were measured.
+
+        Grain comes last: a colour match would stretch it.
+
+        Args:
+            swap: What :meth:`prepare` yielded.
+            index: The frame's; grain differs from frame to frame.
+        """
+        image = swap.image
+        if swap.color is not None:
+            image = COLORS[self.config.color].apply(image, swap.color)
+        if swap.detail is not None:
+            generator = np.random.default_rng((index, swap.aligned.face.track + 1))
+            image = detail.apply(image, swap.detail, generator)
+        return replace(swap, image=image, color=None, detail=None)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
         """Yield what to paste into each frame; all in one pass of the network.
 
-        The colour match is measured, but not yet applied: see :meth:`matched`.
+        What matches colours and detail is measured, but not yet applied: see :meth:`matched`.
+        Tracks are followed from each frame to the next.
         """
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
@@ -113,8 +127,28 @@ class Swapper:
         ]
         together = [face for faces in aligned for face in faces]
         painted = iter(self._painter([face.image for face in together]) if together else [])
-        for faces in aligned:
-            yield [self._finish(face, next(painted)) for face in faces]
+        for at, faces in enumerate(aligned):
+            swaps = [self._finish(face, next(painted)) for face in faces]
+            if self.config.match_detail:
+                moments = [faces for _, faces in frames[max(at - 1, 0) : at + 2]]
+                swaps = [self._with_detail(frames[at][0], swap, moments) for swap in swaps]
+            yield swaps
+
+    def _with_detail(self, frame: Frame, swap: Swap, moments: list[list[Face]]) -> Swap:
+        """A swap moved onto the frame's own pixels, where grain is one pixel wide, and measured."""
+        box = box_in_frame(swap, *frame.shape)
+        if box is None:
+            return replace(swap, detail=detail.NEUTRAL)
+        left, top, right, bottom = box
+        to_box = shifted(invert(swap.aligned.matrix), left, top)
+        reference = frame.part(box)
+        face = warp_image_at(swap.image, to_box, right - left, bottom - top)
+        mask = warp_mask(swap.mask, to_box, right - left, bottom - top)
+        aligned = replace(swap.aligned, image=reference, matrix=shifted(np.eye(2, 3), left, top))
+        swap = replace(swap, aligned=aligned, image=face, mask=mask)
+        colored = self.matched(swap).image
+        moved = detail.displacement(swap.aligned.face, moments)
+        return replace(swap, detail=detail.measure(colored, reference, mask, moved))
 
     @torch.no_grad()
     def paint(self, crops: list[Image]) -> list[Image]:
@@ -155,13 +189,29 @@ class Swapper:
         return Swap(aligned, face, soft, color)
 
 
-def _colors(item: Prepared) -> Values:
-    return {s.aligned.face.track: s.color for s in item[1] if s.color is not None}
+def _numbers(item: Prepared) -> Values:
+    """All that was measured on each track's face, end to end."""
+    return {
+        s.aligned.face.track: np.concatenate(
+            [n.ravel() for n in (s.color, s.detail) if n is not None]
+        )
+        for s in item[1]
+        if s.color is not None
+    }
 
 
-def _with_colors(item: Prepared, steady: Values) -> Prepared:
+def _with_numbers(item: Prepared, steady: Values) -> Prepared:
     frame, swaps = item
-    return frame, [replace(s, color=steady[s.aligned.face.track].astype(np.float64)) for s in swaps]
+    steadied_swaps = []
+    for swap in swaps:
+        if swap.color is not None:
+            numbers = steady[swap.aligned.face.track].astype(np.float64)
+            color, rest = np.split(numbers, [swap.color.size])
+            swap = replace(
+                swap, color=color.reshape(swap.color.shape), detail=rest if len(rest) else None
+            )
+        steadied_swaps.append(swap)
+    return frame, steadied_swaps
 
 
 def _shrink(crop: Image, side: int) -> Image:

@@ -178,13 +178,14 @@ class AlignedFace:
 class Swap:
     """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop.
 
-    ``color`` holds what a colour match has measured, until it is applied to ``image``.
+    ``color`` and ``detail`` hold what was measured, until it is applied to ``image``.
     """
 
     aligned: AlignedFace
     image: Image
     mask: Mask
     color: npt.NDArray[np.float64] | None = None
+    detail: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
