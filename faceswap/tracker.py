@@ -13,7 +13,7 @@ from itertools import count
 import cv2
 import numpy as np
 
-from faceswap.aligner import FINDERS, FaceFinder, finder_for_video, follow_face
+from faceswap.aligner import FINDERS, FOLLOWERS, FaceFinder, Follower, resolve_finder
 from faceswap.config import FinderName
 from faceswap.smoothing import Values, steadied
 from faceswap.types import Box, Face, Found, Frame, Image
@@ -43,14 +43,15 @@ def follow(
         finder: A key of FINDERS.
         smooth: Whether to steady the landmarks over time.
     """
-    name = finder_for_video(finder)
+    name = resolve_finder(finder, video=True)
     gray = name == "hog"  # a third of the data to pass on, and HOG is quicker
 
     def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float]:
         images = [_gray(f.image) if gray else f.image for f in segment.frames]
         return name, images, workers.min_score
 
-    found = _join(workers.each(_segments(frames), find_in_segment, arguments))
+    segments = workers.each(_segments(frames), find_in_segment, arguments)
+    found = _join(segments, FOLLOWERS[name])
     return steadied(found, _landmarks, _with_landmarks) if smooth else found
 
 
@@ -89,7 +90,7 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-                for index, moved in _followed(face, images, indices):
+                for index, moved in _followed(face, images, indices, FOLLOWERS[finder]):
                     if _same(moved, found[index]):
                         break
                     found[index].append(moved)
@@ -97,18 +98,20 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
 
 
 def _followed(
-    face: Face, images: Sequence[Image], indices: Iterable[int]
+    face: Face, images: Sequence[Image], indices: Iterable[int], follower: Follower
 ) -> Iterator[tuple[int, Face]]:
     """The face in one frame after the other until it is lost."""
     for index in indices:
-        moved = follow_face(images[index], face)
+        moved = follower(images[index], face)
         if moved is None:
             return
         yield index, moved
         face = moved
 
 
-def _join(found: Iterable[tuple[_Segment, list[list[Face]]]]) -> Iterator[Found]:
+def _join(
+    found: Iterable[tuple[_Segment, list[list[Face]]]], follower: Follower
+) -> Iterator[Found]:
     """Number tracks through the whole video; follow faces over the border of two segments."""
     numbers = count()
     before: list[Found] = []
@@ -120,13 +123,13 @@ def _join(found: Iterable[tuple[_Segment, list[list[Face]]]]) -> Iterator[Found]
             for frame, some in zip(segment.frames, faces, strict=True)
         ]
         if segment.joined and before:
-            _join_at_border(before, now)
+            _join_at_border(before, now, follower)
         yield from before
         before = now
     yield from before
 
 
-def _join_at_border(before: list[Found], now: list[Found]) -> None:
+def _join_at_border(before: list[Found], now: list[Found], follower: Follower) -> None:
     """Give faces that go on their earlier number, and follow those that one side missed."""
     (_, last), (_, first) = before[-1], now[0]
     met: dict[int, Face] = {}
@@ -140,16 +143,16 @@ def _join_at_border(before: list[Found], now: list[Found]) -> None:
     known = {face.track for face in now[0][1]}
     for face in last:
         if face.track not in known:
-            _extend(face, now)
+            _extend(face, now, follower)
     for face in now[0][1]:
         if face.track not in {other.track for other in last}:
-            _extend(face, before[::-1])
+            _extend(face, before[::-1], follower)
 
 
-def _extend(face: Face, found: list[Found]) -> None:
+def _extend(face: Face, found: list[Found], follower: Follower) -> None:
     """Follow a face into frames in which it was not found, as long as no other is there."""
     images = [frame.image for frame, _ in found]
-    for index, moved in _followed(face, images, range(len(images))):
+    for index, moved in _followed(face, images, range(len(images)), follower):
         faces = found[index][1]
         if _same(moved, faces):
             return
