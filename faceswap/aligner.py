@@ -1,7 +1,7 @@
 """Find faces and their 68 landmarks, and bring them to the canonical pose.
 
 dlib's HOG detector is quick and its boxes are what the 68-point model was fitted to; dlib's CNN
-detector finds nearly all the rest at 75 times the cost.
+detector finds nearly all the rest at 75 times the cost; :mod:`blaze`, if installed, comes first.
 """
 
 import importlib.util
@@ -16,21 +16,24 @@ import cv2
 import dlib
 import numpy as np
 
+from faceswap import blaze
 from faceswap.config import FinderName
 from faceswap.errors import AlignmentError, InputError
 from faceswap.geometry import (
     compose,
     face_matrix,
     invert,
-    scale_of,
+    is_one_step,
     shifted,
     transform,
+    typical_box,
     warp_image,
     window_of,
 )
 from faceswap.types import AlignedFace, Box, Descriptor, Face, Frame, Image, Matrix, Points
 
 Finder = Callable[[Image, float], list[Face]]
+Follower = Callable[[Image, Face], Face | None]
 
 HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
@@ -43,15 +46,12 @@ BORDER = 0.25  # share of the side mirrored around a picture whose faces touch i
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
 CHIP = 256  # side of the face box in the picture the landmark model sees
 QUICK_CHIP = 160  # likewise while a face is followed, whose landmarks are steadied over time
-# HOG's box in the mean face's unit square: medians over 694 portraits.
-BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
 # Boxes that the landmark model is asked about: right and down in sides, and size.
 AROUND = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
 QUICK_AROUND = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
 DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
-MOST_JUMP, MOST_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
 
 
 def weights(name: str) -> str:
@@ -108,17 +108,45 @@ def find_cnn(image: Image, min_score: float) -> list[Face]:
     return _with_landmarks(image, found)
 
 
+def find_blaze(image: Image, min_score: float) -> list[Face]:
+    """Faces by BlazeFace, and by HOG, which finds smaller ones too, where it finds none.
+
+    Raises:
+        InputError: If its files are not installed.
+    """
+    found = blaze.find_all(image, min_score)
+    return found or [blaze.with_mesh(image, face) for face in find_hog(image, min_score)]
+
+
 def find_auto(image: Image, min_score: float) -> list[Face]:
-    """Faces by HOG, and by the CNN where HOG finds none."""
-    return find_hog(image, min_score) or find_cnn(image, min_score)
+    """Faces by the quick finder that there is, and by the CNN where that finds none."""
+    quick = find_blaze if blaze.is_installed() else find_hog
+    return quick(image, min_score) or find_cnn(image, min_score)
 
 
-FINDERS: dict[FinderName, Finder] = {"auto": find_auto, "hog": find_hog, "cnn": find_cnn}
+FINDERS: dict[FinderName, Finder] = {
+    "auto": find_auto, "blaze": find_blaze, "hog": find_hog, "cnn": find_cnn,
+}  # fmt: skip
 
 
-def finder_for_video(finder: FinderName) -> FinderName:
-    """Seconds of CNN for every empty frame would not pay: in video ``auto`` is HOG."""
-    return "hog" if finder == "auto" else finder
+def resolve_finder(finder: FinderName, video: bool) -> FinderName:
+    """In video ``auto`` is the quick finder: seconds of CNN for every empty frame would not pay.
+
+    Raises:
+        InputError: If the files of the finder asked for are not installed.
+    """
+    if finder == "blaze":
+        blaze.require()
+    if finder == "auto" and video:
+        return "blaze" if blaze.is_installed() else "hog"
+    return finder
+
+
+def finder_in_words(finder: FinderName, video: bool) -> str:
+    """Which detectors look for faces, in their order."""
+    quick = "BlazeFace, else HOG" if blaze.is_installed() else "HOG"
+    words = {"auto": f"{quick}, else CNN", "blaze": quick, "hog": "HOG", "cnn": "CNN"}
+    return words[resolve_finder(finder, video)]
 
 
 def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
@@ -200,18 +228,6 @@ def predict_landmarks(image: Image, box: Box) -> Points:
     return second if improved <= disagreement else first
 
 
-def typical_box(landmarks: Points) -> Box:
-    """The box that HOG would draw around known landmarks (68, 2).
-
-    Raises:
-        AlignmentError: If the landmarks coincide.
-    """
-    to_frame = invert(face_matrix(landmarks, 1, 1.0))  # of the square, its edges at -0.5 and 0.5
-    center = transform(np.array([[BOX_X - 0.5, BOX_Y - 0.5]], np.float32), to_frame)[0]
-    x, y, half = float(center[0]), float(center[1]), BOX_SIDE * scale_of(to_frame) / 2
-    return Box(x - half, y - half, x + half, y + half)
-
-
 def follow_face(image: Image, face: Face) -> Face | None:
     """The same face in a neighbouring frame, from where it was; None if it is lost.
 
@@ -228,22 +244,14 @@ def follow_face(image: Image, face: Face) -> Face | None:
         after = typical_box(landmarks)
     except AlignmentError:  # landmarks in one point
         return None
-    side = before.right - before.left
-    jump = math.hypot(after.left + after.right - before.left - before.right,
-                      after.top + after.bottom - before.top - before.bottom) / 2 / side  # fmt: skip
-    growth = (after.right - after.left) / side
-    height, width = image.shape[:2]
-    inside = (
-        0 <= after.left + after.right < 2 * width and 0 <= after.top + after.bottom < 2 * height
-    )
-    if (
-        disagreement > DOUBT
-        or jump > MOST_JUMP
-        or abs(math.log(growth)) > MOST_GROWTH
-        or not inside
-    ):
+    if disagreement > DOUBT or not is_one_step(before, after, image):
         return None
     return replace(face, box=after, landmarks=landmarks)
+
+
+FOLLOWERS: dict[FinderName, Follower] = {
+    "blaze": blaze.follow_face, "hog": follow_face, "cnn": follow_face,
+}  # fmt: skip
 
 
 def _averaged(

@@ -168,7 +168,10 @@ def extract(source: Path, output: Path | None, config_file: Path | None, **flags
     with reporting() as on_progress:
         report = extractor.extract(source, output, settings, on_progress)
     known = f" ({report.known} more were done before)" if report.known else ""
-    click.echo(f"{report.images} images read{known}, {report.faces} faces in {report.folder}")
+    click.echo(
+        f"{report.images} images read{known}, {report.faces} faces in {report.folder}"
+        f" (found by {report.finder})"
+    )
     _list("without a face", report.without_face)
     _list("unreadable", report.unreadable)
 
@@ -251,7 +254,8 @@ def convert(
         report = converter.convert(source, output, model, settings, on_progress)
     click.echo(
         f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
-        f"{report.without_face} frames without a face unchanged"
+        f"{report.without_face} frames without a face unchanged "
+        f"(found by {report.finder})"
     )
     _list("unreadable", report.unreadable)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from faceswap.errors import SettingsError
 from faceswap.settings import Settings
 
-FinderName = Literal["auto", "hog", "cnn"]
+FinderName = Literal["auto", "blaze", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
 ColorName = Literal["average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
@@ -34,7 +34,9 @@ class ExtractConfig(Settings):
     max_faces: Annotated[int, "Keep at most N faces of an image, the largest; 0 keeps all."] = 0
     min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
     finder: Annotated[
-        FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
+        FinderName,
+        "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
+        "they find none.",
     ] = "auto"
     workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
     restart: Annotated[bool, "Discard the existing faceset and begin again."] = False
@@ -273,7 +275,9 @@ class ConvertConfig(Settings):
     ] = None
     largest: Annotated[bool, "Swap only the largest of the faces chosen in a frame."] = False
     finder: Annotated[
-        FinderName, "Face detector; auto: HOG, and the slow CNN for photos in which HOG finds none."
+        FinderName,
+        "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
+        "they find none.",
     ] = "auto"
     min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"

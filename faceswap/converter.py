@@ -11,7 +11,7 @@ import torch
 
 from faceswap import media, tracker, writers
 from faceswap import model as models
-from faceswap.aligner import finder_for_video
+from faceswap.aligner import finder_in_words, resolve_finder
 from faceswap.chooser import Choice, choose, descriptor_of
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError, OutputError
@@ -33,6 +33,7 @@ class ConvertReport:
         faces: Faces swapped.
         without_face: Frames or photos passed through unchanged.
         unreadable: Photos that could not be read, and why.
+        finder: The detectors used, in words.
     """
 
     output: Path
@@ -40,6 +41,7 @@ class ConvertReport:
     faces: int = 0
     without_face: int = 0
     unreadable: list[str] = field(default_factory=list)
+    finder: str = ""
 
 
 def default_output(source: Path) -> Path:
@@ -85,7 +87,7 @@ def convert(
     folder = Path(model) if model else models.newest(Path("models"))
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(folder, device), config, device)
-    report = ConvertReport(target)
+    report = ConvertReport(target, finder=finder_in_words(config.finder, kind == "video"))
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if not photos:
@@ -157,7 +159,7 @@ def contact_sheet(
     swapper = Swapper(models.load(Path(model), device), config, device)
     rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
-        found = finder.find(media.sample_video(source, count), finder_for_video(config.finder))
+        found = finder.find(media.sample_video(source, count), resolve_finder(config.finder, True))
         for frame, faces in choose(found, _choice(config)):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)

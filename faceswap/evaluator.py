@@ -17,12 +17,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from faceswap import augment, checkpoint, media, report, tracker
 from faceswap import model as models
-from faceswap.aligner import describe, predict_landmarks, typical_box
+from faceswap.aligner import describe, predict_landmarks
 from faceswap.compositor import alpha, paste
 from faceswap.config import ConvertConfig, EvaluateConfig, ModelConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
 from faceswap.files import write_bytes
+from faceswap.geometry import typical_box
 from faceswap.masks import PAINTED
 from faceswap.metrics import (
     Margins,
@@ -256,7 +257,7 @@ def measure_clip(
     total = config.clip_frames or media.probe(clip).frames or None
     frames = islice(media.read_video(clip), config.clip_frames or None)
     with FaceFinder(config.min_score, 0) as finder:
-        found = tracker.follow(frames, finder, "auto", config.smooth)
+        found = tracker.follow(frames, finder, "hog", config.smooth)  # one ruler for all machines
         largest = ((frame, faces[:1]) for frame, faces in found)
         for frame, swaps in swapper.prepare_video(largest):
             if swaps:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceswap import media, tracker
-from faceswap.aligner import align_face, finder_for_video
+from faceswap.aligner import align_face, finder_in_words, resolve_finder
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard
@@ -28,6 +28,7 @@ class ExtractReport:
         faces: Faces in the faceset now.
         without_face: Photos (or "clip.mp4 frame 12") of this run in which none was found.
         unreadable: Files of this run that could not be read, and why.
+        finder: The detectors used, in words.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class ExtractReport:
     faces: int = 0
     without_face: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    finder: str = ""
 
 
 def default_output(source: Path) -> Path:
@@ -69,12 +71,13 @@ def extract(
     folder = Path(output) if output else default_output(source)
     root = source if source.is_dir() else source.parent
     photos, videos = _inputs(source, folder)
+    finders = finder_in_words(config.finder, video=not photos)
     if config.restart:
         discard(folder)
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
-    writer = FacesetWriter(folder, config.size, COVERAGE, settings, config.finder)
-    report = ExtractReport(folder)
+    writer = FacesetWriter(folder, config.size, COVERAGE, settings, finders)
+    report = ExtractReport(folder, finder=finders)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder:
@@ -100,7 +103,7 @@ def _find_in_video(
 ) -> Iterator[tuple[Frame, list[Face]]]:
     """The faces of a video's frames, followed where these are neighbours."""
     if config.every > NEIGHBOURS:
-        return finder.find(frames, finder_for_video(config.finder))
+        return finder.find(frames, resolve_finder(config.finder, True))
     return tracker.follow(frames, finder, config.finder, smooth=config.every == 1)
 
 

@@ -15,10 +15,13 @@ import numpy as np
 
 from faceswap.config import ModelConfig
 from faceswap.errors import AlignmentError
-from faceswap.types import Image, Mask, Matrix, Points, Window
+from faceswap.types import Box, Image, Mask, Matrix, Points, Window
 
 REACH = 4  # pixels around a point that cubic interpolation looks at, and one more to round
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
+# HOG's box in the mean face's unit square: medians over 694 portraits.
+BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
+MOST_JUMP, MOST_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
 
 
 @cache
@@ -75,6 +78,31 @@ def face_matrix(landmarks: Points, size: int, coverage: float) -> Matrix:
     """The frame -> crop similarity of a face from its 68 landmarks (68, 2)."""
     template = transform(mean_face(), square_to_crop(size, coverage))
     return umeyama(landmarks[INNER], template)
+
+
+def typical_box(landmarks: Points) -> Box:
+    """The box that HOG would draw around known landmarks (68, 2).
+
+    Raises:
+        AlignmentError: If the landmarks coincide.
+    """
+    to_frame = invert(face_matrix(landmarks, 1, 1.0))  # of the square, its edges at -0.5 and 0.5
+    center = transform(np.array([[BOX_X - 0.5, BOX_Y - 0.5]], np.float32), to_frame)[0]
+    x, y, half = float(center[0]), float(center[1]), BOX_SIDE * scale_of(to_frame) / 2
+    return Box(x - half, y - half, x + half, y + half)
+
+
+def is_one_step(before: Box, after: Box, image: Image) -> bool:
+    """Whether a face's box can have moved so in one frame: little, and not out of the image."""
+    side = before.right - before.left
+    jump = math.hypot(after.left + after.right - before.left - before.right,
+                      after.top + after.bottom - before.top - before.bottom) / 2 / side  # fmt: skip
+    growth = (after.right - after.left) / side
+    height, width = image.shape[:2]
+    inside = (
+        0 <= after.left + after.right < 2 * width and 0 <= after.top + after.bottom < 2 * height
+    )
+    return inside and jump <= MOST_JUMP and abs(math.log(growth)) <= MOST_GROWTH
 
 
 def transform(points: Points, matrix: Matrix) -> Points:

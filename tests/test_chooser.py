@@ -24,7 +24,11 @@ def people(collins, collins_face, hopper):
 def test_a_reference_photo_gives_its_largest_face(tmp_path, collins, people):
     Image.fromarray(collins).save(tmp_path / "c.png")
 
-    np.testing.assert_array_equal(descriptor_of(tmp_path / "c.png"), people["collins"])
+    descriptor = descriptor_of(tmp_path / "c.png")
+
+    # the finder, and with it the landmarks, may be another than HOG
+    assert np.linalg.norm(descriptor - people["collins"]) < 0.3
+    assert np.linalg.norm(descriptor - people["hopper"]) > 0.6
 
 
 def test_a_reference_without_a_face_or_a_file_is_named(tmp_path):

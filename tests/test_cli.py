@@ -41,7 +41,7 @@ def test_the_three_commands_work_as_typed(tmp_path, collins, hopper):
     Image.fromarray(collins).save(tmp_path / "photo.jpg")
 
     done = faceswap("extract", "data/collins", cwd=tmp_path)
-    assert "25 images read, 25 faces in data/collins/faces" in done.stdout
+    assert "25 images read, 25 faces in data/collins/faces (found by " in done.stdout
     faceswap("extract", "data/hopper", cwd=tmp_path)
     done = faceswap("train", "--a", "collins", "--b", "hopper", "--steps", 2, "--batch-size", 4,
                     "--device", "cpu", cwd=tmp_path)  # fmt: skip

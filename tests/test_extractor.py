@@ -31,7 +31,7 @@ def test_a_folder_becomes_a_faceset_and_the_rest_is_named(photos):
     report = extract(photos, config=QUICK)
 
     assert report.folder == photos / "faces"
-    assert (report.images, report.faces) == (3, 2)
+    assert (report.images, report.faces, report.finder) == (3, 2, "HOG")
     assert report.without_face == ["wall.png"]
     assert len(report.unreadable) == 1
     assert "torn.jpg" in report.unreadable[0]

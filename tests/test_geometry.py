@@ -7,6 +7,7 @@ from faceswap.geometry import (
     compose,
     face_matrix,
     invert,
+    is_one_step,
     mean_face,
     output_to_crop,
     scale_of,
@@ -15,6 +16,7 @@ from faceswap.geometry import (
     umeyama,
     warp_image,
 )
+from faceswap.types import Box
 
 
 def similarity(random):
@@ -108,6 +110,21 @@ def test_output_to_crop_knows_the_classic_offset():
     matrix = output_to_crop(PRESETS["original"], 256)
 
     np.testing.assert_allclose(transform(np.float32([[0, 0]]), matrix), [[48, 48]], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (Box(40, 0, 140, 100), True),  # 0.4 of a side
+        (Box(41, 0, 141, 100), False),
+        (Box(-12, -12, 112, 112), True),  # 1.24 times as large
+        (Box(-15, -15, 115, 115), False),
+        (Box(12, 12, 88, 88), False),  # 1 / 1.32
+        (Box(-51, 10, 49, 110), False),  # its centre has left
+    ],
+)
+def test_a_face_moves_little_from_frame_to_frame(after, expected):
+    assert is_one_step(Box(0, 0, 100, 100), after, np.zeros((200, 300, 3), np.uint8)) is expected
 
 
 def test_shrinking_averages_instead_of_skipping():

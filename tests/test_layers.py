@@ -15,8 +15,8 @@ LAYERS = [
     {"settings", "files"},
     {"config"},
     {"geometry", "smoothing", "planes"},
-    {"aligner", "media", "masks", "metrics"},
-    {"augment", "model", "losses", "optimizers", "distributed"},
+    {"blaze", "media", "masks", "metrics"},
+    {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
     {
         "workers",
         "preload",
