@@ -275,6 +275,10 @@ class ConvertConfig(Settings):
     min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
     workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
+    sign_cert: Annotated[
+        str | None, "Sign with this certificate (PEM) [default: one of your own, made once]."
+    ] = None
+    sign_key: Annotated[str | None, "The key of that certificate (PEM, PKCS#8)."] = None
 
     def __post_init__(self) -> None:
         self.check_types()

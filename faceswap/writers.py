@@ -32,6 +32,7 @@ from faceswap.planes import (
     pixel_format,
     tags_of,
 )
+from faceswap.signer import Signer
 from faceswap.types import Frame, Image
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,11 @@ def default_video_suffix(source: Path) -> str:
 
 
 def open_writer(
-    path: Path, source: Path, sound: bool = True
+    path: Path, source: Path, signer: Signer, sound: bool = True
 ) -> AbstractContextManager[FrameWriter]:
     """Open the writer for ``path``'s suffix; all that is not picture is taken from ``source``.
 
-    Without ``sound`` a video gets no sound and no subtitles.
+    Without ``sound`` a video gets no sound and no subtitles. ``signer`` gives it credentials.
 
     The output appears under its name only when the block ends well. If Ctrl-C ends it, the frames
     so far are kept as ``<name>.partial<suffix>``.
@@ -76,9 +77,9 @@ def open_writer(
         OutputError: If the suffix has no encoder or the disk refuses.
     """
     if path.suffix.lower() in PHOTO_SUFFIXES:
-        return _photo_writer(path, source)
+        return _photo_writer(path, source, signer)
     if path.suffix.lower() in ENCODERS:
-        return _video_writer(path, source, sound)
+        return _video_writer(path, source, signer, sound)
     known = ", ".join(sorted(set(ENCODERS) | PHOTO_SUFFIXES))
     raise OutputError(f"cannot write {path}: unknown suffix '{path.suffix}'; use one of {known}")
 
@@ -94,9 +95,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _photo_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
+def _photo_writer(path: Path, source: Path, signer: Signer) -> Iterator[FrameWriter]:
     with replacing(path) as temporary:
         yield PhotoWriter(temporary, path, source)
+        signer.sign(temporary, path, source)
 
 
 class PhotoWriter:
@@ -135,7 +137,7 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 @contextmanager
-def _video_writer(path: Path, source: Path, sound: bool) -> Iterator[FrameWriter]:
+def _video_writer(path: Path, source: Path, signer: Signer, sound: bool) -> Iterator[FrameWriter]:
     with replacing(path) as temporary, opened(source) as (container, stream):
         with _writing(path):
             writer = VideoWriter(temporary, path, container, stream, sound)
@@ -148,6 +150,7 @@ def _video_writer(path: Path, source: Path, sound: bool) -> Iterator[FrameWriter
             partial = path.with_name(f"{path.stem}.partial{path.suffix}")
             with _writing(partial):
                 writer.close(whole=False)
+                signer.sign(temporary, partial, source)
                 temporary.replace(partial)
             log.warning("the frames done so far are in %s", partial)
             raise
@@ -156,6 +159,7 @@ def _video_writer(path: Path, source: Path, sound: bool) -> Iterator[FrameWriter
             raise
         with _writing(path):
             writer.close()
+        signer.sign(temporary, path, source)
 
 
 class VideoWriter:

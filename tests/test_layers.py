@@ -13,18 +13,31 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"settings", "files"},
-    {"config"},
-    {"geometry", "smoothing", "planes"},
-    {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
+    {"config", "certificates"},
+    {"geometry", "smoothing", "planes", "credentials"},
+    {
+        "media",
+        "masks",
+        "augment",
+        "model",
+        "losses",
+        "optimizers",
+        "distributed",
+        "metrics",
+        "signer",
+    },
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
     {"monitor", "report"},
-    {"extractor", "trainer", "converter", "evaluator", "inspector"},
+    {"extractor", "trainer", "converter", "evaluator", "inspector", "verifier"},
     {"demo", "progress"},
     {"cli"},
     {"__main__"},
 ]
 HOMES = {  # foreign library -> the modules that may import it
+    "c2pa": {"credentials", "signer"},
+    "cryptography": {"certificates"},
+    "platformdirs": {"certificates"},
     "av": {"media", "writers", "planes"},
     "dlib": {"aligner"},
     "safetensors": {"model"},
@@ -105,10 +118,10 @@ def test_a_foreign_library_stays_at_home(library):
 def test_help_loads_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom faceswap.cli import cli\n"
-        "for command in ([], ['extract'], ['train'], ['convert'], ['demo']):\n"
+        "for command in ([], ['extract'], ['train'], ['convert'], ['verify'], ['demo']):\n"
         "    assert CliRunner().invoke(cli, [*command, '--help']).exit_code == 0\n"
-        "print([m for m in ('torch', 'torchvision', 'dlib', 'cv2', 'av', 'numpy.linalg', 'PIL')"
-        " if m in sys.modules and m != 'numpy.linalg'])"
+        "print([m for m in ('torch', 'torchvision', 'dlib', 'cv2', 'av', 'numpy.linalg', 'PIL',"
+        " 'c2pa', 'cryptography') if m in sys.modules and m != 'numpy.linalg'])"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
