@@ -21,6 +21,7 @@ from faceswap.geometry import (
     scale_of,
     warp_image_at,
 )
+from faceswap.label import Label
 from faceswap.masks import MASKS, PAINTED, soften
 from faceswap.model import Identity, TrainedModel
 from faceswap.smoothing import Values, steadied
@@ -45,7 +46,8 @@ class Swapper:
             (size, size, 3). Evaluation compares the network with such.
 
     Raises:
-        SettingsError: If the mask wanted is one that the model does not paint.
+        SettingsError: If the mask wanted is one that the model does not paint, or the label cannot
+            be drawn.
     """
 
     def __init__(
@@ -61,6 +63,11 @@ class Swapper:
             )
         self.config = config
         self._painter = painter or self.paint
+        self._label = (
+            Label(config.label, config.label_position, config.label_size)
+            if config.label is not None
+            else None
+        )
         self._network = trained.network.to(device)
         self._model = trained.network.config
         self._device = device
@@ -83,10 +90,10 @@ class Swapper:
                 yield frame, swaps
 
     def paste(self, frame: Frame, swaps: list[Swap]) -> Frame:
-        """Put prepared swaps into their frame, in the colours that were measured."""
+        """Put prepared swaps into their frame, in the colours that were measured, and the label."""
         for swap in swaps:
             frame = paste(frame, self.matched(swap), self.config.blend)
-        return frame
+        return self._label.on(frame) if self._label else frame
 
     def matte(self, frame: Frame, swaps: list[Swap]) -> Frame:
         """Where prepared swaps count in their frame: white on black, as a frame of its own."""

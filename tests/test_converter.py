@@ -292,3 +292,21 @@ def test_an_organisations_certificate_signs_it(tmp_path, collins, model):
     report = convert(tmp_path / "x.png", model=model, config=signed)
 
     assert read(report.output, root).trusted
+
+
+def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
+    from faceswap.label import draw
+
+    labelled = replace(QUICK, label="AI-generated", label_position="top-left", label_size=0.06)
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    video = convert(clip, model=model, config=labelled).output
+    photo = convert(tmp_path / "x.png", model=model, config=labelled).output
+
+    (left, top, right, bottom), plate = draw((512, 512), "AI-generated", "top-left", 0.06)
+    assert np.array_equal(read_photo(photo).image[top:bottom, left:right], plate)
+    frames = list(media.read_video(video))  # 3 and 7 show no face
+    assert len(frames) == 10
+    for frame in frames:
+        shown = frame.image[top:bottom, left:right].astype(int)
+        assert np.abs(shown - plate).mean() < 6  # the encoder's loss

@@ -25,6 +25,7 @@ LAYERS = [
         "distributed",
         "metrics",
         "signer",
+        "label",
     },
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
@@ -44,8 +45,8 @@ HOMES = {  # foreign library -> the modules that may import it
     "click": {"cli", "progress"},
     "tqdm": {"progress"},
     "skimage": {"demo", "evaluator", "metrics"},
-    "matplotlib": {"charts", "demo"},
-    "PIL": {"media", "writers", "faceset"},
+    "matplotlib": {"charts", "demo", "label"},
+    "PIL": {"media", "writers", "faceset", "label"},
     "torchvision": {"faceset", "monitor"},
     "torch": {
         "augment",
