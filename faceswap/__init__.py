@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from faceswap.model import import_checkpoint
     from faceswap.trainer import train
     from faceswap.types import Progress
+    from faceswap.verifier import verify
 
 __all__ = [
     "ConvertConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "extract",
     "import_checkpoint",
     "train",
+    "verify",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "extract": "extractor",
     "import_checkpoint": "model",
     "train": "trainer",
+    "verify": "verifier",
 }
 
 

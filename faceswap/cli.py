@@ -140,10 +140,11 @@ def cli() -> None:
     faceswap extract data/trump            find and align the faces of one person
     faceswap train --a trump --b cage      teach a model both faces
     faceswap convert video.mp4             put b's face onto a's footage
+    faceswap verify video.swapped.mp4      read what it was made from, and with what
     faceswap demo                          see it all work without any data
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
-    6 cannot write, 7 bad setting, 8 training diverged, 130 interrupted.
+    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited, 130 interrupted.
     """
 
 
@@ -315,6 +316,24 @@ def info(path: Path, as_json: bool) -> None:
 
     facts = inspector.inspect(path)
     click.echo(json.dumps(facts) if as_json else "\n".join(inspector.in_words(facts)))
+
+
+@cli.command()
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("--trust", type=PATH, help="Certificates of signers or authorities to trust (PEM).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
+    """Say what FILES were made from and with what, and whether they were altered since.
+
+    Exit code: 0 if all are as they were signed, 9 if one was altered, else 10 if one has no
+    credentials, else 3 if one cannot be read.
+    """
+    from faceswap import verifier
+
+    result = verifier.verify(files, trust)
+    click.echo(json.dumps({"files": result.facts}) if as_json else "\n".join(result.lines))
+    if result.worst:
+        raise result.worst
 
 
 @cli.command("import-checkpoint")

@@ -17,9 +17,11 @@ FinderName = Literal["auto", "blaze", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
 ColorName = Literal["average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
+CodecName = Literal["auto", "h264", "h265", "av1", "vp9", "prores", "ffv1"]
 LossName = Literal["l1", "l1-dssim"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
 
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
 VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
@@ -282,9 +284,21 @@ class ConvertConfig(Settings):
     min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
     device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
     workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
+    label: Annotated[
+        str | None, 'Write these words, such as "AI-generated", into every frame and swapped photo.'
+    ] = None
+    label_position: Annotated[LabelPosition, "The corner of the label."] = "bottom-right"
+    label_size: Annotated[float, "Height of the label's letters, as a share of the picture's."] = (
+        0.04
+    )
+    sign_cert: Annotated[
+        str | None, "Sign with this certificate (PEM) [default: one of your own, made once]."
+    ] = None
+    sign_key: Annotated[str | None, "The key of that certificate (PEM, PKCS#8)."] = None
 
     def __post_init__(self) -> None:
         self.check_types()
+        self.check_range("label_size", 0.02, 0.25)
         frame_ranges(self.frames or "0-")
         self.check_range("likeness", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)

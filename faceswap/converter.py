@@ -12,10 +12,14 @@ import torch
 from faceswap import media, tracker, writers
 from faceswap import model as models
 from faceswap.aligner import finder_in_words, resolve_finder
+from faceswap.certificates import signing_identity
 from faceswap.chooser import Choice, choose, descriptor_of
 from faceswap.config import ConvertConfig, frame_ranges
+from faceswap.credentials import ModelRecord, sha256_of
+from faceswap.encoders import CONTAINERS
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.files import sweep, write_bytes
+from faceswap.files import refusing, replacing, sweep
+from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, Image, OnProgress, Progress, ignore_progress
 from faceswap.workers import FaceFinder, cores
@@ -76,6 +80,7 @@ def convert(
         InputError: If the source is missing or unreadable.
         NoFacesError: If no face is found at all; nothing is written then.
         ModelError: If there is no such model or it cannot be read.
+        SettingsError: If the output cannot be signed with the certificate given.
         OutputError: If the output is the input, or the disk refuses.
     """
     source, config = Path(source), config or ConvertConfig()
@@ -87,6 +92,7 @@ def convert(
     folder = Path(model) if model else models.newest(Path("models"))
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(folder, device), config, device)
+    signer = signer_for(folder, config)
     report = ConvertReport(target, finder=finder_in_words(config.finder, kind == "video"))
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
@@ -99,13 +105,24 @@ def convert(
             frames = media.prefetch(media.read_video(source), 4)
             found = tracker.follow(frames, finder, config.finder, config.smooth)
             chosen = _within(choose(found, choice), config.frames)
-            _convert_video(source, target, swapper, chosen, report, on_progress)
+            _convert_video(source, target, swapper, signer, chosen, report, on_progress)
         else:
             root = source if kind == "folder" else None
             readable = media.prefetch(_readable(photos, report), 4)
             faces = choose(finder.find(readable, config.finder), choice)
-            _convert_photos(photos, root, target, swapper, faces, report, on_progress)
+            _convert_photos(photos, root, target, swapper, signer, faces, report, on_progress)
     return report
+
+
+def signer_for(model: Path, config: ConvertConfig) -> Signer:
+    """What signs all that is made with a model (its folder or file).
+
+    Raises:
+        SettingsError: If nothing can be signed with the certificate that the settings name.
+    """
+    file = model if model.is_file() else model / models.MODEL_FILE
+    record = ModelRecord(file.resolve().parent.name, sha256_of(file))
+    return Signer(record, signing_identity(config.sign_cert, config.sign_key))
 
 
 def _within(found: Iterator[Found], frames: str | None) -> Iterator[Found]:
@@ -157,6 +174,7 @@ def contact_sheet(
         raise InputError(f"{source} is no video; a preview needs one")
     device = models.resolve_device(config.device)
     swapper = Swapper(models.load(Path(model), device), config, device)
+    signer = signer_for(Path(model), config)
     rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), resolve_finder(config.finder, True))
@@ -168,7 +186,9 @@ def contact_sheet(
     if not rows:
         raise InputError(f"{source} holds no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    write_bytes(Path(output), png.tobytes())
+    with replacing(Path(output)) as temporary, refusing(Path(output)):
+        temporary.write_bytes(png.tobytes())
+        signer.sign(temporary, Path(output), source)
     return with_face
 
 
@@ -184,7 +204,7 @@ def _check_kind(kind: str, source: Path, target: Path) -> None:
         if target.is_file():
             raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
         return
-    known = media.PHOTO_SUFFIXES if kind == "photo" else set(writers.ENCODERS)
+    known = media.PHOTO_SUFFIXES if kind == "photo" else set(CONTAINERS)
     if target.suffix.lower() not in known:
         raise OutputError(
             f"cannot write {target}: {source} is a {kind}, and a {kind} is written as one of "
@@ -196,13 +216,15 @@ def _convert_video(
     source: Path,
     target: Path,
     swapper: Swapper,
+    signer: Signer,
     found: Iterator[Found],
     report: ConvertReport,
     on_progress: OnProgress,
 ) -> None:
     total = media.probe(source).frames or None
     results = media.prefetch(_results(swapper, found), 4)
-    with writers.open_writer(target, source) as writer, _matte_writer(swapper, target, source) as m:
+    mattes = _matte_writer(swapper, target, source, signer)
+    with writers.open_writer(target, source, signer) as writer, mattes as m:
         for frame, matte, faces in results:
             writer.write(frame)
             if m:
@@ -225,12 +247,12 @@ def _results(swapper: Swapper, found: Iterator[Found]) -> Iterator[tuple[Frame, 
 
 
 def _matte_writer(
-    swapper: Swapper, target: Path, source: Path
+    swapper: Swapper, target: Path, source: Path, signer: Signer
 ) -> AbstractContextManager[writers.FrameWriter | None]:
     """Where mattes go: ``video.matte.mp4`` beside ``video.mp4``, without sound."""
     if not swapper.config.matte:
         return nullcontext()
-    return writers.open_writer(matte_path(target), source, sound=False)
+    return writers.open_writer(matte_path(target), source, signer, sound=False)
 
 
 def matte_path(target: Path) -> Path:
@@ -243,6 +265,7 @@ def _convert_photos(
     root: Path | None,
     target: Path,
     swapper: Swapper,
+    signer: Signer,
     found: Iterator[Found],
     report: ConvertReport,
     on_progress: OnProgress,
@@ -252,12 +275,12 @@ def _convert_photos(
         path = target / frame.source.relative_to(root) if root else target
         (swaps,) = swapper.prepare([(frame, faces)])
         if swaps or (root and path.suffix.lower() != frame.source.suffix.lower()):
-            with writers.open_writer(path, frame.source) as writer:
+            with writers.open_writer(path, frame.source, signer) as writer:
                 writer.write(swapper.paste(frame, swaps))
         elif root:
             writers.copy_file(frame.source, path)
         if swaps and swapper.config.matte:
-            with writers.open_writer(matte_path(path), frame.source) as writer:
+            with writers.open_writer(matte_path(path), frame.source, signer) as writer:
                 writer.write(swapper.matte(frame, swaps))
         report.frames += 1
         report.faces += len(swaps)

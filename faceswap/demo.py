@@ -15,7 +15,7 @@ import numpy.typing as npt
 from faceswap import charts, media
 from faceswap.aligner import find_hog
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
-from faceswap.converter import convert
+from faceswap.converter import convert, signer_for
 from faceswap.extractor import extract
 from faceswap.files import replacing
 from faceswap.geometry import warp_image
@@ -174,6 +174,7 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     axes.set(title="training loss", xlabel="step", yscale="log")
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=100)
+        signer_for(model, ConvertConfig()).sign(temporary, folder / PICTURE, folder / CLIP)
     on_progress(Progress(1, 1, "pictures"))
 
 

@@ -7,7 +7,9 @@
     ├── ModelError             5   no such model, not a model, or made by a newer version
     ├── OutputError            6   cannot be written: equal to an input, full or read-only disk
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
-    └── TrainingError          8   the loss is no longer a number
+    ├── TrainingError          8   the loss is no longer a number
+    ├── AlteredError           9   a file is not as its Content Credentials were signed for
+    └── UncredentialedError   10   a file has no Content Credentials
 
 Exit code 0 is success, 2 is a command-line usage error, 130 an interruption by Ctrl-C. Anything
 else that escapes is a bug and keeps its traceback (exit code 1).
@@ -59,3 +61,15 @@ class TrainingError(FaceswapError):
     """Training cannot go on: the loss is not finite."""
 
     exit_code = 8
+
+
+class AlteredError(FaceswapError):
+    """A file, or what is said in it, was changed after it was signed."""
+
+    exit_code = 9
+
+
+class UncredentialedError(FaceswapError):
+    """A file has no Content Credentials, in it or beside it."""
+
+    exit_code = 10

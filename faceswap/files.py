@@ -4,9 +4,11 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from faceswap.errors import OutputError
 
@@ -22,8 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: If the disk refuses (full, read-only, not permitted).
     """
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # the process, for sweep()
-    temporary = path.with_name(f".{path.stem}.{unique}.part{path.suffix}")
+    temporary = temporary_beside(path, path.suffix)
     try:
         make_folder(path.parent)
         yield temporary
@@ -36,8 +37,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def temporary_beside(path: Path, suffix: str = "") -> Path:
+    """A hidden name beside ``path`` that no other process uses, and that :func:`sweep` knows."""
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem}.{unique}.part{suffix}")
+
+
 def sweep(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder.
+    """Delete the temporary files and folders that killed processes left in a folder.
 
     Raises:
         OutputError: If the disk refuses.
@@ -48,7 +55,10 @@ def sweep(folder: Path) -> None:
         for path in folder.glob(".*.part*"):
             found = re.fullmatch(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?", path.name)
             if found and not _alive(int(found[1])):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:
@@ -59,6 +69,33 @@ def _alive(process: int) -> bool:
     except (PermissionError, OverflowError):  # somebody else's process, or no process number
         return True
     return True
+
+
+def hold(path: Path, what: str) -> IO[bytes]:
+    """Lock a file against other processes until it is closed, or this process ends in any way.
+
+    Args:
+        path: The file; it is made if need be.
+        what: What an error says is under way.
+
+    Raises:
+        OutputError: If another process holds it, or the disk refuses.
+    """
+    with refusing(path):
+        file = path.open("ab")
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError as error:
+        file.close()
+        raise OutputError(f"{what} in another process; wait for it or stop it") from error
+    return file
 
 
 def make_folder(folder: Path) -> None:

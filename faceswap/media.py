@@ -24,6 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
+from faceswap.photos import read_deep
 from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,9 @@ def read_photo(path: Path) -> Frame:
         InputError: If it is missing, truncated or not an image.
     """
     try:
+        deep = read_deep(path)
+        if deep:
+            return Frame(deep, 0, Fraction(0), path)
         with Pillow.open(path) as photo:
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))

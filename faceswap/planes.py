@@ -1,5 +1,7 @@
 """Between RGB and the planes that a video stores, without a shift of light or colour."""
 
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import av
@@ -102,31 +104,31 @@ def stored(pixels: Image | Light, deep: bool) -> av.VideoFrame:
 
 
 def patched(
-    part: Image | Light, grown: Window, changed: Window, like: av.VideoFrame
+    light: Callable[[Window], Image | Light], windows: Iterable[Window], like: av.VideoFrame
 ) -> av.VideoFrame:
-    """The stored frame, bit for bit, but for a window converted from RGB.
+    """The stored frame, bit for bit, but for windows converted from RGB.
 
     Args:
-        part: The pixels of ``grown``, (H, W, 3).
-        grown: The changed window with a margin, for filters look at neighbours: see `on_grid`.
-        changed: What to replace; all groups of pixels that share their colour and reach into it.
+        light: Gives the pixels of a window, (H, W, 3).
+        windows: What to replace; all groups of pixels that share their colour and reach into it.
         like: The stored frame, planar YUV.
     """
-    deep = is_deep(like)
-    inner = on_grid(changed, 0, like)
-    tags = tags_of(like)
-    box = converted(stored(part, deep), like.format.name, tags)
+    deep, tags = is_deep(like), tags_of(like)
     new = av.VideoFrame(like.width, like.height, like.format.name)
     for tag, value in tags.items():
         setattr(new, tag, value)
-    for old, target, source in zip(like.planes, new.planes, box.planes, strict=True):
-        pixels = _pixels(target, deep)
-        pixels[:] = _pixels(old, deep)
-        across, down = -(-like.width // old.width), -(-like.height // old.height)
-        x0, x1 = inner[0] // across, -(-inner[2] // across)
-        y0, y1 = inner[1] // down, -(-inner[3] // down)
-        x, y = grown[0] // across, grown[1] // down
-        pixels[y0:y1, x0:x1] = _pixels(source, deep)[y0 - y : y1 - y, x0 - x : x1 - x]
+    for old, target in zip(like.planes, new.planes, strict=True):
+        _pixels(target, deep)[:] = _pixels(old, deep)
+    for window in windows:
+        inner, grown = on_grid(window, 0, like), on_grid(window, GRID, like)  # filters reach out
+        part = converted(stored(light(grown), deep), like.format.name, tags)
+        for target, source in zip(new.planes, part.planes, strict=True):
+            across, down = -(-like.width // target.width), -(-like.height // target.height)
+            x0, x1 = inner[0] // across, -(-inner[2] // across)
+            y0, y1 = inner[1] // down, -(-inner[3] // down)
+            x, y = grown[0] // across, grown[1] // down
+            fresh = _pixels(source, deep)[y0 - y : y1 - y, x0 - x : x1 - x]
+            _pixels(target, deep)[y0:y1, x0:x1] = fresh
     return new
 
 
@@ -165,17 +167,36 @@ def is_rgb(pixel_format: str) -> bool:
 
 
 def pixel_format(original: Any, codec: str) -> str:
-    """The source's pixel format if the encoder has it, else the nearest 4:4:4 or 4:2:0."""
+    """The pixel format in which an encoder keeps the most of what the source stores.
+
+    The source's own if the encoder has it; else of those that keep its depth and the resolution of
+    its colours, the smallest.
+    """
     name = str(original.pix_fmt).replace("yuvj", "yuv")
-    odd = original.width % 2 or original.height % 2
-    supported = {f.name for f in av.Codec(codec, "w").video_formats or []}
-    if (
-        name in supported
-        and not (odd and "420" in name)
-        and not (original.width % 2 and "422" in name)
+    supported = [f.name for f in av.Codec(codec, "w").video_formats or []]
+    fine = (original.width % 2 and 1, original.height % 2 and 1)  # odd sizes need whole colours
+    if name in supported and not any(
+        o and s > 1 for o, s in zip(fine, _sharing(name), strict=True)
     ):
         return name
-    deep = any(c.bits > 8 for c in av.VideoFormat(name).components)
-    full = odd or not any(s in name for s in ("420", "nv12", "411", "410", "pal8", "gray"))
-    candidate = f"yuv{'444' if full else '420'}p{'10le' if deep else ''}"
-    return candidate if candidate in supported else "yuv444p" if odd else "yuv420p"
+    own = av.VideoFormat(name)
+    kept = (1, 1) if own.is_rgb and name != "pal8" else _sharing(name)
+    wanted = tuple(1 if odd else share for odd, share in zip(fine, kept, strict=True))
+    depth = max(component.bits for component in own.components)
+
+    def loss(candidate: str) -> tuple[int, int, int, int]:
+        bits = max(c.bits for c in av.VideoFormat(candidate).components)
+        share = _sharing(candidate)
+        coarser = sum(max(s - w, 0) for s, w in zip(share, wanted, strict=True))
+        return (coarser, max(min(depth, 10) - bits, 0), bits, -share[0] * share[1])
+
+    planar = [f for f in supported if re.fullmatch(r"yuv4\d\dp(\d+le)?", f)]
+    return min(planar or supported, key=loss)
+
+
+def _sharing(name: str) -> tuple[int, int]:
+    """How many pixels across and down share a colour."""
+    layout = av.VideoFormat(name, 64, 64)
+    if len(layout.components) < 3 or layout.is_rgb:
+        return (2, 2) if len(layout.components) < 3 else (1, 1)
+    return 64 // layout.chroma_width(64), 64 // layout.chroma_height(64)

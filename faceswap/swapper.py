@@ -24,6 +24,7 @@ from faceswap.geometry import (
     warp_image_at,
     warp_mask,
 )
+from faceswap.label import Label
 from faceswap.masks import MASKS, PAINTED, soften
 from faceswap.model import Identity, TrainedModel
 from faceswap.smoothing import Values, steadied
@@ -48,7 +49,8 @@ class Swapper:
             (size, size, 3). Evaluation compares the network with such.
 
     Raises:
-        SettingsError: If the mask wanted is one that the model does not paint.
+        SettingsError: If the mask wanted is one that the model does not paint, or the label cannot
+            be drawn.
     """
 
     def __init__(
@@ -64,6 +66,11 @@ class Swapper:
             )
         self.config = config
         self._painter = painter or self.paint
+        self._label = (
+            Label(config.label, config.label_position, config.label_size)
+            if config.label is not None
+            else None
+        )
         self._network = trained.network.to(device)
         self._model = trained.network.config
         self._device = device
@@ -86,10 +93,10 @@ class Swapper:
                 yield frame, swaps
 
     def paste(self, frame: Frame, swaps: list[Swap]) -> Frame:
-        """Put prepared swaps into their frame, in the colours that were measured."""
+        """Put prepared swaps into their frame, in the colours that were measured, and the label."""
         for swap in swaps:
             frame = paste(frame, self.matched(swap, frame.index), self.config.blend)
-        return frame
+        return self._label.on(frame) if self._label else frame
 
     def matte(self, frame: Frame, swaps: list[Swap]) -> Frame:
         """Where prepared swaps count in their frame: white on black, as a frame of its own."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Light = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
+Change = tuple[Window, Image | Light]  # where, and the new pixels
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
@@ -53,14 +54,14 @@ class Frame:
         index: Position in its source, from 0.
         time: Seconds from the source's own zero; 0 for a photo.
         source: The file it was read from.
-        change: A window and its new pixels, (H, W, 3).
+        changes: Windows that do not meet, and their new pixels, (H, W, 3) or (H, W, 4).
     """
 
     picture: Image | Picture
     index: int
     time: Fraction
     source: Path
-    change: tuple[Window, Image | Light] | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +72,7 @@ class Frame:
     @property
     def image(self) -> Image:
         """All of it, (H, W, 3)."""
-        if isinstance(self.picture, np.ndarray) and self.change is None:
+        if isinstance(self.picture, np.ndarray) and not self.changes:
             return self.picture
         height, width = self.shape
         return self.part((0, 0, width, height))
@@ -83,8 +84,8 @@ class Frame:
             pixels = self.picture[top:bottom, left:right].copy()
         else:
             pixels = self.picture.rgb(window)
-        if self.change:
-            _overlay(pixels, window, self.change[0], rounded(self.change[1]))
+        for changed, new in self.changes:
+            _overlay(pixels, window, changed, rounded(new))
         return pixels
 
     def light(self, window: Window) -> Light:
@@ -94,8 +95,8 @@ class Frame:
             pixels = self.picture[top:bottom, left:right].astype(np.float32)
         else:
             pixels = self.picture.light(window)
-        if self.change:
-            _overlay(pixels, window, *self.change)
+        for changed, new in self.changes:
+            _overlay(pixels, window, changed, new)
         return pixels
 
     def gray(self) -> Image:
@@ -106,18 +107,26 @@ class Frame:
 
     def changed(self, window: Window, pixels: Image | Light) -> Self:
         """The same frame with new pixels (H, W, 3) in a window."""
-        if self.change:
-            first = self.change[0]
-            both = (*map(min, first[:2], window[:2]), *map(max, first[2:], window[2:]))
-            merged = self.light(cast(Window, both))
-            _overlay(merged, cast(Window, both), window, pixels)
-            window, pixels = cast(Window, both), merged
-        return replace(self, change=(window, pixels))
+        apart = tuple(change for change in self.changes if not _meet(change[0], window))
+        if len(apart) < len(self.changes):
+            met = [change[0] for change in self.changes if _meet(change[0], window)]
+            lows, highs = zip(*((w[:2], w[2:]) for w in (window, *met)), strict=True)
+            (left, top), (right, bottom) = map(min, zip(*lows)), map(max, zip(*highs))  # noqa: B905
+            both = (left, top, right, bottom)
+            merged = self.light(both)
+            _overlay(merged, both, window, pixels)
+            return replace(self, changes=apart).changed(both, merged)
+        return replace(self, changes=(*apart, (window, pixels)))
 
     def repainted(self, image: Image) -> Self:
-        """The same frame with other pixels everywhere, (H, W, 3)."""
+        """The same frame with other pixels everywhere, (H, W, 3) or with transparency (H, W, 4)."""
         height, width = self.shape
-        return replace(self, change=((0, 0, width, height), image))
+        return replace(self, changes=(((0, 0, width, height), image),))
+
+
+def _meet(one: Window, other: Window) -> bool:
+    across = max(one[0], other[0]) < min(one[2], other[2])
+    return across and max(one[1], other[1]) < min(one[3], other[3])
 
 
 def rounded(pixels: npt.NDArray[Any]) -> Image:

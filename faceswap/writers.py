@@ -1,13 +1,14 @@
 """Write photos and videos, with all that is not picture taken over from the source.
 
-PyAV writes video, Pillow photos. Sound and subtitles are copied packet for packet, never decoded;
-every frame keeps its own time.
+A video is encoded part by part (:mod:`faceswap.parts`) and put together at the end, every frame at
+its own time.
 """
 
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,30 +17,28 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
-from PIL import Image as Pillow
 
 from faceswap import planes
+from faceswap.assembly import Assembler, Part, animate
+from faceswap.encoders import (
+    ANIMATIONS,
+    CONTAINERS,
+    Encoding,
+    choose_encoding,
+)
 from faceswap.errors import OutputError
-from faceswap.files import reason, replacing
+from faceswap.files import make_folder, reason, replacing, temporary_beside
 from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
+from faceswap.parts import PART, Parts
+from faceswap.photos import PhotoWriter
+from faceswap.signer import Signer
+from faceswap.streams import EncodedStream, PictureStream, Stream
 from faceswap.types import Frame, Image
 
 log = logging.getLogger(__name__)
 
-ENCODERS = {  # by suffix of the output: codec and its options for visually lossless quality
-    ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
-    ".m4v": ("libx264", {"crf": "18", "preset": "veryfast"}),
-    ".mov": ("libx264", {"crf": "18", "preset": "veryfast"}),
-    ".mkv": ("libx264", {"crf": "18", "preset": "veryfast"}),
-    ".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "6"}),
-}
-CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-
-
-def _decoded(frame: Frame) -> Decoded:
-    """What a frame of a video was decoded to."""
-    assert isinstance(frame.picture, Decoded), "a frame of a video"
-    return frame.picture
+QUALITY = 18  # visually lossless
+VIDEO_SUFFIXES = frozenset({*CONTAINERS, *ANIMATIONS})
 
 
 class FrameWriter(Protocol):
@@ -49,38 +48,55 @@ class FrameWriter(Protocol):
         """Append one frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one stream of pictures goes.
+
+    Attributes:
+        path: A file, or without suffix a folder of pictures.
+        encoding: How it is encoded.
+        sound: Whether the source's other streams come along.
+        quality: For animations.
+    """
+
+    path: Path
+    encoding: Encoding
+    sound: bool = False
+    quality: int = QUALITY
+
+
 def default_video_suffix(source: Path) -> str:
     """The output container for a source: the same where we encode for it, else QuickTime.
 
     (Matroska rounds times to a millisecond and cannot hold a negative start of sound.)
     """
     suffix = source.suffix.lower()
-    return source.suffix if suffix in ENCODERS else ".mov"
+    return source.suffix if suffix in CONTAINERS else ".mov"
 
 
 def open_writer(
-    path: Path, source: Path, sound: bool = True
+    path: Path, source: Path, signer: Signer, sound: bool = True
 ) -> AbstractContextManager[FrameWriter]:
     """Open the writer for ``path``'s suffix; all that is not picture is taken from ``source``.
 
-    Without ``sound`` a video gets no sound and no subtitles.
-
-    The output appears under its name only when the block ends well. If Ctrl-C ends it, the frames
-    so far are kept as ``<name>.partial<suffix>``.
+    Without ``sound`` a video gets no sound and no subtitles. ``signer`` gives it credentials. The
+    output appears under its name only when the block ends well.
 
     Raises:
         OutputError: If the suffix has no encoder or the disk refuses.
     """
-    if path.suffix.lower() in PHOTO_SUFFIXES:
-        return _photo_writer(path, source)
-    if path.suffix.lower() in ENCODERS:
-        return _video_writer(path, source, sound)
-    known = ", ".join(sorted(set(ENCODERS) | PHOTO_SUFFIXES))
+    suffix = path.suffix.lower()
+    if suffix in PHOTO_SUFFIXES:
+        return _photo_writer(path, source, signer)
+    if suffix in CONTAINERS:
+        encoding = choose_encoding(suffix, "auto", QUALITY, hardware=False)
+        return _video_writer(Target(path, encoding, sound), source, signer)
+    known = ", ".join(sorted(set(CONTAINERS) | PHOTO_SUFFIXES))
     raise OutputError(f"cannot write {path}: unknown suffix '{path.suffix}'; use one of {known}")
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn refusals of the disk or of FFmpeg into an OutputError."""
     try:
         yield
@@ -90,34 +106,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _photo_writer(path: Path, source: Path) -> Iterator[FrameWriter]:
-    with replacing(path) as temporary:
-        yield PhotoWriter(temporary, path, source)
-
-
-class PhotoWriter:
-    """Writes one photo with the EXIF data and colour profile of its source."""
-
-    def __init__(self, temporary: Path, path: Path, source: Path) -> None:
-        self._temporary, self._path, self._source = temporary, path, source
-
-    def write(self, frame: Frame) -> None:
-        """Write the photo; call once."""
-        extra: dict[str, Any] = {}
-        with Pillow.open(self._source) as photo:
-            if photo.format != "TIFF":  # whose tags also tell how the old pixels are stored
-                exif = photo.getexif()
-                exif.pop(0x0112, None)  # the orientation is applied already
-                extra["exif"] = exif.tobytes()
-            if photo.mode in ("RGB", "RGBA", "P"):  # a profile of other channels would not fit
-                extra["icc_profile"] = photo.info.get("icc_profile")
-        extra = {key: value for key, value in extra.items() if value}
-        if self._path.suffix.lower() in (".jpg", ".jpeg"):
-            extra |= {"quality": 95, "subsampling": 0}
-        elif self._path.suffix.lower() == ".webp":
-            extra |= {"lossless": True}
-        with _writing(self._path):
-            Pillow.fromarray(frame.image).save(self._temporary, **extra)
+def _photo_writer(path: Path, source: Path, signer: Signer) -> Iterator[FrameWriter]:
+    with replacing(path) as temporary, writing(path):
+        yield PhotoWriter(temporary, source)
+        signer.sign(temporary, path, source)
 
 
 def copy_file(source: Path, path: Path) -> None:
@@ -126,191 +118,204 @@ def copy_file(source: Path, path: Path) -> None:
     Raises:
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, _writing(path):
+    with replacing(path) as temporary, writing(path):
         shutil.copyfile(source, temporary)
 
 
-@contextmanager
-def _video_writer(path: Path, source: Path, sound: bool) -> Iterator[FrameWriter]:
-    with replacing(path) as temporary, opened(source) as (container, stream):
-        with _writing(path):
-            writer = VideoWriter(temporary, path, container, stream, sound)
-        try:
-            yield writer
-        except KeyboardInterrupt:
-            if not writer.started:
-                writer.abandon()
-                raise
-            partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-            with _writing(partial):
-                writer.close(whole=False)
-                temporary.replace(partial)
-            log.warning("the frames done so far are in %s", partial)
-            raise
-        except BaseException:
-            writer.abandon()
-            raise
-        with _writing(path):
-            writer.close()
+class _OneStream:
+    """The writer of a video that has but one stream of pictures."""
 
-
-class VideoWriter:
-    """Encodes frames at their own times and copies every other stream of the source."""
-
-    def __init__(self, temporary: Path, path: Path, source: Any, video: Any, sound: bool) -> None:
-        suffix = temporary.suffix.lower()
-        codec, options = ENCODERS[suffix]
-        flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
-        self._path = path  # what an error names
-        self._out = av.open(f"file:{temporary}", "w", options=flags)
-        tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
-        self._out.metadata.update(tags)
-        with suppress(AttributeError):  # chapters came with PyAV 14.3
-            self._out.set_chapters(source.chapters())
-        self._video: Any = self._out.add_stream(codec, rate=video.average_rate, options=options)
-        self._copy_settings(video, codec)
-        self._copies = self._copy_streams(source, video) if sound else {}
-        self._packets = source.demux(*self._copies) if self._copies else iter(())
-        self._waiting: Any = None
-        self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream
-        self._durations: dict[int, int] = {}
-        self._warned: set[str] = set()
-        self.started = False
-
-    def _copy_settings(self, video: Any, codec: str) -> None:
-        context, original = self._video.codec_context, video.codec_context
-        context.width, context.height = original.width, original.height
-        context.pix_fmt = planes.pixel_format(original, codec)
-        context.time_base = self._video.time_base = video.time_base
-        if video.sample_aspect_ratio:
-            context.sample_aspect_ratio = video.sample_aspect_ratio
-        self._tags = planes.tags_of(original)
-        if planes.is_rgb(original.pix_fmt) and not planes.is_rgb(context.pix_fmt):
-            self._tags |= {"colorspace": planes.BT709, "color_range": planes.STUDIO_RANGE}
-        for tag, value in self._tags.items():
-            setattr(context, tag, value)
-        self._video.metadata.update(
-            {k: v for k, v in video.metadata.items() if k in ("language", "handler_name", "title")}
-        )
-
-    def _copy_streams(self, source: Any, video: Any) -> dict[Any, Any]:
-        """Add an output stream per sound and subtitle track; say which does not fit."""
-        copies = {}
-        for stream in source.streams:
-            if stream.type not in ("audio", "subtitle"):
-                if stream.type in ("video", "attachment") and stream is not video:
-                    log.warning("%s stream %d is left out", stream.type, stream.index)
-                continue
-            try:
-                copy = self._out.add_stream_from_template(stream)
-            except (ValueError, FFmpegError):
-                log.warning(
-                    "%s stream %d (%s) does not fit into %s and is left out",
-                    stream.type, stream.index, getattr(stream.codec_context, "name", "unknown"),
-                    self._path.suffix,
-                )  # fmt: skip
-                continue
-            copy.metadata.update(stream.metadata)
-            with suppress(AttributeError):
-                copy.disposition = stream.disposition
-            copies[stream] = copy
-        return copies
+    def __init__(self, output: "VideoOutput") -> None:
+        self._output = output
 
     def write(self, frame: Frame) -> None:
-        """Encode one frame; a frame whose image nobody replaced is not converted to RGB and back.
+        self._output.write({"video": frame})
+
+
+@contextmanager
+def _video_writer(target: Target, source: Path, signer: Signer) -> Iterator[FrameWriter]:
+    folder = temporary_beside(target.path)
+    with open_video({"video": target}, source, signer, folder, resume=False) as output:
+        yield _OneStream(output)
+
+
+@contextmanager
+def open_video(
+    targets: dict[str, Target], source: Path, signer: Signer, folder: Path, *,
+    resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
+) -> Iterator["VideoOutput"]:  # fmt: skip
+    """Open the writer of a video and of what goes with it, such as its matte.
+
+    When the block ends well, everything is put together and appears under its name; if it does not,
+    the finished parts stay for the next run.
+
+    Args:
+        targets: Where each stream of pictures goes; ``video`` is the first.
+        source: The footage.
+        signer: Gives everything its credentials.
+        folder: Of the parts.
+        resume: Whether parts stay if the block is interrupted.
+        excerpt: Whether only a part of the source is written, beginning at time 0.
+        end: The source's time at which an excerpt ends.
+
+    Raises:
+        OutputError: If the disk refuses, or another process writes the same.
+    """
+    parts = Parts(folder)
+    whole = False
+    try:
+        with opened(source) as (_, video):
+            output = VideoOutput(targets, video, parts)
+            try:
+                yield output
+                output.finish()
+            except BaseException:
+                output.abandon()
+                raise
+        for name, target in targets.items():
+            _complete(name, target, source, signer, parts, excerpt, end)
+        whole = True
+    finally:
+        parts.close(keep=resume and not whole and bool(parts.notes))
+
+
+class VideoOutput:
+    """Encodes the frames of a video's streams, part by part.
+
+    Attributes:
+        parts: What is finished.
+        faces: How many faces all frames so far hold.
+        without_face: How many frames hold none.
+    """
+
+    def __init__(self, targets: dict[str, Target], video: Any, parts: Parts) -> None:
+        self._targets, self._video, self.parts = targets, video, parts
+        self._streams: dict[str, Stream] = {}
+        self._times: list[int] = []
+        self._last = self._rotation = 0
+        self.faces = sum(note["faces"] for note in parts.notes)
+        self.without_face = sum(note["without_face"] for note in parts.notes)
+        self._counted = self.faces, self.without_face
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been written."""
+        return sum(len(note["times"]) for note in self.parts.notes) + len(self._times)
+
+    def write(self, frames: dict[str, Frame], faces: int = 0) -> None:
+        """Append one frame to each stream.
 
         Raises:
             OutputError: If the disk or the encoder refuses.
         """
-        with _writing(self._path):
-            self._write(frame, _decoded(frame))
+        picture = frames["video"].picture
+        assert isinstance(picture, Decoded), "a frame of a video"
+        native: Any = picture.frame
+        for name, target in self._targets.items():
+            with writing(target.path):
+                if name not in self._streams:
+                    self._streams[name] = self._begin(name, target)
+                self._streams[name].write(frames[name])
+        self._times.append(native.pts)
+        self._last, self._rotation = native.duration or 0, native.rotation
+        self.faces += faces
+        self.without_face += not faces
+        if len(self._times) == PART:
+            self.finish()
 
-    def _write(self, frame: Frame, native: Decoded) -> None:
-        old = native.frame
-        if not self.started:
-            if old.rotation:
-                self._video.set_display_rotation(old.rotation)
-            self.started = True
-        new = self._repainted(frame, native) if frame.change else old
-        if new.format.name != self._video.codec_context.pix_fmt:
-            new = self._reformat(new, old)
-        new.pict_type = 0  # let the encoder choose, not the source's encoder
-        new.pts, new.time_base = old.pts, old.time_base
-        if old.pts is not None and old.duration:
-            self._durations[old.pts] = old.duration
-        self._mux(self._video.encode(new))
-        self._copy_until(Fraction(old.pts or 0) * Fraction(old.time_base or 0))
+    def _begin(self, name: str, target: Target) -> Stream:
+        number = len(self.parts.notes)
+        path = self.parts.path(name, number)
+        if not target.path.suffix:
+            return PictureStream(path, number * PART)
+        return EncodedStream(path, self._video, target.encoding)
 
-    def _repainted(self, frame: Frame, native: Decoded) -> av.VideoFrame:
-        """The stored frame with what has been changed in it."""
-        old, turns = native.frame, native.turns
-        assert frame.change
-        if old.format.name == self._video.codec_context.pix_fmt and planes.is_planar_yuv(old):
-            changed = planes.turned(frame.change[0], -turns, *frame.shape)
-            grown = planes.on_grid(changed, planes.GRID, old)
-            part = frame.light(planes.turned(grown, turns, old.height, old.width))
-            return planes.patched(np.rot90(part, -turns), grown, changed, old)
-        height, width = frame.shape
-        whole = np.rot90(frame.light((0, 0, width, height)), -turns)
-        return self._reformat(planes.stored(whole, planes.is_deep(old)), old)
+    def finish(self) -> None:
+        """Finish the part under way.
 
-    def _reformat(self, frame: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
-        tags = self._tags if planes.is_rgb(like.format.name) else planes.tags_of(like)
-        return planes.converted(frame, self._video.codec_context.pix_fmt, tags)
-
-    def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:
-            duration = self._durations.pop(packet.pts, None)
-            if duration:
-                packet.duration = duration  # else the last frame would get an average one
-            self._out.mux(packet)
-
-    def _copy_until(self, time: Fraction | None) -> None:
-        """Copy the other streams' packets up to a time; None: all that remain."""
-        while True:
-            packet, self._waiting = self._waiting, None
-            if packet is None:
-                packet = self._next_packet()
-            if packet is None:
-                return
-            if packet.dts is None:  # the demuxer's end mark
-                continue
-            if time is not None and packet.dts * packet.time_base > time:
-                self._waiting = packet
-                return
-            if packet.dts <= self._latest.get(packet.stream, packet.dts - 1):
-                self._warn_once("time stamps of its sound run backwards there: packets left out")
-                continue
-            self._latest[packet.stream] = packet.dts
-            packet.stream = self._copies[packet.stream]
-            self._out.mux(packet)
-
-    def _next_packet(self) -> Any:
-        """The source's next packet that is not picture; None at its end or where it is broken."""
-        try:
-            return next(self._packets, None)
-        except FFmpegError as error:
-            self._warn_once(f"its sound cannot be read to the end: {error.strerror}")
-            self._packets = iter(())
-            return None
-
-    def _warn_once(self, words: str) -> None:
-        if words not in self._warned:
-            self._warned.add(words)
-            log.warning("the source of %s is damaged; %s", self._path, words)
-
-    def close(self, whole: bool = True) -> None:
-        """Finish the file; ``whole`` copies sound beyond the last frame too."""
-        if self.started:
-            self._mux(self._video.encode(None))
-            if whole:
-                self._copy_until(None)
-        self._out.close()
+        Raises:
+            OutputError: If the disk or the encoder refuses.
+        """
+        if not self._times:
+            return
+        delays = {}
+        for name, stream in self._streams.items():
+            with writing(self._targets[name].path):
+                delays[name] = stream.finish()
+        faces, without_face = self._counted
+        self.parts.add({
+            "times": self._times, "last": self._last, "rotation": self._rotation, "delays": delays,
+            "faces": self.faces - faces, "without_face": self.without_face - without_face,
+        })  # fmt: skip
+        self._counted = self.faces, self.without_face
+        self._times, self._streams = [], {}
 
     def abandon(self) -> None:
-        """Close a file that nobody will keep."""
-        with suppress(FFmpegError, OSError):  # the error that led here is the one to report
-            self._out.close()
+        """Let go of the part under way."""
+        for stream in self._streams.values():
+            with suppress(FFmpegError, OSError):  # the error that led here is the one to report
+                stream.finish()
+
+
+def _complete(
+    name: str, target: Target, source: Path, signer: Signer, parts: Parts, excerpt: bool,
+    end: Fraction | None,
+) -> None:  # fmt: skip
+    """Put a stream's parts together."""
+    ready = [
+        Part(parts.path(name, number), note["times"], note["last"], note["delays"][name])
+        for number, note in enumerate(parts.notes)
+    ]
+    if not ready:
+        return
+    if not target.path.suffix:
+        _move_pictures([part.path for part in ready], target.path, source, signer)
+        return
+    with replacing(target.path) as temporary, opened(source) as (container, video):
+        with writing(target.path):
+            if target.path.suffix.lower() in ANIMATIONS:
+                animate(ready, temporary, video, target.quality)
+            else:
+                start = Fraction(ready[0].times[0] * video.time_base)
+                assembler = Assembler(
+                    temporary, target.path, container, video, target.encoding,
+                    parts.notes[0]["rotation"], target.sound, (start, end) if excerpt else None,
+                )  # fmt: skip
+                try:
+                    assembler.run(ready)
+                finally:
+                    assembler.close()
+        signer.sign(temporary, target.path, source)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything but the pictures of an earlier run.
+
+    Raises:
+        OutputError: Naming what else it holds.
+    """
+    if folder.is_file():
+        raise OutputError(f"the output {folder} is a file; pictures need a folder")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not (path.stem.isdecimal() and path.suffix == ".png"):
+            raise OutputError(f"{folder} holds {path.name}; pictures need a new or an empty folder")
+
+
+def _move_pictures(folders: list[Path], target: Path, source: Path, signer: Signer) -> None:
+    """Sign copies of all pictures in a folder of their own, then put it in the target's place."""
+    check_folder(target)
+    staging = temporary_beside(target)
+    make_folder(staging)
+    try:
+        with writing(target):
+            for picture in sorted(path for folder in folders for path in folder.glob("*.png")):
+                shutil.copyfile(picture, staging / picture.name)
+                signer.sign(staging / picture.name, target / picture.name, source)
+            if target.is_dir():
+                shutil.rmtree(target)
+            staging.replace(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_clip(
@@ -328,9 +333,9 @@ def write_clip(
     Raises:
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, _writing(path), av.open(str(temporary), "w") as out:
-        codec, options = ENCODERS[".mp4"]
-        video: Any = out.add_stream(codec, rate=rate, options=options)
+    encoding = choose_encoding(".mp4", "auto", QUALITY, hardware=False)
+    with replacing(path) as temporary, writing(path), av.open(str(temporary), "w") as out:
+        video: Any = out.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options))
         audio: Any = out.add_stream("aac", rate=sample_rate, layout="mono")
         video.pix_fmt = "yuv420p"
         for number, image in enumerate(images):

@@ -8,6 +8,16 @@ import pytest
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_nobody(tmp_path_factory):
+    """Keep the user's own certificate, key and settings out of every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("FACESWAP_SIGN_CERT", raising=False)
+        patch.delenv("FACESWAP_SIGN_KEY", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def collins():
     from skimage.data import astronaut

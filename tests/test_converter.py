@@ -10,7 +10,8 @@ from PIL import Image
 from faceswap import media, trainer
 from faceswap.config import ConvertConfig, TrainConfig
 from faceswap.converter import contact_sheet, convert, default_output
-from faceswap.errors import InputError, ModelError, NoFacesError, OutputError
+from faceswap.credentials import read, sha256_of
+from faceswap.errors import InputError, ModelError, NoFacesError, OutputError, SettingsError
 from faceswap.media import read_photo
 from faceswap.writers import write_clip
 
@@ -236,3 +237,76 @@ def test_a_photo_has_a_matte_too(tmp_path, collins, model):
     assert matte.shape == collins.shape
     assert matte.max() == 255
     assert not matte[300:].any()
+
+
+def test_all_that_is_made_of_a_video_carries_its_credentials(clip, model, tmp_path):
+    report = convert(clip, model=model, config=replace(QUICK, matte=True, frames="0-2"))
+    contact_sheet(clip, tmp_path / "sheet.png", 1, model, QUICK)
+
+    for name in ("video.swapped.mp4", "video.swapped.matte.mp4", "sheet.png"):
+        found = read(report.output.with_name(name))
+        assert found.intact
+        assert (found.parent.title, found.parent.sha256) == ("video.mp4", sha256_of(clip))
+        assert found.model.name == "collins-hopper"
+        assert found.model.sha256 == sha256_of(model / "model.safetensors")
+
+
+def test_swapped_photos_carry_credentials_and_untouched_ones_none(tmp_path, collins, model):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in ("face.jpg", "face.bmp"):
+        Image.fromarray(collins).save(source / name)
+    Image.fromarray(np.full((90, 90, 3), 7, np.uint8)).save(source / "wall.jpg")
+
+    convert(source, model=model, config=QUICK)
+
+    output = tmp_path / "photos.swapped"
+    names = sorted(path.name for path in output.iterdir())
+    assert names == ["face.bmp", "face.bmp.c2pa", "face.jpg", "wall.jpg"]
+    for name in ("face.jpg", "face.bmp"):
+        assert read(output / name).intact
+        assert read(output / name).parent.sha256 == sha256_of(source / name)
+
+
+def test_a_certificate_that_cannot_sign_stops_it_before_any_work(tmp_path, clip, model):
+    from test_certificates import organisation
+
+    chain, key, _ = organisation(tmp_path / "studio", days=-1)
+    calls = []
+
+    with pytest.raises(SettingsError, match="nothing can be signed with"):
+        convert(clip, model=model, on_progress=calls.append,
+                config=replace(QUICK, sign_cert=str(chain), sign_key=str(key)))  # fmt: skip
+
+    assert not calls
+    assert not clip.with_name("video.swapped.mp4").exists()
+
+
+def test_an_organisations_certificate_signs_it(tmp_path, collins, model):
+    from test_certificates import organisation
+
+    chain, key, root = organisation(tmp_path / "studio")
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    signed = replace(QUICK, sign_cert=str(chain), sign_key=str(key))
+    report = convert(tmp_path / "x.png", model=model, config=signed)
+
+    assert read(report.output, root).trusted
+
+
+def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
+    from faceswap.label import draw
+
+    labelled = replace(QUICK, label="AI-generated", label_position="top-left", label_size=0.06)
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    video = convert(clip, model=model, config=labelled).output
+    photo = convert(tmp_path / "x.png", model=model, config=labelled).output
+
+    (left, top, right, bottom), plate = draw((512, 512), "AI-generated", "top-left", 0.06)
+    assert np.array_equal(read_photo(photo).image[top:bottom, left:right], plate)
+    frames = list(media.read_video(video))  # 3 and 7 show no face
+    assert len(frames) == 10
+    for frame in frames:
+        shown = frame.image[top:bottom, left:right].astype(int)
+        assert np.abs(shown - plate).mean() < 6  # the encoder's loss

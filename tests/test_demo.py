@@ -1,6 +1,7 @@
 import numpy as np
 
 from faceswap import demo
+from faceswap.credentials import read
 from faceswap.media import probe, read_photo
 
 
@@ -13,6 +14,8 @@ def test_the_demo_runs_from_nothing_to_its_picture(tmp_path, monkeypatch):
         run(seen.append)
         assert seen, title
 
+    for name in (demo.SWAPPED, demo.PICTURE):
+        assert read(tmp_path / "demo" / name).intact
     info = probe(tmp_path / "demo" / demo.SWAPPED)
     assert (info.width, info.height, info.frames, info.has_audio) == (640, 480, 10, True)
     picture = read_photo(tmp_path / "demo" / demo.PICTURE).image

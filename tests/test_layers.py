@@ -13,10 +13,12 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"settings", "files"},
-    {"config"},
-    {"geometry", "smoothing", "planes"},
-    {"blaze", "media", "masks", "metrics"},
+    {"config", "certificates"},
+    {"geometry", "smoothing", "planes", "photos", "credentials"},
+    {"blaze", "media", "masks", "metrics", "signer", "label"},
     {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
+    {"parts", "encoders"},
+    {"streams", "assembly"},
     {
         "workers",
         "preload",
@@ -30,20 +32,24 @@ LAYERS = [
     },
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
     {"monitor", "report"},
-    {"extractor", "trainer", "converter", "evaluator", "inspector"},
+    {"extractor", "trainer", "converter", "evaluator", "inspector", "verifier"},
     {"demo", "progress"},
     {"cli"},
     {"__main__"},
 ]
 HOMES = {  # foreign library -> the modules that may import it
-    "av": {"media", "writers", "planes"},
+    "c2pa": {"credentials", "signer"},
+    "cryptography": {"certificates"},
+    "platformdirs": {"certificates"},
+    "av": {"media", "writers", "planes", "encoders", "assembly", "streams"},
     "dlib": {"aligner"},
+    "tifffile": {"photos"},
     "safetensors": {"model"},
     "click": {"cli", "progress"},
     "tqdm": {"progress"},
     "skimage": {"demo", "evaluator", "metrics"},
-    "matplotlib": {"charts", "demo"},
-    "PIL": {"media", "writers", "faceset"},
+    "matplotlib": {"charts", "demo", "label"},
+    "PIL": {"photos", "media", "faceset", "label"},
     "torchvision": {"faceset", "monitor"},
     "torch": {
         "augment",
@@ -116,10 +122,10 @@ def test_a_foreign_library_stays_at_home(library):
 def test_help_loads_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom faceswap.cli import cli\n"
-        "for command in ([], ['extract'], ['train'], ['convert'], ['demo']):\n"
+        "for command in ([], ['extract'], ['train'], ['convert'], ['verify'], ['demo']):\n"
         "    assert CliRunner().invoke(cli, [*command, '--help']).exit_code == 0\n"
-        "print([m for m in ('torch', 'torchvision', 'dlib', 'cv2', 'av', 'numpy.linalg', 'PIL')"
-        " if m in sys.modules and m != 'numpy.linalg'])"
+        "print([m for m in ('torch', 'torchvision', 'dlib', 'cv2', 'av', 'numpy.linalg', 'PIL',"
+        " 'c2pa', 'cryptography') if m in sys.modules and m != 'numpy.linalg'])"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

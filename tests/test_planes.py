@@ -32,9 +32,7 @@ def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size)
     changed = image.copy()
     changed[21:50, 33:60] = 255 - changed[21:50, 33:60]
 
-    grown = planes.on_grid((33, 21, 60, 50), planes.GRID, old)
-    part = changed[grown[1] : grown[3], grown[0] : grown[2]]
-    new = planes.patched(part, grown, (33, 21, 60, 50), old)
+    new = planes.patched(lambda w: changed[w[1] : w[3], w[0] : w[2]], [(33, 21, 60, 50)], old)
 
     deep = planes.is_deep(old)
     whole = planes.converted(planes.stored(changed, deep), pixel_format, planes.tags_of(old))
@@ -51,7 +49,7 @@ def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size)
 def test_a_box_at_the_frames_edge_stays_within_it():
     old, image = stored("yuv420p", 64, 48)
 
-    new = planes.patched(255 - image, (0, 0, 64, 48), (0, 0, 64, 48), old)
+    new = planes.patched(lambda window: 255 - image, [(0, 0, 64, 48)], old)
 
     whole = planes.converted(
         av.VideoFrame.from_ndarray(255 - image, format="rgb24"), "yuv420p", planes.tags_of(old)

@@ -1,0 +1,272 @@
+"""Put a video together: encoded parts, and everything of the source that is not picture.
+
+Sound and subtitles are copied packet for packet, never decoded.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from faceswap.encoders import Encoding, add_video
+
+log = logging.getLogger(__name__)
+
+CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+KEPT_TAGS = ("language", "handler_name", "title")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A finished part of a video: encoded frames, to be decoded by themselves.
+
+    Attributes:
+        path: The file.
+        times: Time stamps of its frames in order, in the source's time base.
+        last: How long the last of them is shown; 0 if not known.
+        delay: By how many frames the encoder sent its packets out of order.
+    """
+
+    path: Path
+    times: list[int]
+    last: int
+    delay: int
+
+
+def packets_of(parts: list[Part], time_base: Fraction, shift: int) -> Iterator[Any]:
+    """The packets of all parts in order, with times that run on from part to part.
+
+    A packet is decoded ``delay`` frames before the frame is shown whose place it takes: so decoding
+    times are those of one encoder that had made all parts.
+
+    Args:
+        parts: All parts, in order.
+        time_base: Of their times.
+        shift: Taken off every time.
+    """
+    delay = max(part.delay for part in parts)
+    start = [*parts[0].times, *(parts[1].times if len(parts) > 1 else [])][:2]
+    step = start[1] - start[0] if len(start) > 1 else 1
+    decoding = deque(start[0] - (delay - number) * step for number in range(delay))
+    for number, part in enumerate(parts):
+        decoding.extend(part.times)
+        following = parts[number + 1].times[0] if number + 1 < len(parts) else None
+        ends = [*part.times[1:], part.times[-1] + part.last if following is None else following]
+        lengths = {time: end - time for time, end in zip(part.times, ends, strict=True)}
+        with av.open(f"file:{part.path}") as opened:
+            container: Any = opened
+            later: int | None = None  # the part's file may begin later, for it knows no time < 0
+            for packet in container.demux(video=0):
+                if packet.dts is None and not packet.size:
+                    continue
+                time = round(packet.pts * packet.time_base / time_base)
+                later = time - part.times[0] if later is None else later
+                time -= later
+                packet.time_base = time_base
+                packet.pts, packet.dts = time - shift, decoding.popleft() - shift
+                packet.duration = lengths[time]
+                yield packet
+
+
+class Assembler:
+    """Writes a video file from parts and from the other streams of its source.
+
+    Args:
+        temporary: The file.
+        path: What an error names.
+        source: The source's open container.
+        video: Its video stream.
+        encoding: How the parts were encoded.
+        rotation: Degrees by which players turn the picture.
+        sound: Whether sound and subtitles are copied.
+        span: Copy only what begins from the first time on and before the second, in seconds, and
+            begin at time 0; None: all.
+    """
+
+    def __init__(
+        self,
+        temporary: Path,
+        path: Path,
+        source: Any,
+        video: Any,
+        encoding: Encoding,
+        rotation: int = 0,
+        sound: bool = True,
+        span: tuple[Fraction, Fraction | None] | None = None,
+    ) -> None:
+        suffix = temporary.suffix.lower()
+        flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        self._path, self._source, self._span = path, source, span
+        self._out = av.open(f"file:{temporary}", "w", options=flags)
+        tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
+        self._out.metadata.update(tags)
+        with suppress(AttributeError):  # chapters came with PyAV 14.3
+            self._out.set_chapters(self._chapters())
+        self._video = add_video(self._out, video, encoding)
+        self._video.metadata.update({k: v for k, v in video.metadata.items() if k in KEPT_TAGS})
+        if rotation:
+            self._video.set_display_rotation(rotation)
+        self._time_base = Fraction(video.time_base)
+        self._copies = self._copy_streams(video) if sound else {}
+        self._packets: Iterable[Any] = source.demux(*self._copies) if self._copies else ()
+        self._others = iter(self._packets)
+        self._waiting: Any = None
+        self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream
+        self._warned: set[str] = set()
+
+    def _chapters(self) -> list[Any]:
+        chapters: list[Any] = list(self._source.chapters())
+        if not self._span:
+            return chapters
+        start, end = self._span
+        kept = []
+        for chapter in chapters:
+            base = Fraction(chapter["time_base"])
+            last = chapter["end"] if end is None else min(chapter["end"], int(end / base))
+            first = max(chapter["start"], int(start / base))
+            if first < last:
+                offset = int(start / base)
+                kept.append(chapter | {"start": first - offset, "end": last - offset})
+        return kept
+
+    def _copy_streams(self, video: Any) -> dict[Any, Any]:
+        """Add an output stream per sound and subtitle track; say which does not fit."""
+        copies = {}
+        for stream in self._source.streams:
+            if stream.type not in ("audio", "subtitle"):
+                if stream.type in ("video", "attachment") and stream is not video:
+                    log.warning("%s stream %d is left out", stream.type, stream.index)
+                continue
+            try:
+                copy = self._out.add_stream_from_template(stream)
+            except (ValueError, FFmpegError):
+                log.warning(
+                    "%s stream %d (%s) does not fit into %s and is left out",
+                    stream.type, stream.index, getattr(stream.codec_context, "name", "unknown"),
+                    self._path.suffix,
+                )  # fmt: skip
+                continue
+            copy.metadata.update(stream.metadata)
+            with suppress(AttributeError):
+                copy.disposition = stream.disposition
+            copies[stream] = copy
+        return copies
+
+    def run(self, parts: list[Part]) -> None:
+        """Write everything."""
+        shift = parts[0].times[0] if self._span else 0
+        for packet in packets_of(parts, self._time_base, shift):
+            time = (packet.pts + shift) * self._time_base
+            packet.stream = self._video
+            self._out.mux(packet)
+            self._copy_until(time)
+        self._copy_until(None)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._out.close()
+
+    def _copy_until(self, time: Fraction | None) -> None:
+        """Copy the other streams' packets up to a time; None: all that remain."""
+        while True:
+            packet, self._waiting = self._waiting, None
+            if packet is None:
+                packet = self._next_packet()
+            if packet is None:
+                return
+            if packet.dts is None:  # the demuxer's end mark
+                continue
+            begins = packet.dts * packet.time_base
+            if time is not None and begins > time:
+                self._waiting = packet
+                return
+            if packet.dts <= self._latest.get(packet.stream, packet.dts - 1):
+                self._warn_once("time stamps of its sound run backwards there: packets left out")
+                continue
+            self._latest[packet.stream] = packet.dts
+            if self._span:
+                start, end = self._span
+                if begins < start or (end is not None and begins >= end):
+                    continue
+                offset = round(start / packet.time_base)
+                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+            packet.stream = self._copies[packet.stream]
+            self._out.mux(packet)
+
+    def _next_packet(self) -> Any:
+        """The source's next packet that is not picture; None at its end or where it is broken."""
+        try:
+            return next(self._others, None)
+        except FFmpegError as error:
+            self._warn_once(f"its sound cannot be read to the end: {error.strerror}")
+            self._others = iter(())
+            return None
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            log.warning("the source of %s is damaged; %s", self._path, words)
+
+
+def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> None:
+    """Write parts of lossless RGB as an animated GIF or WebP.
+
+    A GIF gets 256 colours of its own for every frame.
+    """
+    is_gif = temporary.suffix.lower() == ".gif"
+    with av.open(f"file:{temporary}", "w", options={"loop": "0"}) as out:
+        options = {} if is_gif else {"quality": str(max(100 - quality, 1))}
+        stream: Any = out.add_stream(
+            "gif" if is_gif else "libwebp_anim", rate=video.average_rate, options=options
+        )
+        stream.pix_fmt = "pal8" if is_gif else "bgra"
+        shift = parts[0].times[0]
+        graph: Any = None
+        for frame in _pictures(parts, Fraction(video.time_base)):
+            frame.pts -= shift
+            if graph is None:
+                stream.width, stream.height = frame.width, frame.height
+                stream.time_base = stream.codec_context.time_base = video.time_base
+                graph = _palettes(frame, video) if is_gif else False
+            if graph:
+                graph.push(frame)
+                frame = graph.pull()
+            else:
+                frame = frame.reformat(format="bgra")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def _pictures(parts: list[Part], time_base: Fraction) -> Iterator[Any]:
+    for part in parts:
+        with av.open(f"file:{part.path}") as opened:
+            container: Any = opened
+            for frame, time in zip(container.decode(video=0), part.times, strict=True):
+                frame.pts, frame.time_base = time, time_base
+                yield frame
+
+
+def _palettes(frame: Any, video: Any) -> Any:
+    """A filter that gives every frame the 256 colours that suit it best."""
+    graph = av.filter.Graph()
+    begin = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=video.time_base
+    )
+    fork = graph.add("split")
+    colors = graph.add("palettegen", "stats_mode=single")
+    use = graph.add("paletteuse", "new=1")
+    end = graph.add("buffersink")
+    begin.link_to(fork)
+    fork.link_to(colors, 0, 0)
+    fork.link_to(use, 1, 0)
+    colors.link_to(use, 0, 1)
+    use.link_to(end)
+    graph.configure()
+    return graph

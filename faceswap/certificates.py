@@ -1,0 +1,228 @@
+"""The certificate and key that outputs are signed with: an organisation's own, or the user's.
+
+A user without a certificate gets a self-signed one on first use. It and its key lie in one file
+in the user's configuration folder, which is put in place in one step, so that no two processes
+can leave a certificate beside another's key.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from platformdirs import user_config_path
+
+from faceswap.errors import InputError, SettingsError
+from faceswap.files import reason, refusing
+
+CERTIFICATE_VARIABLE, KEY_VARIABLE = "FACESWAP_SIGN_CERT", "FACESWAP_SIGN_KEY"
+IDENTITY_FILE = "signing-identity.pem"
+VALIDITY = timedelta(days=3650)
+# COSE algorithms that C2PA allows, by the curve of the key
+CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIdentity:
+    """What a signature needs.
+
+    Attributes:
+        certificates: PEM, the signer's own first.
+        key: Its private key, unencrypted PKCS#8 PEM.
+        algorithm: es256, es384, es512, ps256 or ed25519.
+        place: Where it was read from, for messages.
+    """
+
+    certificates: bytes
+    key: bytes = field(repr=False)
+    algorithm: str
+    place: str
+
+
+def signing_identity(
+    certificate: str | Path | None = None, key: str | Path | None = None
+) -> SigningIdentity:
+    """The identity of these two PEM files, else of those that the environment names, else own.
+
+    Args:
+        certificate: The certificate, those that issued it after it
+            [default: ``FACESWAP_SIGN_CERT``, else the user's own, made when there is none yet].
+        key: Its private key [default: ``FACESWAP_SIGN_KEY``, else the user's own].
+
+    Raises:
+        SettingsError: If only one of the two is given, they do not belong together, or are of a
+            kind that nothing can be signed with.
+        InputError: If one cannot be read.
+        OutputError: If the user's own identity cannot be written.
+    """
+    if not (certificate or key):
+        certificate, key = os.environ.get(CERTIFICATE_VARIABLE), os.environ.get(KEY_VARIABLE)
+    if not (certificate or key):
+        return _own()
+    if not (certificate and key):
+        raise SettingsError(
+            "signing needs a certificate and its key: give both --sign-cert and --sign-key "
+            f"({CERTIFICATE_VARIABLE} and {KEY_VARIABLE}), or neither"
+        )
+    return _identity(_read(Path(certificate)), _read(Path(key)), str(certificate), str(key))
+
+
+def read_certificates(path: Path) -> bytes:
+    """The certificates of a file, PEM.
+
+    Raises:
+        InputError: If it cannot be read.
+        SettingsError: If it holds no certificate.
+    """
+    parsed = _parsed(_read(path), str(path))
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in parsed)
+
+
+def _parsed(pem: bytes, place: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise SettingsError(f"{place} holds no certificate in PEM form") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> SigningIdentity:
+    """Check that a certificate and a key are a pair; bring the key to PKCS#8."""
+    certificate, *issuers = _parsed(certificates, place)
+    try:
+        private = load_pem_private_key(key, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
+        raise SettingsError(f"{key_place} holds no unencrypted private key in PEM form") from error
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    if private.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise SettingsError(f"the key in {key_place} is not that of the certificate in {place}")
+    if isinstance(private, rsa.RSAPrivateKey):
+        algorithm = "ps256"
+    elif isinstance(private, ed25519.Ed25519PrivateKey):
+        algorithm = "ed25519"
+    elif isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in CURVES:
+        algorithm = CURVES[private.curve.name]
+    else:
+        raise SettingsError(
+            f"{key_place}: a key must be RSA, Ed25519 or one of {', '.join(CURVES)}"
+        )
+    plain = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = b"".join(c.public_bytes(Encoding.PEM) for c in (certificate, *issuers))
+    return SigningIdentity(chain, plain, algorithm, place)
+
+
+def own_identity_file() -> Path:
+    """Where the user's own identity lies: in the platform's configuration folder."""
+    return user_config_path("faceswap", appauthor=False) / IDENTITY_FILE
+
+
+def _own() -> SigningIdentity:
+    path = own_identity_file()
+    if not path.exists():
+        _create(path)
+    pem = _read(path)
+    try:
+        expires = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+        if expires <= datetime.now(UTC):
+            with refusing(path):
+                path.unlink(missing_ok=True)
+            _create(path)
+            pem = _read(path)
+        return _identity(pem, pem, str(path), str(path))
+    except (ValueError, SettingsError) as error:
+        raise SettingsError(
+            f"{path} is damaged; delete it, and a new identity to sign with is made"
+        ) from error
+
+
+def _create(path: Path) -> None:
+    """Make the user's identity, readable by nobody else; keep one that appears meanwhile."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part.pem")
+    with refusing(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with os.fdopen(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+            ) as f:
+                f.write(_self_signed())
+                f.flush()
+                os.fsync(f.fileno())
+            _put(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, unless another process was first."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links: the last one there counts
+        temporary.replace(path)
+
+
+def _self_signed() -> bytes:
+    """A new key and a certificate for it, PEM.
+
+    The C2PA specification's certificate profile asks for the key usages below; its library also
+    refuses a certificate without an authority key identifier. The name holds nothing of the user or
+    the machine, only the beginning of the key's fingerprint, to tell one signer from another.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "self-signed"),
+            x509.NameAttribute(
+                NameOID.COMMON_NAME, f"faceswap user {identifier.digest.hex()[:12]}"
+            ),
+        ]
+    )
+    now = datetime.now(UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False,
+    )  # fmt: skip
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # a clock elsewhere may be late
+        .not_valid_after(now + VALIDITY)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
+        )
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, SHA256())
+    )
+    return key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    ) + certificate.public_bytes(Encoding.PEM)

@@ -1,0 +1,97 @@
+"""A conversion under way, on disk: finished parts of its outputs, so that a kill loses little.
+
+The folder lies beside the output and is named after it and after all that decides what comes out:
+source, model, settings. It holds the encoded parts, a line about each (``done.jsonl``), and what
+the tracker knows (``faces.jsonl``).
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from faceswap.errors import OutputError
+from faceswap.files import append_lines, hold, make_folder, read_lines, refusing, write_bytes
+
+PART = 120  # frames: what a kill can cost
+
+
+def folder_for(path: Path, key: dict[str, Any]) -> Path:
+    """Where the parts of an output lie.
+
+    Args:
+        path: The output.
+        key: All that decides what comes out, JSON-ready.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return path.with_name(f".{path.name}.{digest[:12]}.parts")
+
+
+class Parts:
+    """The finished parts in a folder that this process alone writes.
+
+    Attributes:
+        notes: What is known about each part: its frames' ``times``, ``last`` (how long the last is
+            shown), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face``.
+
+    Raises:
+        OutputError: If another process writes them, or the disk refuses.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder)
+        self._lock = hold(folder / "lock", f"the conversion in {folder} is under way")
+        self.notes: list[dict[str, Any]] = []
+        done = folder / "done.jsonl"
+        for line in read_lines(done) if done.is_file() else []:
+            note = _checked(line)
+            names = (self.path(stream, len(self.notes)) for stream in note["delays"])
+            if not note["times"] or not all(name.exists() for name in names):
+                break
+            self.notes.append(note)
+        self.keep(len(self.notes))
+
+    def path(self, stream: str, number: int) -> Path:
+        """The file, or the folder of pictures, of a part of a stream."""
+        return self.folder / f"{stream}-{number:05d}.nut"
+
+    def keep(self, count: int) -> None:
+        """Forget all but the first parts.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        self.notes = self.notes[:count]
+        lines = "".join(f"{json.dumps(note)}\n" for note in self.notes)
+        write_bytes(self.folder / "done.jsonl", lines.encode())
+
+    def add(self, note: dict[str, Any]) -> None:
+        """Note that a part is finished.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        append_lines(self.folder / "done.jsonl", [json.dumps(note)])
+        self.notes.append(note)
+
+    def close(self, keep: bool) -> None:
+        """Let others write; unless ``keep``, delete everything."""
+        self._lock.close()
+        if not keep:
+            with refusing(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _checked(line: str) -> dict[str, Any]:
+    try:
+        note: dict[str, Any] = json.loads(line)
+        times = [int(time) for time in note["times"]]
+        delays = {str(name): int(delay) for name, delay in note["delays"].items()}
+        numbers = {name: int(note[name]) for name in ("last", "rotation", "faces", "without_face")}
+        if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
+            raise ValueError("times or delays out of order")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"the notes of a conversion under way are damaged: {error}") from error
+    return {"times": times, "delays": delays} | numbers
