@@ -17,6 +17,7 @@ LAYERS = [
     {"geometry", "smoothing", "planes"},
     {"media", "masks", "augment", "model", "losses", "optimizers", "distributed", "metrics"},
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
+    {"recognition"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
     {"monitor", "report"},
     {"extractor", "trainer", "converter", "evaluator", "inspector"},
