@@ -261,6 +261,12 @@ class ConvertConfig(Settings):
     who: Annotated[
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
     ] = ()
+    everybody: Annotated[
+        bool, "Swap every face; by default only the footage's person among several in shot."
+    ] = False
+    cast: Annotated[
+        str | None, "TOML file that gives each of several people a model and a direction."
+    ] = None
     never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
     matte: Annotated[bool, "Write where faces were swapped, white on black, as *.matte.* too."] = (
         False
@@ -279,6 +285,10 @@ class ConvertConfig(Settings):
     def __post_init__(self) -> None:
         self.check_types()
         frame_ranges(self.frames or "0-")
+        if self.everybody and (self.who or self.never or self.largest):
+            raise SettingsError("--all swaps everybody: leave out --who, --not and --largest")
+        if self.cast and (self.who or self.everybody or self.to != "b"):
+            raise SettingsError("--cast says who becomes whom: leave out --who, --all and --to")
         self.check_range("likeness", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)

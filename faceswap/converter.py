@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from faceswap import media, tracker, writers
-from faceswap import model as models
 from faceswap.aligner import FaceFinder, cores, finder_for_video
-from faceswap.chooser import Choice, choose, descriptor_of
+from faceswap.cast import assemble
+from faceswap.chooser import choose
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import sweep, write_bytes
@@ -81,16 +81,13 @@ def convert(
     if target.exists() and target.samefile(source):
         raise OutputError(f"the output {target} is the input itself; give another --output")
     _check_kind(kind, source, target)
-    folder = Path(model) if model else models.newest(Path("models"))
-    device = models.resolve_device(config.device)
-    swapper = Swapper(models.load(folder, device), config, device)
+    swapper, choice = assemble(config, Path(model) if model else None)
     report = ConvertReport(target)
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if not photos:
         raise InputError(f"{source} holds no photo")
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
-    choice = _choice(config)
     with FaceFinder(config.min_score, workers) as finder, _threads(max(cores() // 2, 1)):
         if kind == "video":
             frames = media.prefetch(media.read_video(source), 4)
@@ -123,20 +120,11 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _choice(config: ConvertConfig) -> Choice:
-    """Whom the settings ask to swap."""
-    who, never = (
-        tuple(descriptor_of(Path(photo)) for photo in photos)
-        for photos in (config.who, config.never)
-    )
-    return Choice(who, never, config.largest)
-
-
 def contact_sheet(
     source: str | Path,
     output: str | Path,
     count: int,
-    model: str | Path,
+    model: str | Path | None,
     config: ConvertConfig | None = None,
 ) -> int:
     """Write a picture with rows of original, swap and mask for evenly spaced frames of a video.
@@ -152,12 +140,11 @@ def contact_sheet(
     source, config = Path(source), config or ConvertConfig()
     if media.kind_of(source) != "video":
         raise InputError(f"{source} is no video; a preview needs one")
-    device = models.resolve_device(config.device)
-    swapper = Swapper(models.load(Path(model), device), config, device)
+    swapper, choice = assemble(config, Path(model) if model else None)
     rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), finder_for_video(config.finder))
-        for frame, faces in choose(found, _choice(config)):
+        for frame, faces in choose(found, choice):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)
             row = (frame, swapper.paste(frame, swaps), swapper.matte(frame, swaps))

@@ -19,7 +19,7 @@ LAYERS = [
     {"aligner", "faceset", "compositor", "checkpoint", "writers", "charts"},
     {"recognition"},
     {"swapper", "sampler", "preparation", "tracker", "chooser"},
-    {"monitor", "report"},
+    {"monitor", "report", "cast"},
     {"extractor", "trainer", "converter", "evaluator", "inspector"},
     {"demo", "progress"},
     {"cli"},
