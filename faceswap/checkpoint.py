@@ -23,6 +23,7 @@ from faceswap.errors import ModelError, OutputError
 from faceswap.files import make_folder, read_lines, reason, refusing, replacing, write_bytes
 from faceswap.model import Autoencoder, Identity, TrainedModel
 from faceswap.optimizers import Optimizer
+from faceswap.types import Descriptor
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Run:
     rate: float = 1.0  # share of the learning rate; lower after a roll-back
     scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
     average: Autoencoder | None = None
+    centroids: dict[Identity, Descriptor] = field(default_factory=dict)
 
     @property
     def shown(self) -> Autoencoder:
@@ -93,6 +95,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         "rate": run.rate,
         "scores": run.scores,
         "average": run.average.state_dict() if run.average else None,
+        "centroids": {key: centroid.tolist() for key, centroid in run.centroids.items()},
     }
     path = folder / RESUME_FILE
     _keep_snapshots(folder, keep)
@@ -102,7 +105,9 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
                 torch.save(state, file)
         except RuntimeError as error:  # torch's word for a write that failed
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    trained = TrainedModel(run.shown, run.names, run.color_shift, run.step, run.held_out)
+    trained = TrainedModel(
+        run.shown, run.names, run.color_shift, run.step, run.held_out, run.centroids
+    )
     models.save(folder / models.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
         models.save(folder / BEST_FILE, trained)
@@ -169,6 +174,7 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         "step": trained.step,
         "seconds": 0.0,
         "network": trained.network.state_dict(),
+        "centroids": trained.centroids,
     }
 
 
@@ -203,6 +209,8 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
         run.step, run.seconds = int(state["step"]), float(state["seconds"])
         red, green, blue = state["color_shift"]
         run.color_shift = (float(red), float(green), float(blue))
+        if state.get("centroids"):  # else measured when the run was prepared
+            run.centroids = models.read_centroids(state["centroids"])
         if "optimizer" in state:  # not there for an imported model
             run.optimizer.load_state_dict(state["optimizer"])
             run.generator.set_state(state["generator"].cpu())

@@ -1,117 +1,165 @@
 """Whom to swap: tracks that look like the people asked for, decided once for a whole track."""
 
-from collections import deque
+import logging
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from faceswap.aligner import describe, find_auto
-from faceswap.errors import NoFacesError
-from faceswap.media import read_photo
-from faceswap.types import SAME_PERSON, Descriptor, Found
+from faceswap.aligner import describe
+from faceswap.types import SAME_PERSON, Descriptor, Face, Found
+
+log = logging.getLogger(__name__)
 
 VOTES = 3  # frames of a track that are compared
 AHEAD = 12  # frames a track's votes are drawn from
 
+Role = tuple[Descriptor, ...]  # what those look like who get one kind of swap; empty: anybody
+Window = deque[Found]  # a frame with its faces, and up to AHEAD that follow
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """Whom to swap.
 
     Attributes:
-        who: Descriptors of people to swap; none: everybody.
+        roles: A role for each kind of swap. Several are told apart by looks: none may be empty.
         never: Descriptors of people to leave alone.
         largest: Whether only the largest of the faces that remain in a frame counts.
+        footage: Descriptor of the person to prefer among several in shot; it counts where neither
+            a role nor ``never`` says what anybody looks like.
     """
 
-    who: tuple[Descriptor, ...] = ()
+    roles: tuple[Role, ...] = ((),)
     never: tuple[Descriptor, ...] = ()
     largest: bool = False
+    footage: Descriptor | None = None
+
+    @property
+    def by_looks(self) -> bool:
+        """Whether every face must be compared with somebody."""
+        return bool(any(self.roles) or self.never)
 
     @property
     def everybody(self) -> bool:
         """Whether there is nothing to choose."""
-        return not (self.who or self.never or self.largest)
+        return not (self.by_looks or self.largest or self.footage is not None)
 
-    def wants(self, descriptor: Descriptor) -> bool:
-        """Whether a face with this descriptor is one to swap.
+    def role_of(self, descriptor: Descriptor) -> int | None:
+        """The role of a face with this descriptor, by its index; None: leave it alone.
 
-        It is if it is nearer than 0.6 to somebody asked for, and nearer to them than to anybody to
-        leave alone.
+        It is the role of the person it is nearest to, if that is nearer than 0.6, and nearer than
+        anybody to leave alone; where a role is for anybody, all play it but those.
         """
-        wanted = _nearest(descriptor, self.who) if self.who else SAME_PERSON
-        unwanted = _nearest(descriptor, self.never) if self.never else np.inf
-        if self.who:
-            return wanted < SAME_PERSON and wanted < unwanted
-        return unwanted >= SAME_PERSON
+        unwanted = _nearest(descriptor, self.never)
+        if not any(self.roles):
+            return 0 if unwanted >= SAME_PERSON else None
+        distances = [_nearest(descriptor, role) for role in self.roles]
+        best = int(np.argmin(distances))
+        return best if distances[best] < min(SAME_PERSON, unwanted) else None
 
 
 def _nearest(descriptor: Descriptor, others: tuple[Descriptor, ...]) -> float:
-    return min(float(np.linalg.norm(descriptor - other)) for other in others)
+    return min((float(np.linalg.norm(descriptor - other)) for other in others), default=np.inf)
 
 
-def descriptor_of(photo: Path) -> Descriptor:
-    """The descriptor of the largest face of a reference photo, (128,).
+@dataclass(slots=True)
+class Decisions:
+    """What is known of a video's tracks. Given these again, the same is decided again.
 
-    Raises:
-        InputError: If the photo cannot be read.
-        NoFacesError: If no face is found in it.
+    Attributes:
+        roles: By track, the index of its role; None: it is left alone.
+        distances: By track, its distance from the person preferred, where that had to be known.
     """
-    image = read_photo(photo).image
-    faces = find_auto(image, 0.0)
-    if not faces:
-        raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
-    return describe(image, faces[0].landmarks)
+
+    roles: dict[int, int | None] = field(default_factory=dict)
+    distances: dict[int, float] = field(default_factory=dict)
 
 
-def choose(found: Iterable[Found], choice: Choice) -> Iterator[Found]:
-    """Yield every frame with only the faces to swap.
+def choose(
+    found: Iterable[Found], choice: Choice, decisions: Decisions | None = None
+) -> Iterator[Found]:
+    """Yield every frame with only the faces to swap, and these with their roles.
 
     A track is decided once, when it begins, by the majority of up to three of its next frames.
+    With a person to prefer, a track is left alone if another face, in shot with it in those frames,
+    is nearer than 0.6 to that person and nearer than the track is: so the person is swapped and
+    the company is not, a face that begins alone is swapped to its end without a look at it, and
+    where nobody looks like that person everybody is swapped.
 
     Args:
         found: Frames with their faces, largest first, and these faces' tracks; a photo's have none
-            (-1), and each is decided by itself.
+            (-1), and each photo is decided by itself.
         choice: Whom to swap.
+        decisions: What is decided already; new decisions are added.
     """
     if choice.everybody:
         yield from found
         return
-    decided: dict[int, bool] = {}
-    window: deque[Found] = deque()
+    decisions = Decisions() if decisions is None else decisions
+    quiet = choice.footage is None
+    for window in _windows(found):
+        frame, faces = window[0]
+        kept = _chosen(window, choice, decisions)
+        if not quiet and len(kept) < len(faces):
+            quiet = True
+            log.warning("several faces are in shot: only the one most like the footage that the "
+                        "model was trained on is swapped; --all swaps everybody")  # fmt: skip
+        yield frame, kept
+
+
+def _windows(found: Iterable[Found]) -> Iterator[Window]:
+    """Each frame with those that follow, in a window that is reused."""
+    window: Window = deque()
     for item in found:
         window.append(item)
         if len(window) > AHEAD:
-            yield _chosen(window, choice, decided)
+            yield window
+            window.popleft()
     while window:
-        yield _chosen(window, choice, decided)
+        yield window
+        window.popleft()
 
 
-def _chosen(window: deque[Found], choice: Choice, decided: dict[int, bool]) -> Found:
-    """The oldest item of the window, taken out, with only the faces to swap."""
+def _chosen(window: Window, choice: Choice, decisions: Decisions) -> list[Face]:
+    """The faces to swap in the window's first frame."""
     frame, faces = window[0]
-    by_looks = bool(choice.who or choice.never)
+    if any(face.track < 0 for face in faces):  # a photo is a video of one frame
+        numbered = [replace(face, track=number) for number, face in enumerate(faces)]
+        kept = _chosen(deque([(frame, numbered)]), choice, Decisions())
+        return [replace(face, track=-1) for face in kept]
     kept = []
     for face in faces:
-        if by_looks and face.track < 0:
-            wanted = choice.wants(describe(frame.image, face.landmarks))
-        elif by_looks:
-            if face.track not in decided:
-                decided[face.track] = _vote(face.track, window, choice)
-            wanted = decided[face.track]
-        else:
-            wanted = True
-        if wanted:
-            kept.append(face)
-    window.popleft()
-    return frame, kept[:1] if choice.largest else kept
+        if face.track not in decisions.roles:
+            decisions.roles[face.track] = _decide(face.track, window, choice, decisions)
+        role = decisions.roles[face.track]
+        if role is not None:
+            kept.append(replace(face, role=role))
+    return kept[:1] if choice.largest else kept
 
 
-def _vote(track: int, window: deque[Found], choice: Choice) -> bool:
-    """Whether most of some frames of a track show somebody to swap."""
-    seen = [(f, face) for f, faces in window for face in faces if face.track == track]
+def _decide(track: int, window: Window, choice: Choice, decisions: Decisions) -> int | None:
+    """The role of a track that begins."""
+    if choice.by_looks:
+        votes = [choice.role_of(descriptor) for descriptor in _described(track, window)]
+        role, count = Counter(votes).most_common(1)[0]
+        return role if 2 * count > len(votes) else None
+    if choice.footage is None:
+        return 0
+    shots = [{face.track for face in faces} for _, faces in window]
+    company = set().union(*(tracks for tracks in shots if track in tracks))
+    if company == {track}:
+        return 0
+    for one in company - decisions.distances.keys():
+        distances = [_nearest(d, (choice.footage,)) for d in _described(one, window)]
+        decisions.distances[one] = float(np.median(distances))
+    likest = min(company, key=decisions.distances.__getitem__)
+    return 0 if likest == track or decisions.distances[likest] >= SAME_PERSON else None
+
+
+def _described(track: int, window: Window) -> list[Descriptor]:
+    """Descriptors of some of a track's faces in a window."""
+    seen = [(frame, face) for frame, faces in window for face in faces if face.track == track]
     some = seen[:: max(len(seen) // VOTES, 1)][:VOTES]
-    votes = [choice.wants(describe(frame.image, face.landmarks)) for frame, face in some]
-    return 2 * sum(votes) > len(votes)
+    return [describe(frame.image, face.landmarks) for frame, face in some]

@@ -35,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 INTERRUPTED = 130
+FLAGS = {"never": "--not", "everybody": "--all"}  # words that Python keeps for itself
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:
@@ -53,12 +54,11 @@ def settings_options(settings: type[Settings]) -> Callable[[F], F]:
 def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callable[[F], F]:
     hint = field_types(settings)[field.name]
     text = field_help(settings, field.name)
-    flag = "--" + field.name.replace("_", "-")
+    flag = FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
     if hint is bool:
         flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
         return click.option(flag, field.name, is_flag=True, default=None, help=text)
     if get_origin(hint) is tuple:
-        flag = "--not" if field.name == "never" else flag  # a word that Python keeps for itself
         return click.option(flag, field.name, multiple=True, callback=_given, help=text)
     if get_origin(hint) is Literal:
         kind: Any = click.Choice(get_args(hint))
@@ -243,7 +243,7 @@ def convert(
     from faceswap import converter
     from faceswap.model import newest
 
-    if model is None:
+    if model is None and not settings.cast:
         model = newest(Path("models"))
         click.echo(f"model: {model}")
     if preview:

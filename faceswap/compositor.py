@@ -232,6 +232,27 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     return frame.changed(box, np.clip(mixed, 0, 255))
 
 
+def layer(frame: Frame, swaps: list[Swap]) -> Frame:
+    """Swapped faces alone, on transparency: a frame repainted with (H, W, 4), not premultiplied."""
+    height, width = frame.shape
+    pixels = np.zeros((height, width, 4), np.float32)
+    for swap in swaps:
+        box = box_in_frame(swap, height, width)
+        if box is None:
+            continue
+        left, top, right, bottom = box
+        to_box = shifted(invert(swap.aligned.matrix), left, top)
+        mask = warp_mask(swap.mask, to_box, right - left, bottom - top)[..., np.newaxis]
+        face = warp_image_at(swap.image, to_box, right - left, bottom - top)
+        below = pixels[top:bottom, left:right]
+        share = mask + below[..., 3:] * (1 - mask)  # T. Porter and T. Duff, 1984: over
+        mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
+        below[..., :3] = mixed / np.maximum(share, LEAST)
+        below[..., 3:] = share
+    pixels[..., 3] *= 255
+    return frame.repainted(rounded(pixels))
+
+
 def box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
     """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))

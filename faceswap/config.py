@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -268,10 +269,28 @@ class ConvertConfig(Settings):
     who: Annotated[
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
     ] = ()
+    everybody: Annotated[
+        bool, "Swap every face; by default only the footage's person among several in shot."
+    ] = False
+    cast: Annotated[
+        str | None, "TOML file that gives each of several people a model and a direction."
+    ] = None
     never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
     matte: Annotated[bool, "Write where faces were swapped, white on black, as *.matte.* too."] = (
         False
     )
+    layers: Annotated[
+        bool, "Write the swapped faces alone, on transparency, as *.layers.* too."
+    ] = False
+    codec: Annotated[CodecName, "How video is coded; auto: H.264, in WebM VP9."] = "auto"
+    quality: Annotated[
+        int, "Of coded video, as x264's constant rate factor: less is better, 0 lossless."
+    ] = 18
+    hardware: Annotated[bool, "Code video with the graphics hardware, if it can."] = False
+    start: Annotated[str | None, "Write only what comes after this time, such as 12.5 or 1:30."] = (
+        None
+    )
+    end: Annotated[str | None, "Write only what comes before this time."] = None
     frames: Annotated[
         str | None, "Swap only in these frames, such as 10-50,90-, counted from 0; others stay."
     ] = None
@@ -300,6 +319,14 @@ class ConvertConfig(Settings):
         self.check_types()
         self.check_range("label_size", 0.02, 0.25)
         frame_ranges(self.frames or "0-")
+        if self.everybody and (self.who or self.never or self.largest):
+            raise SettingsError("--all swaps everybody: leave out --who, --not and --largest")
+        if self.cast and (self.who or self.everybody or self.to != "b"):
+            raise SettingsError("--cast says who becomes whom: leave out --who, --all and --to")
+        start = seconds_of(self.start or "0")
+        if self.end is not None and seconds_of(self.end) <= start:
+            raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
+        self.check_range("quality", 0, 51)
         self.check_range("likeness", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
@@ -343,6 +370,20 @@ def frame_ranges(text: str) -> list[tuple[int, float]]:
             raise SettingsError(f"frames must run forwards, not {part.strip()!r}")
         ranges.append((first, last))
     return ranges
+
+
+def seconds_of(text: str) -> Fraction:
+    """The seconds that ``12.5``, ``1:30`` or ``0:01:30.5`` stand for.
+
+    Raises:
+        SettingsError: If it is no time.
+    """
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
+        raise SettingsError(f"a time must look like 12.5, 1:30 or 0:01:30.5, not {text!r}")
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = seconds * 60 + Fraction(part)
+    return seconds
 
 
 def identity_name(faces: Path) -> str:

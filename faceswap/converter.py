@@ -1,51 +1,30 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from faceswap import media, tracker, writers
+from faceswap import media, writers
 from faceswap import model as models
 from faceswap.aligner import finder_in_words, resolve_finder
+from faceswap.cast import assemble, model_files
 from faceswap.certificates import signing_identity
-from faceswap.chooser import Choice, choose, descriptor_of
-from faceswap.config import ConvertConfig, frame_ranges
+from faceswap.chooser import choose
+from faceswap.config import ConvertConfig
 from faceswap.credentials import ModelRecord, sha256_of
-from faceswap.encoders import CONTAINERS
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import refusing, replacing, sweep
+from faceswap.footage import ConvertReport, Job, beside, convert_video
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, Image, OnProgress, Progress, ignore_progress
 from faceswap.workers import FaceFinder, cores
 
 SHEET_WIDTH = 426  # pixels of each picture in a contact sheet
-
-
-@dataclass(slots=True)
-class ConvertReport:
-    """What a conversion did.
-
-    Attributes:
-        output: The file or folder written.
-        frames: Photos or frames written.
-        faces: Faces swapped.
-        without_face: Frames or photos passed through unchanged.
-        unreadable: Photos that could not be read, and why.
-        finder: The detectors used, in words.
-    """
-
-    output: Path
-    frames: int = 0
-    faces: int = 0
-    without_face: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    finder: str = ""
 
 
 def default_output(source: Path) -> Path:
@@ -89,23 +68,19 @@ def convert(
     if target.exists() and target.samefile(source):
         raise OutputError(f"the output {target} is the input itself; give another --output")
     _check_kind(kind, source, target)
-    folder = Path(model) if model else models.newest(Path("models"))
-    device = models.resolve_device(config.device)
-    swapper = Swapper(models.load(folder, device), config, device)
-    signer = signer_for(folder, config)
+    files = model_files(config, Path(model) if model else None)
+    swapper, choice = assemble(config, files[0])
+    signer, record = signer_for(files, config)
     report = ConvertReport(target, finder=finder_in_words(config.finder, kind == "video"))
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if not photos:
         raise InputError(f"{source} holds no photo")
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
-    choice = _choice(config)
     with FaceFinder(config.min_score, workers) as finder, _threads(max(cores() // 2, 1)):
         if kind == "video":
-            frames = media.prefetch(media.read_video(source), 4)
-            found = tracker.follow(frames, finder, config.finder, config.smooth)
-            chosen = _within(choose(found, choice), config.frames)
-            _convert_video(source, target, swapper, signer, chosen, report, on_progress)
+            job = Job(source, target, swapper, choice, config, record, signer)
+            convert_video(job, finder, report, on_progress)
         else:
             root = source if kind == "folder" else None
             readable = media.prefetch(_readable(photos, report), 4)
@@ -114,22 +89,16 @@ def convert(
     return report
 
 
-def signer_for(model: Path, config: ConvertConfig) -> Signer:
-    """What signs all that is made with a model (its folder or file).
+def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelRecord]:
+    """What signs all that is made with models (folders or files), and how it names them.
 
     Raises:
         SettingsError: If nothing can be signed with the certificate that the settings name.
     """
-    file = model if model.is_file() else model / models.MODEL_FILE
-    record = ModelRecord(file.resolve().parent.name, sha256_of(file))
-    return Signer(record, signing_identity(config.sign_cert, config.sign_key))
-
-
-def _within(found: Iterator[Found], frames: str | None) -> Iterator[Found]:
-    """Leave faces only in the frames asked for."""
-    ranges = frame_ranges(frames or "0-")
-    for frame, faces in found:
-        yield frame, faces if any(a <= frame.index <= b for a, b in ranges) else []
+    paths = [file if file.is_file() else file / models.MODEL_FILE for file in files]
+    names = dict.fromkeys(path.resolve().parent.name for path in paths)
+    record = ModelRecord(", ".join(names), ", ".join(sha256_of(path) for path in paths))
+    return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
 
 
 @contextmanager
@@ -143,20 +112,11 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _choice(config: ConvertConfig) -> Choice:
-    """Whom the settings ask to swap."""
-    who, never = (
-        tuple(descriptor_of(Path(photo)) for photo in photos)
-        for photos in (config.who, config.never)
-    )
-    return Choice(who, never, config.largest)
-
-
 def contact_sheet(
     source: str | Path,
     output: str | Path,
     count: int,
-    model: str | Path,
+    model: str | Path | None,
     config: ConvertConfig | None = None,
 ) -> int:
     """Write a picture with rows of original, swap and mask for evenly spaced frames of a video.
@@ -172,13 +132,13 @@ def contact_sheet(
     source, config = Path(source), config or ConvertConfig()
     if media.kind_of(source) != "video":
         raise InputError(f"{source} is no video; a preview needs one")
-    device = models.resolve_device(config.device)
-    swapper = Swapper(models.load(Path(model), device), config, device)
-    signer = signer_for(Path(model), config)
+    files = model_files(config, Path(model) if model else None)
+    swapper, choice = assemble(config, files[0])
+    signer, _ = signer_for(files, config)
     rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), resolve_finder(config.finder, True))
-        for frame, faces in choose(found, _choice(config)):
+        for frame, faces in choose(found, choice):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)
             row = (frame, swapper.paste(frame, swaps), swapper.matte(frame, swaps))
@@ -204,60 +164,14 @@ def _check_kind(kind: str, source: Path, target: Path) -> None:
         if target.is_file():
             raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
         return
-    known = media.PHOTO_SUFFIXES if kind == "photo" else set(CONTAINERS)
+    known = media.PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
+    if kind == "video" and not target.suffix:
+        return  # a folder of pictures
     if target.suffix.lower() not in known:
         raise OutputError(
             f"cannot write {target}: {source} is a {kind}, and a {kind} is written as one of "
             f"{', '.join(sorted(known))}"
         )
-
-
-def _convert_video(
-    source: Path,
-    target: Path,
-    swapper: Swapper,
-    signer: Signer,
-    found: Iterator[Found],
-    report: ConvertReport,
-    on_progress: OnProgress,
-) -> None:
-    total = media.probe(source).frames or None
-    results = media.prefetch(_results(swapper, found), 4)
-    mattes = _matte_writer(swapper, target, source, signer)
-    with writers.open_writer(target, source, signer) as writer, mattes as m:
-        for frame, matte, faces in results:
-            writer.write(frame)
-            if m:
-                m.write(matte)
-            report.frames += 1
-            report.faces += faces
-            report.without_face += not faces
-            on_progress(Progress(report.frames, total, "frames", f"{report.faces} faces"))
-        if not report.faces:
-            raise NoFacesError(
-                f"no face found in the {report.frames} frames of {source}; nothing is written"
-            )
-
-
-def _results(swapper: Swapper, found: Iterator[Found]) -> Iterator[tuple[Frame, Frame, int]]:
-    """Each frame of a video swapped, its matte (if wanted, else itself) and how many faces."""
-    for frame, swaps in swapper.prepare_video(found):
-        matte = swapper.matte(frame, swaps) if swapper.config.matte else frame
-        yield swapper.paste(frame, swaps), matte, len(swaps)
-
-
-def _matte_writer(
-    swapper: Swapper, target: Path, source: Path, signer: Signer
-) -> AbstractContextManager[writers.FrameWriter | None]:
-    """Where mattes go: ``video.matte.mp4`` beside ``video.mp4``, without sound."""
-    if not swapper.config.matte:
-        return nullcontext()
-    return writers.open_writer(matte_path(target), source, signer, sound=False)
-
-
-def matte_path(target: Path) -> Path:
-    """The matte's file: ``video.matte.mp4`` beside ``video.mp4``."""
-    return target.with_name(f"{target.stem}.matte{target.suffix}")
 
 
 def _convert_photos(
@@ -280,8 +194,12 @@ def _convert_photos(
         elif root:
             writers.copy_file(frame.source, path)
         if swaps and swapper.config.matte:
-            with writers.open_writer(matte_path(path), frame.source, signer) as writer:
+            with writers.open_writer(beside(path, "matte"), frame.source, signer) as writer:
                 writer.write(swapper.matte(frame, swaps))
+        if swaps and swapper.config.layers:
+            layers = beside(path, "layers", ".png")
+            with writers.open_writer(layers, frame.source, signer) as writer:
+                writer.write(swapper.layer(frame, swaps))
         report.frames += 1
         report.faces += len(swaps)
         report.without_face += not swaps

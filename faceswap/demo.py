@@ -174,7 +174,8 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     axes.set(title="training loss", xlabel="step", yscale="log")
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=100)
-        signer_for(model, ConvertConfig()).sign(temporary, folder / PICTURE, folder / CLIP)
+        signer = signer_for([model], ConvertConfig())[0]
+        signer.sign(temporary, folder / PICTURE, folder / CLIP)
     on_progress(Progress(1, 1, "pictures"))
 
 

@@ -38,11 +38,11 @@ from faceswap.metrics import (
     seam,
 )
 from faceswap.model import DIRECTIONS, Identity, TrainedModel
+from faceswap.recognition import centroid, pictures_of
 from faceswap.report import Specimen
 from faceswap.swapper import Painter, Swapper
 from faceswap.types import (
     Box,
-    Descriptor,
     Face,
     Frame,
     Image,
@@ -111,8 +111,8 @@ def evaluate(
     unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
     counter = _Counter(on_progress, 4 * sum(len(f.crops) for f in unseen.values()))
     known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
-    centroids = {key: _centroid(f) for key, f in known.items()}
-    originals = {key: [_measure(*face) for face in _faces(f)] for key, f in unseen.items()}
+    centroids = {key: centroid(f) for key, f in known.items()}
+    originals = {key: [_measure(*face) for face in pictures_of(f)] for key, f in unseen.items()}
     found: Report = {
         "names": list(trained.names), "steps": trained.step, "likeness": config.likeness,
         "faces": {key: len(f.crops) for key, f in unseen.items()},
@@ -126,7 +126,7 @@ def evaluate(
             if painter and settings.mask in PAINTED:  # only the model paints one
                 settings = replace(settings, mask="hull")
             swapper = Swapper(trained, settings, device, painter)
-            faces = zip(counter.each(_faces(unseen[own])), originals[own], strict=True)
+            faces = zip(counter.each(pictures_of(unseen[own])), originals[own], strict=True)
             swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
             measured = [swap.measured for swap in swaps]
             rows[name] = compare(originals[own], measured, margins) | _seams(swaps)
@@ -158,10 +158,7 @@ def _unseen(
             f"none of the {len(trained.held_out[key])} faces that training held out is among "
             f"{faceset.name}'s: give the faceset the model was trained on (train --holdout)"
         )
-    if config.faces and len(held_out.keys) > config.faces:
-        step = len(held_out.keys) / config.faces
-        held_out = held_out.subset({held_out.keys[int(i * step)] for i in range(config.faces)})
-    return held_out
+    return held_out.evenly(config.faces) if config.faces else held_out
 
 
 def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
@@ -171,22 +168,9 @@ def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
 
 
-def _faces(faceset: Faceset) -> list[tuple[Image, Box]]:
-    """Each crop as a picture of its own, with the box that HOG would draw in it."""
-    crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
-    return [
-        (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
-    ]
-
-
 def _measure(image: Image, box: Box) -> Measured:
     landmarks = predict_landmarks(image, box)
     return Measured(landmarks, describe(image, landmarks))
-
-
-def _centroid(faceset: Faceset) -> Descriptor:
-    mean: Descriptor = np.mean([_measure(*face).descriptor for face in _faces(faceset)], axis=0)
-    return mean
 
 
 def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:

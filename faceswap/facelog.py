@@ -45,6 +45,8 @@ class FaceLog:
     Attributes:
         entries: The segments so far.
         roles: What was decided for each track.
+        distances: How far tracks are from the person preferred.
+        origin: Index of the first frame of all.
 
     Raises:
         InputError: If the file is damaged.
@@ -54,6 +56,8 @@ class FaceLog:
         self._path = path
         self.entries: list[Entry] = []
         self.roles: dict[int, int | None] = {}
+        self.distances: dict[int, float] = {}
+        self.origin = 0
         if path.is_file():
             drop_torn_line(path)
             for number, line in enumerate(read_lines(path), start=1):
@@ -61,11 +65,14 @@ class FaceLog:
                     self._take(json.loads(line))
                 except (KeyError, TypeError, ValueError) as error:
                     raise InputError(f"{path} line {number} is damaged: {error}") from error
+        if self.entries:
+            self.origin = self.entries[0].first
 
     def _take(self, record: dict[str, Any]) -> None:
-        if "track" in record:
-            role = record["role"]
-            self.roles[int(record["track"])] = None if role is None else int(role)
+        if "roles" in record:
+            roles, distances = record["roles"].items(), record["distances"].items()
+            self.roles |= {int(t): None if role is None else int(role) for t, role in roles}
+            self.distances |= {int(track): float(distance) for track, distance in distances}
             return
         faces, before = ([_placed(item) for item in record[key]] for key in ("faces", "before"))
         first, count, tracks = (int(record[key]) for key in ("first", "count", "tracks"))
@@ -94,14 +101,19 @@ class FaceLog:
         }  # fmt: skip
         append_lines(self._path, [json.dumps(record)])
 
-    def decide(self, track: int, role: int | None) -> None:
-        """Append what was decided for a track.
+    def decide(self, roles: dict[int, int | None], distances: dict[int, float]) -> None:
+        """Append what is new among all that has been decided.
 
         Raises:
             OutputError: If the disk refuses.
         """
-        self.roles[track] = role
-        append_lines(self._path, [json.dumps({"track": track, "role": role})])
+        if len(roles) == len(self.roles) and len(distances) == len(self.distances):
+            return
+        new = {track: role for track, role in roles.items() if track not in self.roles}
+        far = {track: d for track, d in distances.items() if track not in self.distances}
+        append_lines(self._path, [json.dumps({"roles": new, "distances": far})])
+        self.roles |= new
+        self.distances |= far
 
 
 def _plain(item: Placed) -> list[Any]:

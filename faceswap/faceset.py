@@ -260,6 +260,13 @@ class Faceset:
             keys=[self.keys[i] for i in chosen],
         )
 
+    def evenly(self, most: int) -> Self:
+        """At most so many of the faces, evenly spaced."""
+        count = len(self.keys)
+        if count <= most:
+            return self
+        return self.subset({self.keys[i * count // most] for i in range(most)})
+
     def resized(self, size: int) -> Self:
         """The same faces with crops of another size."""
         present = self.crops.shape[-1]

@@ -46,6 +46,7 @@ def _model(path: Path) -> Facts:
         "parameters": sum(p.numel() for p in trained.network.parameters()),
         "steps": trained.step,
         "held_out": {key: len(faces) for key, faces in trained.held_out.items()},
+        "centroids": bool(trained.centroids),
     }  # fmt: skip
 
 

@@ -37,6 +37,9 @@ VIDEO_SUFFIXES = frozenset(
 )  # fmt: skip
 
 
+HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferCharacteristic
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """A decoded video frame, upright, that is converted to RGB only where it is asked to be."""
@@ -77,12 +80,17 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video says of itself: stored size (before rotation), frames (0 unknown), sound."""
+    """What a video says of itself: stored size (before rotation), frames (0 unknown), sound.
+
+    ``start`` is the time of its first frame, ``seconds`` how long it is, if it says so.
+    """
 
     width: int
     height: int
     frames: int
     has_audio: bool
+    start: Fraction = Fraction(0)
+    seconds: Fraction | None = None
 
 
 def kind_of(path: Path) -> Literal["folder", "photo", "video"]:
@@ -185,7 +193,10 @@ def probe(path: Path) -> VideoInfo:
         frames = stream.frames
         if not frames and container.duration and stream.average_rate:
             frames = round(container.duration / av.time_base * stream.average_rate)
-        return VideoInfo(stream.width, stream.height, frames, bool(container.streams.audio))
+        start = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
+        length = Fraction(container.duration, av.time_base) if container.duration else None
+        sound = bool(container.streams.audio)
+        return VideoInfo(stream.width, stream.height, frames, sound, start, length)
 
 
 def describe_video(path: Path) -> dict[str, Any]:
@@ -227,6 +238,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         InputError: If it is not a readable video or no frame of it can be decoded.
     """
     with opened(path) as (container, stream):
+        _refuse_hdr(stream.codec_context, path)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
         for packet in container.demux(stream):
@@ -248,6 +260,15 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
             log.warning("%s is damaged: %d of %d frames could be read", path, index, whole)
 
 
+def _refuse_hdr(context: Any, path: Path) -> None:
+    """A model learns from pictures in standard range; it would paint a face far too dark."""
+    if context.color_trc in HDR:
+        raise InputError(
+            f"{path} is HDR ({HDR[context.color_trc]}), and faces are swapped in standard dynamic "
+            "range: tone-map it first, for instance with FFmpeg's filters zscale and tonemap"
+        )
+
+
 def sample_video(path: Path, count: int) -> Iterator[Frame]:
     """Frames evenly spaced over a video, without decoding all of it; their index counts from 0.
 
@@ -259,6 +280,7 @@ def sample_video(path: Path, count: int) -> Iterator[Frame]:
         InputError: If it is not a readable video, or does not say how long it is.
     """
     with opened(path) as (container, stream):
+        _refuse_hdr(stream.codec_context, path)
         length = stream.duration
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)

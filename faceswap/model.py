@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName
 from faceswap.errors import FaceswapError, InputError, ModelError, OutputError
 from faceswap.files import write_bytes
 from faceswap.settings import read_json
+from faceswap.types import Descriptor
 
 Identity = Literal["a", "b"]
 DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # footage, new face
@@ -198,6 +200,7 @@ class TrainedModel:
             a's faces, so conversion does the same.
         step: Training steps done.
         held_out: By identity, the keys of faces that training has not seen.
+        centroids: By identity, the mean descriptor of its faces, (128,); empty if not known.
     """
 
     network: Autoencoder
@@ -205,6 +208,7 @@ class TrainedModel:
     color_shift: tuple[float, float, float]
     step: int
     held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+    centroids: dict[Identity, Descriptor] = field(default_factory=dict)
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -221,6 +225,7 @@ def save(path: Path, trained: TrainedModel) -> None:
         "color_shift": json.dumps(trained.color_shift),
         "step": str(trained.step),
         "held_out": json.dumps(trained.held_out),
+        "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
     }
     state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
     write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
@@ -274,9 +279,26 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
             {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
+            read_centroids(json.loads(header.get("centroids", "{}"))),
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has a broken header: {error}") from error
+
+
+def read_centroids(values: Any) -> dict[Identity, Descriptor]:
+    """Mean descriptors by identity, checked; empty if there are none.
+
+    Raises:
+        KeyError: If one identity has none.
+        TypeError, ValueError: If one is not 128 finite numbers.
+    """
+    identities: tuple[Identity, ...] = ("a", "b") if values else ()
+    with np.errstate(over="ignore"):  # beyond float32: infinite, and refused
+        found = {key: np.asarray(values[key], np.float32) for key in identities}
+    for key, centroid in found.items():
+        if centroid.shape != (128,) or not np.isfinite(centroid).all():
+            raise ValueError(f"the centroid of {key} must be 128 finite numbers")
+    return found
 
 
 def newest(models: Path) -> Path:

@@ -100,8 +100,9 @@ class PhotoWriter:
 
     def write(self, frame: Frame) -> None:
         """Write the photo; call once."""
-        if isinstance(frame.picture, DeepPhoto) and self._suffix in (".png", *TIFFS):
-            self._write_deep(frame, frame.picture.pixels)
+        deep = isinstance(frame.picture, DeepPhoto) and not _is_layer(frame)
+        if deep and self._suffix in (".png", *TIFFS):
+            self._write_deep(frame)
             return
         extra: dict[str, Any] = {}
         with Pillow.open(self._source) as photo:
@@ -117,16 +118,17 @@ class PhotoWriter:
             extra |= {"quality": 95, "subsampling": 0}
         elif self._suffix == ".webp":
             extra |= {"lossless": True, "exact": True}
-        image = frame.image
+        image: Any = frame.changes[0][1] if _is_layer(frame) else frame.image
         if image.shape[2] == 3 and alpha is not None:
             image = np.dstack([image, alpha])
         Pillow.fromarray(image).save(self._temporary, **extra)
 
-    def _write_deep(self, frame: Frame, pixels: Deep) -> None:
+    def _write_deep(self, frame: Frame) -> None:
+        assert isinstance(frame.picture, DeepPhoto)
         height, width = frame.shape
         light = frame.light((0, 0, width, height)) * np.float32(257)
         fine = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
-        fine = np.dstack([fine, pixels[..., 3:]])
+        fine = np.dstack([fine, frame.picture.pixels[..., 3:]])
         if self._suffix in TIFFS:
             with tifffile.TiffFile(self._source) as old:
                 tags: Any = getattr(old.pages[0], "tags", {})
@@ -145,6 +147,11 @@ class PhotoWriter:
         data = png.tobytes()
         head = len(PNG_MARK) + 25  # with the header chunk
         self._temporary.write_bytes(data[:head] + b"".join(kept) + data[head:])
+
+
+def _is_layer(frame: Frame) -> bool:
+    """Whether the frame was repainted with transparency of its own."""
+    return bool(frame.changes) and frame.changes[0][1].shape[2] == 4
 
 
 def _alpha(photo: Pillow.Image) -> Image | None:

@@ -1,6 +1,7 @@
 """What training begins with: facesets, settings and perhaps a saved state become a run."""
 
 import copy
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,21 @@ from faceswap.faceset import Faceset
 from faceswap.masks import outline
 from faceswap.model import Autoencoder, Identity
 from faceswap.optimizers import Optimizer
+from faceswap.recognition import centroid
+from faceswap.types import Descriptor, OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
+DESCRIBED = 32  # faces of a person whose mean descriptor the model keeps, about 0.1 s each
 
 
 def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: dict[str, Any] | None,
-    device: torch.device,
+    device: torch.device, on_progress: OnProgress = ignore_progress,
 ) -> tuple[Run, Faces, Faces]:  # fmt: skip
-    """A fresh run, and the faces that training sees and those that it does not."""
+    """A fresh run, and the faces that training sees and those that it does not.
+
+    The persons' centroids are measured if the state holds none; it takes seconds.
+    """
     other = models.load(Path(config.init_from)).network if config.init_from and not state else None
     preset = _choose_model(config, state, folder, device, other)
     facesets: dict[Identity, Faceset] = {"a": _faces(a, preset), "b": _faces(b, preset)}
@@ -39,9 +46,24 @@ def prepare(
     trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
     run = _start(preset, config, names, _color_shift(trained), device, other)
     run.held_out = held_out
+    if not (state or {}).get("centroids"):
+        run.centroids = _centroids(trained, on_progress)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
     return run, seen, unseen
+
+
+def _centroids(
+    facesets: dict[Identity, Faceset], on_progress: OnProgress
+) -> dict[Identity, Descriptor]:
+    """Each person's mean descriptor, of some of the faces that training sees."""
+    some = {key: faceset.evenly(DESCRIBED) for key, faceset in facesets.items()}
+    total, done = sum(len(faceset.keys) for faceset in some.values()), count(1)
+
+    def described() -> None:
+        on_progress(Progress(next(done), total, "faces", "described"))
+
+    return {key: centroid(faceset, described) for key, faceset in some.items()}
 
 
 def _with_masks(faceset: Faceset, preset: ModelConfig) -> Tensor:

@@ -19,19 +19,26 @@ class Reporter:
     def __init__(self) -> None:
         self._bar: Any = None
         self._began = self._shown = time.monotonic()
-        self._start: float | None = None
+        self._start, self._unit = 0.0, ""
         self._latest: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Take the newest progress."""
-        if self._start is None:
-            self._start = progress.done
+        if progress.unit != self._unit:
+            self._begin(progress)
         if sys.stderr.isatty():
             self._show_bar(progress)
             return
         self._latest = progress
         if time.monotonic() - self._shown >= PLAIN_SECONDS:
             self._print_line()
+
+    def _begin(self, progress: Progress) -> None:
+        """Count anew where another kind of work begins."""
+        if self._unit:
+            self.close()
+            self._bar, self._began = None, time.monotonic()
+        self._start, self._unit = progress.done, progress.unit
 
     def _show_bar(self, progress: Progress) -> None:
         if self._bar is None:
@@ -50,7 +57,7 @@ class Reporter:
             return
         self._shown = time.monotonic()
         elapsed = self._shown - self._began
-        rate = (progress.done - (self._start or 0)) / max(elapsed, 1e-9)
+        rate = (progress.done - self._start) / max(elapsed, 1e-9)
         of = f" of {progress.total:g}" if progress.total else ""
         left = (
             f", {(progress.total - progress.done) / rate:.0f} s left"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from faceswap import detail
 from faceswap.aligner import align_face
 from faceswap.augment import network_view, shift_color
-from faceswap.compositor import COLORS, box_in_frame, paste
+from faceswap.compositor import COLORS, box_in_frame, layer, paste
 from faceswap.config import ConvertConfig
 from faceswap.errors import SettingsError
 from faceswap.geometry import (
@@ -88,7 +88,8 @@ class Swapper:
         return steadied(swaps, _numbers, _with_numbers) if self.config.smooth else swaps
 
     def _prepare_all(self, found: Iterator[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
-        while batch := list(islice(found, BATCH)):
+        for _, group in groupby(found, lambda item: item[0].index // BATCH):
+            batch = list(group)  # always the same frames together, wherever a video begins
             for (frame, _), swaps in zip(batch, self.prepare(batch), strict=True):
                 yield frame, swaps
 
@@ -104,6 +105,10 @@ class Swapper:
         for swap in swaps:
             matte = paste(matte, replace(swap, image=np.full_like(swap.image, 255)))
         return matte
+
+    def layer(self, frame: Frame, swaps: list[Swap]) -> Frame:
+        """Prepared swaps alone, on transparency, as a frame of its own."""
+        return layer(frame, [self.matched(swap, frame.index) for swap in swaps])
 
     def matched(self, swap: Swap, index: int = 0) -> Swap:
         """A prepared swap in the colours, and then the detail, that were measured.

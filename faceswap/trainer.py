@@ -95,7 +95,8 @@ def train(
             )
         read = world.first and not config.restart
         state = world.share(checkpoint.read_state(folder, device) if read else None)
-        run, seen, unseen = prepare(Path(a), Path(b), folder, config, state, device)
+        shown = on_progress if world.first else ignore_progress
+        run, seen, unseen = prepare(Path(a), Path(b), folder, config, state, device, shown)
         if world.first:
             _open_folder(folder, config, run)
         if state:

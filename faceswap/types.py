@@ -163,12 +163,14 @@ class Face:
     """A face found in a frame: detector box, detector score and 68 landmarks (68, 2).
 
     ``track`` tells which of a video's faces it is, from frame to frame; -1 where none is followed.
+    ``role`` is the index of the swap it gets, where a cast asks for several.
     """
 
     box: Box
     score: float
     landmarks: Points
     track: int = -1
+    role: int = 0
 
 
 Found = tuple[Frame, list[Face]]  # a frame and its faces, largest first

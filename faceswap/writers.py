@@ -26,7 +26,7 @@ from faceswap.encoders import (
     Encoding,
     choose_encoding,
 )
-from faceswap.errors import OutputError
+from faceswap.errors import NoFacesError, OutputError
 from faceswap.files import make_folder, reason, replacing, temporary_beside
 from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
 from faceswap.parts import PART, Parts
@@ -162,21 +162,22 @@ def open_video(
         OutputError: If the disk refuses, or another process writes the same.
     """
     parts = Parts(folder)
-    whole = False
+    done = False
     try:
         with opened(source) as (_, video):
             output = VideoOutput(targets, video, parts)
             try:
                 yield output
                 output.finish()
-            except BaseException:
+            except BaseException as error:
                 output.abandon()
+                done = isinstance(error, NoFacesError)
                 raise
         for name, target in targets.items():
             _complete(name, target, source, signer, parts, excerpt, end)
-        whole = True
+        done = True
     finally:
-        parts.close(keep=resume and not whole and bool(parts.notes))
+        parts.close(keep=resume and not done and bool(parts.notes))
 
 
 class VideoOutput:
@@ -193,9 +194,7 @@ class VideoOutput:
         self._streams: dict[str, Stream] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
-        self.faces = sum(note["faces"] for note in parts.notes)
-        self.without_face = sum(note["without_face"] for note in parts.notes)
-        self._counted = self.faces, self.without_face
+        self.forget(len(parts.notes))
 
     @property
     def frames(self) -> int:
@@ -222,6 +221,17 @@ class VideoOutput:
         self.without_face += not faces
         if len(self._times) == PART:
             self.finish()
+
+    def forget(self, parts: int) -> None:
+        """Keep only the first parts: the others will be made again.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        self.parts.keep(parts)
+        self.faces = sum(note["faces"] for note in self.parts.notes)
+        self.without_face = sum(note["without_face"] for note in self.parts.notes)
+        self._counted = self.faces, self.without_face
 
     def _begin(self, name: str, target: Target) -> Stream:
         number = len(self.parts.notes)

@@ -66,6 +66,35 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     return root / "collins" / "faces", root / "hopper" / "faces"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def described_once():
+    """Each training describes some faces, a tenth of a second each: the same ones only once."""
+    from faceswap import recognition
+
+    def remembering(function):
+        known = {}
+
+        def remembered(image, where):
+            inside = where.tobytes() if isinstance(where, np.ndarray) else repr(where)
+            key = image.shape, image.tobytes(), inside
+            if key not in known:
+                known[key] = function(image, where)
+            return known[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("describe", "predict_landmarks"):
+            patch.setattr(recognition, name, remembering(getattr(recognition, name)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def together(collins, hopper):
+    """Both people in one picture, (512, 1024, 3), Collins on the left."""
+    return np.ascontiguousarray(np.hstack([collins, hopper[:512]]))
+
+
 @pytest.fixture
 def shared():
     if not SHARED.is_dir():

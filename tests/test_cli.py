@@ -143,6 +143,26 @@ def test_piped_progress_is_plain_lines(capsys, monkeypatch):
     assert "\r" not in "".join(lines)
 
 
+def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 3600.0)
+
+    with progress.reporting() as on_progress:
+        for done in (1, 54):
+            on_progress(Progress(done, 54, "faces", "described"))
+        for done in (0, 7):
+            on_progress(Progress(done, 9, "steps"))
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("54 of 54 faces, ")
+    assert second.startswith("7 of 9 steps, ")
+
+
+def test_words_that_python_keeps_are_flags_all_the_same():
+    context = cli.cli.commands["convert"].make_context("convert", ["x", "--all", "--not", "y.jpg"])
+
+    assert (context.params["everybody"], context.params["never"]) == (True, ("y.jpg",))
+
+
 def test_version():
     from click.testing import CliRunner
 

@@ -158,3 +158,10 @@ def test_a_damaged_crop_is_named(tmp_path, aligned):
 
     with pytest.raises(InputError, match=r"000000-0\.png cannot be read"):
         Faceset.read(tmp_path, 64)
+
+
+def test_some_of_the_faces_are_evenly_spaced(faceset_folders):
+    faces = Faceset.read(faceset_folders[0])
+
+    assert faces.evenly(7).keys == [faces.keys[i] for i in (0, 4, 8, 12, 17, 21, 25)]
+    assert faces.evenly(30) is faces

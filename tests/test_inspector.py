@@ -25,6 +25,7 @@ def test_a_model_says_what_it_is(tmp_path):
     assert (facts["kind"], facts["architecture"], facts["size"]) == ("model", "small", 80)
     assert (facts["names"], facts["steps"], facts["mask"]) == (("x", "y"), 70, True)
     assert facts["held_out"] == {"a": 2, "b": 1}
+    assert facts["centroids"] is False
     assert facts["bytes"] > 4 * facts["parameters"]
 
 

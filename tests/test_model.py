@@ -1,5 +1,8 @@
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -289,3 +292,47 @@ def test_a_model_file_without_mean_latents_still_loads(tmp_path):
     save_file(state, path, metadata=header)
 
     assert models.load(tmp_path).network.means.abs().max() == 0
+
+
+def test_centroids_travel_in_the_model_file_and_old_files_have_none(saved):
+    folder, trained = saved
+    random = np.random.default_rng(0)
+    centroids = {key: random.normal(0, 0.1, 128).astype(np.float32) for key in "ab"}
+    assert models.load(folder).centroids == {}
+
+    models.save(folder / models.MODEL_FILE, replace(trained, centroids=centroids))
+
+    loaded = models.load(folder).centroids
+    assert loaded.keys() == centroids.keys()
+    for key, centroid in centroids.items():
+        np.testing.assert_array_equal(loaded[key], centroid)
+        assert loaded[key].dtype == np.float32
+
+    path = folder / models.MODEL_FILE
+    with models.safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    del header["centroids"]
+    save_file(trained.network.state_dict(), path, header)
+    assert models.load(folder).centroids == {}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"a": [0.0] * 128},
+        {"a": [0.0] * 128, "b": [0.0] * 127},
+        {"a": [0.0] * 128, "b": [math.nan] * 128},
+        {"a": [0.0] * 128, "b": [1e300] * 128},
+        {"a": [0.0] * 128, "b": ["x"] * 128},
+        [1],
+    ],
+)
+def test_broken_centroids_are_refused(saved, broken):
+    folder, trained = saved
+    path = folder / models.MODEL_FILE
+    with models.safe_open(path, framework="pt") as file:
+        header = file.metadata() | {"centroids": json.dumps(broken)}
+    save_file(trained.network.state_dict(), path, header)
+
+    with pytest.raises(ModelError, match="broken header"):
+        models.load(folder)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap import checkpoint, monitor, trainer
+from faceswap import checkpoint, monitor, preparation, recognition, trainer
 from faceswap import model as models
 from faceswap.config import PRESETS, TrainConfig
 from faceswap.errors import (
@@ -18,6 +18,7 @@ from faceswap.errors import (
     SettingsError,
     TrainingError,
 )
+from faceswap.faceset import Faceset
 from faceswap.media import read_photo
 from faceswap.sampler import next_indices
 
@@ -49,7 +50,7 @@ def test_the_loss_falls(run):
 
     report = run(
         replace(SHORT, steps=120),
-        on_progress=lambda p: losses.append(float(p.note.split()[2])),
+        on_progress=lambda p: p.unit == "steps" and losses.append(float(p.note.split()[2])),
     )
 
     first = json.loads((report.folder / "metrics.jsonl").read_text().splitlines()[0])
@@ -100,6 +101,38 @@ def test_the_color_shift_brings_a_to_b(run, faceset_folders):
     seen = [f.subset(f.held_out(0.1), inside=False) for f in map(Faceset.read, faceset_folders)]
     a, b = (f.crops.float().mean(dim=(0, 2, 3)) / 255 for f in seen)
     np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
+
+
+def test_a_model_knows_what_both_people_look_like(run, faceset_folders):
+    seen = []
+    report = run(on_progress=lambda p: p.unit == "faces" and seen.append((p.done, p.total)))
+
+    trained = models.load(report.folder)
+    for key, folder in zip("ab", faceset_folders, strict=True):
+        known = Faceset.read(folder, PRESETS["small"].crop_size)
+        known = known.subset(trained.held_out[key], inside=False)
+        assert 0 < len(known.keys) < 30
+        np.testing.assert_array_equal(trained.centroids[key], recognition.centroid(known))
+    assert np.linalg.norm(trained.centroids["a"] - trained.centroids["b"]) > 0.6
+    assert seen == [(done, 54) for done in range(1, 55)]
+
+
+def test_a_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
+    folder = run(replace(SHORT, steps=2)).folder
+    before = models.load(folder).centroids
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "centroid", None)  # nobody asks again
+        run(replace(SHORT, steps=3))
+    kept = models.load(folder).centroids
+
+    state = torch.load(folder / "resume.pt", weights_only=True)
+    del state["centroids"]
+    torch.save(state, folder / "resume.pt")
+    run(replace(SHORT, steps=4))
+
+    for key in "ab":
+        np.testing.assert_array_equal(kept[key], before[key])
+        np.testing.assert_array_equal(models.load(folder).centroids[key], before[key])
 
 
 def test_resuming_equals_an_unbroken_run_bit_for_bit(run):

@@ -1,0 +1,50 @@
+"""Who a face is: descriptors of reference photos, and a person's mean descriptor."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from faceswap.aligner import describe, find_auto, predict_landmarks
+from faceswap.errors import NoFacesError
+from faceswap.faceset import Faceset
+from faceswap.geometry import typical_box
+from faceswap.media import read_photo
+from faceswap.types import Box, Descriptor, Image
+
+
+def descriptor_of(photo: Path) -> Descriptor:
+    """The descriptor of the largest face of a reference photo, (128,).
+
+    Raises:
+        InputError: If the photo cannot be read.
+        NoFacesError: If no face is found in it.
+    """
+    image = read_photo(photo).image
+    faces = find_auto(image, 0.0)
+    if not faces:
+        raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
+    return describe(image, faces[0].landmarks)
+
+
+def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
+    """Each crop as a picture of its own, with the box that HOG would draw in it."""
+    crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
+    return [
+        (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
+    ]
+
+
+def centroid(faceset: Faceset, on_face: Callable[[], None] = lambda: None) -> Descriptor:
+    """The mean descriptor of a person's faces, (128,).
+
+    Args:
+        faceset: The faces, at least one.
+        on_face: Called after each.
+    """
+    descriptors = []
+    for crop, box in pictures_of(faceset):
+        descriptors.append(describe(crop, predict_landmarks(crop, box)))
+        on_face()
+    mean: Descriptor = np.mean(descriptors, axis=0)
+    return mean
