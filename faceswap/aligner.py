@@ -24,6 +24,7 @@ from faceswap.geometry import (
     face_matrix,
     invert,
     is_one_step,
+    scale_of,
     shifted,
     transform,
     typical_box,
@@ -44,13 +45,16 @@ BORDER = 0.25  # share of the side mirrored around a picture whose faces touch i
 # and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
 # falls from 0.14 to 0.11 of the distance between the eyes.
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
-CHIP = 256  # side of the face box in the picture the landmark model sees
-QUICK_CHIP = 160  # likewise while a face is followed, whose landmarks are steadied over time
+# Least and largest side of the face box in the picture the landmark model sees; and of a face that
+# is followed, whose landmarks are steadied over time.
+Sides = tuple[int, int]
+SIDES, QUICK_SIDES = (256, 256), (128, 320)
 # Boxes that the landmark model is asked about: right and down in sides, and size.
-AROUND = (
+Around = tuple[tuple[float, float, float], ...]
+AROUND: Around = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
-QUICK_AROUND = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
+QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
 DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
 
 
@@ -93,10 +97,7 @@ def find_hog(image: Image, min_score: float) -> list[Face]:
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
     """
-    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
-    if not found and max(image.shape[:2]) <= FINE_SIDE:
-        found = _detect_hog(image, min_score, border=BORDER, enlarge=1)
-    return _with_landmarks(image, found)
+    return _with_landmarks(image, _detect_hog_twice(image, min_score))
 
 
 def find_cnn(image: Image, min_score: float) -> list[Face]:
@@ -126,6 +127,24 @@ def find_auto(image: Image, min_score: float) -> list[Face]:
 
 FINDERS: dict[FinderName, Finder] = {
     "auto": find_auto, "blaze": find_blaze, "hog": find_hog, "cnn": find_cnn,
+}  # fmt: skip
+
+
+def find_hog_quickly(image: Image, min_score: float) -> list[Face]:
+    """Faces as by :func:`find_hog`, but with the landmarks of a face that is followed."""
+    return _with_landmarks(image, _detect_hog_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
+
+
+def find_hog_once(image: Image, min_score: float) -> list[Face]:
+    """The same without a second try: for the neighbours of a frame that had one."""
+    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
+    return _with_landmarks(image, found, QUICK_AROUND, QUICK_SIDES)
+
+
+# In video: for the first frame of several that is searched, and for its neighbours.
+VIDEO_FINDERS: dict[FinderName, tuple[Finder, Finder]] = {
+    "blaze": (find_blaze, find_blaze), "hog": (find_hog_quickly, find_hog_once),
+    "cnn": (find_cnn, find_cnn),
 }  # fmt: skip
 
 
@@ -165,6 +184,13 @@ def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]
     return image, scale, margin
 
 
+def _detect_hog_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
+    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
+    if not found and max(image.shape[:2]) <= FINE_SIDE:
+        found = _detect_hog(image, min_score, border=BORDER, enlarge=1)
+    return found
+
+
 def _detect_hog(
     image: Image, min_score: float, border: float, enlarge: int
 ) -> list[tuple[Box, float]]:
@@ -201,28 +227,38 @@ def _like_hog(box: Box) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def _with_landmarks(image: Image, found: list[tuple[Box, float]]) -> list[Face]:
+def _with_landmarks(
+    image: Image, found: list[tuple[Box, float]], around: Around = AROUND, sides: Sides = SIDES
+) -> list[Face]:
     """Add landmarks; largest box first, and only boxes whose centre lies in the picture."""
     height, width = image.shape[:2]
     faces = [
-        Face(box, score, predict_landmarks(image, box))
+        Face(box, score, predict_landmarks(image, box, around, sides))
         for box, score in found
         if 0 <= (box.left + box.right) / 2 < width and 0 <= (box.top + box.bottom) / 2 < height
     ]
     return sorted(faces, key=lambda face: face.box.left - face.box.right)
 
 
-def predict_landmarks(image: Image, box: Box) -> Points:
+def predict_landmarks(
+    image: Image, box: Box, around: Around = AROUND, sides: Sides = SIDES
+) -> Points:
     """The 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
 
     V. Kazemi and J. Sullivan, "One millisecond face alignment with an ensemble of regression
     trees", CVPR 2014. That model moves with the box it is given, so its answers for a few boxes
     around it are averaged; and the detector's box may sit badly, so the same is done around the box
     that fits the answer, whose result counts if its answers agree better.
+
+    Args:
+        image: (H, W, 3), or grey (H, W).
+        box: Where the face is.
+        around: Boxes to ask about: right and down in sides, and size.
+        sides: Least and largest side of the box in the picture the model sees.
     """
-    first, disagreement = _averaged(image, box, AROUND, CHIP)
+    first, disagreement = _averaged(image, box, around, sides)
     try:
-        second, improved = _averaged(image, typical_box(first), AROUND, CHIP)
+        second, improved = _averaged(image, typical_box(first), around, sides)
     except AlignmentError:  # landmarks in one point fit no box
         return first
     return second if improved <= disagreement else first
@@ -240,7 +276,7 @@ def follow_face(image: Image, face: Face) -> Face | None:
     """
     try:
         before = typical_box(face.landmarks)
-        landmarks, disagreement = _averaged(image, before, QUICK_AROUND, QUICK_CHIP)
+        landmarks, disagreement = _averaged(image, before, QUICK_AROUND, QUICK_SIDES)
         after = typical_box(landmarks)
     except AlignmentError:  # landmarks in one point
         return None
@@ -254,26 +290,20 @@ FOLLOWERS: dict[FinderName, Follower] = {
 }  # fmt: skip
 
 
-def _averaged(
-    image: Image, box: Box, around: tuple[tuple[float, float, float], ...], side: int
-) -> tuple[Points, float]:
+def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Points, float]:
     """Mean landmarks of boxes around ``box``, (68, 2), and how far they disagree.
 
-    The disagreement is the mean distance from the mean, over the box's side. dlib rounds to whole
-    pixels, so the face is first enlarged or shrunk to a box of ``side`` px: the rounding is then
-    finer than a pixel of a small face.
+    The disagreement is the mean distance from the mean, over the box's side.
     """
-    scale = side / max(box.right - box.left, 1.0)
-    center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
-    to_chip: Matrix = np.array(
-        [[scale, 0, side - 0.5 - scale * center_x], [0, scale, side - 0.5 - scale * center_y]]
-    )
-    chip = warp_image(image, to_chip, 2 * side, 2 * side)
+    chip, to_chip = _chip(image, box, sides)
+    side = scale_of(to_chip) * max(box.right - box.left, 1.0)
     tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
+    middle = [(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2]
+    center_x, center_y = transform(np.array([middle], np.float32), to_chip)[0]
     answers = []
     for right, down, size in around:
         half_width, half_height = side * size / 2, side * size * tall / 2
-        x, y = side * (1 + right), side * (1 + down)
+        x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
         shape = _predictor()(
             chip,
             dlib.rectangle(
@@ -286,6 +316,28 @@ def _averaged(
     mean: Points = stacked.mean(axis=0)
     disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / side
     return transform(mean, invert(to_chip)), disagreement
+
+
+def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
+    """A picture of the box and half a side around it, and the matrix from frame to picture.
+
+    dlib rounds to whole pixels, so a small face is enlarged: the rounding is then finer than one of
+    its pixels. A box whose side lies within ``sides`` is cut out as it is, which costs nothing.
+    """
+    width = box.right - box.left
+    center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
+    if sides[0] <= width <= sides[1]:
+        left, top = max(math.floor(center_x - width), 0), max(math.floor(center_y - width), 0)
+        right, bottom = math.ceil(center_x + width) + 1, math.ceil(center_y + width) + 1
+        part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+        if part.size:
+            return np.ascontiguousarray(part), shifted(np.eye(2, 3), left, top)
+    side = min(max(round(width), sides[0]), sides[1])
+    scale = side / max(width, 1.0)
+    to_chip: Matrix = np.array(
+        [[scale, 0, side - 0.5 - scale * center_x], [0, scale, side - 0.5 - scale * center_y]]
+    )
+    return warp_image(image, to_chip, 2 * side, 2 * side), to_chip
 
 
 def load() -> None:

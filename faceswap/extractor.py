@@ -9,8 +9,8 @@ from faceswap import media, tracker
 from faceswap.aligner import align_face, finder_in_words, resolve_finder
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.faceset import INDEX, FacesetWriter, discard
-from faceswap.types import AlignedFace, Face, Frame, OnProgress, Progress, ignore_progress
+from faceswap.faceset import INDEX, FacesetWriter, discard, png_of
+from faceswap.types import AlignedFace, Face, Found, Frame, OnProgress, Progress, ignore_progress
 from faceswap.workers import FaceFinder
 
 LIBRARY = Path("data")  # where train looks for a name
@@ -87,10 +87,8 @@ def extract(
             frames = media.prefetch(_read_video(video, config.every, root, writer, report), 4)
             runs.append(_find_in_video(frames, finder, config))
         for found in runs:
-            for frame, faces in found:
-                kept = faces[: config.max_faces or None]
-                crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
-                _store(crops, frame, _name(frame.source, root), writer, report)
+            for frame, crops, pngs in media.prefetch(_cropped(found, config), 8):
+                _store(crops, pngs, frame, _name(frame.source, root), writer, report)
                 done, note = report.images + report.known, f"{writer.faces} faces"
                 on_progress(Progress(done, total or None, "images", note))
     report.faces = writer.faces
@@ -107,14 +105,25 @@ def _find_in_video(
     return tracker.follow(frames, finder, config.finder, smooth=config.every == 1)
 
 
+def _cropped(
+    found: Iterator[Found], config: ExtractConfig
+) -> Iterator[tuple[Frame, list[AlignedFace], list[bytes]]]:
+    """The frames with the crops of their faces, and these as PNGs."""
+    for frame, faces in found:
+        kept = faces[: config.max_faces or None]
+        crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
+        yield frame, crops, [png_of(crop) for crop in crops]
+
+
 def _store(
-    crops: list[AlignedFace], frame: Frame, name: str, writer: FacesetWriter, report: ExtractReport
-) -> None:
+    crops: list[AlignedFace], pngs: list[bytes], frame: Frame, name: str,
+    writer: FacesetWriter, report: ExtractReport,
+) -> None:  # fmt: skip
     """Add an image's faces to the faceset, or note that it has none."""
     report.images += 1
     is_clip = frame.source.suffix.lower() not in media.PHOTO_SUFFIXES
     if crops:
-        writer.add(name, frame, crops)
+        writer.add(name, frame, crops, pngs)
     else:
         writer.skip(name, frame.index, "no face")
         report.without_face.append(f"{name} frame {frame.index}" if is_clip else name)

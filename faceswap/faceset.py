@@ -3,25 +3,26 @@
 The lists grow line by line, crops first, so a kill leaves whole faces and at most one torn line.
 """
 
-import io
 import json
 import logging
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
-import torch
 from PIL import Image as Pillow
-from torch import Tensor
 
 from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
 from faceswap.geometry import resized, transform
 from faceswap.types import AlignedFace, Frame, Points
+
+if TYPE_CHECKING:  # to write a faceset no torch is needed, whose import takes a second or two
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +94,16 @@ class FacesetWriter:
                 if record.get("finder") == self._finder:
                     self.done.add((record["source"], record["index"]))
 
-    def add(self, source: str, frame: Frame, faces: list[AlignedFace]) -> None:
+    def add(
+        self, source: str, frame: Frame, faces: list[AlignedFace], pngs: list[bytes] | None = None
+    ) -> None:
         """Store the faces of one image: their crops, then their lines in one write.
 
         Args:
             source: The frame's file as the lists are to name it.
             frame: Where the faces were found.
             faces: The faces.
+            pngs: Their crops by :func:`png_of`, if the caller has made them already.
 
         Raises:
             OutputError: If the disk refuses.
@@ -107,7 +111,7 @@ class FacesetWriter:
         lines = []
         for number, aligned in enumerate(faces):
             name = f"{self._images:06d}-{number}.png"
-            write_bytes(self.folder / name, _png(aligned))
+            write_bytes(self.folder / name, png_of(aligned) if pngs is None else pngs[number])
             face, box = aligned.face, aligned.face.box
             record = {
                 "file": name,
@@ -145,10 +149,10 @@ def _skips(path: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
-def _png(aligned: AlignedFace) -> bytes:
-    buffer = io.BytesIO()
-    Pillow.fromarray(aligned.image).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+def png_of(aligned: AlignedFace) -> bytes:
+    """A face's crop as PNG, in a third of Pillow's time for about as many bytes."""
+    _, data = cv2.imencode(".png", aligned.image[..., ::-1])
+    return data.tobytes()
 
 
 def read_header(index: Path) -> dict[str, Any]:
@@ -206,7 +210,7 @@ class Faceset:
     """
 
     name: str
-    crops: Tensor
+    crops: "Tensor"
     landmarks: Points
     keys: list[str]
     coverage: float
@@ -244,6 +248,8 @@ class Faceset:
         inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
         landmarks = _moved(inside, (crop_size or stored) / stored)
         keys = [_key(record) for record in kept]
+        import torch
+
         return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
 
     def held_out(self, share: float) -> list[str]:
@@ -269,6 +275,8 @@ class Faceset:
 
     def resized(self, size: int) -> Self:
         """The same faces with crops of another size."""
+        import torch
+
         present = self.crops.shape[-1]
         if present == size:
             return self
@@ -298,8 +306,10 @@ def _moved(landmarks: Points, factor: float) -> Points:
     return np.stack([transform(points, matrix) for points in landmarks])
 
 
-def _read_crop(path: Path, stored: int, size: int) -> Tensor:
+def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
     """One crop as (3, size, size) uint8."""
+    import torch
+
     try:
         with Pillow.open(path) as picture:
             crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
@@ -310,7 +320,7 @@ def _read_crop(path: Path, stored: int, size: int) -> Tensor:
     return crop.contiguous() if stored == size else _resize(crop, size)
 
 
-def _resize(crop: Tensor, size: int) -> Tensor:
+def _resize(crop: "Tensor", size: int) -> "Tensor":
     """A crop (3, S, S) at another size, averaged where it shrinks."""
     from torchvision.transforms.v2 import functional as vision
 

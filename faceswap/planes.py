@@ -1,6 +1,7 @@
 """Between RGB and the planes that a video stores, without a shift of light or colour."""
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.types import Image, Light, Window, rounded
 
@@ -24,7 +25,9 @@ GRID = (
     8  # pixels a side: a whole number of chroma samples in every subsampling, and a filter's reach
 )
 
+CELL = 32  # windows of few sizes, for a converter is set up anew for every size
 Tags = dict[str, int]
+_converters = threading.local()
 
 
 def tags_of(frame: Any) -> Tags:
@@ -32,13 +35,26 @@ def tags_of(frame: Any) -> Tags:
     return {tag: getattr(frame, tag) for tag in COLOR_TAGS}
 
 
+def _reformatter(frame: av.VideoFrame, target: str) -> VideoReformatter:
+    """What converts pictures like this one; it is kept, for setting it up costs a millisecond."""
+    known: dict[Any, VideoReformatter] = _converters.__dict__
+    key = f"{frame.format.name} {frame.width}x{frame.height} {target}"
+    if key not in known:
+        if len(known) >= 16:
+            known.clear()
+        known[key] = VideoReformatter()
+    return known[key]
+
+
 def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFrame:
     """A frame in another pixel format, with these colour tags."""
-    new = frame.reformat(
+    new = _reformatter(frame, pixel_format).reformat(
+        frame,
         format=pixel_format,
         interpolation=EXACT,
         dst_colorspace=SWS_COLORSPACE.get(tags["colorspace"], 5),
         dst_color_range=tags["color_range"] or STUDIO_RANGE,
+        threads=1,  # several gain little here, and take cores from those that look for faces
     )
     for tag, value in tags.items():
         setattr(new, tag, value)
@@ -57,12 +73,15 @@ def rgb_window(frame: av.VideoFrame, window: Window, deep: bool = False) -> npt.
     """
     left, top, right, bottom = window
     name = DEEP if deep else "rgb24"
-    grown = on_grid(window, GRID, frame)
+    grown = on_grid(window, GRID, frame, cell=CELL)
     if is_planar_yuv(frame) and grown != (0, 0, frame.width, frame.height):
         x, y = grown[:2]
         frame = _cropped(frame, grown)
         left, top, right, bottom = left - x, top - y, right - x, bottom - y
-    rgb = frame.reformat(format=name, interpolation=EXACT, dst_color_range=2).to_ndarray()
+    shared = _reformatter(frame, name)
+    rgb = shared.reformat(
+        frame, format=name, interpolation=EXACT, dst_color_range=FULL_RANGE, threads=1
+    ).to_ndarray()
     return np.ascontiguousarray(rgb[top:bottom, left:right])
 
 
@@ -132,10 +151,10 @@ def patched(
     return new
 
 
-def on_grid(window: Window, margin: int, frame: av.VideoFrame) -> Window:
-    """A window grown by a margin to whole groups of pixels that share their colour."""
-    left, top = ((low - margin) // GRID * GRID for low in window[:2])
-    right, bottom = (-(-(high + margin) // GRID) * GRID for high in window[2:])
+def on_grid(window: Window, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Window:
+    """A window grown by a margin to whole cells, which hold whole groups that share a colour."""
+    left, top = ((low - margin) // cell * cell for low in window[:2])
+    right, bottom = (-(-(high + margin) // cell) * cell for high in window[2:])
     return max(left, 0), max(top, 0), min(right, frame.width), min(bottom, frame.height)
 
 

@@ -6,14 +6,14 @@ independent, so processes share them; where two meet, their faces are joined, an
 them missed is followed into it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, repeat
 
 import cv2
 import numpy as np
 
-from faceswap.aligner import FINDERS, FOLLOWERS, Follower, resolve_finder
+from faceswap.aligner import FOLLOWERS, VIDEO_FINDERS, Follower, resolve_finder
 from faceswap.config import FinderName
 from faceswap.facelog import Entry, FaceLog, Placed
 from faceswap.smoothing import Values, steadied
@@ -25,6 +25,7 @@ THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
 # Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
 # or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
 CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
+NEAR = 0.1  # of a face's side: how far it may move within two frames to count as hardly moving
 SAME = 0.4  # intersection over union of the boxes of one face found twice
 
 
@@ -56,16 +57,18 @@ def follow(
         smooth: Whether to steady the landmarks over time.
         log: What an interrupted run has found; what this one finds is added.
     """
-    found = _tracked(frames, workers, resolve_finder(finder, video=True), log)
+    stride = 2 if smooth else 1  # what is steadied needs no face of its own in every frame
+    found = _tracked(frames, workers, resolve_finder(finder, video=True), stride, log)
     return steadied(found, _landmarks, _with_landmarks) if smooth else found
 
 
 def _tracked(
-    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, log: FaceLog | None
-) -> Iterator[Found]:
-    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float]:
+    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, stride: int,
+    log: FaceLog | None,
+) -> Iterator[Found]:  # fmt: skip
+    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float, int]:
         images, segment.images = segment.images, []
-        return finder, images, workers.min_score
+        return finder, images, workers.min_score, stride
 
     joiner = _Joiner(finder, log)
     known = list(log.entries) if log else []
@@ -111,7 +114,9 @@ def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
 
 
 def _thumb(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
+    step = max(min(image.shape[0] // THUMB[1], image.shape[1] // THUMB[0]) // 4, 1)
+    sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels for one of the thumb will do
+    return np.asarray(cv2.resize(sparse, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _differ(before: Image, after: Image) -> bool:
@@ -121,7 +126,9 @@ def _differ(before: Image, after: Image) -> bool:
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
 
 
-def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -> list[list[Face]]:
+def find_in_segment(
+    finder: FinderName, images: list[Image], min_score: float, stride: int
+) -> list[list[Face]]:
     """The faces of each of a segment's frames, numbered within the segment.
 
     The middle frame is searched first, then from there outwards those that show no face yet.
@@ -129,14 +136,17 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
     found: list[list[Face]] = [[] for _ in images]
     numbers = count()
     middle = len(images) // 2
+    first, further = VIDEO_FINDERS[finder]
     for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
         if found[start]:
             continue
-        for detected in FINDERS[finder](images[start], min_score):
+        find = first if start == middle else further
+        for detected in find(images[start], min_score):
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-                for index, moved in _followed(face, images.__getitem__, indices, FOLLOWERS[finder]):
+                follower = FOLLOWERS[finder]
+                for index, moved in _followed(face, images.__getitem__, indices, follower, stride):
                     if same(moved, found[index]):
                         break
                     found[index].append(moved)
@@ -144,15 +154,47 @@ def find_in_segment(finder: FinderName, images: list[Image], min_score: float) -
 
 
 def _followed(
-    face: Face, image_at: Callable[[int], Image], indices: Iterable[int], follower: Follower
+    face: Face,
+    image_at: Callable[[int], Image],
+    indices: Sequence[int],
+    follower: Follower,
+    stride: int = 1,
 ) -> Iterator[tuple[int, Face]]:
-    """The face in one frame after the other until it is lost."""
-    for index in indices:
-        moved = follower(image_at(index), face)
+    """The face in one frame after the other until it is lost.
+
+    With a stride of 2 only every other frame is looked at, as long as the face hardly moves: in
+    the frame between it is half way.
+    """
+    place = 0
+    while place < len(indices):
+        if stride == 2 and place + 1 < len(indices):
+            far = follower(image_at(indices[place + 1]), face)
+            if far and _is_near(face.box, far.box):
+                yield indices[place], _between(face, far)
+                yield indices[place + 1], far
+                face, place = far, place + 2
+                continue
+        moved = follower(image_at(indices[place]), face)
         if moved is None:
             return
-        yield index, moved
-        face = moved
+        yield indices[place], moved
+        face, place = moved, place + 1
+
+
+def _is_near(one: Box, other: Box) -> bool:
+    side = one.right - one.left
+    moves = (other.left - one.left, other.top - one.top, other.right - one.right,
+             other.bottom - one.bottom)  # fmt: skip
+    return max(map(abs, moves)) < NEAR * side
+
+
+def _between(one: Face, other: Face) -> Face:
+    """A face half way between two."""
+    sides = zip(*((f.box.left, f.box.top, f.box.right, f.box.bottom) for f in (one, other)),
+                strict=True)  # fmt: skip
+    box = Box(*((a + b) / 2 for a, b in sides))
+    middle = ((one.landmarks + other.landmarks) / 2).astype(np.float32)
+    return replace(other, box=box, landmarks=middle)
 
 
 class _Joiner:

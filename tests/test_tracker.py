@@ -70,10 +70,10 @@ def test_detection_runs_once_a_segment(pan, monkeypatch):
         calls.append(image.shape)
         return find_hog(image, min_score)
 
-    monkeypatch.setitem(aligner.FINDERS, "hog", counting)
+    monkeypatch.setitem(aligner.VIDEO_FINDERS, "hog", (counting, counting))
     follow(pan)
 
-    assert calls == [(300, 320)] * 3  # 8 + 8 + 4 frames, in grey
+    assert calls == [(300, 320)] * 2  # 16 + 4 frames, in grey
 
 
 def test_several_processes_find_the_same(pan, found):
@@ -104,22 +104,22 @@ def test_a_frame_without_a_picture_ends_the_track(pan):
     assert [len(faces) for faces in found] == [1, 1, 1, 1, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("blind", [0, 1, 2])
+@pytest.mark.parametrize("blind", [0, 1])
 def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, blind):
     seen = tracker.find_in_segment
     segments = []
 
-    def sometimes(finder, images, min_score):
+    def sometimes(finder, images, min_score, stride):
         segments.append(len(images))
         if len(segments) - 1 == blind:
             return [[] for _ in images]
-        return seen(finder, images, min_score)
+        return seen(finder, images, min_score, stride)
 
     monkeypatch.setattr(tracker, "find_in_segment", sometimes)
 
     found = follow(pan)
 
-    assert segments == [8, 8, 4]
+    assert segments == [16, 4]
     assert [len(faces) for faces in found] == [1] * 20
 
 
