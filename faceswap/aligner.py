@@ -135,16 +135,9 @@ def find_hog_quickly(image: Image, min_score: float) -> list[Face]:
     return _with_landmarks(image, _detect_hog_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
 
 
-def find_hog_once(image: Image, min_score: float) -> list[Face]:
-    """The same without a second try: for the neighbours of a frame that had one."""
-    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
-    return _with_landmarks(image, found, QUICK_AROUND, QUICK_SIDES)
-
-
-# In video: for the first frame of several that is searched, and for its neighbours.
-VIDEO_FINDERS: dict[FinderName, tuple[Finder, Finder]] = {
-    "blaze": (find_blaze, find_blaze), "hog": (find_hog_quickly, find_hog_once),
-    "cnn": (find_cnn, find_cnn),
+# In video, where landmarks are steadied over time.
+VIDEO_FINDERS: dict[FinderName, Finder] = {
+    "blaze": find_blaze, "hog": find_hog_quickly, "cnn": find_cnn,
 }  # fmt: skip
 
 

@@ -136,12 +136,10 @@ def find_in_segment(
     found: list[list[Face]] = [[] for _ in images]
     numbers = count()
     middle = len(images) // 2
-    first, further = VIDEO_FINDERS[finder]
     for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
         if found[start]:
             continue
-        find = first if start == middle else further
-        for detected in find(images[start], min_score):
+        for detected in VIDEO_FINDERS[finder](images[start], min_score):
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):

@@ -70,7 +70,7 @@ def test_detection_runs_once_a_segment(pan, monkeypatch):
         calls.append(image.shape)
         return find_hog(image, min_score)
 
-    monkeypatch.setitem(aligner.VIDEO_FINDERS, "hog", (counting, counting))
+    monkeypatch.setitem(aligner.VIDEO_FINDERS, "hog", counting)
     follow(pan)
 
     assert calls == [(300, 320)] * 2  # 16 + 4 frames, in grey
