@@ -59,7 +59,7 @@ CENTROID_FACES = 150  # training faces whose descriptors are averaged
 MIN_CLIP = 8  # frames in a row, for flicker
 
 
-_Moment = tuple[Measured, Measured, tuple[Numbers, Numbers]]
+_Moment = tuple[Measured, Measured, tuple[Numbers, Numbers], Points]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,17 +255,18 @@ def measure_clip(
             f"{clip}: flicker needs {MIN_CLIP} frames in a row that show a face, there are "
             f"{len(longest)}"
         )
-    originals, swapped, colors = map(list, zip(*longest, strict=True))
-    return {"frames": len(longest)} | flicker(originals, swapped, colors)
+    originals, swapped, colors, placed = map(list, zip(*longest, strict=True))
+    return {"frames": len(longest)} | flicker(originals, swapped, colors, placed)
 
 
 def _moment(frame: Frame, swap: Swap, swapper: Swapper) -> _Moment:
     """The face of a frame before and after its swap, and both mean colours within the mask."""
-    box = typical_box(swap.aligned.face.landmarks)  # the detector's would jump from frame to frame
+    placed = swap.aligned.face.landmarks
+    box = typical_box(placed)  # the detector's would jump from frame to frame
     after = paste(frame, swap, swapper.config.blend).image
     pictures = (swap.aligned.image, _in_crop(swap))
     colors = (mean_lab(pictures[0], swap.mask), mean_lab(pictures[1], swap.mask))
-    return _measure(frame.image, box), _measure(after, box), colors
+    return _measure(frame.image, box), _measure(after, box), colors, placed
 
 
 def blur_painter(config: ModelConfig) -> Painter:

@@ -206,6 +206,7 @@ def flicker(
     originals: Sequence[Measured],
     swaps: Sequence[Measured],
     colors: Sequence[tuple[Numbers, Numbers]],
+    placed: Sequence[Points],
 ) -> Report:
     """How much more a swap moves, from frame to frame, than the footage it is made of.
 
@@ -213,16 +214,18 @@ def flicker(
         originals: The face in successive frames.
         swaps: The same frames, swapped.
         colors: Mean Lab colour of the face in the original and in the swap, frame by frame.
+        placed: The landmarks (68, 2) by which each swap was put in its place.
 
     Returns:
         landmark_acceleration: Mean length of the landmarks' second difference over the distance
-            between the eyes. color_spread: Standard deviation over time of the mean Lab colour,
+            between the eyes. placement_acceleration: The same of ``placed``, by itself: the head's
+            own and how the pasted face shivers. color_spread: Standard deviation over time of the mean Lab colour,
             length over the three channels. descriptor_spread: Root mean square distance of the
-            descriptors from their mean. Each is the swap's minus the original's.
+            descriptors from their mean. Each of the others is the swap's minus the original's.
     """
 
-    def acceleration(faces: Sequence[Measured]) -> float:
-        points = np.stack([face.landmarks for face in faces])
+    def acceleration(landmarks: Sequence[Points]) -> float:
+        points = np.stack(landmarks)
         second = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2)
         return float(second.mean() / np.mean([eye_distance(p) for p in points]))
 
@@ -231,8 +234,10 @@ def flicker(
         return float(np.sqrt(stacked.var(axis=0).sum()))
 
     before, after = zip(*colors, strict=True)
+    own, new = (acceleration([face.landmarks for face in some]) for some in (originals, swaps))
     return {
-        "landmark_acceleration": round(acceleration(swaps) - acceleration(originals), 5),
+        "landmark_acceleration": round(new - own, 5),
+        "placement_acceleration": round(acceleration(placed), 5),
         "color_spread": round(spread(list(after)) - spread(list(before)), 4),
         "descriptor_spread": round(
             spread([f.descriptor for f in swaps]) - spread([f.descriptor for f in originals]), 4

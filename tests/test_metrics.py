@@ -133,10 +133,13 @@ def test_flicker_is_what_the_swap_adds(points):
     lab = np.zeros(3)
     steady, wild = [(lab, lab)] * 20, [(lab, random.normal(0, 2, 3)) for _ in range(20)]
 
-    assert set(metrics.flicker(still, still, steady).values()) == {0.0}
-    added = metrics.flicker(still, shaking, wild)
+    at_rest = [face.landmarks for face in still]
+
+    assert set(metrics.flicker(still, still, steady, at_rest).values()) == {0.0}
+    added = metrics.flicker(still, shaking, wild, [face.landmarks for face in shaking])
+    assert added["placement_acceleration"] == pytest.approx(added["landmark_acceleration"])
     assert added["landmark_acceleration"] > 0.02
     assert added["color_spread"] == pytest.approx(2 * 3**0.5, rel=0.3)
     assert added["descriptor_spread"] == pytest.approx(0.01 * 128**0.5, rel=0.2)
-    taken = metrics.flicker(shaking, still, [(after, before) for before, after in wild])
+    taken = metrics.flicker(shaking, still, [(after, before) for before, after in wild], at_rest)
     assert taken["color_spread"] == -added["color_spread"]
