@@ -49,7 +49,7 @@ class FaceFinder:
     def find(
         self, frames: Iterable[Frame], finder: FinderName | Callable[[Image, float], list[Face]]
     ) -> Iterator[tuple[Frame, list[Face]]]:
-        """Yield each frame with its faces; at most two frames a process are held at a time.
+        """Yield each frame with its faces; few more frames than processes are held at a time.
 
         Args:
             frames: The frames.
@@ -66,7 +66,7 @@ class FaceFinder:
     ) -> Iterator[tuple[T, R]]:
         """Yield each item with ``work(*arguments(item))``, done by the processes, in order.
 
-        At most two items a process are held at a time.
+        At most one item more than there are processes is held at a time.
         """
         if self._workers == 1:
             for item in items:
@@ -76,7 +76,7 @@ class FaceFinder:
         waiting: deque[tuple[T, Future[R]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(work, *arguments(item))))
-            if len(waiting) >= 2 * self._workers:
+            if len(waiting) > self._workers:
                 oldest, result = waiting.popleft()
                 yield oldest, result.result()
         for oldest, result in waiting:
