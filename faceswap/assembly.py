@@ -107,7 +107,8 @@ class Assembler:
         if suffix in (".mp4", ".m4v", ".mov"):
             flags = {"movflags": "+faststart", "movie_timescale": str(_timescale(source, video))}
         self._path, self._source, self._span = path, source, span
-        self._out = av.open(f"file:{temporary}", "w", options=flags)
+        form = "mp4" if suffix == ".m4v" else None  # FFmpeg's own choice for it takes no H.265
+        self._out = av.open(f"file:{temporary}", "w", format=form, options=flags)
         tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
         self._out.metadata.update(tags)
         with suppress(AttributeError):  # chapters came with PyAV 14.3

@@ -55,7 +55,7 @@ class Parts:
 
     def path(self, stream: str, number: int) -> Path:
         """The file, or the folder of pictures, of a part of a stream."""
-        return self.folder / f"{stream}-{number:05d}.nut"
+        return self.folder / f"{stream}-{number:05d}.part"
 
     def keep(self, count: int) -> None:
         """Forget all but the first parts.

@@ -30,7 +30,8 @@ class EncodedStream:
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
-        self._out = av.open(f"file:{path}", "w", format="nut")
+        container = "mov" if encoding.encoder == "prores_ks" else "nut"  # which has no name for it
+        self._out = av.open(f"file:{path}", "w", format=container)
         self._stream = add_video(self._out, video, encoding)
         self._context = self._stream.codec_context
         self._upright = encoding.upright

@@ -1,6 +1,7 @@
 """Encoded parts and the source's other streams become one video, in which nothing has moved."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -24,9 +25,7 @@ def decodable(path):
     """Whether decoding times rise strictly and no frame is due before it is decoded."""
     (video,) = packets(path, "video")
     dts = [packet[2] for packet in video]
-    return all(a < b for a, b in zip(dts, dts[1:], strict=False)) and all(
-        packet[2] <= packet[1] for packet in video
-    )
+    return all(a < b for a, b in pairwise(dts)) and all(packet[2] <= packet[1] for packet in video)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
@@ -82,8 +81,8 @@ def test_one_frame_alone_is_a_video(tmp_path):
 def test_a_start_between_two_milliseconds_is_kept(tmp_path):
     source = make_clip(tmp_path / "in.mkv", audio=0, options={"bf": "0"})
     origin, base = 1001, Fraction(1, 30000)
-    with av.open(str(source)) as old, av.open(str(tmp_path / "in.mov"), "w",
-                                              options={"movie_timescale": "240000"}) as out:  # fmt: skip
+    fine = {"movie_timescale": "240000"}
+    with av.open(str(source)) as old, av.open(str(tmp_path / "in.mov"), "w", options=fine) as out:
         video = out.add_stream_from_template(old.streams.video[0])
         sound = out.add_stream("pcm_s16le", rate=48000, layout="mono")
         video.time_base = base
