@@ -4,6 +4,7 @@ Sound and subtitles are copied packet for packet, never decoded.
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -102,9 +103,12 @@ class Assembler:
         span: tuple[Fraction, Fraction | None] | None = None,
     ) -> None:
         suffix = temporary.suffix.lower()
-        flags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        flags = {}
+        if suffix in (".mp4", ".m4v", ".mov"):
+            flags = {"movflags": "+faststart", "movie_timescale": str(_timescale(source, video))}
         self._path, self._source, self._span = path, source, span
-        self._out = av.open(f"file:{temporary}", "w", options=flags)
+        form = "mp4" if suffix == ".m4v" else None  # FFmpeg's own choice for it takes no H.265
+        self._out = av.open(f"file:{temporary}", "w", format=form, options=flags)
         tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
         self._out.metadata.update(tags)
         with suppress(AttributeError):  # chapters came with PyAV 14.3
@@ -141,7 +145,7 @@ class Assembler:
         copies = {}
         for stream in self._source.streams:
             if stream.type not in ("audio", "subtitle"):
-                if stream.type in ("video", "attachment") and stream is not video:
+                if stream is not video:
                     log.warning("%s stream %d is left out", stream.type, stream.index)
                 continue
             try:
@@ -181,7 +185,7 @@ class Assembler:
                 packet = self._next_packet()
             if packet is None:
                 return
-            if packet.dts is None:  # the demuxer's end mark
+            if packet.dts is None or _is_gap(packet):  # the demuxer's end mark; silence
                 continue
             begins = packet.dts * packet.time_base
             if time is not None and begins > time:
@@ -196,7 +200,9 @@ class Assembler:
                 if begins < start or (end is not None and begins >= end):
                     continue
                 offset = round(start / packet.time_base)
-                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                if packet.pts is not None:
+                    packet.pts -= offset
+                packet.dts -= offset
             packet.stream = self._copies[packet.stream]
             self._out.mux(packet)
 
@@ -213,6 +219,25 @@ class Assembler:
         if words not in self._warned:
             self._warned.add(words)
             log.warning("the source of %s is damaged; %s", self._path, words)
+
+
+def _timescale(source: Any, video: Any) -> int:
+    """Ticks a second in which the times at which all streams begin are whole numbers.
+
+    FFmpeg's own thousand would move them by up to half a millisecond.
+    """
+    own = Fraction(video.time_base).denominator
+    rates = [stream.rate for stream in source.streams.audio if stream.rate]
+    common = math.lcm(1000, own, *rates)
+    return common if common < 2**31 else own
+
+
+def _is_gap(packet: Any) -> bool:
+    """Whether it only says that no subtitle is shown: the output's container says so by itself."""
+    context = packet.stream.codec_context
+    return (
+        packet.size == 2 and getattr(context, "name", "") == "mov_text" and not any(bytes(packet))
+    )
 
 
 def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> None:

@@ -64,7 +64,10 @@ class FaceLog:
                 try:
                     self._take(json.loads(line))
                 except (KeyError, TypeError, ValueError) as error:
-                    raise InputError(f"{path} line {number} is damaged: {error}") from error
+                    raise InputError(
+                        f"{path} line {number} is damaged ({error}), so this conversion cannot go "
+                        f"on where it was stopped: delete {path.parent} to begin it again"
+                    ) from error
         if self.entries:
             self.origin = self.entries[0].first
 
@@ -99,7 +102,7 @@ class FaceLog:
             "tracks": entry.tracks, "faces": [_plain(item) for item in entry.faces],
             "before": [_plain(item) for item in entry.before],
         }  # fmt: skip
-        append_lines(self._path, [json.dumps(record)])
+        append_lines(self._path, [json.dumps(record)], lasting=True)
 
     def decide(self, roles: dict[int, int | None], distances: dict[int, float]) -> None:
         """Append what is new among all that has been decided.
@@ -111,7 +114,7 @@ class FaceLog:
             return
         new = {track: role for track, role in roles.items() if track not in self.roles}
         far = {track: d for track, d in distances.items() if track not in self.distances}
-        append_lines(self._path, [json.dumps({"roles": new, "distances": far})])
+        append_lines(self._path, [json.dumps({"roles": new, "distances": far})], lasting=True)
         self.roles |= new
         self.distances |= far
 

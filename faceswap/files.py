@@ -29,12 +29,21 @@ def replacing(path: Path) -> Iterator[Path]:
         make_folder(path.parent)
         yield temporary
         with refusing(path):
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            settle(temporary)
             temporary.replace(path)
     finally:
         with suppress(OSError):  # gone after success; beyond help on a broken disk
             temporary.unlink(missing_ok=True)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file is on the disk, where a power cut leaves it.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
@@ -134,10 +143,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def append_lines(path: Path, lines: list[str]) -> None:
+def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
     """Append whole lines in one write and flush them to the operating system.
 
     A kill in between can leave one torn last line, which :func:`read_lines` drops.
+
+    Args:
+        path: The file; it is made if need be.
+        lines: Without their ends.
+        lasting: Whether to wait until they are on the disk, where a power cut leaves them.
 
     Raises:
         OutputError: If the disk refuses.
@@ -145,6 +159,9 @@ def append_lines(path: Path, lines: list[str]) -> None:
     make_folder(path.parent)
     with refusing(path), path.open("ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[str]:

@@ -177,16 +177,16 @@ def _results(job: Job, found: Iterator[Found]) -> Iterator[tuple[dict[str, Frame
 def _targets(job: Job) -> dict[str, Target]:
     config, suffix = job.config, job.target.suffix.lower()
     encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
-    sound = bool(suffix) and suffix not in ANIMATIONS
-    targets = {"video": Target(job.target, encoding, sound, config.quality)}
+    sound, pictures = bool(suffix) and suffix not in ANIMATIONS, not suffix
+    targets = {"video": Target(job.target, encoding, sound, config.quality, pictures)}
     if config.matte:
         path = beside(job.target, "matte")
-        targets["matte"] = Target(path, encoding, quality=config.quality)
+        targets["matte"] = Target(path, encoding, False, config.quality, pictures)
     if config.layers:
         path = beside(job.target, "layers", ".mov" if suffix else "")
-        targets["layers"] = Target(path, TRANSPARENT)
+        targets["layers"] = Target(path, TRANSPARENT, pictures=pictures)
     for target in targets.values():
-        if not target.path.suffix:
+        if target.pictures:
             writers.check_folder(target.path)
     return targets
 

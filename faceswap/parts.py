@@ -44,9 +44,15 @@ class Parts:
         make_folder(folder)
         self._lock = hold(folder / "lock", f"the conversion in {folder} is under way")
         self.notes: list[dict[str, Any]] = []
-        done = folder / "done.jsonl"
+        try:
+            self._read(folder / "done.jsonl")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _read(self, done: Path) -> None:
         for line in read_lines(done) if done.is_file() else []:
-            note = _checked(line)
+            note = _checked(line, done)
             names = (self.path(stream, len(self.notes)) for stream in note["delays"])
             if not note["times"] or not all(name.exists() for name in names):
                 break
@@ -55,7 +61,7 @@ class Parts:
 
     def path(self, stream: str, number: int) -> Path:
         """The file, or the folder of pictures, of a part of a stream."""
-        return self.folder / f"{stream}-{number:05d}.nut"
+        return self.folder / f"{stream}-{number:05d}.part"
 
     def keep(self, count: int) -> None:
         """Forget all but the first parts.
@@ -73,7 +79,7 @@ class Parts:
         Raises:
             OutputError: If the disk refuses.
         """
-        append_lines(self.folder / "done.jsonl", [json.dumps(note)])
+        append_lines(self.folder / "done.jsonl", [json.dumps(note)], lasting=True)
         self.notes.append(note)
 
     def close(self, keep: bool) -> None:
@@ -84,7 +90,7 @@ class Parts:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _checked(line: str) -> dict[str, Any]:
+def _checked(line: str, path: Path) -> dict[str, Any]:
     try:
         note: dict[str, Any] = json.loads(line)
         times = [int(time) for time in note["times"]]
@@ -93,5 +99,8 @@ def _checked(line: str) -> dict[str, Any]:
         if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
             raise ValueError("times or delays out of order")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"the notes of a conversion under way are damaged: {error}") from error
+        raise OutputError(
+            f"{path} is damaged ({error}), so this conversion cannot go on where it was stopped: "
+            f"delete {path.parent} to begin it again"
+        ) from error
     return {"times": times, "delays": delays} | numbers

@@ -20,9 +20,10 @@ Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) with transparency
 
 TIFFS = (".tif", ".tiff")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
-# What a PNG says of its pixels and of itself, and can be taken over as it is.
+# What a PNG says of its pixels and of itself, and can be taken over as it is; its profile and its
+# EXIF data are read.
 KEPT_CHUNKS = (
-    b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME",
+    b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
@@ -49,6 +50,10 @@ class DeepPhoto:
         light: Light = self.pixels[top:bottom, left:right, :3].astype(np.float32)
         return light / np.float32(257)
 
+    def alpha(self) -> Image | None:
+        """Its transparency, (H, W)."""
+        return rounded(self.pixels[..., 3] / 257) if self.pixels.shape[2] == 4 else None
+
     def gray(self) -> Image:
         """All of it without colour, (H, W)."""
         height, width = self.shape
@@ -69,7 +74,10 @@ def read_deep(path: Path) -> DeepPhoto | None:
             if file.read(2) not in (b"II", b"MM"):
                 return None
         try:
-            pixels = tifffile.imread(path)
+            with tifffile.TiffFile(path) as tiff:
+                pixels = tiff.asarray()
+                tags: Any = getattr(tiff.pages[0], "tags", {})
+                orientation = tags[ORIENTATION].value if ORIENTATION in tags else 1
         except tifffile.TiffFileError as error:
             raise ValueError(str(error)) from error
     elif suffix == ".png" and _png_depth(path) == 16:
@@ -78,11 +86,20 @@ def read_deep(path: Path) -> DeepPhoto | None:
             raise ValueError("the picture is damaged or truncated")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
         pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
+        with Pillow.open(path) as photo:
+            orientation = photo.getexif().get(ORIENTATION, 1)
     else:
         return None
     if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         return None
-    return DeepPhoto(np.ascontiguousarray(pixels))
+    return DeepPhoto(np.ascontiguousarray(_upright(pixels, int(orientation))))
+
+
+def _upright(pixels: Deep, orientation: int) -> Deep:
+    """Pixels (H, W, C) as the EXIF tag says that they are to be shown, TIFF 6.0, section 8."""
+    mirrored, turns = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3),
+                       7: (True, 3), 8: (False, 1)}.get(orientation, (False, 0))  # fmt: skip
+    return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
 def _png_depth(path: Path) -> int:
@@ -100,53 +117,92 @@ class PhotoWriter:
 
     def write(self, frame: Frame) -> None:
         """Write the photo; call once."""
-        deep = isinstance(frame.picture, DeepPhoto) and not _is_layer(frame)
-        if deep and self._suffix in (".png", *TIFFS):
-            self._write_deep(frame)
+        picture = frame.picture
+        kept = _kept(self._source, picture if isinstance(picture, DeepPhoto) else None)
+        can_be_deep = self._suffix in (".png", *TIFFS) and not _is_layer(frame)
+        if isinstance(picture, DeepPhoto) and can_be_deep:
+            self._write_deep(frame, picture, kept)
             return
-        extra: dict[str, Any] = {}
-        with Pillow.open(self._source) as photo:
-            if photo.format != "TIFF":  # whose tags also tell how the old pixels are stored
-                exif = photo.getexif()
-                exif.pop(ORIENTATION, None)  # it is applied already
-                extra["exif"] = exif.tobytes()
-            if photo.mode in ("RGB", "RGBA", "P"):  # a profile of other channels would not fit
-                extra["icc_profile"] = photo.info.get("icc_profile")
-            alpha = _alpha(photo) if self._suffix in WITH_ALPHA else None
-        extra = {key: value for key, value in extra.items() if value}
-        if self._suffix in (".jpg", ".jpeg"):
-            extra |= {"quality": 95, "subsampling": 0}
-        elif self._suffix == ".webp":
-            extra |= {"lossless": True, "exact": True}
         image: Any = frame.changes[0][1] if _is_layer(frame) else frame.image
-        if image.shape[2] == 3 and alpha is not None:
-            image = np.dstack([image, alpha])
+        if image.shape[2] == 3 and kept.alpha is not None and self._suffix in WITH_ALPHA:
+            image = np.dstack([image, kept.alpha])
+        extra: dict[str, Any] = {}
+        if self._suffix in (".jpg", ".jpeg"):
+            extra = {"quality": 95, "subsampling": 0}
+        elif self._suffix == ".webp":
+            extra = {"lossless": True, "exact": True}
+        if self._suffix != ".png":
+            about = {"exif": kept.exif, "icc_profile": kept.profile}
+            extra |= {key: value for key, value in about.items() if value}
         Pillow.fromarray(image).save(self._temporary, **extra)
+        if self._suffix == ".png":
+            self._put_chunks(self._temporary.read_bytes(), kept)
 
-    def _write_deep(self, frame: Frame) -> None:
-        assert isinstance(frame.picture, DeepPhoto)
+    def _write_deep(self, frame: Frame, picture: DeepPhoto, kept: "_Kept") -> None:
         height, width = frame.shape
         light = frame.light((0, 0, width, height)) * np.float32(257)
         fine = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
-        fine = np.dstack([fine, frame.picture.pixels[..., 3:]])
+        fine = np.dstack([fine, picture.pixels[..., 3:]])
         if self._suffix in TIFFS:
-            with tifffile.TiffFile(self._source) as old:
-                tags: Any = getattr(old.pages[0], "tags", {})
-                profile = tags.get(34675)  # the ICC profile
-                resolution = [tags.get(number) for number in (282, 283)]
-            extra: dict[str, Any] = {"iccprofile": profile.value} if profile else {}
-            if all(resolution):
-                extra["resolution"] = tuple(tag.value for tag in resolution)
+            extra: dict[str, Any] = {"iccprofile": kept.profile} if kept.profile else {}
+            if kept.resolution:
+                extra["resolution"] = kept.resolution
             if fine.shape[2] == 4:
                 extra["extrasamples"] = ["unassalpha"]
             tifffile.imwrite(self._temporary, fine, photometric="rgb", **extra)
             return
         order = cv2.COLOR_RGBA2BGRA if fine.shape[2] == 4 else cv2.COLOR_RGB2BGR
         _, png = cv2.imencode(".png", cv2.cvtColor(fine, order))
-        kept = _chunks(self._source.read_bytes()) if self._source.suffix.lower() == ".png" else ()
-        data = png.tobytes()
-        head = len(PNG_MARK) + 25  # with the header chunk
-        self._temporary.write_bytes(data[:head] + b"".join(kept) + data[head:])
+        self._put_chunks(png.tobytes(), kept)
+
+    def _put_chunks(self, data: bytes, kept: "_Kept") -> None:
+        """Write a PNG with what its source says of itself, right after the header chunk."""
+        chunks: list[bytes] = []
+        if self._source.suffix.lower() == ".png":
+            chunks += _chunks(self._source.read_bytes())
+        if kept.profile:
+            chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(kept.profile)))
+        if kept.exif:
+            chunks.append(_chunk(b"eXIf", kept.exif.removeprefix(b"Exif\0\0")))
+        head = len(PNG_MARK) + 25
+        self._temporary.write_bytes(data[:head] + b"".join(chunks) + data[head:])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """What a photo holds besides its colours.
+
+    Attributes:
+        exif: Without the orientation, which is applied already; empty if there is none.
+        profile: Of its colours, ICC; empty if there is none.
+        alpha: Its transparency, upright, (H, W).
+        resolution: A TIFF's.
+    """
+
+    exif: bytes = b""
+    profile: bytes = b""
+    alpha: Image | None = None
+    resolution: tuple[Any, ...] = ()
+
+
+def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
+    alpha = deep.alpha() if deep else None
+    if deep and source.suffix.lower() in TIFFS:  # of which the other library reads no more
+        with tifffile.TiffFile(source) as file:
+            tags: Any = getattr(file.pages[0], "tags", {})
+            values = [
+                tags[number].value if number in tags else None for number in (34675, 282, 283)
+            ]
+        return _Kept(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
+    with Pillow.open(source) as photo:
+        if not deep:
+            alpha = _alpha(photo)
+        exif = photo.getexif()
+        exif.pop(ORIENTATION, None)
+        # A TIFF's tags also tell how the old pixels are stored.
+        words = exif.tobytes() if len(exif) and photo.format != "TIFF" else b""
+        fits = photo.mode in ("RGB", "RGBA", "P") or deep  # not a profile of other channels
+        return _Kept(words, (photo.info.get("icc_profile") if fits else None) or b"", alpha)
 
 
 def _is_layer(frame: Frame) -> bool:
@@ -159,6 +215,11 @@ def _alpha(photo: Pillow.Image) -> Image | None:
     if "A" not in photo.getbands() and "transparency" not in photo.info:
         return None
     return np.asarray(ImageOps.exif_transpose(photo).convert("RGBA").getchannel("A"), np.uint8)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """A whole chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from faceswap import planes
 from faceswap.encoders import Encoding, add_video, stored_frame, tags_for
+from faceswap.files import settle
 from faceswap.media import Decoded
 from faceswap.types import Frame
 
@@ -30,7 +31,9 @@ class EncodedStream:
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
-        self._out = av.open(f"file:{path}", "w", format="nut")
+        self._path = path
+        container = "mov" if encoding.encoder == "prores_ks" else "nut"  # which has no name for it
+        self._out = av.open(f"file:{path}", "w", format=container)
         self._stream = add_video(self._out, video, encoding)
         self._context = self._stream.codec_context
         self._upright = encoding.upright
@@ -62,6 +65,7 @@ class EncodedStream:
                 self._mux(self._stream.encode(None))
         finally:
             self._out.close()
+        settle(self._path)
         rank = {time: number for number, time in enumerate(sorted(self._order))}
         return max((place - rank[time] for place, time in enumerate(self._order)), default=0)
 
@@ -89,7 +93,9 @@ class PictureStream:
             pixels = frame.image[..., ::-1]
         _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
         self._number += 1
-        (self._folder / f"{self._number:06d}.png").write_bytes(png.tobytes())
+        path = self._folder / f"{self._number:06d}.png"
+        path.write_bytes(png.tobytes())
+        settle(path)
 
     def finish(self) -> int:
         """Nothing is left to do."""

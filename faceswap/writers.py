@@ -53,16 +53,18 @@ class Target:
     """Where one stream of pictures goes.
 
     Attributes:
-        path: A file, or without suffix a folder of pictures.
+        path: A file, or a folder of pictures.
         encoding: How it is encoded.
         sound: Whether the source's other streams come along.
         quality: For animations.
+        pictures: Whether it is a folder of pictures.
     """
 
     path: Path
     encoding: Encoding
     sound: bool = False
     quality: int = QUALITY
+    pictures: bool = False
 
 
 def default_video_suffix(source: Path) -> str:
@@ -236,7 +238,7 @@ class VideoOutput:
     def _begin(self, name: str, target: Target) -> Stream:
         number = len(self.parts.notes)
         path = self.parts.path(name, number)
-        if not target.path.suffix:
+        if target.pictures:
             return PictureStream(path, number * PART)
         return EncodedStream(path, self._video, target.encoding)
 
@@ -278,7 +280,7 @@ def _complete(
     ]
     if not ready:
         return
-    if not target.path.suffix:
+    if target.pictures:
         _move_pictures([part.path for part in ready], target.path, source, signer)
         return
     with replacing(target.path) as temporary, opened(source) as (container, video):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceswap.aligner import align_face
-from faceswap.compositor import BLENDS, COLORS, paste
+from faceswap.compositor import BLENDS, COLORS, layer, paste
 from faceswap.masks import hull, soften, square
 from faceswap.types import AlignedFace, Face, Frame, Swap
 
@@ -228,3 +228,54 @@ def test_a_pyramid_softens_a_step_and_keeps_detail():
 
     assert 102 < mixed[64, 25].mean() < 150  # not yet the face's at the mask's edge
     assert mixed[64, 64].mean() > mixed[64, 25].mean() + 10
+
+
+def swap_at(left, top, colour, share):
+    """A swap of 32 px, of one colour and with one share of the mask, somewhere in a frame."""
+    face = Face(None, 1.0, np.zeros((68, 2), np.float32))
+    image = np.full((32, 32, 3), colour, np.uint8)
+    aligned = AlignedFace(face, image, np.array([[1.0, 0, -left], [0, 1.0, -top]]))
+    mask = np.zeros((32, 32), np.float32)
+    mask[4:28, 4:28] = share
+    return Swap(aligned, image, mask)
+
+
+def over(rgba, image):
+    share = rgba[..., 3:] / 255
+    return rgba[..., :3] * share + image * (1 - share)
+
+
+def test_a_layer_over_the_original_is_the_swap(collins, collins_face):
+    frame = frame_of(collins)
+    aligned = align_face(frame, collins_face, 256, COVERAGE)
+    mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
+    swap = Swap(aligned, 255 - aligned.image, mask)
+
+    (_, rgba), *others = layer(frame, [swap]).changes
+
+    assert not others
+    assert rgba.shape == (*collins.shape[:2], 4)
+    assert (rgba[..., 3] == 255).any()
+    pasted = paste(frame, swap).image
+    assert np.abs(over(rgba, collins) - pasted).max() <= 2
+    unchanged = (pasted == collins).all(axis=2)
+    assert rgba[..., 3][~unchanged].all()
+
+
+def test_layers_of_faces_that_meet_are_pasted_one_over_the_other():
+    frame = frame_of(np.full((64, 64, 3), 90, np.uint8))
+    swaps = [swap_at(8, 8, (200, 0, 30), 0.5), swap_at(20, 16, (10, 250, 90), 0.75),
+             swap_at(500, 500, (1, 2, 3), 1)]  # fmt: skip
+
+    rgba = layer(frame, swaps).changes[0][1]
+
+    pasted = frame
+    for swap in swaps:
+        pasted = paste(pasted, swap)
+    assert np.abs(over(rgba, frame.image) - pasted.image).max() <= 2
+    assert sorted(set(rgba[..., 3].ravel())) == [0, 128, 191, 223]  # 1 - 0.5 * 0.25 of 255
+    assert not rgba[rgba[..., 3] == 0].any()
+
+
+def test_a_frame_without_faces_has_an_empty_layer():
+    assert not layer(frame_of(np.full((8, 9, 3), 90, np.uint8)), []).changes[0][1].any()

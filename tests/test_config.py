@@ -1,10 +1,11 @@
 import math
+from fractions import Fraction
 from typing import get_args
 
 import pytest
 
 from faceswap import config
-from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
+from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig, seconds_of
 from faceswap.errors import SettingsError
 from faceswap.settings import field_help, field_types, read_json
 
@@ -92,3 +93,29 @@ def test_what_is_no_json_object_is_refused(text):
 def test_frame_ranges():
     assert config.frame_ranges("7") == [(7, 7)]
     assert config.frame_ranges("0-4, 10-50 ,90-") == [(0, 4), (10, 50), (90, math.inf)]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12.5", Fraction(25, 2)), ("0", 0), ("1:30", 90), ("0:01:30.5", Fraction(181, 2)),
+     ("2:00:00", 7200), ("0.1", Fraction(1, 10))],
+)  # fmt: skip
+def test_times_are_exact(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1:", ":30", "1:2:3:4", "1e3", "12,5", "ten", "1.", " 1"]
+)
+def test_what_is_no_time_is_one_clear_line(text):
+    with pytest.raises(SettingsError, match=r"a time must look like 12\.5, 1:30 or") as caught:
+        seconds_of(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_excerpt_must_end_after_it_begins():
+    ConvertConfig(start="0:59.9", end="1:00")
+    with pytest.raises(SettingsError, match="--end 1:00 must come after --start 60"):
+        ConvertConfig(start="60", end="1:00")
+    with pytest.raises(SettingsError, match="--end 0 must come after --start 0"):
+        ConvertConfig(end="0")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -7,9 +8,11 @@ from faceswap.errors import OutputError
 from faceswap.files import (
     append_lines,
     drop_torn_line,
+    hold,
     read_lines,
     replacing,
     sweep,
+    temporary_beside,
     write_bytes,
 )
 
@@ -85,3 +88,47 @@ def test_a_killed_process_leaves_litter_that_is_swept(tmp_path):
         assert len(list(tmp_path.iterdir())) == 3
         sweep(tmp_path)
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".mine.part", mine.name])
+
+
+def test_the_folders_of_killed_processes_are_swept_too(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    alive = temporary_beside(tmp_path / "clip.mp4")
+    gone = alive.with_name(alive.name.replace(str(os.getpid()), str(dead.pid)))
+    for folder in (gone, alive, tmp_path / ".clip.mp4.0123456789ab.parts"):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "video.part").write_bytes(b"")
+
+    sweep(tmp_path)
+
+    assert not gone.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([alive, tmp_path / ".clip.mp4.0123456789ab.parts"])
+    sweep(tmp_path / "nowhere")
+
+
+def test_temporary_names_are_hidden_beside_and_unlike(tmp_path):
+    names = {temporary_beside(tmp_path / "x.mp4", ".mp4") for _ in range(50)}
+
+    assert len(names) == 50
+    for name in names:
+        assert name.parent == tmp_path
+        assert name.name.startswith(".x.")
+        assert name.suffix == ".mp4"
+
+
+def test_a_held_file_is_free_again_when_it_is_closed(tmp_path):
+    first = hold(tmp_path / "lock", "the work")
+    with pytest.raises(OutputError, match="the work in another process; wait for it or stop it"):
+        hold(tmp_path / "lock", "the work")
+    first.close()
+
+    hold(tmp_path / "lock", "the work").close()
+    with pytest.raises(OutputError, match="cannot write"):
+        hold(tmp_path / "nowhere" / "lock", "the work")
+
+
+def test_lines_that_must_last_are_appended_as_others_are(tmp_path):
+    append_lines(tmp_path / "list.jsonl", ["one"], lasting=True)
+    append_lines(tmp_path / "list.jsonl", ["two"])
+
+    assert read_lines(tmp_path / "list.jsonl") == ["one", "two"]

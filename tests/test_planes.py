@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pytest
@@ -56,3 +58,55 @@ def test_a_box_at_the_frames_edge_stays_within_it():
     )
     for one, other in zip(arrays(new), arrays(whole), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["shallow", "deep"])
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_a_windows_rgb_is_that_of_the_whole_frame(pixel_format, deep):
+    frame, _ = stored(pixel_format, 192, 160)
+    name = planes.DEEP if deep else "rgb24"
+    whole = frame.reformat(format=name, interpolation=planes.EXACT, dst_color_range=2).to_ndarray()
+
+    for window in ((0, 0, 192, 160), (33, 21, 60, 50), (0, 0, 1, 1), (150, 101, 192, 160)):
+        left, top, right, bottom = window
+        found = planes.rgb_window(frame, window, deep)
+        np.testing.assert_array_equal(found, whole[top:bottom, left:right])
+
+
+def test_a_turned_window_holds_the_same_pixels():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (30, 40, 3))
+    for turns in range(-4, 5):
+        upright = np.rot90(image, turns)
+        for _ in range(20):
+            left, right = sorted(random.choice(41, 2, replace=False).tolist())
+            top, bottom = sorted(random.choice(31, 2, replace=False).tolist())
+            x0, y0, x1, y1 = planes.turned((left, top, right, bottom), turns, 30, 40)
+            part = np.rot90(image[top:bottom, left:right], turns)
+            np.testing.assert_array_equal(upright[y0:y1, x0:x1], part)
+            back = planes.turned((x0, y0, x1, y1), -turns, *upright.shape[:2])
+            assert back == (left, top, right, bottom)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "codec", "wanted"),
+    [
+        ("yuv420p", (64, 48), "libx264", "yuv420p"),
+        ("yuvj420p", (64, 48), "libx264", "yuv420p"),
+        ("yuv420p10le", (64, 48), "libx264", "yuv420p10le"),
+        ("yuv420p12le", (64, 48), "libx264", "yuv420p10le"),
+        ("yuv411p", (64, 48), "libx264", "yuv422p"),
+        ("yuv420p", (65, 48), "libx264", "yuv444p"),  # 4:2:2 shares colours across too
+        ("yuv420p", (64, 47), "libx264", "yuv422p"),
+        ("yuv420p", (65, 47), "libx264", "yuv444p"),
+        ("rgb24", (64, 48), "libx264", "yuv444p"),
+        ("pal8", (64, 48), "libx264", "yuv420p"),
+        ("yuv420p", (64, 48), "prores_ks", "yuv422p10le"),
+        ("yuv444p", (64, 48), "prores_ks", "yuv444p10le"),
+        ("yuv444p", (64, 48), "libsvtav1", "yuv420p"),
+    ],
+)
+def test_an_encoder_keeps_as_much_of_a_source_as_it_can(source, size, codec, wanted):
+    original = SimpleNamespace(pix_fmt=source, width=size[0], height=size[1])
+
+    assert planes.pixel_format(original, codec) == wanted

@@ -1,0 +1,157 @@
+"""Encoded parts and the source's other streams become one video, in which nothing has moved."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from clips import chapters, noise, packets, part_length, pass_on, rich_clip, shown, tags
+from test_media import make_clip, times_of
+
+from faceswap import media
+
+CLIPS = {
+    "plain": {},
+    "ten_bit": {"pix_fmt": "yuv420p10le"},
+    "whole_colours": {"pix_fmt": "yuv444p"},
+    "odd": {"pix_fmt": "yuv444p", "size": (65, 47)},
+    "rotated": {"rotation": 90},
+    "frame_by_frame": {"times": [1000 + 40 * n for n in range(20)]},
+}
+
+
+def decodable(path):
+    """Whether decoding times rise strictly and no frame is due before it is decoded."""
+    (video,) = packets(path, "video")
+    dts = [packet[2] for packet in video]
+    return all(a < b for a, b in pairwise(dts)) and all(packet[2] <= packet[1] for packet in video)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("name", CLIPS)
+def test_parts_become_the_clip_that_one_encoder_would_have_made(
+    tmp_path, monkeypatch, name, suffix
+):
+    source = rich_clip(tmp_path / f"in{suffix}", **CLIPS[name])
+    whole = pass_on(source, tmp_path / f"whole{suffix}", quality=4)
+    part_length(monkeypatch, 5)
+    target = pass_on(source, tmp_path / f"out{suffix}", quality=4)
+
+    assert times_of(target) == times_of(source)
+    assert packets(target, "audio") == packets(source, "audio")
+    assert packets(target, "subtitle") == packets(source, "subtitle")
+    assert tags(target) == tags(source)
+    assert chapters(target) == chapters(source)
+    assert decodable(target)
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        one, two = before.streams.video[0], after.streams.video[0]
+        assert (two.width, two.height, two.pix_fmt) == (one.width, one.height, one.pix_fmt)
+        assert two.duration * two.time_base == times_of(source)[-1] - 1 + Fraction(40, 1000)
+    keys = [p.is_keyframe for p in av.open(str(target)).demux(video=0) if p.size]
+    assert sum(keys) == -(-len(keys) // 5)  # that it was made of several
+    assert noise(target, source) < 3
+    assert noise(target, whole) < 3
+    assert [frame.shape for frame in shown(target)] == [frame.shape for frame in shown(source)]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_matroska_keeps_every_time_and_the_order(tmp_path, monkeypatch, suffix):
+    part_length(monkeypatch, 5)
+    source = make_clip(
+        tmp_path / "in.mkv", times=range(12, 30), options={"bf": "3", "g": "30"}, audio=0
+    )
+
+    target = pass_on(source, tmp_path / f"out{suffix}")
+
+    assert times_of(target) == times_of(source)
+    assert decodable(target)
+    assert noise(target, source) < 4
+
+
+def test_one_frame_alone_is_a_video(tmp_path):
+    source = make_clip(tmp_path / "in.mp4", times=[7], audio=1)
+
+    target = pass_on(source, tmp_path / "out.mp4")
+
+    assert times_of(target) == times_of(source)
+    assert packets(target, "audio") == packets(source, "audio")
+
+
+def test_a_start_between_two_milliseconds_is_kept(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", audio=0, options={"bf": "0"})
+    origin, base = 1001, Fraction(1, 30000)
+    fine = {"movie_timescale": "240000"}
+    with av.open(str(source)) as old, av.open(str(tmp_path / "in.mov"), "w", options=fine) as out:
+        video = out.add_stream_from_template(old.streams.video[0])
+        sound = out.add_stream("pcm_s16le", rate=48000, layout="mono")
+        video.time_base = base
+        for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            packet.pts = packet.dts = origin * (number + 1)
+            packet.duration, packet.time_base, packet.stream = origin, base, video
+            out.mux(packet)
+        chunk = av.AudioFrame.from_ndarray(np.ones((1, 4800), np.int16), "s16", "mono")
+        chunk.sample_rate, chunk.pts = 48000, 613
+        out.mux(sound.encode(chunk))
+
+    target = pass_on(tmp_path / "in.mov", tmp_path / "out.mov")
+
+    assert times_of(tmp_path / "in.mov")[0] == origin * base
+    assert times_of(target) == times_of(tmp_path / "in.mov")
+    assert packets(target, "audio")[0][0][1] == Fraction(613, 48000)
+    samples = [b"".join(p[0] for p in packets(tmp_path / name, "audio")[0])
+               for name in ("in.mov", "out.mov")]  # fmt: skip
+    assert samples[0] == samples[1]
+
+
+def span(source, start, end):
+    """The frames of a span and how it is cut out of a video."""
+    origin = media.probe(source).start
+    frames = [f for f in media.read_video(source) if start <= f.time - origin < end]
+    return {"frames": frames, "excerpt": True, "end": origin + end}
+
+
+def test_an_excerpt_begins_at_nought_and_its_sound_is_in_step(tmp_path, monkeypatch):
+    part_length(monkeypatch, 3)
+    source = rich_clip(tmp_path / "in.mp4")
+    start, end = Fraction(2, 10), Fraction(6, 10)
+
+    target = pass_on(source, tmp_path / "out.mp4", **span(source, start, end))
+
+    first, last = 1 + start, 1 + end  # of the source's time, for it begins at 1 s
+    wanted = [time for time in times_of(source) if first <= time < last]
+    assert times_of(target) == [time - wanted[0] for time in wanted]
+    for kind in ("audio", "subtitle"):
+        for before, after in zip(packets(source, kind), packets(target, kind), strict=True):
+            inside = [p for p in before if wanted[0] <= p[1] < last and len(p[0]) > 2]
+            after = [p for p in after if len(p[0]) > 2]  # mov_text fills gaps with empty words
+            assert inside
+            assert [p[0] for p in after] == [p[0] for p in inside]
+            for old, new in zip(inside, after, strict=True):
+                assert abs(new[1] - (old[1] - wanted[0])) <= Fraction(1, 48000 if kind == "audio"
+                                                                      else 1000)  # fmt: skip
+    found = chapters(target)
+    assert [title for _, _, title in found] == ["One", "Two"]
+    assert [(float(a), float(b)) for a, b, _ in found] == [(0.0, 0.05), (0.05, 0.4)]
+    assert decodable(target)
+
+
+def test_streams_that_cannot_come_along_are_named(tmp_path, caplog):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        out.add_attachment("font.ttf", "font/ttf", b"letters")
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+        chunk = av.AudioFrame.from_ndarray(np.zeros((1, 900), np.int16), "s16", "mono")
+        chunk.sample_rate = 8000
+        out.mux(sound.encode(chunk))
+
+    pass_on(source, tmp_path / "out.webm")
+
+    assert "audio stream 1 (pcm_s16le) does not fit into .webm and is left out" in caplog.text
+    assert "attachment stream 2 is left out" in caplog.text
