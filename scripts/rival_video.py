@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ def compare(
             began = time.perf_counter()
             reference = rival(clip)
             times["rival"].append(time.perf_counter() - began)
+            forkserver._forkserver._stop()  # its weights too are to be loaded anew
             began = time.perf_counter()
             frames, faces = ours(clip)
             times["ours"].append(time.perf_counter() - began)
