@@ -221,7 +221,8 @@ def flicker(
             between the eyes. placement_acceleration: The same of ``placed``, by itself: the head's
             own and how the pasted face shivers. color_spread: Standard deviation over time of the
             mean Lab colour, length over the three channels. descriptor_spread: Root mean square
-            distance of the descriptors from their mean. Each of the others is the swap's minus the original's.
+            distance of the descriptors from their mean. Each of the others is the swap's minus the
+            original's.
     """
 
     def acceleration(landmarks: Sequence[Points]) -> float:
