@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,7 @@ from faceswap.checkpoint import Faces, Run
 from faceswap.config import RECIPES, Recipe, TrainConfig
 from faceswap.distributed import World
 from faceswap.errors import SettingsError, TrainingError
-from faceswap.files import sweep
+from faceswap.files import alone, sweep
 from faceswap.losses import LOSSES, masked
 from faceswap.model import Autoencoder
 from faceswap.monitor import Monitor
@@ -81,35 +81,45 @@ def train(
         NoFacesError: If there are fewer than 25 faces of a person.
         ModelError: If the existing model cannot be resumed.
         SettingsError: If the settings contradict the existing model.
-        OutputError: If the disk refuses; the last saved state stays.
+        OutputError: If the disk refuses, or another process trains the model; the last saved state
+            stays.
         TrainingError: If the loss is no longer finite, and again at a lower rate; the last saved
             state stays.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(models.resolve_device(config.device))
-    with distributed.joined(device) as world:
-        if config.batch_size % world.size:
-            raise SettingsError(
-                f"batch_size must be a multiple of the {world.size} processes, not "
-                f"{config.batch_size}"
-            )
-        read = world.first and not config.restart
-        state = world.share(checkpoint.read_state(folder, device) if read else None)
-        shown = on_progress if world.first else ignore_progress
-        run, seen, unseen = prepare(Path(a), Path(b), folder, config, state, device, shown)
-        if world.first:
-            _open_folder(folder, config, run)
-        if state:
-            checkpoint.restore(run, state, folder)
-        if world.first:
-            checkpoint.trim_metrics(folder, run.step)
-        if _share_done(run.step, run.seconds, config) >= 1:
-            return TrainReport(
-                folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
-            )
-        monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
-        with _stop_signal() as stop:
-            return Loop(run, seen, folder, config, world, monitor, stop).run_on()
+    # The first process locks before it meets the others: refused, it ends without them waiting.
+    lock = alone(folder, f"training of {folder} is under way")
+    with lock if distributed.is_first() else nullcontext(), distributed.joined(device) as world:
+        return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
+
+
+def _train_in(
+    a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
+    on_progress: OnProgress,
+) -> TrainReport:  # fmt: skip
+    """Train in a folder that is this run's alone."""
+    if config.batch_size % world.size:
+        raise SettingsError(
+            f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
+        )
+    read = world.first and not config.restart
+    state = world.share(checkpoint.read_state(folder, device) if read else None)
+    shown = on_progress if world.first else ignore_progress
+    run, seen, unseen = prepare(a, b, folder, config, state, device, shown)
+    if world.first:
+        _open_folder(folder, config, run)
+    if state:
+        checkpoint.restore(run, state, folder)
+    if world.first:
+        checkpoint.trim_metrics(folder, run.step)
+    if _share_done(run.step, run.seconds, config) >= 1:
+        return TrainReport(
+            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
+        )
+    monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
+    with _stop_signal() as stop:
+        return Loop(run, seen, folder, config, world, monitor, stop).run_on()
 
 
 def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
