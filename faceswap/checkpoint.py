@@ -152,20 +152,21 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """
     path = folder / RESUME_FILE
     if path.is_file():
-        for candidate in (path, *_snapshots(folder)):
-            state = _load(candidate, device)
-            if state is None:
-                continue
-            if candidate != path:
-                log.warning("%s is damaged: going on from step %d (%s)", path, state["step"],
-                            candidate.name)  # fmt: skip
-            return state
-        raise ModelError(
-            f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-        )
+        state = _newest_whole(path, [path, *_snapshots(folder)], device)
+        if state is None:
+            raise ModelError(
+                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
+            )
+        return state
     if not (folder / models.MODEL_FILE).is_file():
         return None
-    trained = models.load(folder, device)
+    try:
+        trained = models.load(folder, device)
+    except ModelError:
+        state = _newest_whole(folder / models.MODEL_FILE, _snapshots(folder), device)
+        if state is None:
+            raise
+        return state
     return {
         "model": trained.network.config.to_dict(),
         "names": list(trained.names),
@@ -178,9 +179,25 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     }
 
 
+def _newest_whole(
+    wanted: Path, candidates: list[Path], device: torch.device
+) -> dict[str, Any] | None:
+    """The first of some resume states that is whole, and a warning if it is not ``wanted``."""
+    for candidate in candidates:
+        state = _load(candidate, device)
+        if state is not None:
+            if candidate != wanted:
+                log.warning("%s is damaged: going on from step %d (%s)", wanted, state["step"],
+                            candidate.name)  # fmt: skip
+            return state
+    return None
+
+
 def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """A resume state, or None if the file is damaged."""
     try:
+        if not models.is_whole_archive(path):
+            return None
         state = torch.load(path, map_location=device, weights_only=True)
         version, _ = int(state["version"]), int(state.get("step", 0))
     except OSError as error:

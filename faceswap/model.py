@@ -6,6 +6,7 @@ carries all that conversion must know.
 """
 
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -242,15 +243,17 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one: faceswap train")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            trained = _from_header(path, header)
+            trained = _from_header(path, file.metadata() or {})
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
-        state.setdefault("means", trained.network.means)  # not in the first version's files
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in the first's
     try:
-        trained.network.load_state_dict(state)
-    except RuntimeError as error:
+        for key, value in state.items():
+            if value.dtype != torch.float32 or not value.isfinite().all():
+                raise ValueError(f"{key} is not all finite float32 numbers")
+        trained.network.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"{path}: its weights do not fit the model that its header describes"
         ) from error
@@ -270,11 +273,13 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
     try:
         config = ModelConfig.from_dict(read_json(header["model"]))
         names, shift = json.loads(header["names"]), json.loads(header["color_shift"])
+        with torch.device("meta"):  # no memory yet: a few bytes can describe a net of terabytes
+            network = build(config)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("two names and three colour values are needed")
         held = json.loads(header.get("held_out", '{"a": [], "b": []}'))
         return TrainedModel(
-            build(config),
+            network,
             (str(names[0]), str(names[1])),
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
@@ -299,6 +304,22 @@ def read_centroids(values: Any) -> dict[Identity, Descriptor]:
         if centroid.shape != (128,) or not np.isfinite(centroid).all():
             raise ValueError(f"the centroid of {key} must be 128 finite numbers")
     return found
+
+
+def is_whole_archive(path: Path) -> bool:
+    """Whether a file of :func:`torch.save` is as it was written: torch does not check its sums.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.filelist)
+            return stored and archive.testzip() is None
+    except OSError:
+        raise
+    except Exception:  # zipfile raises many kinds for a file that is none
+        return False
 
 
 def newest(models: Path) -> Path:
