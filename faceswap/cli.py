@@ -26,6 +26,7 @@ from faceswap.config import (
     TrainConfig,
     identity_name,
 )
+from faceswap.consent import NOT_STATED
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.progress import reporting
 from faceswap.settings import Settings, field_help, field_types, read_json
@@ -209,6 +210,13 @@ def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags
         f"{folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {folder / 'previews'}"
     )
+    unstated = [key for key, note in report.consent.items() if note == NOT_STATED]
+    if unstated:
+        click.echo(
+            f"consent of {' and '.join(unstated)} is not stated: run again with "
+            + " ".join(f"--consent-{key} TEXT" for key in unstated)
+            + ", or write data/<name>/CONSENT.md"
+        )
     if report.done:
         click.echo("nothing left to do: ask for more --steps or --minutes in all to go on")
     if report.interrupted:
@@ -341,9 +349,9 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
 @click.argument("folder", type=PATH)
 def import_checkpoint(checkpoint: Path, folder: Path) -> None:
     """Turn a classic CHECKPOINT (autoencoder.t7) into a model FOLDER."""
-    from faceswap import model
+    from faceswap import classic
 
-    trained = model.import_checkpoint(checkpoint, folder)
+    trained = classic.import_checkpoint(checkpoint, folder)
     click.echo(f"{folder}: model '{trained.network.config.name}', epoch {trained.step}, BGR")
 
 

@@ -25,6 +25,7 @@ from faceswap import checkpoint, distributed
 from faceswap import model as models
 from faceswap.checkpoint import Faces, Run
 from faceswap.config import RECIPES, Recipe, TrainConfig
+from faceswap.consent import in_words, read_notes
 from faceswap.distributed import World
 from faceswap.errors import SettingsError, TrainingError
 from faceswap.files import alone, sweep
@@ -47,6 +48,7 @@ class TrainReport:
     """What a training run did: the model's folder, its steps and minutes in all, and its end.
 
     ``interrupted``: Ctrl-C or SIGTERM ended it. ``done``: there was nothing left to do.
+    ``consent``: by identity, what the model notes of it.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class TrainReport:
     loss_b: float
     interrupted: bool = False
     done: bool = False
+    consent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -113,10 +116,13 @@ def _train_in(
         checkpoint.restore(run, state, folder)
     if world.first:
         checkpoint.trim_metrics(folder, run.step)
+        if state and run.consent != read_notes(state.get("consent") or {}):
+            checkpoint.note_consent(run, folder, config.keep)
     if _share_done(run.step, run.seconds, config) >= 1:
         return TrainReport(
-            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
-        )
+            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True,
+            consent=in_words(run.consent),
+        )  # fmt: skip
     monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
     with _stop_signal() as stop:
         return Loop(run, seen, folder, config, world, monitor, stop).run_on()
@@ -134,6 +140,8 @@ def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
+        "consent_a": None,  # of these people: not to be taken over with the settings
+        "consent_b": None,
     }
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
@@ -189,7 +197,10 @@ class Loop:
             self._monitor.close()
         loss_a, loss_b = self._means
         interrupted = self._stop.is_set()
-        return TrainReport(self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted)
+        return TrainReport(
+            self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted,
+            consent=in_words(run.consent),
+        )  # fmt: skip
 
     def advance(self) -> bool:
         """Report, preview and save what is due, then step; False once the end is reached."""

@@ -13,11 +13,11 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"settings", "files"},
-    {"config", "certificates"},
+    {"config", "certificates", "consent"},
     {"geometry", "smoothing", "planes", "photos", "credentials"},
     {"blaze", "media", "masks", "metrics", "signer", "label"},
     {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
-    {"parts", "encoders"},
+    {"parts", "encoders", "classic"},
     {"streams", "assembly"},
     {
         "workers",
@@ -56,6 +56,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "torch": {
         "augment",
         "model",
+        "classic",
         "losses",
         "optimizers",
         "faceset",
