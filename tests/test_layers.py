@@ -35,7 +35,7 @@ LAYERS = [
     {"monitor", "report", "cast"},
     {"footage"},
     {"extractor", "trainer", "converter", "evaluator", "inspector", "verifier"},
-    {"demo", "progress"},
+    {"demo", "progress", "printing"},
     {"cli"},
     {"__main__"},
 ]
@@ -47,7 +47,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "dlib": {"aligner"},
     "tifffile": {"photos"},
     "safetensors": {"model"},
-    "click": {"cli", "progress"},
+    "click": {"cli", "progress", "printing"},
     "tqdm": {"progress"},
     "skimage": {"demo", "evaluator", "metrics"},
     "matplotlib": {"charts", "demo", "label"},
