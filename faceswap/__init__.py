@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faceswap.classic import import_checkpoint
     from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
     from faceswap.converter import convert
     from faceswap.errors import FaceswapError
     from faceswap.extractor import extract
-    from faceswap.model import import_checkpoint
     from faceswap.trainer import train
     from faceswap.types import Progress
     from faceswap.verifier import verify
@@ -40,7 +40,7 @@ _HOMES = {
     "TrainConfig": "config",
     "convert": "converter",
     "extract": "extractor",
-    "import_checkpoint": "model",
+    "import_checkpoint": "classic",
     "train": "trainer",
     "verify": "verifier",
 }

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from faceswap import model as models
+from faceswap.consent import Notes
 from faceswap.errors import ModelError, OutputError
 from faceswap.files import make_folder, read_lines, reason, refusing, replacing, write_bytes
 from faceswap.model import Autoencoder, Identity, TrainedModel
@@ -54,6 +55,7 @@ class Run:
     scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
     average: Autoencoder | None = None
     centroids: dict[Identity, Descriptor] = field(default_factory=dict)
+    consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
     @property
     def shown(self) -> Autoencoder:
@@ -96,6 +98,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         "scores": run.scores,
         "average": run.average.state_dict() if run.average else None,
         "centroids": {key: centroid.tolist() for key, centroid in run.centroids.items()},
+        "consent": run.consent,
     }
     path = folder / RESUME_FILE
     _keep_snapshots(folder, keep)
@@ -106,11 +109,25 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         except RuntimeError as error:  # torch's word for a write that failed
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
     trained = TrainedModel(
-        run.shown, run.names, run.color_shift, run.step, run.held_out, run.centroids
-    )
+        run.shown, run.names, run.color_shift, run.step, run.held_out, run.centroids,
+        run.consent,
+    )  # fmt: skip
     models.save(folder / models.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
         models.save(folder / BEST_FILE, trained)
+
+
+def note_consent(run: Run, folder: Path, keep: int) -> None:
+    """Write what is newly known of consent into all model files of the run.
+
+    Raises:
+        OutputError: If the disk refuses.
+        ModelError: If the best model is damaged.
+    """
+    save(run, folder, keep)
+    best = folder / BEST_FILE
+    if best.is_file():
+        models.save(best, replace(models.load(best), consent=run.consent))
 
 
 def _keep_snapshots(folder: Path, keep: int) -> None:
@@ -152,20 +169,21 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """
     path = folder / RESUME_FILE
     if path.is_file():
-        for candidate in (path, *_snapshots(folder)):
-            state = _load(candidate, device)
-            if state is None:
-                continue
-            if candidate != path:
-                log.warning("%s is damaged: going on from step %d (%s)", path, state["step"],
-                            candidate.name)  # fmt: skip
-            return state
-        raise ModelError(
-            f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-        )
+        state = _newest_whole(path, [path, *_snapshots(folder)], device)
+        if state is None:
+            raise ModelError(
+                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
+            )
+        return state
     if not (folder / models.MODEL_FILE).is_file():
         return None
-    trained = models.load(folder, device)
+    try:
+        trained = models.load(folder, device)
+    except ModelError:
+        state = _newest_whole(folder / models.MODEL_FILE, _snapshots(folder), device)
+        if state is None:
+            raise
+        return state
     return {
         "model": trained.network.config.to_dict(),
         "names": list(trained.names),
@@ -175,12 +193,29 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         "seconds": 0.0,
         "network": trained.network.state_dict(),
         "centroids": trained.centroids,
+        "consent": trained.consent,
     }
+
+
+def _newest_whole(
+    wanted: Path, candidates: list[Path], device: torch.device
+) -> dict[str, Any] | None:
+    """The first of some resume states that is whole, and a warning if it is not ``wanted``."""
+    for candidate in candidates:
+        state = _load(candidate, device)
+        if state is not None:
+            if candidate != wanted:
+                log.warning("%s is damaged: going on from step %d (%s)", wanted, state["step"],
+                            candidate.name)  # fmt: skip
+            return state
+    return None
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """A resume state, or None if the file is damaged."""
     try:
+        if not models.is_whole_archive(path):
+            return None
         state = torch.load(path, map_location=device, weights_only=True)
         version, _ = int(state["version"]), int(state.get("step", 0))
     except OSError as error:

@@ -1,13 +1,12 @@
 """The command line: options out of the settings classes, progress, errors in one line.
 
-With :mod:`progress` the only place that prints, and the only one that exits. Each command imports
+With :mod:`printing` and :mod:`progress` the only place that prints or exits. Each command imports
 its stage when it runs, so that ``faceswap --help`` loads neither torch nor dlib nor cv2.
 """
 
 import dataclasses
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -26,7 +25,20 @@ from faceswap.config import (
     TrainConfig,
     identity_name,
 )
-from faceswap.errors import FaceswapError, InputError, SettingsError
+from faceswap.errors import InputError, SettingsError
+from faceswap.printing import (
+    INTERRUPTED,
+    conversion,
+    evaluation_table,
+    exiting,
+    extraction,
+    failure,
+    json_option,
+    ready,
+    show,
+    speaks,
+    training,
+)
 from faceswap.progress import reporting
 from faceswap.settings import Settings, field_help, field_types, read_json
 
@@ -34,7 +46,6 @@ S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-INTERRUPTED = 130
 FLAGS = {"never": "--not", "everybody": "--all"}  # words that Python keeps for itself
 
 
@@ -92,11 +103,6 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
     return settings.from_dict(values)
 
 
-def speaks() -> bool:
-    """Whether this process may print: of several that train together, the first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class _OneLine(logging.Handler):
     """Warnings of the stages, a line each, on standard error."""
 
@@ -110,25 +116,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 
 def main() -> None:
-    """Entry point: run the command line; a FaceswapError becomes one line and its exit code."""
+    """Entry point: run the command line; see :func:`printing.exiting` for its end."""
     handler = _OneLine(logging.WARNING)
     logger = logging.getLogger("faceswap")
     logger.addHandler(handler)
     logger.propagate = False
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with exiting():
         cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except FaceswapError as error:
-        click.echo(f"faceswap: error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("faceswap: interrupted; what was finished is kept", err=True)
-        sys.exit(INTERRUPTED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -157,7 +152,10 @@ def cli() -> None:
     help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
 )
 @settings_options(ExtractConfig)
-def extract(source: Path, output: Path | None, config_file: Path | None, **flags: Any) -> None:
+@json_option
+def extract(
+    source: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
+) -> None:
     """Find every face of SOURCE (photo, video or folder), align it and store its crop.
 
     Run it again to continue: files already done are skipped.
@@ -168,22 +166,7 @@ def extract(source: Path, output: Path | None, config_file: Path | None, **flags
 
     with reporting() as on_progress:
         report = extractor.extract(source, output, settings, on_progress)
-    known = f" ({report.known} more were done before)" if report.known else ""
-    click.echo(
-        f"{report.images} images read{known}, {report.faces} faces in {report.folder}"
-        f" (found by {report.finder})"
-    )
-    _list("without a face", report.without_face)
-    _list("unreadable", report.unreadable)
-
-
-def _list(what: str, names: list[str], most: int = 20) -> None:
-    if names:
-        click.echo(f"{len(names)} {what}:")
-        for name in names[:most]:
-            click.echo(f"  {name}")
-        if len(names) > most:
-            click.echo(f"  ... and {len(names) - most} more")
+    show(as_json, ready(report), extraction(report))
 
 
 @cli.command()
@@ -191,7 +174,10 @@ def _list(what: str, names: list[str], most: int = 20) -> None:
 @click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
 @click.option("-o", "--output", type=PATH, help="Model folder  [default: models/<a>-<b>]")
 @settings_options(TrainConfig)
-def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags: Any) -> None:
+@json_option
+def train(
+    a: str, b: str, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
+) -> None:
     """Train a model on the faces of a and b, until --steps, --minutes or Ctrl-C.
 
     Run it again to continue.
@@ -205,12 +191,7 @@ def train(a: str, b: str, output: Path | None, config_file: Path | None, **flags
         report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
     if not speaks():
         return
-    click.echo(
-        f"{folder}: step {report.step}, {report.minutes:.1f} minutes, "
-        f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {folder / 'previews'}"
-    )
-    if report.done:
-        click.echo("nothing left to do: ask for more --steps or --minutes in all to go on")
+    show(as_json, ready(report), training(report))
     if report.interrupted:
         click.echo("interrupted and saved; run the same command to continue", err=True)
         sys.exit(INTERRUPTED)
@@ -233,9 +214,10 @@ def faces_folder(name: str) -> Path:
 @click.option("--model", type=PATH, help="Model folder  [default: the newest in models/]")
 @click.option("--preview", type=click.IntRange(1, 200), help="Only a picture of N frames swapped.")
 @settings_options(ConvertConfig)
+@json_option
 def convert(
     source: Path, output: Path | None, model: Path | None, preview: int | None,
-    config_file: Path | None, **flags: Any,
+    config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Swap the faces of SOURCE: a video, a photo or a folder of photos; the same comes out."""
     settings = resolve(ConvertConfig, "convert", config_file, flags)
@@ -245,20 +227,18 @@ def convert(
 
     if model is None and not settings.cast:
         model = newest(Path("models"))
-        click.echo(f"model: {model}")
+        click.echo(f"model: {model}", err=as_json)
+    used = {"model": model}
     if preview:
         sheet = output or source.with_suffix(".preview.png")
         shown = converter.contact_sheet(source, sheet, preview, model, settings)
-        click.echo(f"{sheet}: original, swap and mask of {preview} frames, {shown} with a face")
+        facts = used | {"output": sheet, "frames": preview, "with_face": shown}
+        words = f"{sheet}: original, swap and mask of {preview} frames, {shown} with a face"
+        show(as_json, facts, [words])
         return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
-    click.echo(
-        f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
-        f"{report.without_face} frames without a face unchanged "
-        f"(found by {report.finder})"
-    )
-    _list("unreadable", report.unreadable)
+    show(as_json, used | ready(report), conversion(report))
 
 
 @cli.command()
@@ -266,12 +246,13 @@ def convert(
 @click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
 @click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
 @click.option("--clip", type=PATH, help="Footage of a: measure flicker on it too.")
-@click.option("--json", "json_file", type=PATH, help="Write the numbers to this file too.")
+@click.option("--save-json", type=PATH, help="Write the numbers to this file too.")
 @click.option("--html", "html_file", type=PATH, help="Write a page of numbers and pictures too.")
 @settings_options(EvaluateConfig)
+@json_option
 def evaluate(
-    model: Path, a: str, b: str, clip: Path | None, json_file: Path | None,
-    html_file: Path | None, config_file: Path | None, **flags: Any,
+    model: Path, a: str, b: str, clip: Path | None, save_json: Path | None,
+    html_file: Path | None, config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Measure MODEL on the faces that its training held out."""
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
@@ -283,45 +264,26 @@ def evaluate(
             model, faces_folder(a), faces_folder(b), settings, on_progress,
             clip=clip, html=html_file,
         )  # fmt: skip
-    if json_file:
-        write_bytes(json_file, (json.dumps(report, indent=1) + "\n").encode())
-    for line in evaluation_table(report):
-        click.echo(line)
-
-
-def evaluation_table(report: dict[str, Any]) -> list[str]:
-    """The numbers of a report as lines, a column per measure."""
-    lines = [f"unseen faces: {report['faces']['a']} of a, {report['faces']['b']} of b"]
-    for direction in ("a_to_b", "b_to_a"):
-        result = dict(report[direction])
-        rows = {"model": result, **result.pop("baselines")}
-        lines.append(direction.ljust(10) + "".join(name.rjust(19) for name in result))
-        for name, row in rows.items():
-            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in result))
-            lines.append(f"  {name:8}" + "".join(cell.rjust(19) for cell in cells))
-    for key in ("a_to_a", "b_to_b"):
-        numbers = "  ".join(f"{name} {value:.3f}" for name, value in report[key].items())
-        lines.append(f"{key}  {numbers}")
-    if "flicker" in report:
-        lines.append("flicker  " + "  ".join(f"{k} {v:g}" for k, v in report["flicker"].items()))
-    return lines
+    if save_json:
+        write_bytes(save_json, (json.dumps(ready(report), indent=1) + "\n").encode())
+    show(as_json, report, evaluation_table(report))
 
 
 @cli.command()
 @click.argument("path", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+@json_option
 def info(path: Path, as_json: bool) -> None:
     """Say what PATH is and holds: a model, a faceset, a video or a photo."""
     from faceswap import inspector
 
     facts = inspector.inspect(path)
-    click.echo(json.dumps(facts) if as_json else "\n".join(inspector.in_words(facts)))
+    show(as_json, facts, inspector.in_words(facts))
 
 
 @cli.command()
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.option("--trust", type=PATH, help="Certificates of signers or authorities to trust (PEM).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+@json_option
 def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
     """Say what FILES were made from and with what, and whether they were altered since.
 
@@ -331,7 +293,14 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
     from faceswap import verifier
 
     result = verifier.verify(files, trust)
-    click.echo(json.dumps({"files": result.facts}) if as_json else "\n".join(result.lines))
+    facts: dict[str, Any] = {"files": result.facts}
+    if result.worst and as_json:  # in the one object, not in a second
+        worst = result.worst
+        facts |= failure(type(worst).__name__, str(worst), worst.exit_code)
+        show(as_json, facts, ())
+        click.echo(f"faceswap: error: {worst}", err=True)
+        sys.exit(worst.exit_code)
+    show(as_json, facts, result.lines)
     if result.worst:
         raise result.worst
 
@@ -339,12 +308,14 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
 @cli.command("import-checkpoint")
 @click.argument("checkpoint", type=PATH)
 @click.argument("folder", type=PATH)
-def import_checkpoint(checkpoint: Path, folder: Path) -> None:
+@json_option
+def import_checkpoint(checkpoint: Path, folder: Path, as_json: bool) -> None:
     """Turn a classic CHECKPOINT (autoencoder.t7) into a model FOLDER."""
-    from faceswap import model
+    from faceswap import classic
 
-    trained = model.import_checkpoint(checkpoint, folder)
-    click.echo(f"{folder}: model '{trained.network.config.name}', epoch {trained.step}, BGR")
+    trained = classic.import_checkpoint(checkpoint, folder)
+    facts = {"folder": folder, "model": trained.network.config.name, "epoch": trained.step}
+    show(as_json, facts, [f"{folder}: model '{facts['model']}', epoch {trained.step}, BGR"])
 
 
 @cli.command()
@@ -363,15 +334,24 @@ def import_checkpoint(checkpoint: Path, folder: Path) -> None:
     show_default=True,
     help="Minutes of training.",
 )
-def demo(output: Path, minutes: float) -> None:
+@json_option
+def demo(output: Path, minutes: float, as_json: bool) -> None:
     """Make two identities and a clip from public-domain photos; extract, train, convert them."""
     from faceswap import demo as stages
 
     began = time.monotonic()
     for title, run in stages.stages(output, minutes):
-        click.echo(title)
+        click.echo(title, err=as_json)
         with reporting() as on_progress:
             run(on_progress)
-    click.echo(f"done in {time.monotonic() - began:.0f} s")
-    click.echo(f"the swapped video: {output / stages.SWAPPED}")
-    click.echo(f"the picture:       {output / stages.PICTURE}")
+    facts = {
+        "seconds": time.monotonic() - began,
+        "video": output / stages.SWAPPED,
+        "picture": output / stages.PICTURE,
+    }
+    lines = [
+        f"done in {facts['seconds']:.0f} s",
+        f"the swapped video: {facts['video']}",
+        f"the picture:       {facts['picture']}",
+    ]
+    show(as_json, facts, lines)

@@ -222,6 +222,8 @@ class TrainConfig(Settings):
     holdout: Annotated[float, "Share of the faces kept out of training, for evaluate."] = 0.1
     save_every: Annotated[float, "Minutes between saves."] = 2.0
     keep: Annotated[int, "Keep the last N saved states, to go back to."] = 3
+    consent_a: Annotated[str | None, "What a consented to, kept in the model and its works."] = None
+    consent_b: Annotated[str | None, "What b consented to."] = None
     tensorboard: Annotated[bool, "Write losses, scores and previews for TensorBoard too."] = False
     restart: Annotated[bool, "Discard the existing model and begin again."] = False
 

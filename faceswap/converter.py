@@ -97,7 +97,8 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
     """
     paths = [file if file.is_file() else file / models.MODEL_FILE for file in files]
     names = dict.fromkeys(path.resolve().parent.name for path in paths)
-    record = ModelRecord(", ".join(names), ", ".join(sha256_of(path) for path in paths))
+    notes = tuple(dict.fromkeys(note for path in paths for note in models.consent_of(path)))
+    record = ModelRecord(", ".join(names), ", ".join(sha256_of(path) for path in paths), notes)
     return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
 
 

@@ -65,6 +65,11 @@ class World:
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
+def is_first() -> bool:
+    """Whether this process is the first, or the only one; known before the others are met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
     """Join the processes that ``torchrun`` started; alone without it."""

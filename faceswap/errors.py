@@ -7,7 +7,7 @@
     ├── ModelError             5   no such model, not a model, or made by a newer version
     ├── OutputError            6   cannot be written: equal to an input, full or read-only disk
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
-    ├── TrainingError          8   the loss is no longer a number
+    ├── TrainingError          8   the loss is no longer a number, or too little memory
     ├── AlteredError           9   a file is not as its Content Credentials were signed for
     └── UncredentialedError   10   a file has no Content Credentials
 
@@ -58,7 +58,7 @@ class SettingsError(FaceswapError):
 
 
 class TrainingError(FaceswapError):
-    """Training cannot go on: the loss is not finite."""
+    """Training cannot go on: the loss is not finite, or the memory does not suffice."""
 
     exit_code = 8
 

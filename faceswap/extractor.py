@@ -10,6 +10,7 @@ from faceswap.aligner import align_face, finder_in_words, resolve_finder
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard, png_of
+from faceswap.files import alone
 from faceswap.types import AlignedFace, Face, Found, Frame, OnProgress, Progress, ignore_progress
 from faceswap.workers import FaceFinder
 
@@ -65,12 +66,21 @@ def extract(
         InputError: If there is nothing to read, or nothing of it is readable.
         NoFacesError: If no face is found at all.
         SettingsError: If the existing faceset was made with other settings.
-        OutputError: If the disk refuses.
+        OutputError: If the disk refuses, or another process writes the faceset.
     """
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
-    root = source if source.is_dir() else source.parent
     photos, videos = _inputs(source, folder)
+    with alone(folder, f"an extraction into {folder} is under way"):
+        return _extract_into(folder, source, photos, videos, config, on_progress)
+
+
+def _extract_into(
+    folder: Path, source: Path, photos: list[Path], videos: list[Path], config: ExtractConfig,
+    on_progress: OnProgress,
+) -> ExtractReport:  # fmt: skip
+    """Extract into a folder that is this run's alone."""
+    root = source if source.is_dir() else source.parent
     finders = finder_in_words(config.finder, video=not photos)
     if config.restart:
         discard(folder)

@@ -12,6 +12,8 @@ from typing import IO
 
 from faceswap.errors import OutputError
 
+LOCK = "lock"  # in a folder in which one process alone may work
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -90,21 +92,55 @@ def hold(path: Path, what: str) -> IO[bytes]:
     Raises:
         OutputError: If another process holds it, or the disk refuses.
     """
-    with refusing(path):
-        file = path.open("ab")
+    while True:
+        with refusing(path):
+            file = path.open("ab")
+        try:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            file.close()
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise OutputError(f"{what} in another process; wait for it or stop it") from error
+            raise OutputError(f"cannot lock {path}: {reason(error)}") from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()  # its last holder has deleted it meanwhile: another may lock a new one
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Be the only process that works in a folder, which is made if need be.
+
+    A lock file lies in it meanwhile. One that a killed process left is free, and taken over.
+
+    Args:
+        folder: The folder; deleted afterwards if it was made for nothing.
+        what: What an error says is under way.
+
+    Raises:
+        OutputError: If another process works there, or the disk refuses.
+    """
+    new = not folder.exists()
+    make_folder(folder)
+    lock = folder / LOCK
+    file = hold(lock, what)
     try:
-        if os.name == "posix":
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError as error:
+        yield
+    finally:
+        with suppress(OSError):  # an open file may not go everywhere; it is free then
+            lock.unlink()
         file.close()
-        raise OutputError(f"{what} in another process; wait for it or stop it") from error
-    return file
+        if new:
+            with suppress(OSError):  # not empty: the work was not for nothing
+                folder.rmdir()
 
 
 def make_folder(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from faceswap import faceset, media
+from faceswap import consent, faceset, media
 from faceswap import model as models
 from faceswap.errors import InputError
 
@@ -47,6 +47,7 @@ def _model(path: Path) -> Facts:
         "steps": trained.step,
         "held_out": {key: len(faces) for key, faces in trained.held_out.items()},
         "centroids": bool(trained.centroids),
+        "consent": consent.in_words(trained.consent),
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ carries all that conversion must know.
 """
 
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from faceswap.config import PRESETS, DeviceName, ModelConfig, ModelName
-from faceswap.errors import FaceswapError, InputError, ModelError, OutputError
+from faceswap.config import DeviceName, ModelConfig, ModelName
+from faceswap.consent import Notes, in_words, read_notes
+from faceswap.errors import FaceswapError, InputError, ModelError
 from faceswap.files import write_bytes
 from faceswap.settings import read_json
 from faceswap.types import Descriptor
@@ -201,6 +203,7 @@ class TrainedModel:
         step: Training steps done.
         held_out: By identity, the keys of faces that training has not seen.
         centroids: By identity, the mean descriptor of its faces, (128,); empty if not known.
+        consent: By identity, who consented to what; empty if not stated.
     """
 
     network: Autoencoder
@@ -209,6 +212,7 @@ class TrainedModel:
     step: int
     held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     centroids: dict[Identity, Descriptor] = field(default_factory=dict)
+    consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -226,6 +230,7 @@ def save(path: Path, trained: TrainedModel) -> None:
         "step": str(trained.step),
         "held_out": json.dumps(trained.held_out),
         "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
+        "consent": json.dumps(trained.consent),
     }
     state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
     write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
@@ -242,20 +247,37 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one: faceswap train")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            trained = _from_header(path, header)
+            trained = _from_header(path, file.metadata() or {})
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
-        state.setdefault("means", trained.network.means)  # not in the first version's files
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in the first's
     try:
-        trained.network.load_state_dict(state)
-    except RuntimeError as error:
+        for key, value in state.items():
+            if value.dtype != torch.float32 or not value.isfinite().all():
+                raise ValueError(f"{key} is not all finite float32 numbers")
+        trained.network.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"{path}: its weights do not fit the model that its header describes"
         ) from error
     trained.network.to(device or torch.device("cpu")).eval()
     return trained
+
+
+def consent_of(path: Path) -> list[str]:
+    """What a model file notes of each person's consent, a text each.
+
+    Raises:
+        ModelError: If it is not a model file of this program.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            trained = _from_header(path, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable model file: {error}") from error
+    notes = in_words(trained.consent).values()
+    return [f"consent of {name}: {note}" for name, note in zip(trained.names, notes, strict=True)]
 
 
 def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
@@ -270,16 +292,19 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
     try:
         config = ModelConfig.from_dict(read_json(header["model"]))
         names, shift = json.loads(header["names"]), json.loads(header["color_shift"])
+        with torch.device("meta"):  # no memory yet: a few bytes can describe a net of terabytes
+            network = build(config)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("two names and three colour values are needed")
         held = json.loads(header.get("held_out", '{"a": [], "b": []}'))
         return TrainedModel(
-            build(config),
+            network,
             (str(names[0]), str(names[1])),
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
             {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
             read_centroids(json.loads(header.get("centroids", "{}"))),
+            read_notes(json.loads(header.get("consent", "{}"))),
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has a broken header: {error}") from error
@@ -301,6 +326,22 @@ def read_centroids(values: Any) -> dict[Identity, Descriptor]:
     return found
 
 
+def is_whole_archive(path: Path) -> bool:
+    """Whether a file of :func:`torch.save` is as it was written: torch does not check its sums.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.filelist)
+            return stored and archive.testzip() is None
+    except OSError:
+        raise
+    except Exception:  # zipfile raises many kinds for a file that is none
+        return False
+
+
 def newest(models: Path) -> Path:
     """The folder of the most recently written model below ``models``.
 
@@ -311,69 +352,3 @@ def newest(models: Path) -> Path:
     if not found:
         raise ModelError(f"no model in {models}; train one (faceswap train) or give --model DIR")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
-    """Turn a classic checkpoint, {"state": state_dict, "epoch": n}, into a model folder.
-
-    That net worked in BGR with values 0..1; the model file says so. Read without unpickling code.
-
-    Raises:
-        InputError: If the file is missing.
-        ModelError: If it is not such a checkpoint.
-        OutputError: If the folder is not empty, or the disk refuses.
-    """
-    if not source.is_file():
-        raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty: give a new folder, so that no model is lost")
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"{source} cannot be read as a checkpoint of plain tensors: {words}"
-        ) from error
-    state = content.get("state") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
-    config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
-    network = build(config)
-    renamed = {_from_classic(key): value.float() for key, value in state.items()}
-    renamed["means"] = network.means
-    try:
-        network.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise ModelError(f"{source}: {_first_difference(network, renamed)}") from error
-    epoch = content.get("epoch", 0)
-    trained = TrainedModel(
-        network, ("a", "b"), (0.0, 0.0, 0.0), epoch if isinstance(epoch, int) else 0
-    )
-    save(folder / MODEL_FILE, trained)
-    return trained
-
-
-CLASSIC_KEYS = {  # module of the classic checkpoint -> ours
-    **{f"encoder.{i}.conv2": f"down.{i}.conv" for i in range(4)},
-    "encoder.5": "to_latent",
-    "encoder.6": "from_latent",
-    "encoder.8.conv2_": "up.conv",
-    **{f"decoder_{s}.{i}.conv2_": f"decoders.{s.lower()}.{i}.conv" for s in "AB" for i in range(3)},
-    **{f"decoder_{side}.3": f"decoders.{side.lower()}.3" for side in "AB"},
-}
-
-
-def _from_classic(key: str) -> str:
-    module, _, kind = key.rpartition(".")
-    return f"{CLASSIC_KEYS.get(module, module)}.{kind}"
-
-
-def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
-    """Why a state does not fit, in one line."""
-    ours = network.state_dict()
-    missing, surplus = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
-    if missing or surplus:
-        first = [*missing, *surplus][0]
-        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {first}"
-    key = next(k for k in ours if ours[k].shape != state[k].shape)
-    return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"

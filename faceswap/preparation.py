@@ -11,7 +11,8 @@ from torch import Tensor
 from faceswap import model as models
 from faceswap.checkpoint import Faces, Run
 from faceswap.config import PRESETS, RECIPES, ModelConfig, ModelName, TrainConfig
-from faceswap.errors import InputError, NoFacesError, SettingsError
+from faceswap.consent import Notes, settle
+from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
 from faceswap.faceset import Faceset
 from faceswap.masks import outline
 from faceswap.model import Autoencoder, Identity
@@ -46,11 +47,23 @@ def prepare(
     trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
     run = _start(preset, config, names, _color_shift(trained), device, other)
     run.held_out = held_out
+    run.consent = _consent(config, state, {"a": a, "b": b}, folder)
     if not (state or {}).get("centroids"):
         run.centroids = _centroids(trained, on_progress)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
     return run, seen, unseen
+
+
+def _consent(
+    config: TrainConfig, state: dict[str, Any] | None, facesets: dict[Identity, Path], folder: Path
+) -> Notes:
+    """What the model notes of consent."""
+    given: dict[Identity, str | None] = {"a": config.consent_a, "b": config.consent_b}
+    try:
+        return settle(given, (state or {}).get("consent"), facesets)
+    except ValueError as error:
+        raise ModelError(f"the resume state in {folder} is damaged: {error}") from error
 
 
 def _centroids(

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,10 @@ from faceswap import checkpoint, distributed
 from faceswap import model as models
 from faceswap.checkpoint import Faces, Run
 from faceswap.config import RECIPES, Recipe, TrainConfig
+from faceswap.consent import in_words, read_notes
 from faceswap.distributed import World
 from faceswap.errors import SettingsError, TrainingError
-from faceswap.files import sweep
+from faceswap.files import alone, sweep
 from faceswap.losses import LOSSES, masked
 from faceswap.model import Autoencoder
 from faceswap.monitor import Monitor
@@ -47,6 +48,8 @@ class TrainReport:
     """What a training run did: the model's folder, its steps and minutes in all, and its end.
 
     ``interrupted``: Ctrl-C or SIGTERM ended it. ``done``: there was nothing left to do.
+    ``consent``: by identity, what the model notes of it. ``batch_size``: faces per identity per
+    step at the end, less than asked for if the memory was too small.
     """
 
     folder: Path
@@ -56,6 +59,8 @@ class TrainReport:
     loss_b: float
     interrupted: bool = False
     done: bool = False
+    consent: dict[str, str] = dataclasses.field(default_factory=dict)
+    batch_size: int = 0
 
 
 def train(
@@ -81,35 +86,48 @@ def train(
         NoFacesError: If there are fewer than 25 faces of a person.
         ModelError: If the existing model cannot be resumed.
         SettingsError: If the settings contradict the existing model.
-        OutputError: If the disk refuses; the last saved state stays.
-        TrainingError: If the loss is no longer finite, and again at a lower rate; the last saved
-            state stays.
+        OutputError: If the disk refuses, or another process trains the model; the last saved state
+            stays.
+        TrainingError: If the loss is no longer finite, and again at a lower rate, or the memory
+            does not suffice for one face; the last saved state stays.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(models.resolve_device(config.device))
-    with distributed.joined(device) as world:
-        if config.batch_size % world.size:
-            raise SettingsError(
-                f"batch_size must be a multiple of the {world.size} processes, not "
-                f"{config.batch_size}"
-            )
-        read = world.first and not config.restart
-        state = world.share(checkpoint.read_state(folder, device) if read else None)
-        shown = on_progress if world.first else ignore_progress
-        run, seen, unseen = prepare(Path(a), Path(b), folder, config, state, device, shown)
-        if world.first:
-            _open_folder(folder, config, run)
-        if state:
-            checkpoint.restore(run, state, folder)
-        if world.first:
-            checkpoint.trim_metrics(folder, run.step)
-        if _share_done(run.step, run.seconds, config) >= 1:
-            return TrainReport(
-                folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True
-            )
-        monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
-        with _stop_signal() as stop:
-            return Loop(run, seen, folder, config, world, monitor, stop).run_on()
+    # The first process locks before it meets the others: refused, it ends without them waiting.
+    lock = alone(folder, f"training of {folder} is under way")
+    with lock if distributed.is_first() else nullcontext(), distributed.joined(device) as world:
+        return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
+
+
+def _train_in(
+    a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
+    on_progress: OnProgress,
+) -> TrainReport:  # fmt: skip
+    """Train in a folder that is this run's alone."""
+    if config.batch_size % world.size:
+        raise SettingsError(
+            f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
+        )
+    read = world.first and not config.restart
+    state = world.share(checkpoint.read_state(folder, device) if read else None)
+    shown = on_progress if world.first else ignore_progress
+    run, seen, unseen = prepare(a, b, folder, config, state, device, shown)
+    if world.first:
+        _open_folder(folder, config, run)
+    if state:
+        checkpoint.restore(run, state, folder)
+    if world.first:
+        checkpoint.trim_metrics(folder, run.step)
+        if state and run.consent != read_notes(state.get("consent") or {}):
+            checkpoint.note_consent(run, folder, config.keep)
+    if _share_done(run.step, run.seconds, config) >= 1:
+        return TrainReport(
+            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True,
+            consent=in_words(run.consent), batch_size=config.batch_size,
+        )  # fmt: skip
+    monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
+    with _stop_signal() as stop:
+        return Loop(run, seen, folder, config, world, monitor, stop).run_on()
 
 
 def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
@@ -124,6 +142,8 @@ def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
+        "consent_a": None,  # of these people: not to be taken over with the settings
+        "consent_b": None,
     }
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
@@ -155,6 +175,7 @@ class Loop:
     ) -> None:  # fmt: skip
         self._run, self._faces, self._folder, self._config = run, faces, folder, config
         self._world, self._monitor, self._stop = world, monitor, stop
+        self._batch = config.batch_size
         self._recipe = RECIPES[run.network.config.name]
         self._loss_of = LOSSES[self._recipe.loss if config.loss == "auto" else config.loss]
         self._device = next(run.network.parameters()).device
@@ -179,7 +200,10 @@ class Loop:
             self._monitor.close()
         loss_a, loss_b = self._means
         interrupted = self._stop.is_set()
-        return TrainReport(self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted)
+        return TrainReport(
+            self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted,
+            consent=in_words(run.consent), batch_size=self._batch,
+        )  # fmt: skip
 
     def advance(self) -> bool:
         """Report, preview and save what is due, then step; False once the end is reached."""
@@ -198,14 +222,37 @@ class Loop:
         if last:
             return False
         run.optimizer.scale(run.rate * _rate_factor(run.step, share, self._recipe))
-        self._pending.append(self._step(warp=share < self._recipe.warp_until))
+        self._pending.append(self._fitting_step(warp=share < self._recipe.warp_until))
         run.step += 1
         run.seconds += time.monotonic() - began
         return True
 
+    def _fitting_step(self, warp: bool) -> Tensor:
+        """A step, with half as many faces and again where the device's memory does not suffice."""
+        while True:
+            try:
+                return self._step(warp)
+            except torch.OutOfMemoryError as error:
+                # The other processes wait for this one's gradients: they could not follow.
+                if self._world.size > 1 or self._batch == 1:
+                    raise TrainingError(
+                        f"the memory of {self._device} does not suffice for a batch of "
+                        f"{self._batch} at step {self._run.step}; {self._folder} keeps the last "
+                        "saved state: run again with a smaller --batch-size, --size or --model"
+                    ) from error
+                half = self._batch // 2
+                log.warning(
+                    "the memory of %s does not suffice for a batch of %d: going on with %d",
+                    self._device, self._batch, half,
+                )  # fmt: skip
+                self._batch = half
+            self._run.optimizer.zero_grad()  # outside: the error holds on to what was computed
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
     def _step(self, warp: bool) -> Tensor:
         """One optimizer step over both identities; their losses, (2,), still on the device."""
-        size, world = self._config.batch_size, self._world
+        size, world = self._batch, self._world
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
         b, target_b = training_pair(run, faces["b"], "b", size, world, warp, recipe.jitter)

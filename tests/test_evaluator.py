@@ -106,7 +106,7 @@ def test_a_clip_without_a_face_is_named(report, faceset_folders, tmp_path):
 
 
 def test_the_table_shows_model_and_baselines(report):
-    from faceswap.cli import evaluation_table
+    from faceswap.printing import evaluation_table
 
     lines = evaluation_table(report)
 

@@ -13,11 +13,11 @@ PACKAGE = Path(faceswap.__file__).parent
 LAYERS = [
     {"types", "errors", "__init__"},
     {"settings", "files"},
-    {"config", "certificates"},
+    {"config", "certificates", "consent"},
     {"geometry", "smoothing", "planes", "photos", "credentials"},
     {"blaze", "media", "masks", "metrics", "signer", "label"},
     {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
-    {"parts", "encoders"},
+    {"parts", "encoders", "classic"},
     {"streams", "assembly"},
     {
         "workers",
@@ -35,7 +35,7 @@ LAYERS = [
     {"monitor", "report", "cast"},
     {"footage"},
     {"extractor", "trainer", "converter", "evaluator", "inspector", "verifier"},
-    {"demo", "progress"},
+    {"demo", "progress", "printing"},
     {"cli"},
     {"__main__"},
 ]
@@ -47,7 +47,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "dlib": {"aligner"},
     "tifffile": {"photos"},
     "safetensors": {"model"},
-    "click": {"cli", "progress"},
+    "click": {"cli", "progress", "printing"},
     "tqdm": {"progress"},
     "skimage": {"demo", "evaluator", "metrics"},
     "matplotlib": {"charts", "demo", "label"},
@@ -56,6 +56,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "torch": {
         "augment",
         "model",
+        "classic",
         "losses",
         "optimizers",
         "faceset",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from faceswap import classic
 from faceswap import model as models
 from faceswap.config import PRESETS
 from faceswap.errors import InputError, ModelError, OutputError
@@ -92,7 +93,7 @@ def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_pat
     torch.save({"state": classic_state, "epoch": 4200}, tmp_path / "autoencoder.t7")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
-    models.import_checkpoint(tmp_path / "autoencoder.t7", tmp_path / "old")
+    classic.import_checkpoint(tmp_path / "autoencoder.t7", tmp_path / "old")
 
     trained = models.load(tmp_path / "old")
     assert trained.step == 4200
@@ -227,7 +228,7 @@ def test_import_runs_no_code(tmp_path):
     torch.save({"state": Evil(), "epoch": 1}, tmp_path / "evil.t7")
 
     with pytest.raises(ModelError, match="plain tensors"):
-        models.import_checkpoint(tmp_path / "evil.t7", tmp_path / "out")
+        classic.import_checkpoint(tmp_path / "evil.t7", tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 
@@ -237,7 +238,7 @@ def test_import_names_what_is_missing(classic_state, tmp_path):
     torch.save({"state": partial, "epoch": 1}, tmp_path / "x.t7")
 
     with pytest.raises(ModelError, match=r"1 tensors are missing.*to_latent\.bias"):
-        models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+        classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
 def test_import_never_overwrites_a_model(classic_state, tmp_path):
@@ -246,12 +247,12 @@ def test_import_never_overwrites_a_model(classic_state, tmp_path):
     (tmp_path / "out" / "model.safetensors").write_bytes(b"precious")
 
     with pytest.raises(OutputError, match="is not empty"):
-        models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+        classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
 def test_import_of_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        models.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+        classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from faceswap import cli, errors
+from faceswap import cli, errors, printing
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,7 +49,7 @@ def test_every_option_in_the_readme_exists():
 
 def test_every_exit_code_is_documented():
     kinds = [errors.FaceswapError, *all_below(errors.FaceswapError)]
-    codes = {kind.exit_code for kind in kinds} | {0, 2, cli.INTERRUPTED}
+    codes = {kind.exit_code for kind in kinds} | {0, 2, printing.INTERRUPTED}
 
     for page in (README, cli.cli.help):
         listed = re.search(r"(?s)0 done.*?interrupted", page)[0]

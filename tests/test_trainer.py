@@ -486,3 +486,35 @@ def test_cuda_is_refused_where_there_is_none(run):
         pytest.skip("this machine has CUDA")
     with pytest.raises(InputError, match="device cuda is not available"):
         run(replace(SHORT, device="cuda"))
+
+
+def out_of_memory(monkeypatch, times):
+    """A step for which the memory does not suffice the first ``times`` times; its batches."""
+    batches, good = [], trainer.learn
+
+    def learn(run, pair, warped, *rest):
+        batches.append(len(warped[0]))
+        if len(batches) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return good(run, pair, warped, *rest)
+
+    monkeypatch.setattr(trainer, "learn", learn)
+    return batches
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(run, monkeypatch, caplog):
+    batches = out_of_memory(monkeypatch, 1)
+
+    report = run(replace(SHORT, steps=3))
+
+    assert batches == [4, 2, 2, 2]
+    assert (report.step, report.batch_size) == (3, 2)
+    assert "the memory of cpu does not suffice for a batch of 4: going on with 2" in caplog.text
+
+
+def test_a_memory_too_small_for_one_face_ends_the_training(run, monkeypatch):
+    batches = out_of_memory(monkeypatch, 10)
+
+    with pytest.raises(TrainingError, match=r"for a batch of 1 at step 0.*--batch-size"):
+        run()
+    assert batches == [4, 2, 1]

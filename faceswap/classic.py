@@ -1,0 +1,77 @@
+"""Classic checkpoints (autoencoder.t7) become models of this program."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faceswap.config import PRESETS, ModelConfig
+from faceswap.errors import InputError, ModelError, OutputError
+from faceswap.model import MODEL_FILE, TrainedModel, build, save
+
+
+def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
+    """Turn a classic checkpoint, {"state": state_dict, "epoch": n}, into a model folder.
+
+    That net worked in BGR with values 0..1; the model file says so. Read without unpickling code.
+
+    Raises:
+        InputError: If the file is missing.
+        ModelError: If it is not such a checkpoint.
+        OutputError: If the folder is not empty, or the disk refuses.
+    """
+    if not source.is_file():
+        raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty: give a new folder, so that no model is lost")
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{source} cannot be read as a checkpoint of plain tensors: {words}"
+        ) from error
+    state = content.get("state") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
+    config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
+    network = build(config)
+    renamed = {_from_classic(key): value.float() for key, value in state.items()}
+    renamed["means"] = network.means
+    try:
+        network.load_state_dict(renamed)
+    except RuntimeError as error:
+        raise ModelError(f"{source}: {_first_difference(network, renamed)}") from error
+    epoch = content.get("epoch", 0)
+    trained = TrainedModel(
+        network, ("a", "b"), (0.0, 0.0, 0.0), epoch if isinstance(epoch, int) else 0
+    )
+    save(folder / MODEL_FILE, trained)
+    return trained
+
+
+CLASSIC_KEYS = {  # module of the classic checkpoint -> ours
+    **{f"encoder.{i}.conv2": f"down.{i}.conv" for i in range(4)},
+    "encoder.5": "to_latent",
+    "encoder.6": "from_latent",
+    "encoder.8.conv2_": "up.conv",
+    **{f"decoder_{s}.{i}.conv2_": f"decoders.{s.lower()}.{i}.conv" for s in "AB" for i in range(3)},
+    **{f"decoder_{side}.3": f"decoders.{side.lower()}.3" for side in "AB"},
+}
+
+
+def _from_classic(key: str) -> str:
+    module, _, kind = key.rpartition(".")
+    return f"{CLASSIC_KEYS.get(module, module)}.{kind}"
+
+
+def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
+    """Why a state does not fit, in one line."""
+    ours = network.state_dict()
+    missing, surplus = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
+    if missing or surplus:
+        first = [*missing, *surplus][0]
+        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {first}"
+    key = next(k for k in ours if ours[k].shape != state[k].shape)
+    return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"

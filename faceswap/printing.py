@@ -1,0 +1,169 @@
+"""What commands say at their end: lines for people, or with ``--json`` one object for programs.
+
+Progress and warnings go to standard error, so that standard output holds the result alone. The
+objects are described by ``docs/schemas/<command>.json``.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from faceswap.consent import NOT_STATED
+from faceswap.errors import FaceswapError
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+LISTED = 20  # names of a long list that people get to see
+
+
+def json_option(command: F) -> F:
+    """Give a command ``--json``."""
+    text = "Print one JSON object for programs; progress goes to standard error."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
+def wants_json() -> bool:
+    """Whether this call asks for JSON: even one that click cannot understand."""
+    words = sys.argv[1:]
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def speaks() -> bool:
+    """Whether this process may print: of several that train together, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show(as_json: bool, facts: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Print a result, once and at the end."""
+    if as_json:
+        click.echo(json.dumps(ready(facts), allow_nan=False))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def ready(value: Any) -> Any:
+    """A value as JSON holds it: paths as texts, records as objects, what is no number as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [ready(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def failure(kind: str, message: str, exit_code: int) -> dict[str, Any]:
+    """An error as programs get it."""
+    return {"error": {"kind": kind, "message": message, "exit_code": exit_code}}
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """Run the command line; end the process with what its errors mean.
+
+    A FaceswapError becomes one line on standard error. With ``--json`` every error is an object on
+    standard output too, unless the command has printed its result already.
+    """
+    try:
+        yield
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        _end("UsageError", error.format_message(), error.exit_code)
+    except FaceswapError as error:
+        click.echo(f"faceswap: error: {error}", err=True)
+        _end(type(error).__name__, str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        message = "interrupted; what was finished is kept"
+        click.echo(f"faceswap: {message}", err=True)
+        _end("Interrupted", message, INTERRUPTED)
+    except Exception as error:  # a bug, which keeps its traceback
+        if wants_json() and speaks():
+            show(True, failure(type(error).__name__, str(error), 1), ())
+        raise
+
+
+def _end(kind: str, message: str, exit_code: int) -> None:
+    if wants_json() and speaks():
+        show(True, failure(kind, message, exit_code), ())
+    sys.exit(exit_code)
+
+
+def extraction(report: Any) -> list[str]:
+    """An extraction in words."""
+    known = f" ({report.known} more were done before)" if report.known else ""
+    return [
+        f"{report.images} images read{known}, {report.faces} faces in {report.folder}"
+        f" (found by {report.finder})",
+        *_listed("without a face", report.without_face),
+        *_listed("unreadable", report.unreadable),
+    ]
+
+
+def training(report: Any) -> list[str]:
+    """A training in words, with advice where consent is not stated."""
+    lines = [
+        f"{report.folder}: step {report.step}, {report.minutes:.1f} minutes, "
+        f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {report.folder / 'previews'}"
+    ]
+    unstated = [key for key, note in report.consent.items() if note == NOT_STATED]
+    if unstated:
+        options = " ".join(f"--consent-{key} TEXT" for key in unstated)
+        lines.append(
+            f"consent of {' and '.join(unstated)} is not stated: run again with {options}, or "
+            "write data/<name>/CONSENT.md"
+        )
+    if report.done:
+        lines.append("nothing left to do: ask for more --steps or --minutes in all to go on")
+    return lines
+
+
+def conversion(report: Any) -> list[str]:
+    """A conversion in words."""
+    return [
+        f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
+        f"{report.without_face} frames without a face unchanged "
+        f"(found by {report.finder})",
+        *_listed("unreadable", report.unreadable),
+    ]
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    lines = [f"{len(names)} {what}:", *(f"  {name}" for name in names[:LISTED])]
+    if len(names) > LISTED:
+        lines.append(f"  ... and {len(names) - LISTED} more")
+    return lines
+
+
+def evaluation_table(report: dict[str, Any]) -> list[str]:
+    """The numbers of a report as lines, a column per measure."""
+    lines = [f"unseen faces: {report['faces']['a']} of a, {report['faces']['b']} of b"]
+    for direction in ("a_to_b", "b_to_a"):
+        result = dict(report[direction])
+        rows = {"model": result, **result.pop("baselines")}
+        lines.append(direction.ljust(10) + "".join(name.rjust(19) for name in result))
+        for name, row in rows.items():
+            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in result))
+            lines.append(f"  {name:8}" + "".join(cell.rjust(19) for cell in cells))
+    for key in ("a_to_a", "b_to_b"):
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in report[key].items())
+        lines.append(f"{key}  {numbers}")
+    if "flicker" in report:
+        lines.append("flicker  " + "  ".join(f"{k} {v:g}" for k, v in report["flicker"].items()))
+    return lines

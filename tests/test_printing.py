@@ -1,0 +1,154 @@
+"""With --json each command prints one object, as its schema says; errors too."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from test_media import make_clip
+
+from faceswap import classic, cli, demo, printing
+from faceswap import model as models
+from faceswap.config import PRESETS
+from faceswap.printing import ready
+
+SCHEMAS = Path(__file__).resolve().parent.parent / "docs" / "schemas"
+
+
+def checked(command, text):
+    """The one object in a text, valid by its command's schema."""
+    found = json.loads(text)
+    schema = json.loads((SCHEMAS / f"{command}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+    return found
+
+
+def said(command, *args):
+    """What a command prints on standard output with --json, valid by its schema."""
+    runner = CliRunner()
+    words = [command, *map(str, args), "--json"]
+    done = runner.invoke(cli.cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return checked(command, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, collins):
+    path = tmp_path_factory.mktemp("json")
+    Image.fromarray(collins).save(path / "x.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder, faceset_folders):
+    a, b = faceset_folders
+    facts = said("train", "--a", a, "--b", b, "-o", folder / "m", "--steps", 1, "--model", "small",
+                 "--batch-size", 2, "--device", "cpu", "--consent-a", "yes")  # fmt: skip
+    assert (facts["step"], facts["consent"]["a"], facts["batch_size"]) == (1, "yes", 2)
+    return folder / "m"
+
+
+def test_every_command_has_a_schema():
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == set(cli.cli.commands)
+    for command in cli.cli.commands.values():
+        assert "--json" in [option for parameter in command.params for option in parameter.opts]
+
+
+def test_extract(folder):
+    facts = said("extract", folder / "x.png", "-o", folder / "faces", "--finder", "hog")
+
+    assert (facts["faces"], facts["unreadable"]) == (1, [])
+
+
+def test_convert_and_verify(folder, trained):
+    args = [folder / "x.png", "--model", trained, "--device", "cpu"]
+    facts = said("convert", *args)
+    assert (facts["faces"], facts["model"]) == (1, str(trained))
+
+    (file,) = said("verify", facts["output"])["files"]
+    assert file["intact"]
+    assert file["model"]["notes"][0] == "consent of collins: yes"
+
+
+def test_convert_preview(folder, trained):
+    clip = make_clip(folder / "in.mp4")
+    args = ["--model", trained, "--preview", 2, "--device", "cpu", "-o", folder / "p.png"]
+
+    assert said("convert", clip, *args)["with_face"] == 0
+
+
+def test_evaluate(folder, trained, faceset_folders):
+    a, b = faceset_folders
+    facts = said("evaluate", trained, "--a", a, "--b", b, "--faces", 1,
+                 "--save-json", folder / "numbers.json")  # fmt: skip
+
+    assert json.loads((folder / "numbers.json").read_text()) == facts
+
+
+def test_info(folder, trained, faceset_folders):
+    clip = make_clip(folder / "clip.mp4")
+    paths = [trained, faceset_folders[0], folder / "x.png", clip]
+
+    assert [said("info", path)["kind"] for path in paths] == ["model", "faceset", "photo", "video"]
+
+
+def test_import_checkpoint(folder, monkeypatch):
+    trained = models.TrainedModel(models.build(PRESETS["small"]), ("a", "b"), (0, 0, 0), 7)
+    monkeypatch.setattr(classic, "import_checkpoint", lambda source, target: trained)
+
+    assert said("import-checkpoint", "x.t7", folder / "old")["epoch"] == 7
+
+
+def test_demo(folder, monkeypatch):
+    stages = [("1/1 nothing", lambda on_progress: None)]
+    monkeypatch.setattr(demo, "stages", lambda output, minutes: iter(stages))
+
+    assert said("demo", "-o", folder / "demo")["video"] == str(folder / "demo" / "clip.swapped.mp4")
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "code"),
+    [
+        (["extract", "nowhere"], "InputError", 3),
+        (["train", "--a", "x"], "UsageError", 2),
+        (["convert", "wall.png"], "ModelError", 5),
+        (["verify", "wall.png"], "UncredentialedError", 10),
+        (["info", "."], "InputError", 3),
+    ],
+)
+def test_errors_are_objects_too(tmp_path, args, kind, code):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "wall.png")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "faceswap", *args, "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    error = checked(args[0], done.stdout)["error"]
+    assert (error["kind"], error["exit_code"], done.returncode) == (kind, code, code)
+    assert error["message"] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_an_object_and_keeps_its_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["faceswap", "info", "x", "--json"])
+    with pytest.raises(ZeroDivisionError), printing.exiting():
+        raise ZeroDivisionError("oh")
+
+    assert checked("info", capsys.readouterr().out)["error"]["kind"] == "ZeroDivisionError"
+
+
+def test_a_word_after_the_dashes_is_a_file(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["faceswap", "verify", "--", "--json"])
+
+    assert not printing.wants_json()
+
+
+def test_what_is_no_number_is_null():
+    assert ready({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
