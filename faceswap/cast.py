@@ -45,6 +45,7 @@ class Company(Swapper):
 
     def __init__(self, swappers: Sequence[Swapper]) -> None:  # no network of its own to set up
         self.config = swappers[0].config
+        self._label = swappers[0]._label  # the same for all
         self._by_role = tuple(swappers)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
