@@ -65,7 +65,7 @@ def copied(source, target, packets=None):
 
 
 def test_the_suffixes_here_are_all_that_are_written():
-    assert {*EMBEDDED, *BESIDE} == set(writers.ENCODERS) | media.PHOTO_SUFFIXES
+    assert {*EMBEDDED, *BESIDE} == set(writers.CONTAINERS) | media.PHOTO_SUFFIXES
 
 
 @pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])
