@@ -58,6 +58,13 @@ QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
 DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
 
 
+WEIGHT_FILES = (
+    "mmod_human_face_detector.dat",
+    "shape_predictor_68_face_landmarks.dat",
+    "dlib_face_recognition_resnet_model_v1.dat",
+)
+
+
 def weights(name: str) -> str:
     """Path of one of dlib's weight files, found without importing the package that carries them.
 

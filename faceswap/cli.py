@@ -32,7 +32,7 @@ from faceswap.printing import (
     evaluation_table,
     exiting,
     extraction,
-    failure,
+    finish,
     json_option,
     ready,
     show,
@@ -139,7 +139,8 @@ def cli() -> None:
     faceswap demo                          see it all work without any data
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
-    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited, 130 interrupted.
+    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited,
+    11 not ready, 130 interrupted.
     """
 
 
@@ -293,16 +294,20 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
     from faceswap import verifier
 
     result = verifier.verify(files, trust)
-    facts: dict[str, Any] = {"files": result.facts}
-    if result.worst and as_json:  # in the one object, not in a second
-        worst = result.worst
-        facts |= failure(type(worst).__name__, str(worst), worst.exit_code)
-        show(as_json, facts, ())
-        click.echo(f"faceswap: error: {worst}", err=True)
-        sys.exit(worst.exit_code)
-    show(as_json, facts, result.lines)
-    if result.worst:
-        raise result.worst
+    finish(as_json, {"files": result.facts}, result.lines, result.worst)
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what is installed here, and try each stage on something small.
+
+    Exit code: 0 if all is well, else 11.
+    """
+    from faceswap import doctor as ward
+
+    facts = ward.examine()
+    finish(as_json, facts, ward.in_words(facts), ward.verdict(facts))
 
 
 @cli.command("import-checkpoint")

@@ -62,8 +62,8 @@ def _train(a: Path, b: Path, model: Path, settings: TrainConfig, on_progress: On
         raise KeyboardInterrupt  # train has saved; the demo ends here
 
 
-def _photos() -> dict[str, Image]:
-    """The two photos, (H, W, 3)."""
+def public_photos() -> dict[str, Image]:
+    """The two public-domain photos by name, (H, W, 3)."""
     from matplotlib.cbook import get_sample_data
     from skimage.data import astronaut
 
@@ -73,7 +73,7 @@ def _photos() -> dict[str, Image]:
 
 
 def _make_data(folder: Path, on_progress: OnProgress) -> None:
-    photos = _photos()
+    photos = public_photos()
     total, done = len(photos) * VIEWS + 1, 0
     for seed, (name, photo) in enumerate(photos.items()):
         random = np.random.default_rng(seed)

@@ -31,6 +31,7 @@ SOFTWARE: dict[CodecName, str] = {
 }  # fmt: skip
 MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")  # of encoders in hardware
 HARDWARE: dict[CodecName, str] = {"h264": "h264", "h265": "hevc", "av1": "av1"}
+ENCODERS = (*SOFTWARE.values(), *(f"{name}_{m}" for name in HARDWARE.values() for m in MAKERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def choose_encoding(suffix: str, codec: CodecName, quality: int, hardware: bool)
     encoder = SOFTWARE[codec]
     if hardware and codec in HARDWARE:
         usable = (f"{HARDWARE[codec]}_{maker}" for maker in MAKERS)
-        encoder = next((name for name in usable if _opens(name)), encoder)
+        encoder = next((name for name in usable if opens(name)), encoder)
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
     return Encoding(encoder, tuple(_options(encoder, quality).items()))
@@ -116,11 +117,15 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
 
 
 @cache
-def _opens(encoder: str) -> bool:
+def opens(encoder: str) -> bool:
     """Whether an encoder that FFmpeg lists can be used here: only opening it tells."""
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
     try:
         context: Any = av.CodecContext.create(encoder, "w")
-        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"
+        context.options = _options(encoder, 18)
+        form = "yuv422p10le" if encoder == "prores_ks" else "yuv420p"
+        context.width, context.height, context.pix_fmt = 256, 256, form
         context.time_base = Fraction(1, 25)
         context.open()
     except (FFmpegError, OSError, ValueError):

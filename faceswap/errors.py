@@ -9,7 +9,8 @@
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
     ├── TrainingError          8   the loss is no longer a number, or too little memory
     ├── AlteredError           9   a file is not as its Content Credentials were signed for
-    └── UncredentialedError   10   a file has no Content Credentials
+    ├── UncredentialedError   10   a file has no Content Credentials
+    └── AilingError           11   doctor found what keeps this machine from swapping faces
 
 Exit code 0 is success, 2 is a command-line usage error, 130 an interruption by Ctrl-C. Anything
 else that escapes is a bug and keeps its traceback (exit code 1).
@@ -73,3 +74,9 @@ class UncredentialedError(FaceswapError):
     """A file has no Content Credentials, in it or beside it."""
 
     exit_code = 10
+
+
+class AilingError(FaceswapError):
+    """Something that swapping faces needs does not work on this machine."""
+
+    exit_code = 11

@@ -50,6 +50,20 @@ def show(as_json: bool, facts: Mapping[str, Any], lines: Sequence[str]) -> None:
         click.echo(line)
 
 
+def finish(
+    as_json: bool, facts: Mapping[str, Any], lines: Sequence[str], worst: FaceswapError | None
+) -> None:
+    """Print a result, then end with an error if it is a bad one: as JSON in the same object."""
+    if worst and as_json:
+        kind, message = type(worst).__name__, str(worst)
+        show(True, {**facts, **failure(kind, message, worst.exit_code)}, ())
+        click.echo(f"faceswap: error: {worst}", err=True)
+        sys.exit(worst.exit_code)
+    show(as_json, facts, lines)
+    if worst:
+        raise worst
+
+
 def ready(value: Any) -> Any:
     """A value as JSON holds it: paths as texts, records as objects, what is no number as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -16,7 +16,6 @@ from test_media import make_clip, picture, signer, sound_of, times_of
 from faceswap import credentials, media, writers
 from faceswap.certificates import own_identity_file, read_certificates, signing_identity
 from faceswap.credentials import ModelRecord, read, sidecar_of
-from faceswap.encoders import CONTAINERS
 from faceswap.errors import InputError, OutputError, SettingsError, UncredentialedError
 from faceswap.signer import SOURCE_TYPE, Signer
 from faceswap.verifier import verify
@@ -66,7 +65,7 @@ def copied(source, target, packets=None):
 
 
 def test_the_suffixes_here_are_all_that_are_written():
-    assert {*EMBEDDED, *BESIDE} == set(CONTAINERS) | media.PHOTO_SUFFIXES
+    assert {*EMBEDDED, *BESIDE} == set(writers.CONTAINERS) | media.PHOTO_SUFFIXES
 
 
 @pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])

@@ -36,6 +36,7 @@ LAYERS = [
     {"footage"},
     {"extractor", "trainer", "converter", "evaluator", "inspector", "verifier"},
     {"demo", "progress", "printing"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -69,6 +70,7 @@ HOMES = {  # foreign library -> the modules that may import it
         "distributed",
         "sampler",
         "monitor",
+        "doctor",
     },
 }
 
