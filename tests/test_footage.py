@@ -20,7 +20,7 @@ from faceswap.errors import InputError, OutputError
 from faceswap.types import Box, Face, Frame
 from faceswap.writers import write_clip
 
-# FFV1 keeps every bit that was painted, so that packets tell of every difference.
+# FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", codec="ffv1")
 FRAMES = 70
 
@@ -119,17 +119,18 @@ def check(clip, unbroken, report):
     target = swapped(clip)
     assert packets(target, "video") == unbroken[0]
     assert packets(target, "audio") == unbroken[1]
-    new, old = times_of(target), times_of(clip)  # Matroska begins later, and counts milliseconds
-    assert len(new) == len(old)
-    shift = new[0] - old[0]
-    assert max(abs(a - b - shift) for a, b in zip(new, old, strict=True)) <= Fraction(1, 1000)
+    times = times_of(target)  # Matroska begins at 0, and AAC's first packet lies before it
+    assert [time - times[0] for time in times] == times_of(clip)
     for name in ("frames", "faces", "without_face"):
         assert getattr(report, name) == getattr(unbroken[2], name)
-    names = sorted(path.name for path in clip.parent.iterdir())
-    assert names == ["video.mp4", target.name, f"{target.name}.c2pa"]
+    assert sorted(path.name for path in clip.parent.iterdir()) == [
+        "video.mp4",
+        target.name,
+        f"{target.name}.c2pa",
+    ]
 
 
-@pytest.mark.parametrize("stops", [[3], [10], [29], [31, 41], [68], [25, 26, 59], [70]])
+@pytest.mark.parametrize("stops", [[3], [25, 26, 59], [70]])
 def test_going_on_after_a_stop_ends_as_an_unbroken_run(clip, model, unbroken, work, stops):
     for number, stop in enumerate(stops):
         with pytest.raises(Stopped):
@@ -182,8 +183,8 @@ def cut_lines(path, keep, tail=b""):
 
 @pytest.mark.parametrize(
     ("name", "keep", "tail"),
-    [("done.jsonl", 2, b""), ("done.jsonl", 0, b""), ("done.jsonl", 3, b'{"times": [1'),
-     ("faces.jsonl", 3, b""), ("faces.jsonl", 0, b""), ("faces.jsonl", 2, b"\0" * 900)],
+    [("done.jsonl", 0, b""), ("done.jsonl", 3, b'{"times": [1'),
+     ("faces.jsonl", 0, b""), ("faces.jsonl", 2, b"\0" * 900)],
 )  # fmt: skip
 def test_lines_lost_in_a_power_cut_are_made_up_for(clip, model, unbroken, name, keep, tail):
     with pytest.raises(Stopped):
