@@ -173,10 +173,12 @@ class Swapper:
         view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
                             self._model)  # fmt: skip
         if self._to == "b":  # a's footage: training shifted a's colours towards b's
-            faces = self._network.swap(shift_color(view, self._shift), "b", self.config.likeness)
-        else:
+            view = shift_color(view, self._shift)
+        # float16 has steps finer than a level of 255; bfloat16, quick on some CPUs, has not
+        with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
+            faces = self._network.swap(view, self._to, self.config.likeness).float()
+        if self._to == "a":
             red, green, blue = self._shift
-            faces = self._network.swap(view, "a", self.config.likeness)
             faces = shift_color(faces, (-red, -green, -blue))
         painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return list(painted)
