@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from faceswap import consent, faceset, media
+from faceswap import consent, credentials, faceset, media
 from faceswap import model as models
-from faceswap.errors import InputError
+from faceswap.errors import InputError, UncredentialedError
 
 Facts = dict[str, Any]
 
@@ -33,7 +33,21 @@ def inspect(path: str | Path) -> Facts:
             "give one of them, a video or a photo"
         )
     facts = media.describe_video(path) if kind == "video" else _photo(path)
+    facts["provenance"] = _provenance(path)
     return {"kind": kind, "path": str(path), "bytes": path.stat().st_size} | facts
+
+
+def _provenance(path: Path) -> Facts | None:
+    """What a file's Content Credentials say in short; ``faceswap verify`` tells all."""
+    try:
+        found = credentials.read(path)
+    except UncredentialedError:
+        return None
+    return {
+        "intact": found.intact, "made_by": found.generator,
+        "made_from": found.parent.title if found.parent else None,
+        "model": found.model.name if found.model else None,
+    }  # fmt: skip
 
 
 def _model(path: Path) -> Facts:

@@ -73,3 +73,24 @@ def test_the_command_prints_one_json_object(faceset_folders):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert json.loads(done.stdout)["kind"] == "faceset"
+
+
+def test_a_signed_photo_says_what_it_was_made_from(tmp_path):
+    from PIL import Image
+
+    from faceswap.certificates import signing_identity
+    from faceswap.credentials import ModelRecord
+    from faceswap.media import read_photo
+    from faceswap.signer import Signer
+    from faceswap.writers import open_writer
+
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "old.png")
+    signer = Signer(ModelRecord("collins-hopper", "5a" * 32), signing_identity())
+    with open_writer(tmp_path / "new.png", tmp_path / "old.png", signer) as writer:
+        writer.write(read_photo(tmp_path / "old.png"))
+
+    assert inspect(tmp_path / "old.png")["provenance"] is None
+    found = inspect(tmp_path / "new.png")["provenance"]
+    assert (found["intact"], found["made_from"]) == (True, "old.png")
+    assert found["model"] == "collins-hopper"
+    assert found["made_by"].startswith("faceswap")
