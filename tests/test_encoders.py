@@ -113,7 +113,7 @@ def test_a_codec_that_does_not_fit_is_one_clear_line(suffix, codec, words):
 
 def test_without_a_working_encoder_in_hardware_software_encodes(monkeypatch):
     asked = []
-    monkeypatch.setattr(encoders, "_opens", lambda name: asked.append(name))
+    monkeypatch.setattr(encoders, "opens", lambda name: asked.append(name))
 
     found = choose_encoding(".mp4", "h265", 18, hardware=True)
 
@@ -123,15 +123,15 @@ def test_without_a_working_encoder_in_hardware_software_encodes(monkeypatch):
 
 @pytest.mark.parametrize("maker", encoders.MAKERS)
 def test_the_first_encoder_in_hardware_that_opens_is_taken(monkeypatch, maker):
-    monkeypatch.setattr(encoders, "_opens", lambda name: name.endswith(maker))
+    monkeypatch.setattr(encoders, "opens", lambda name: name.endswith(maker))
 
     assert choose_encoding(".mov", "auto", 18, hardware=True).encoder == f"h264_{maker}"
     assert choose_encoding(".mkv", "ffv1", 18, hardware=True).encoder == "ffv1"
 
 
 def test_an_encoder_that_is_missing_does_not_open():
-    assert encoders._opens("libx264")
-    assert not encoders._opens("h264_of_nobody")
+    assert encoders.opens("libx264")
+    assert not encoders.opens("h264_of_nobody")
 
 
 def test_a_changed_window_leaves_the_rest_of_a_stored_frame(tmp_path):
