@@ -85,8 +85,7 @@ def choose_encoding(suffix: str, codec: CodecName, quality: int, hardware: bool)
     if hardware and codec in HARDWARE:
         usable = (f"{HARDWARE[codec]}_{maker}" for maker in MAKERS)
         encoder = next((name for name in usable if opens(name)), encoder)
-    if encoder == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
+    _quieten(encoder)
     return Encoding(encoder, tuple(_options(encoder, quality).items()))
 
 
@@ -116,11 +115,15 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
     }[encoder]  # fmt: skip
 
 
+def _quieten(encoder: str) -> None:
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
+
+
 @cache
 def opens(encoder: str) -> bool:
     """Whether an encoder that FFmpeg lists can be used here: only opening it tells."""
-    if encoder == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
+    _quieten(encoder)
     try:
         context: Any = av.CodecContext.create(encoder, "w")
         context.options = _options(encoder, 18)
@@ -173,8 +176,8 @@ def stored_frame(frame: Frame, pixel_format: str, tags: planes.Tags, upright: bo
     old, turns = frame.picture.frame, frame.picture.turns
     if upright:
         return av.VideoFrame.from_ndarray(frame.image, "rgb24").reformat(format=pixel_format)
-    if frame.changes and frame.changes[0][1].shape[2] == 4:
-        rgba = np.ascontiguousarray(np.rot90(frame.changes[0][1], -turns), np.uint8)
+    if frame.layer is not None:
+        rgba = np.ascontiguousarray(np.rot90(frame.layer, -turns))
         return planes.converted(av.VideoFrame.from_ndarray(rgba, format="rgba"), pixel_format, tags)
     tags = tags if planes.is_rgb(old.format.name) else planes.tags_of(old)
     if not frame.changes:

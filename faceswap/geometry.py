@@ -182,9 +182,3 @@ def window_of(matrix: Matrix, size: int, height: int, width: int) -> Window:
     left, top = min(max(int(low[0]), 0), width - 1), min(max(int(low[1]), 0), height - 1)
     right, bottom = min(max(int(high[0]), left + 1), width), min(max(int(high[1]), top + 1), height)
     return left, top, right, bottom
-
-
-def align(image: Image, landmarks: Points, size: int, coverage: float) -> tuple[Image, Matrix]:
-    """Cut the aligned crop (size, size, 3) of a face, and give its frame -> crop matrix."""
-    matrix = face_matrix(landmarks, size, coverage)
-    return warp_image(image, matrix, size, size), matrix

@@ -24,7 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.photos import read_deep
+from faceswap.photos import DEEPER, read_deep
 from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def read_photo(path: Path) -> Frame:
 def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
     """Convert to RGB; Pillow alone would clip grey of 16 bits to white."""
     if photo.mode.startswith("I"):
-        levels = np.asarray(photo, np.float64) / 257
+        levels = np.asarray(photo, np.float64) / DEEPER
         return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
     if photo.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from faceswap.errors import OutputError
-from faceswap.files import append_lines, hold, make_folder, read_lines, refusing, write_bytes
+from faceswap.files import (
+    append_lines,
+    drop_torn_line,
+    hold,
+    make_folder,
+    read_lines,
+    refusing,
+    write_bytes,
+)
 
 PART = 120  # frames: what a kill can cost
 
@@ -51,13 +59,17 @@ class Parts:
             raise
 
     def _read(self, done: Path) -> None:
-        for line in read_lines(done) if done.is_file() else []:
+        if done.is_file():
+            drop_torn_line(done)
+        lines = read_lines(done) if done.is_file() else []
+        for line in lines:
             note = _checked(line, done)
             names = (self.path(stream, len(self.notes)) for stream in note["delays"])
             if not note["times"] or not all(name.exists() for name in names):
                 break
             self.notes.append(note)
-        self.keep(len(self.notes))
+        if len(self.notes) < len(lines):
+            self.keep(len(self.notes))
 
     def path(self, stream: str, number: int) -> Path:
         """The file, or the folder of pictures, of a part of a stream."""

@@ -16,6 +16,7 @@ from PIL import ImageOps
 
 from faceswap.types import Frame, Image, Light, Window, rounded
 
+DEEPER = 257  # levels of 16 bits that one of 8 bits stands for
 Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) with transparency
 
 TIFFS = (".tif", ".tiff")
@@ -48,11 +49,11 @@ class DeepPhoto:
         """The same with all their depth."""
         left, top, right, bottom = window
         light: Light = self.pixels[top:bottom, left:right, :3].astype(np.float32)
-        return light / np.float32(257)
+        return light / np.float32(DEEPER)
 
     def alpha(self) -> Image | None:
         """Its transparency, (H, W)."""
-        return rounded(self.pixels[..., 3] / 257) if self.pixels.shape[2] == 4 else None
+        return rounded(self.pixels[..., 3] / DEEPER) if self.pixels.shape[2] == 4 else None
 
     def gray(self) -> Image:
         """All of it without colour, (H, W)."""
@@ -60,6 +61,14 @@ class DeepPhoto:
         return np.asarray(
             cv2.cvtColor(self.rgb((0, 0, width, height)), cv2.COLOR_RGB2GRAY), np.uint8
         )
+
+
+def deep_pixels(frame: Frame) -> Deep:
+    """All of a frame with 16 bits a colour, (H, W, 3)."""
+    height, width = frame.shape
+    light = frame.light((0, 0, width, height)) * np.float32(DEEPER)
+    fine: Deep = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
+    return fine
 
 
 def read_deep(path: Path) -> DeepPhoto | None:
@@ -119,11 +128,11 @@ class PhotoWriter:
         """Write the photo; call once."""
         picture = frame.picture
         kept = _kept(self._source, picture if isinstance(picture, DeepPhoto) else None)
-        can_be_deep = self._suffix in (".png", *TIFFS) and not _is_layer(frame)
+        can_be_deep = self._suffix in (".png", *TIFFS) and frame.layer is None
         if isinstance(picture, DeepPhoto) and can_be_deep:
             self._write_deep(frame, picture, kept)
             return
-        image: Any = frame.changes[0][1] if _is_layer(frame) else frame.image
+        image: Any = frame.image if frame.layer is None else frame.layer
         if image.shape[2] == 3 and kept.alpha is not None and self._suffix in WITH_ALPHA:
             image = np.dstack([image, kept.alpha])
         extra: dict[str, Any] = {}
@@ -139,10 +148,7 @@ class PhotoWriter:
             self._put_chunks(self._temporary.read_bytes(), kept)
 
     def _write_deep(self, frame: Frame, picture: DeepPhoto, kept: "_Kept") -> None:
-        height, width = frame.shape
-        light = frame.light((0, 0, width, height)) * np.float32(257)
-        fine = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
-        fine = np.dstack([fine, picture.pixels[..., 3:]])
+        fine = np.dstack([deep_pixels(frame), picture.pixels[..., 3:]])
         if self._suffix in TIFFS:
             extra: dict[str, Any] = {"iccprofile": kept.profile} if kept.profile else {}
             if kept.resolution:
@@ -203,11 +209,6 @@ def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
         words = exif.tobytes() if len(exif) and photo.format != "TIFF" else b""
         fits = photo.mode in ("RGB", "RGBA", "P") or deep  # not a profile of other channels
         return _Kept(words, (photo.info.get("icc_profile") if fits else None) or b"", alpha)
-
-
-def _is_layer(frame: Frame) -> bool:
-    """Whether the frame was repainted with transparency of its own."""
-    return bool(frame.changes) and frame.changes[0][1].shape[2] == 4
 
 
 def _alpha(photo: Pillow.Image) -> Image | None:

@@ -56,9 +56,7 @@ def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFr
         dst_color_range=tags["color_range"] or STUDIO_RANGE,
         threads=1,  # several gain little here, and take cores from those that look for faces
     )
-    for tag, value in tags.items():
-        setattr(new, tag, value)
-    return new
+    return _tagged(new, tags)
 
 
 def is_deep(frame: av.VideoFrame) -> bool:
@@ -103,15 +101,24 @@ def gray_of(frame: av.VideoFrame) -> Image:
 def _cropped(frame: av.VideoFrame, window: Window) -> av.VideoFrame:
     """A window of a planar frame, whose edges lie on the grid of its colours."""
     left, top, right, bottom = window
-    new = av.VideoFrame(right - left, bottom - top, frame.format.name)
-    for tag, value in tags_of(frame).items():
-        setattr(new, tag, value)
+    new = _blank(frame, right - left, bottom - top)
     deep = is_deep(frame)
     for old, target in zip(frame.planes, new.planes, strict=True):
         x, y = left // -(-frame.width // old.width), top // -(-frame.height // old.height)
         part = _pixels(old, deep)[y : y + target.height, x : x + target.width]
         _pixels(target, deep)[:] = part
     return new
+
+
+def _blank(like: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """A frame of another size, with nothing in it, stored as this one is."""
+    return _tagged(av.VideoFrame(width, height, like.format.name), tags_of(like))
+
+
+def _tagged(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
+    for tag, value in tags.items():
+        setattr(frame, tag, value)
+    return frame
 
 
 def stored(pixels: Image | Light, deep: bool) -> av.VideoFrame:
@@ -133,9 +140,7 @@ def patched(
         like: The stored frame, planar YUV.
     """
     deep, tags = is_deep(like), tags_of(like)
-    new = av.VideoFrame(like.width, like.height, like.format.name)
-    for tag, value in tags.items():
-        setattr(new, tag, value)
+    new = _blank(like, like.width, like.height)
     for old, target in zip(like.planes, new.planes, strict=True):
         _pixels(target, deep)[:] = _pixels(old, deep)
     for window in windows:

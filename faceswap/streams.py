@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 import av
 import cv2
-import numpy as np
 import numpy.typing as npt
 
 from faceswap import planes
 from faceswap.encoders import Encoding, add_video, stored_frame, tags_for
 from faceswap.files import settle
 from faceswap.media import Decoded
+from faceswap.photos import deep_pixels
 from faceswap.types import Frame
 
 
@@ -81,14 +81,11 @@ class PictureStream:
     def write(self, frame: Frame) -> None:
         """Append one frame."""
         assert isinstance(frame.picture, Decoded), "a frame of a video"
-        height, width = frame.shape
-        if frame.changes and frame.changes[0][1].shape[2] == 4:
-            pixels: npt.NDArray[Any] = np.asarray(
-                cv2.cvtColor(frame.changes[0][1], cv2.COLOR_RGBA2BGRA), np.uint8
-            )
+        pixels: npt.NDArray[Any]
+        if frame.layer is not None:
+            pixels = frame.layer[..., [2, 1, 0, 3]]
         elif planes.is_deep(frame.picture.frame):
-            light = frame.light((0, 0, width, height))[..., ::-1] * np.float32(257)
-            pixels = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
+            pixels = deep_pixels(frame)[..., ::-1]
         else:
             pixels = frame.image[..., ::-1]
         _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])

@@ -77,6 +77,13 @@ class Frame:
         height, width = self.shape
         return self.part((0, 0, width, height))
 
+    @property
+    def layer(self) -> Image | None:
+        """All of it (H, W, 4), if it was repainted with transparency."""
+        if self.changes and self.changes[0][1].shape[2] == 4:
+            return rounded(self.changes[0][1])
+        return None
+
     def part(self, window: Window) -> Image:
         """The pixels of a window, (H, W, 3)."""
         left, top, right, bottom = window

@@ -196,7 +196,7 @@ class VideoOutput:
         self._streams: dict[str, Stream] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
-        self.forget(len(parts.notes))
+        self._count()
 
     @property
     def frames(self) -> int:
@@ -231,6 +231,10 @@ class VideoOutput:
             OutputError: If the disk refuses.
         """
         self.parts.keep(parts)
+        self._count()
+
+    def _count(self) -> None:
+        """Take over the faces counted in finished parts."""
         self.faces = sum(note["faces"] for note in self.parts.notes)
         self.without_face = sum(note["without_face"] for note in self.parts.notes)
         self._counted = self.faces, self.without_face

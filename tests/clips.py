@@ -22,6 +22,20 @@ STYLES = (
 RICH_TIMES = [1000 + t for t in (0, 40, 75, 200, 210, 333, 500, 540, 580, 620, 660, 700, 780)]
 
 
+def hdr_clip(path, transfer):
+    """One frame whose transfer characteristic (AVColorTransferCharacteristic) is HDR's."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        video.codec_context.color_trc = transfer
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        frame = frame.reformat(format="yuv420p10le")
+        frame.color_trc, frame.pts, frame.time_base = transfer, 0, Fraction(1, 25)
+        out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
 def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotation=0):
     """Variable frame rate from 1 s on, B-frames, two sounds, subtitles and chapters.
 

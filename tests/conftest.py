@@ -44,13 +44,13 @@ def collins_face(collins):
 @pytest.fixture(scope="session")
 def faceset_folders(tmp_path_factory, collins, hopper):
     """Two facesets of 30 crops each, written by the product's own writer."""
+    from dataclasses import replace
     from fractions import Fraction
 
-    from faceswap.aligner import find_hog
+    from faceswap.aligner import align_face, find_hog
     from faceswap.config import COVERAGE
     from faceswap.faceset import FacesetWriter
-    from faceswap.geometry import align
-    from faceswap.types import AlignedFace, Face, Frame
+    from faceswap.types import Frame
 
     root = tmp_path_factory.mktemp("facesets")
     random = np.random.default_rng(0)
@@ -59,11 +59,22 @@ def faceset_folders(tmp_path_factory, collins, hopper):
         writer = FacesetWriter(root / name / "faces", 64, COVERAGE, {})
         for number in range(30):
             moved = face.landmarks + random.normal(0, 2, (1, 2)).astype(np.float32)
-            image, matrix = align(photo, moved, 64, COVERAGE)
             frame = Frame(photo, 0, Fraction(0), Path(f"{number}.jpg"))
-            aligned = AlignedFace(Face(face.box, face.score, moved), image, matrix)
+            aligned = align_face(frame, replace(face, landmarks=moved), 64, COVERAGE)
             writer.add(f"{number}.jpg", frame, [aligned])
     return root / "collins" / "faces", root / "hopper" / "faces"
+
+
+@pytest.fixture(scope="session")
+def model(faceset_folders, tmp_path_factory):
+    """A model of both, trained for a few steps: it paints, if nothing good."""
+    from faceswap import trainer
+    from faceswap.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("models") / "collins-hopper"
+    settings = TrainConfig(model="small", steps=3, batch_size=4, device="cpu", preview_every=0)
+    trainer.train(*faceset_folders, folder, settings)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

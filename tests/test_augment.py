@@ -7,7 +7,7 @@ from reference import reference_transform, reference_warp
 
 from faceswap import augment
 from faceswap.config import PRESETS
-from faceswap.geometry import align
+from faceswap.geometry import face_matrix, warp_image
 
 CLASSIC = PRESETS["original"]
 BATCH = 16
@@ -18,7 +18,10 @@ def crops(collins, hopper, collins_face):
     from faceswap.aligner import find_hog
 
     faces = [(collins, collins_face), (hopper, find_hog(hopper, 0.2)[0])]
-    images = [align(photo, face.landmarks, 256, 0.625)[0] for photo, face in faces]
+    images = [
+        warp_image(photo, face_matrix(face.landmarks, 256, 0.625), 256, 256)
+        for photo, face in faces
+    ]
     return np.stack([images[i % 2] for i in range(BATCH)])  # (B, 256, 256, 3)
 
 

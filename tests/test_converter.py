@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap import media, trainer
-from faceswap.config import ConvertConfig, TrainConfig
+from faceswap import media
+from faceswap.config import ConvertConfig
 from faceswap.converter import contact_sheet, convert, default_output
 from faceswap.credentials import read, sha256_of
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError, SettingsError
@@ -16,17 +16,6 @@ from faceswap.media import read_photo
 from faceswap.writers import write_clip
 
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
-
-
-@pytest.fixture(scope="module")
-def model(faceset_folders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "collins-hopper"
-    trainer.train(
-        *faceset_folders,
-        folder,
-        TrainConfig(model="small", steps=3, batch_size=4, device="cpu", preview_every=0),
-    )
-    return folder
 
 
 @pytest.fixture

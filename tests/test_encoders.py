@@ -1,11 +1,9 @@
 """Every codec in every container it goes into, and what is refused."""
 
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
-from clips import noise, part_length, pass_on, rich_clip, shown
+from clips import hdr_clip, noise, part_length, pass_on, rich_clip, shown
 from test_media import make_clip, times_of
 
 from faceswap import encoders, media
@@ -171,16 +169,7 @@ def test_ten_bits_stay_what_they_are_under_an_unchanged_crop(tmp_path):
 
 def test_hdr_is_refused_in_one_line(tmp_path):
     for tag, words in ((16, "PQ"), (18, "HLG")):
-        source = tmp_path / f"{tag}.mkv"
-        with av.open(str(source), "w") as out:
-            video = out.add_stream("ffv1", rate=25)
-            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
-            video.codec_context.color_trc = tag
-            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            frame = frame.reformat(format="yuv420p10le")
-            frame.color_trc, frame.pts, frame.time_base = tag, 0, Fraction(1, 25)
-            out.mux(video.encode(frame))
-            out.mux(video.encode(None))
+        source = hdr_clip(tmp_path / f"{tag}.mkv", tag)
         for read in (media.read_video, lambda path: media.sample_video(path, 1)):
             with pytest.raises(media.InputError, match=rf"{tag}\.mkv is HDR \({words}.*tone-map"):
                 list(read(source))

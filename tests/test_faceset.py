@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap.aligner import align_face
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faceset import Faceset, FacesetWriter, discard, read_records
-from faceswap.geometry import align
-from faceswap.types import AlignedFace, Frame
+from faceswap.types import Frame
 
 SETTINGS = {"size": 64, "min_score": 0.2}
 
 
 @pytest.fixture
 def aligned(collins, collins_face):
-    image, matrix = align(collins, collins_face.landmarks, 64, 0.625)
-    return AlignedFace(collins_face, image, matrix)
+    photo = Frame(collins, 0, Fraction(0), Path("x.png"))
+    return align_face(photo, collins_face, 64, 0.625)
 
 
 def frame(index=0, time=Fraction(0)):

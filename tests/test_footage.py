@@ -10,11 +10,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import packets, part_length, rich_clip
+from clips import hdr_clip, packets, part_length, rich_clip
 from test_media import sound_of, times_of
 
-from faceswap import extractor, footage, media, parts, tracker, trainer, writers
-from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
+from faceswap import extractor, footage, media, parts, tracker, writers
+from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.converter import convert
 from faceswap.errors import InputError, OutputError
 from faceswap.types import Box, Face, Frame
@@ -23,17 +23,6 @@ from faceswap.writers import write_clip
 # FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
 QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", codec="ffv1")
 FRAMES = 70
-
-
-@pytest.fixture(scope="module")
-def model(faceset_folders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "collins-hopper"
-    trainer.train(
-        *faceset_folders,
-        folder,
-        TrainConfig(model="small", steps=2, batch_size=4, device="cpu", preview_every=0),
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -310,16 +299,7 @@ def test_a_folder_of_pictures_has_a_matte_and_layers_beside_it(clip, model):
 
 @pytest.mark.parametrize("tag", [16, 18])
 def test_hdr_is_neither_extracted_from_nor_converted(tmp_path, model, tag):
-    source = tmp_path / "in.mkv"
-    with av.open(str(source), "w") as out:
-        video = out.add_stream("ffv1", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
-        video.codec_context.color_trc = tag
-        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        frame = frame.reformat(format="yuv420p10le")
-        frame.color_trc = tag
-        out.mux(video.encode(frame))
-        out.mux(video.encode(None))
+    source = hdr_clip(tmp_path / "in.mkv", tag)
 
     for run in (
         lambda: convert(source, model=model, config=replace(QUICK, codec="auto")),

@@ -1,17 +1,21 @@
+from fractions import Fraction
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from faceswap.geometry import align, transform
+from faceswap.aligner import align_face
+from faceswap.geometry import transform
 from faceswap.masks import hull, learned, product, soften, square
-from faceswap.types import AlignedFace
+from faceswap.types import Frame
 
 COVERAGE = 0.625
 
 
 @pytest.fixture(scope="module")
 def aligned(collins, collins_face):
-    image, matrix = align(collins, collins_face.landmarks, 256, COVERAGE)
-    return AlignedFace(collins_face, image, matrix)
+    photo = Frame(collins, 0, Fraction(0), Path("x.png"))
+    return align_face(photo, collins_face, 256, COVERAGE)
 
 
 def test_square_is_what_the_network_sees(aligned):

@@ -112,3 +112,17 @@ def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
         other.wait()
 
     assert begun(folder) == []
+
+
+def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
+    folder = tmp_path / ".x.parts"
+    finished(folder, 2)
+    done = folder / "done.jsonl"
+    done.write_bytes(done.read_bytes() + b'{"times": [240')
+
+    parts = Parts(folder)
+    parts.path("video", 2).write_bytes(b"part")
+    parts.add(NOTE | {"times": [240, 280]})
+    parts.close(keep=True)
+
+    assert begun(folder) == [0, 120, 240]
