@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from faceswap.errors import OutputError
-from faceswap.files import append_lines, hold, make_folder, read_lines, refusing, write_bytes
+from faceswap.files import (
+    append_lines,
+    hold,
+    make_folder,
+    parse_json,
+    read_lines,
+    refusing,
+    write_bytes,
+)
 
 PART = 120  # frames: what a kill can cost
 
@@ -86,7 +94,7 @@ class Parts:
 
 def _checked(line: str) -> dict[str, Any]:
     try:
-        note: dict[str, Any] = json.loads(line)
+        note: dict[str, Any] = parse_json(line)
         times = [int(time) for time in note["times"]]
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
         numbers = {name: int(note[name]) for name in ("last", "rotation", "faces", "without_face")}

@@ -26,6 +26,9 @@ KEPT_CHUNKS = (
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
+MAX_PIXELS = 2**28  # of a photo or a video's frame: 800 MB as RGB
+# Pillow warns above this and refuses only above twice as much.
+Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +60,19 @@ class DeepPhoto:
         )
 
 
+def check_pixels(width: int, height: int) -> None:
+    """Refuse a picture whose pixels would take more memory than any camera asks for.
+
+    Raises:
+        ValueError: If it has more than MAX_PIXELS.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"it says that it has {width}x{height} pixels, and at most "
+            f"{MAX_PIXELS // 10**6} million are read: make it smaller"
+        )
+
+
 def read_deep(path: Path) -> DeepPhoto | None:
     """The photo if it has 16 bits a colour, else None.
 
@@ -68,10 +84,7 @@ def read_deep(path: Path) -> DeepPhoto | None:
         with path.open("rb") as file:
             if file.read(2) not in (b"II", b"MM"):
                 return None
-        try:
-            pixels = tifffile.imread(path)
-        except tifffile.TiffFileError as error:
-            raise ValueError(str(error)) from error
+        pixels = _read_tiff(path)
     elif suffix == ".png" and _png_depth(path) == 16:
         stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if stored is None:
@@ -85,10 +98,26 @@ def read_deep(path: Path) -> DeepPhoto | None:
     return DeepPhoto(np.ascontiguousarray(pixels))
 
 
+def _read_tiff(path: Path) -> npt.NDArray[Any]:
+    """The pixels of a TIFF's first picture."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            check_pixels(int(page.imagewidth), int(page.imagelength))
+            return np.asarray(page.asarray())
+    except (MemoryError, ValueError):
+        raise
+    except Exception as error:  # of many kinds, where a file is damaged
+        raise ValueError(f"the TIFF is damaged: {error}") from error
+
+
 def _png_depth(path: Path) -> int:
     with path.open("rb") as file:
         head = file.read(26)
-    return head[24] if head.startswith(PNG_MARK) and len(head) == 26 else 0
+    if not head.startswith(PNG_MARK) or len(head) < 26:
+        return 0
+    check_pixels(*struct.unpack_from(">II", head, 16))
+    return head[24]
 
 
 class PhotoWriter:

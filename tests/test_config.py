@@ -92,3 +92,11 @@ def test_what_is_no_json_object_is_refused(text):
 def test_frame_ranges():
     assert config.frame_ranges("7") == [(7, 7)]
     assert config.frame_ranges("0-4, 10-50 ,90-") == [(0, 4), (10, 50), (90, math.inf)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_number_without_end_is_none(value):
+    with pytest.raises(SettingsError, match="min_score must be float"):
+        ExtractConfig(min_score=value)
+    with pytest.raises(SettingsError, match=r"faces must be at least 0, not -1000.*\.\.\.$"):
+        EvaluateConfig(faces=-(10**400))
