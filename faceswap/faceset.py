@@ -307,9 +307,9 @@ def _key(record: dict[str, Any]) -> str:
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
     try:
-        landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
-        matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
         with np.errstate(all="ignore"):  # what is infinite is refused
+            landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
+            matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
             inside = transform(landmarks, matrix)
         if not np.isfinite(inside).all() or np.abs(inside).max() > FAR:
             raise ValueError("they are not near the crop")

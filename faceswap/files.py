@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Never
 
 from faceswap.errors import OutputError
 
@@ -195,16 +195,22 @@ def parse_json(line: str) -> Any:
     """The value of a line of JSON that may have been damaged.
 
     Raises:
-        ValueError: If it is none, or holds a number that is none or has no end.
+        ValueError: If it is none, or holds a number that is none or beyond all bounds.
     """
     try:
-        return json.loads(line, parse_constant=_no_number, parse_float=_finite)
+        return json.loads(
+            line, parse_constant=_no_number, parse_float=_finite, parse_int=_countable
+        )
     except RecursionError as error:
         raise ValueError("too many brackets") from error
 
 
-def _no_number(word: str) -> float:
+def _no_number(word: str) -> Never:
     raise ValueError(f"{word} is no number")
+
+
+def _countable(digits: str) -> int:
+    return int(digits) if len(digits) < 19 else _no_number(digits[:20])
 
 
 def _finite(digits: str) -> float:

@@ -335,16 +335,15 @@ def is_whole_archive(path: Path) -> bool:
     Raises:
         OSError: If it cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.filelist)
             whole = stored and archive.testzip() is None
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             return whole and all(is_tame(io.BytesIO(archive.read(name))) for name in pickles)
-    except OSError:
-        raise
-    except Exception:  # zipfile raises many kinds for a file that is none
-        return False
+        except Exception:  # zipfile raises many kinds for a file that is none
+            return False
 
 
 def is_tame(file: IO[bytes], count: int = 1) -> bool:

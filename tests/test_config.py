@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from faceswap import config
-from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
+from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, ModelConfig, TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.settings import field_help, field_types, read_json
 
@@ -63,7 +63,7 @@ def test_a_model_config_survives_json():
         (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast says who becomes whom"),
         (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
-        (lambda: ConvertConfig(feather=float("nan")), "feather must be from 0 to 0.5"),
+        (lambda: ConvertConfig(feather=float("nan")), "feather must be float, not nan"),
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
     ],
 )
