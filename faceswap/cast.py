@@ -18,6 +18,7 @@ from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.files import reason
 from faceswap.model import Identity, TrainedModel
 from faceswap.recognition import descriptor_of
+from faceswap.settings import clipped
 from faceswap.swapper import Swapper
 from faceswap.types import Face, Frame, Swap
 
@@ -115,11 +116,11 @@ def read_cast(path: Path) -> list[Entry]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the cast {path} cannot be read: {reason(error)}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"the cast {path} is not TOML: {error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"the cast {path} is not TOML: {clipped(str(error))}") from error
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
-        surplus = f", not {', '.join(content)}" if content else ""
+        surplus = f", not {clipped(', '.join(content))}" if content else ""
         raise SettingsError(f"the cast {path} must hold [[swap]] tables{surplus}")
     return [_entry(table, path, number) for number, table in enumerate(tables, start=1)]
 
@@ -127,17 +128,21 @@ def read_cast(path: Path) -> list[Entry]:
 def _entry(table: Any, path: Path, number: int) -> Entry:
     where = _where(path, number)
     if not isinstance(table, dict):
-        raise SettingsError(f"{where}: must be a [[swap]] table, not {table!r}")
+        raise SettingsError(f"{where}: must be a [[swap]] table, not {clipped(repr(table))}")
     if unknown := sorted(set(table) - set(KEYS)):
-        raise SettingsError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(KEYS)}")
+        raise SettingsError(
+            f"{where}: unknown {clipped(', '.join(unknown))}; known: {', '.join(KEYS)}"
+        )
     who, model, to = table.get("who"), table.get("model"), table.get("to", "b")
     photos = [who] if isinstance(who, str) else who
     if not isinstance(photos, list) or not photos or not all(map(_is_name, photos)):
-        raise SettingsError(f"{where}: who must be a photo or a list of photos, not {who!r}")
+        raise SettingsError(
+            f"{where}: who must be a photo or a list of photos, not {clipped(repr(who))}"
+        )
     if model is not None and not _is_name(model):
-        raise SettingsError(f"{where}: model must be a model's folder, not {model!r}")
+        raise SettingsError(f"{where}: model must be a model's folder, not {clipped(repr(model))}")
     if to not in get_args(Identity):
-        raise SettingsError(f'{where}: to must be "a" or "b", not {to!r}')
+        raise SettingsError(f'{where}: to must be "a" or "b", not {clipped(repr(to))}')
     folder = path.parent
     return Entry(tuple(folder / photo for photo in photos), folder / model if model else None, to)
 

@@ -21,7 +21,15 @@ from torch import Tensor
 from faceswap import model as models
 from faceswap.consent import Notes
 from faceswap.errors import ModelError, OutputError
-from faceswap.files import make_folder, read_lines, reason, refusing, replacing, write_bytes
+from faceswap.files import (
+    make_folder,
+    parse_json,
+    read_lines,
+    reason,
+    refusing,
+    replacing,
+    write_bytes,
+)
 from faceswap.model import Autoencoder, Identity, TrainedModel
 from faceswap.optimizers import Optimizer
 from faceswap.types import Descriptor
@@ -277,7 +285,7 @@ def last_losses(folder: Path) -> tuple[float, float]:
     path = folder / METRICS_FILE
     for line in reversed(read_lines(path) if path.is_file() else []):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             return float(record["loss_a"]), float(record["loss_b"])
         except (KeyError, TypeError, ValueError):  # held-out scores, or a damaged line
             continue
@@ -295,6 +303,6 @@ def trim_metrics(folder: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     """The step of a line of metrics; infinite for a damaged line, which is dropped."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line)["step"])
     except (KeyError, TypeError, ValueError):
         return math.inf

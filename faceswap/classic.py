@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from faceswap.config import PRESETS, ModelConfig
 from faceswap.errors import InputError, ModelError, OutputError
-from faceswap.model import MODEL_FILE, TrainedModel, build, save
+from faceswap.model import MODEL_FILE, TrainedModel, build, is_tame, is_whole_archive, save
 
 
 def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
@@ -25,6 +25,8 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
         raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty: give a new folder, so that no model is lost")
+    if not _is_tame(source):
+        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: it is damaged")
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
@@ -35,12 +37,17 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
+    held = source.stat().st_size
+    for key, value in state.items():  # views can make a little storage look vast
+        if not isinstance(key, str) or value.numel() * value.element_size() > held:
+            raise ModelError(f"{source}: the tensor {key!r} is not one of this checkpoint")
     config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
-    network = build(config)
+    with torch.device("meta"):  # no memory before it is known that all fits
+        network = build(config)
     renamed = {_from_classic(key): value.float() for key, value in state.items()}
-    renamed["means"] = network.means
+    renamed["means"] = torch.zeros(2, config.latent)
     try:
-        network.load_state_dict(renamed)
+        network.load_state_dict(renamed, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{source}: {_first_difference(network, renamed)}") from error
     epoch = content.get("epoch", 0)
@@ -50,6 +57,16 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     save(folder / MODEL_FILE, trained)
     return trained
 
+
+def _is_tame(source: Path) -> bool:
+    """Whether torch can be trusted with a file: an archive, or five pickles and then numbers."""
+    with source.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        return is_whole_archive(source) if zipped else is_tame(file, PICKLES)
+
+
+PICKLES = 5  # magic number, version, machine, content, keys: how torch saved before 1.6
 
 CLASSIC_KEYS = {  # module of the classic checkpoint -> ours
     **{f"encoder.{i}.conv2": f"down.{i}.conv" for i in range(4)},

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from faceswap.errors import InputError
-from faceswap.files import append_lines, drop_torn_line, read_lines
+from faceswap.files import append_lines, drop_torn_line, parse_json, read_lines
 from faceswap.types import Box, Face
 
 Placed = tuple[int, Face]  # a frame's place within its segment, and a face in it
@@ -62,8 +62,8 @@ class FaceLog:
             drop_torn_line(path)
             for number, line in enumerate(read_lines(path), start=1):
                 try:
-                    self._take(json.loads(line))
-                except (KeyError, TypeError, ValueError) as error:
+                    self._take(parse_json(line))
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise InputError(
                         f"{path} line {number} is damaged ({error}), so this conversion cannot go "
                         f"on where it was stopped: delete {path.parent} to begin it again"

@@ -17,7 +17,15 @@ from PIL import Image as Pillow
 
 from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
-from faceswap.files import append_lines, drop_torn_line, read_lines, refusing, sweep, write_bytes
+from faceswap.files import (
+    append_lines,
+    drop_torn_line,
+    parse_json,
+    read_lines,
+    refusing,
+    sweep,
+    write_bytes,
+)
 from faceswap.geometry import resized, transform
 from faceswap.types import AlignedFace, Frame, Points
 
@@ -28,6 +36,9 @@ log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
+CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
+MAX_SIZE = 4096  # pixels, of a crop
+FAR = 1e5  # pixels: nothing of a face is so far from its crop
 
 Key = tuple[str, int]  # source file relative to the input, frame index in it
 
@@ -142,7 +153,7 @@ def _skips(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of ``skipped.jsonl``; a damaged one only means that an image is read once more."""
     for line in read_lines(path):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if isinstance(record["source"], str) and isinstance(record["index"], int):
                 yield record
         except (KeyError, TypeError, ValueError):
@@ -163,7 +174,7 @@ def read_header(index: Path) -> dict[str, Any]:
     """
     lines = read_lines(index)
     try:
-        header = json.loads(lines[0]) if lines else None
+        header = parse_json(lines[0]) if lines else None
         if not isinstance(header, dict) or header["format"] != FORMAT:
             raise ValueError(f"the first line does not say {FORMAT}")
         if not isinstance(header["settings"], dict):
@@ -174,6 +185,8 @@ def read_header(index: Path) -> dict[str, Any]:
                 f"{VERSION}: update faceswap"
             )
         header["size"], header["coverage"] = int(header["size"]), float(header["coverage"])
+        if not (1 <= header["size"] <= MAX_SIZE and 0.1 <= header["coverage"] <= 1):
+            raise ValueError("size or coverage is out of range")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index} is not a list of faces of this program: {error}") from error
     return header
@@ -187,9 +200,9 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
     """
     for number, line in enumerate(read_lines(index)[1:], start=2):
         try:
-            record = json.loads(line)
-            if not isinstance(record["file"], str) or Path(record["file"]).name != record["file"]:
-                raise ValueError("file must be a plain name")
+            record = parse_json(line)
+            if not CROP_NAME.fullmatch(record["file"]):
+                raise ValueError("file must be a plain name such as 000012-0.png")
             record["index"] = int(record["index"])
             record["source"] = str(record["source"])
         except (KeyError, TypeError, ValueError) as error:
@@ -294,8 +307,13 @@ def _key(record: dict[str, Any]) -> str:
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
     try:
-        landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
-        return transform(landmarks, np.asarray(record["matrix"], np.float64).reshape(2, 3))
+        with np.errstate(all="ignore"):  # what is infinite is refused
+            landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
+            matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
+            inside = transform(landmarks, matrix)
+        if not np.isfinite(inside).all() or np.abs(inside).max() > FAR:
+            raise ValueError("they are not near the crop")
+        return inside
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
 
@@ -312,11 +330,14 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
 
     try:
         with Pillow.open(path) as picture:
+            width, height = picture.size  # before its pixels take any memory
+            if (width, height) != (stored, stored):
+                raise InputError(f"{path} is {width}x{height}, not {stored} px square")
             crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise many kinds for a damaged file
         raise InputError(f"{path} cannot be read: {error}; extract it again") from error
-    if crop.shape[1:] != (stored, stored):
-        raise InputError(f"{path} is {crop.shape[2]}x{crop.shape[1]}, not {stored} px square")
     return crop.contiguous() if stored == size else _resize(crop, size)
 
 

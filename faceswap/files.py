@@ -1,6 +1,8 @@
 """Writing files so that a kill, a crash or a full disk never leaves half of one."""
 
 import errno
+import json
+import math
 import os
 import re
 import secrets
@@ -8,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Never
 
 from faceswap.errors import OutputError
 
@@ -204,6 +206,33 @@ def read_lines(path: Path) -> list[str]:
     """Read the whole lines of a text file that grows by :func:`append_lines`."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def parse_json(line: str) -> Any:
+    """The value of a line of JSON that may have been damaged.
+
+    Raises:
+        ValueError: If it is none, or holds a number that is none or beyond all bounds.
+    """
+    try:
+        return json.loads(
+            line, parse_constant=_no_number, parse_float=_finite, parse_int=_countable
+        )
+    except RecursionError as error:
+        raise ValueError("too many brackets") from error
+
+
+def _no_number(word: str) -> Never:
+    raise ValueError(f"{word} is no number")
+
+
+def _countable(digits: str) -> int:
+    return int(digits) if len(digits) < 19 else _no_number(digits[:20])
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits)
 
 
 def drop_torn_line(path: Path) -> None:

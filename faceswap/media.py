@@ -24,7 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.photos import DEEPER, read_deep
+from faceswap.photos import DEEPER, MAX_PIXELS, check_pixels, read_deep
 from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
@@ -135,11 +135,12 @@ def read_photo(path: Path) -> Frame:
         if deep:
             return Frame(deep, 0, Fraction(0), path)
         with Pillow.open(path) as photo:
+            check_pixels(*photo.size)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image this program can read") from error
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise many kinds for a damaged file
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise InputError(f"{path} cannot be read: {words}") from error
     return Frame(image, 0, Fraction(0), path)
@@ -164,7 +165,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     try:
         container = av.open(f"file:{path}", metadata_errors="replace")
-    except (FFmpegError, OSError) as error:
+    except (FFmpegError, OSError, MemoryError) as error:
         raise InputError(
             f"{path} is not a video this program can read: {reason(error)}"
             if isinstance(error, OSError)
@@ -179,6 +180,11 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         context = streams[0].codec_context
         if context is None or not context.width or context.pix_fmt is None:
             raise InputError(f"{path} is coded in a way this program cannot decode")
+        try:
+            check_pixels(context.width, context.height)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow later on
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -222,7 +228,7 @@ def _describe_stream(stream: Any) -> dict[str, Any]:
     facts = {"type": stream.type, "codec": getattr(context, "name", None)}
     if stream.type == "video" and stream.average_rate:
         facts["frames_per_second"] = float(stream.average_rate)
-    if stream.type == "audio":
+    if stream.type == "audio" and context:
         facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
     return facts | {"language": stream.language} if stream.language else facts
 
@@ -241,11 +247,11 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         _refuse_hdr(stream.codec_context, path)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream, path):
             packets += bool(packet.size)
             try:
                 decoded = packet.decode()
-            except av.error.InvalidDataError:
+            except FFmpegError:  # of many kinds: not only data, also sizes that no codec takes
                 damaged += 1
                 continue
             for native in decoded:
@@ -258,6 +264,14 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         if damaged or packets < stream.frames:  # an edit list hides frames, but not packets
             whole = max(stream.frames, packets)
             log.warning("%s is damaged: %d of %d frames could be read", path, index, whole)
+
+
+def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """The packets of a stream, up to where the file can no longer be taken apart."""
+    try:
+        yield from container.demux(stream)
+    except (FFmpegError, OSError, MemoryError) as error:
+        log.warning("%s is damaged, and read only up to there: %s", path, error)
 
 
 def _refuse_hdr(context: Any, path: Path) -> None:
@@ -288,12 +302,15 @@ def sample_video(path: Path, count: int) -> Iterator[Frame]:
             raise InputError(f"{path} does not say how long it is; convert all of it instead")
         for number in range(count):
             target = (stream.start_time or 0) + int(length * (number + 0.5) / count)
-            container.seek(target, stream=stream)  # to the key frame before
             latest: Any = None
-            for native in container.decode(stream):
-                if latest is not None and (native.pts is None or native.pts > target):
-                    break
-                latest = native
+            try:
+                container.seek(target, stream=stream)  # to the key frame before
+                for native in container.decode(stream):
+                    if latest is not None and (native.pts is None or native.pts > target):
+                        break
+                    latest = native
+            except FFmpegError as error:  # damaged here: what came before it will do
+                log.warning("%s is damaged: %s", path, error)
             if latest is not None:
                 yield _to_frame(latest, number, path)
 

@@ -5,13 +5,15 @@ channel if it has a mask head. Its file is safetensors, so loading runs no code,
 carries all that conversion must know.
 """
 
+import io
 import json
+import pickletools
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from faceswap.config import DeviceName, ModelConfig, ModelName
 from faceswap.consent import Notes, in_words, read_notes
 from faceswap.errors import FaceswapError, InputError, ModelError
-from faceswap.files import write_bytes
+from faceswap.files import parse_json, write_bytes
 from faceswap.settings import read_json
 from faceswap.types import Descriptor
 
@@ -32,6 +34,7 @@ DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # 
 
 FORMAT, VERSION = "faceswap-model", 1
 MODEL_FILE = "model.safetensors"
+MAX_WORD = 4096  # bytes of a name in a file of torch
 
 
 class Downscale(nn.Module):
@@ -291,20 +294,20 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         )
     try:
         config = ModelConfig.from_dict(read_json(header["model"]))
-        names, shift = json.loads(header["names"]), json.loads(header["color_shift"])
+        names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
         with torch.device("meta"):  # no memory yet: a few bytes can describe a net of terabytes
             network = build(config)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("two names and three colour values are needed")
-        held = json.loads(header.get("held_out", '{"a": [], "b": []}'))
+        held = parse_json(header.get("held_out", '{"a": [], "b": []}'))
         return TrainedModel(
             network,
             (str(names[0]), str(names[1])),
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
             {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
-            read_centroids(json.loads(header.get("centroids", "{}"))),
-            read_notes(json.loads(header.get("consent", "{}"))),
+            read_centroids(parse_json(header.get("centroids", "{}"))),
+            read_notes(parse_json(header.get("consent", "{}"))),
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has a broken header: {error}") from error
@@ -332,13 +335,31 @@ def is_whole_archive(path: Path) -> bool:
     Raises:
         OSError: If it cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.filelist)
-            return stored and archive.testzip() is None
-    except OSError:
-        raise
-    except Exception:  # zipfile raises many kinds for a file that is none
+            whole = stored and archive.testzip() is None
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return whole and all(is_tame(io.BytesIO(archive.read(name))) for name in pickles)
+        except Exception:  # zipfile raises many kinds for a file that is none
+            return False
+
+
+def is_tame(file: IO[bytes], count: int = 1) -> bool:
+    """Whether pickles hold short words only: torch searches long ones for minutes.
+
+    Args:
+        file: Where they begin; nothing is unpickled.
+        count: How many, one after the other.
+    """
+    try:
+        return all(
+            not isinstance(argument, str | bytes) or len(argument) <= MAX_WORD
+            for _ in range(count)
+            for _, argument, _ in pickletools.genops(file)
+        )
+    except Exception:  # of many kinds, where it is no pickle
         return False
 
 

@@ -17,6 +17,7 @@ from faceswap.files import (
     drop_torn_line,
     hold,
     make_folder,
+    parse_json,
     read_lines,
     refusing,
     write_bytes,
@@ -104,7 +105,7 @@ class Parts:
 
 def _checked(line: str, path: Path) -> dict[str, Any]:
     try:
-        note: dict[str, Any] = json.loads(line)
+        note: dict[str, Any] = parse_json(line)
         times = [int(time) for time in note["times"]]
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
         numbers = {name: int(note[name]) for name in ("last", "rotation", "faces", "without_face")}

@@ -28,6 +28,9 @@ KEPT_CHUNKS = (
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
+MAX_PIXELS = 2**28  # of a photo or a video's frame: 800 MB as RGB
+# Pillow warns above this and refuses only above twice as much.
+Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +74,19 @@ def deep_pixels(frame: Frame) -> Deep:
     return fine
 
 
+def check_pixels(width: int, height: int) -> None:
+    """Refuse a picture whose pixels would take more memory than any camera asks for.
+
+    Raises:
+        ValueError: If it has more than MAX_PIXELS.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"it says that it has {width}x{height} pixels, and at most "
+            f"{MAX_PIXELS // 10**6} million are read: make it smaller"
+        )
+
+
 def read_deep(path: Path) -> DeepPhoto | None:
     """The photo if it has 16 bits a colour, else None.
 
@@ -82,13 +98,7 @@ def read_deep(path: Path) -> DeepPhoto | None:
         with path.open("rb") as file:
             if file.read(2) not in (b"II", b"MM"):
                 return None
-        try:
-            with tifffile.TiffFile(path) as tiff:
-                pixels = tiff.asarray()
-                tags: Any = getattr(tiff.pages[0], "tags", {})
-                orientation = tags[ORIENTATION].value if ORIENTATION in tags else 1
-        except tifffile.TiffFileError as error:
-            raise ValueError(str(error)) from error
+        pixels, orientation = _read_tiff(path)
     elif suffix == ".png" and _png_depth(path) == 16:
         stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if stored is None:
@@ -96,12 +106,12 @@ def read_deep(path: Path) -> DeepPhoto | None:
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
         pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
         with Pillow.open(path) as photo:
-            orientation = photo.getexif().get(ORIENTATION, 1)
+            orientation = int(photo.getexif().get(ORIENTATION, 1))
     else:
         return None
     if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         return None
-    return DeepPhoto(np.ascontiguousarray(_upright(pixels, int(orientation))))
+    return DeepPhoto(np.ascontiguousarray(_upright(pixels, orientation)))
 
 
 def _upright(pixels: Deep, orientation: int) -> Deep:
@@ -111,10 +121,28 @@ def _upright(pixels: Deep, orientation: int) -> Deep:
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
+def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int]:
+    """The pixels of a TIFF's first picture, and its orientation."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            check_pixels(int(page.imagewidth), int(page.imagelength))
+            tags: Any = getattr(page, "tags", {})
+            orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
+            return np.asarray(page.asarray()), orientation
+    except (MemoryError, ValueError):
+        raise
+    except Exception as error:  # of many kinds, where a file is damaged
+        raise ValueError(f"the TIFF is damaged: {error}") from error
+
+
 def _png_depth(path: Path) -> int:
     with path.open("rb") as file:
         head = file.read(26)
-    return head[24] if head.startswith(PNG_MARK) and len(head) == 26 else 0
+    if not head.startswith(PNG_MARK) or len(head) < 26:
+        return 0
+    check_pixels(*struct.unpack_from(">II", head, 16))
+    return head[24]
 
 
 class PhotoWriter:

@@ -7,10 +7,13 @@ A field's annotation carries its help; the command line builds its options from 
 import dataclasses
 import json
 import math
+import sys
 import typing
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from faceswap.errors import SettingsError
+
+CLIPPED = 200  # characters of a strange value that a message repeats
 
 
 class Settings:
@@ -32,7 +35,9 @@ class Settings:
         """
         unknown = set(values) - set(field_types(cls))
         if unknown:
-            raise SettingsError(f"unknown setting {', '.join(sorted(unknown))} for {cls.__name__}")
+            raise SettingsError(
+                f"unknown setting {clipped(', '.join(sorted(unknown)))} for {cls.__name__}"
+            )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def check_types(self) -> None:
@@ -44,7 +49,7 @@ class Settings:
         for name, hint in field_types(type(self)).items():
             value = getattr(self, name)
             if not _allows(hint, value):
-                raise SettingsError(f"{name} must be {_in_words(hint)}, not {value!r}")
+                raise SettingsError(f"{name} must be {_in_words(hint)}, not {clipped(repr(value))}")
 
     def check_range(self, name: str, low: float, high: float = math.inf) -> None:
         """Refuse a number outside [low, high]; None passes.
@@ -55,7 +60,13 @@ class Settings:
         value = getattr(self, name)
         if value is not None and not low <= value <= high:
             limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise SettingsError(f"{name} must be {limits}, not {value:g}")
+            came = f"{value:g}" if isinstance(value, float) else clipped(str(value))
+            raise SettingsError(f"{name} must be {limits}, not {came}")
+
+
+def clipped(text: str) -> str:
+    """A text that came from outside, short enough for a message."""
+    return text if len(text) <= CLIPPED else f"{text[: CLIPPED - 3]}..."
 
 
 def field_types(settings: type) -> dict[str, Any]:
@@ -82,7 +93,9 @@ def _allows(hint: Any, value: Any) -> bool:
     if get_args(hint):  # a union such as int | None
         return any(_allows(part, value) for part in get_args(hint))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return abs(value) <= sys.float_info.max  # neither infinite nor no number
     return type(value) is hint
 
 
@@ -100,7 +113,7 @@ def read_json(text: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"must be a JSON object, not {type(values).__name__}")

@@ -5,7 +5,14 @@ from typing import get_args
 import pytest
 
 from faceswap import config
-from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig, seconds_of
+from faceswap.config import (
+    ConvertConfig,
+    EvaluateConfig,
+    ExtractConfig,
+    ModelConfig,
+    TrainConfig,
+    seconds_of,
+)
 from faceswap.errors import SettingsError
 from faceswap.settings import field_help, field_types, read_json
 
@@ -64,7 +71,7 @@ def test_a_model_config_survives_json():
         (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast says who becomes whom"),
         (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
-        (lambda: ConvertConfig(feather=float("nan")), "feather must be from 0 to 0.5"),
+        (lambda: ConvertConfig(feather=float("nan")), "feather must be float, not nan"),
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
     ],
 )
@@ -119,3 +126,11 @@ def test_an_excerpt_must_end_after_it_begins():
         ConvertConfig(start="60", end="1:00")
     with pytest.raises(SettingsError, match="--end 0 must come after --start 0"):
         ConvertConfig(end="0")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_number_without_end_is_none(value):
+    with pytest.raises(SettingsError, match="min_score must be float"):
+        ExtractConfig(min_score=value)
+    with pytest.raises(SettingsError, match=r"faces must be at least 0, not -1000.*\.\.\.$"):
+        EvaluateConfig(faces=-(10**400))
