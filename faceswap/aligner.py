@@ -4,12 +4,10 @@ dlib's HOG detector is quick and its boxes are what the 68-point model was fitte
 detector finds nearly all the rest at 75 times the cost; :mod:`blaze`, if installed, comes first.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,7 +16,7 @@ import numpy as np
 
 from faceswap import blaze
 from faceswap.config import FinderName
-from faceswap.errors import AlignmentError, InputError
+from faceswap.errors import AlignmentError, SettingsError
 from faceswap.geometry import (
     compose,
     face_matrix,
@@ -32,6 +30,7 @@ from faceswap.geometry import (
     window_of,
 )
 from faceswap.types import AlignedFace, Box, Descriptor, Face, Frame, Image, Matrix, Points
+from faceswap.weights import landmark_model, own_landmarks, weights
 
 Finder = Callable[[Image, float], list[Face]]
 Follower = Callable[[Image, Face], Face | None]
@@ -58,32 +57,6 @@ QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
 DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
 
 
-WEIGHT_FILES = (
-    "mmod_human_face_detector.dat",
-    "shape_predictor_68_face_landmarks.dat",
-    "dlib_face_recognition_resnet_model_v1.dat",
-)
-
-
-def weights(name: str) -> str:
-    """Path of one of dlib's weight files, found without importing the package that carries them.
-
-    (Importing face_recognition_models needs pkg_resources, which current setuptools lacks.)
-
-    Raises:
-        InputError: If the package or the file is missing.
-    """
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError("dlib's weights are missing: pip install face-recognition-models")
-    path = Path(spec.submodule_search_locations[0], "models", name)
-    if not path.is_file():
-        raise InputError(
-            f"{path} is missing: pip install --force-reinstall face-recognition-models"
-        )
-    return str(path)
-
-
 @cache
 def _hog() -> Any:
     return dlib.get_frontal_face_detector()  # costs 0.7 s: once a process
@@ -92,11 +65,6 @@ def _hog() -> Any:
 @cache
 def _cnn() -> Any:
     return dlib.cnn_face_detection_model_v1(weights("mmod_human_face_detector.dat"))
-
-
-@cache
-def _predictor() -> Any:
-    return dlib.shape_predictor(weights("shape_predictor_68_face_landmarks.dat"))
 
 
 def find_hog(image: Image, min_score: float) -> list[Face]:
@@ -128,7 +96,7 @@ def find_blaze(image: Image, min_score: float) -> list[Face]:
 
 def find_auto(image: Image, min_score: float) -> list[Face]:
     """Faces by the quick finder that there is, and by the CNN where that finds none."""
-    quick = find_blaze if blaze.is_installed() else find_hog
+    quick = find_blaze if _blaze_is_quick() else find_hog
     return quick(image, min_score) or find_cnn(image, min_score)
 
 
@@ -153,17 +121,27 @@ def resolve_finder(finder: FinderName, video: bool) -> FinderName:
 
     Raises:
         InputError: If the files of the finder asked for are not installed.
+        SettingsError: If it would leave the user's own landmark model aside.
     """
     if finder == "blaze":
         blaze.require()
+        if own_landmarks():
+            raise SettingsError(
+                "--finder blaze brings landmarks of its own: leave it or --landmarks out"
+            )
     if finder == "auto" and video:
-        return "blaze" if blaze.is_installed() else "hog"
+        return "blaze" if _blaze_is_quick() else "hog"
     return finder
+
+
+def _blaze_is_quick() -> bool:
+    """Whether BlazeFace, which brings landmarks of its own, is the quick finder."""
+    return blaze.is_installed() and not own_landmarks()
 
 
 def finder_in_words(finder: FinderName, video: bool) -> str:
     """Which detectors look for faces, in their order."""
-    quick = "BlazeFace, else HOG" if blaze.is_installed() else "HOG"
+    quick = "BlazeFace, else HOG" if _blaze_is_quick() or finder == "blaze" else "HOG"
     words = {"auto": f"{quick}, else CNN", "blaze": quick, "hog": "HOG", "cnn": "CNN"}
     return words[resolve_finder(finder, video)]
 
@@ -304,7 +282,7 @@ def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Poi
     for right, down, size in around:
         half_width, half_height = side * size / 2, side * size * tall / 2
         x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
-        shape = _predictor()(
+        shape = landmark_model()(
             chip,
             dlib.rectangle(
                 round(x - half_width), math.floor(y - half_height),
@@ -343,7 +321,7 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
 def load() -> None:
     """Load what every face needs, 1.4 s of it, before it is needed."""
     _hog()
-    _predictor()
+    landmark_model()
 
 
 @cache

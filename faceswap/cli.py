@@ -7,6 +7,7 @@ its stage when it runs, so that ``faceswap --help`` loads neither torch nor dlib
 import dataclasses
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ import click
 
 from faceswap import workers
 from faceswap.config import (
+    LANDMARKS,
     ConvertConfig,
     EvaluateConfig,
     ExtractConfig,
@@ -46,6 +48,12 @@ S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+# Not a setting that travels: which file it is matters only here, and every worker inherits it.
+landmarks_option = click.option(
+    "--landmarks", type=PATH, envvar=LANDMARKS, expose_value=False,
+    callback=lambda _, __, path: _use(path),
+    help="A landmark model of your own: a dlib shape predictor of the 68 iBUG points.",
+)  # fmt: skip
 FLAGS = {"never": "--not", "everybody": "--all"}  # words that Python keeps for itself
 
 
@@ -83,6 +91,14 @@ def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callab
 def _given(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
     """A repeatable option's values, or None if it was not used: the file's then count."""
     return values or None
+
+
+def _use(landmarks: Path | None) -> None:
+    """Have every process find landmarks with this file."""
+    if landmarks:
+        if not landmarks.is_file():
+            raise InputError(f"the landmark model {landmarks} does not exist")
+        os.environ[LANDMARKS] = str(landmarks.resolve())
 
 
 def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:
@@ -153,6 +169,7 @@ def cli() -> None:
     help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
 )
 @settings_options(ExtractConfig)
+@landmarks_option
 @json_option
 def extract(
     source: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
@@ -175,6 +192,7 @@ def extract(
 @click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
 @click.option("-o", "--output", type=PATH, help="Model folder  [default: models/<a>-<b>]")
 @settings_options(TrainConfig)
+@landmarks_option
 @json_option
 def train(
     a: str, b: str, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
@@ -215,6 +233,7 @@ def faces_folder(name: str) -> Path:
 @click.option("--model", type=PATH, help="Model folder  [default: the newest in models/]")
 @click.option("--preview", type=click.IntRange(1, 200), help="Only a picture of N frames swapped.")
 @settings_options(ConvertConfig)
+@landmarks_option
 @json_option
 def convert(
     source: Path, output: Path | None, model: Path | None, preview: int | None,
@@ -250,6 +269,7 @@ def convert(
 @click.option("--save-json", type=PATH, help="Write the numbers to this file too.")
 @click.option("--html", "html_file", type=PATH, help="Write a page of numbers and pictures too.")
 @settings_options(EvaluateConfig)
+@landmarks_option
 @json_option
 def evaluate(
     model: Path, a: str, b: str, clip: Path | None, save_json: Path | None,

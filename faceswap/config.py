@@ -24,6 +24,7 @@ ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
 
+LANDMARKS = "FACESWAP_LANDMARKS"  # environment variable: a landmark model of the user's own
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
 VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
 

@@ -15,9 +15,9 @@ from faceswap.cast import assemble, model_files
 from faceswap.certificates import signing_identity
 from faceswap.chooser import choose
 from faceswap.config import ConvertConfig
-from faceswap.credentials import ModelRecord, sha256_of
+from faceswap.credentials import ModelRecord
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.files import refusing, replacing, sweep
+from faceswap.files import refusing, replacing, sha256_of, sweep
 from faceswap.footage import ConvertReport, Job, beside, convert_video
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper

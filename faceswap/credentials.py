@@ -5,7 +5,6 @@ it, by which program and with which model, and holds a hash of all bytes, signed
 has no place for a manifest, the same manifest lies beside the file as ``<name>.c2pa``.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,16 +233,6 @@ def sidecar_beside(path: Path) -> Path | None:
     """The credentials that lie beside a file, if any."""
     beside = sidecar_of(path), path.with_suffix(".c2pa")  # the other is how some programs name it
     return next((sidecar for sidecar in beside if sidecar.is_file()), None)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    with _reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _marked(path: Path) -> bool:

@@ -21,7 +21,7 @@ import torch
 
 from faceswap import blaze, encoders, media, writers
 from faceswap import model as models
-from faceswap.aligner import WEIGHT_FILES, find_hog, weights
+from faceswap.aligner import find_hog
 from faceswap.certificates import signing_identity
 from faceswap.checkpoint import Run
 from faceswap.config import PRESETS, RECIPES
@@ -41,6 +41,7 @@ from faceswap.optimizers import Optimizer
 from faceswap.signer import Signer
 from faceswap.trainer import Pair, learn
 from faceswap.types import Image
+from faceswap.weights import WEIGHT_FILES, weights
 
 Facts = dict[str, Any]
 

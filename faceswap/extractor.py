@@ -12,6 +12,7 @@ from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faceset import INDEX, FacesetWriter, discard, png_of
 from faceswap.files import alone
 from faceswap.types import AlignedFace, Face, Found, Frame, OnProgress, Progress, ignore_progress
+from faceswap.weights import landmarks_digest
 from faceswap.workers import FaceFinder
 
 LIBRARY = Path("data")  # where train looks for a name
@@ -85,6 +86,7 @@ def _extract_into(
     if config.restart:
         discard(folder)
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
+    settings["landmarks"] = landmarks_digest()
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, finders)
     report = ExtractReport(folder, finder=finders)

@@ -1,6 +1,7 @@
 """Writing files so that a kill, a crash or a full disk never leaves half of one."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Never
 
-from faceswap.errors import OutputError
+from faceswap.errors import InputError, OutputError
 
 LOCK = "lock"  # in a folder in which one process alone may work
 
@@ -200,6 +201,19 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
         if lasting:
             file.flush()
             os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def read_lines(path: Path) -> list[str]:

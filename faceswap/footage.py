@@ -12,14 +12,16 @@ from faceswap import media, tracker, writers
 from faceswap.aligner import resolve_finder
 from faceswap.chooser import Choice, Decisions, choose
 from faceswap.config import ConvertConfig, frame_ranges, seconds_of
-from faceswap.credentials import ModelRecord, sha256_of
+from faceswap.credentials import ModelRecord
 from faceswap.encoders import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.errors import InputError, NoFacesError
 from faceswap.facelog import FaceLog
+from faceswap.files import sha256_of
 from faceswap.parts import folder_for
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, OnProgress, Progress
+from faceswap.weights import landmarks_digest
 from faceswap.workers import FaceFinder
 from faceswap.writers import Target
 
@@ -206,7 +208,7 @@ def _key(job: Job) -> dict[str, Any]:
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
         "source": [str(job.source.resolve()), status.st_size, status.st_mtime_ns],
-        "finder": resolve_finder(job.config.finder, video=True),
+        "finder": resolve_finder(job.config.finder, video=True), "landmarks": landmarks_digest(),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in photos],
     }  # fmt: skip

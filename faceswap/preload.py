@@ -1,5 +1,9 @@
 """Importing this loads dlib's weights: see :mod:`faceswap.workers`. Nothing else imports it."""
 
-from faceswap import aligner
+from contextlib import suppress
 
-aligner.load()
+from faceswap import aligner
+from faceswap.errors import InputError
+
+with suppress(InputError):  # the process that is asked for a face will say so
+    aligner.load()

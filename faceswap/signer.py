@@ -20,13 +20,12 @@ from faceswap.credentials import (
     embeds,
     media_type,
     report_of,
-    sha256_of,
     sidecar_beside,
     sidecar_of,
     words_of,
 )
 from faceswap.errors import InputError, OutputError, SettingsError
-from faceswap.files import replacing, write_bytes
+from faceswap.files import replacing, sha256_of, write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any, Self, TypeVar
 
-from faceswap.config import FinderName
+from faceswap.config import LANDMARKS, FinderName
 from faceswap.types import Face, Frame, Image
 
 T = TypeVar("T")
@@ -84,7 +84,12 @@ class FaceFinder:
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if not self._pool:
-            self._pool = ProcessPoolExecutor(self._workers, _context(), initializer=_start_worker)
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                _context(),
+                initializer=_start_worker,
+                initargs=(os.environ.get(LANDMARKS, ""),),
+            )
         return self._pool
 
 
@@ -113,10 +118,15 @@ def _find(finder: FinderName, image: Image, min_score: float) -> list[Face]:
     return FINDERS[finder](image, min_score)
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, killed or not."""
+def _start_worker(landmarks: str) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone, killed or not.
+
+    Args:
+        landmarks: The landmark model of the user's own, or nothing.
+    """
     import cv2
 
+    os.environ[LANDMARKS] = landmarks  # that of the process forked from may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()

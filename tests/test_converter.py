@@ -10,8 +10,9 @@ from PIL import Image
 from faceswap import media
 from faceswap.config import ConvertConfig
 from faceswap.converter import contact_sheet, convert, default_output
-from faceswap.credentials import read, sha256_of
+from faceswap.credentials import read
 from faceswap.errors import InputError, ModelError, NoFacesError, OutputError, SettingsError
+from faceswap.files import sha256_of
 from faceswap.media import read_photo
 from faceswap.writers import write_clip
 

@@ -1,13 +1,15 @@
 """The doctor tries each stage, and says so where one does not work."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from test_printing import checked
 
-from faceswap import aligner, cli, doctor, encoders
+from faceswap import cli, doctor, encoders
 from faceswap.errors import AilingError, InputError
+from faceswap.weights import WEIGHT_FILES
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +71,13 @@ def test_each_trial_can_fail(monkeypatch, check, what, name, value):
 
 
 def test_missing_weights_and_a_folder_that_cannot_be_written(facts, monkeypatch, tmp_path):
-    monkeypatch.setattr(aligner.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     weights = doctor._weights()
 
-    assert not any(weights[name] for name in aligner.WEIGHT_FILES)
+    assert not any(weights[name] for name in WEIGHT_FILES)
     sick = facts | {"weights": weights, "folder": doctor._folder(tmp_path / "nowhere")}
     assert "writing into the folder" in doctor.ailments(sick)
-    assert f"the weights {aligner.WEIGHT_FILES[0]}" in doctor.ailments(sick)
+    assert f"the weights {WEIGHT_FILES[0]}" in doctor.ailments(sick)
 
 
 def test_every_encoder_that_may_be_used_is_tried(facts):
