@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_nothing_is_lost():
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "faults", "--kills", "2", "--stages", "extract",
-         "--only", "kill", "read-only", "output removed", "clock back"],
+         "--only", "kill", "blocked", "output removed", "clock back"],
         capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
     )  # fmt: skip
 

@@ -1,6 +1,9 @@
 """Damaged and hostile files are read or refused with one line: no crash, hang or swelling."""
 
+import io
 import json
+import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -17,7 +20,7 @@ from hypothesis import strategies as some
 from PIL import Image
 from test_media import make_clip
 
-from faceswap import classic, faceset, media, photos
+from faceswap import checkpoint, classic, faceset, inspector, media, model, photos
 from faceswap.errors import FaceswapError, InputError, ModelError
 from faceswap.facelog import FaceLog
 from faceswap.files import parse_json
@@ -121,6 +124,62 @@ def test_a_checkpoint_of_a_vast_view_takes_no_memory(tmp_path):
 
     with pytest.raises(ModelError, match=r"encoder\.5\.bias"):
         classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+
+
+class Runs:
+    """Unpickling it calls a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def attacks(witness):
+    """Objects whose unpickling would leave a witness, directly or by what torch allows."""
+    command, code = f"touch {witness}", f"__import__('os').mkdir({str(witness)!r})"
+    inner = io.BytesIO()
+    pickle.dump(Runs(os.system, command), inner)
+    return {
+        "shell": Runs(os.system, command),
+        "eval": Runs(eval, code),
+        "exec": Runs(exec, code),
+        "folder": Runs(os.mkdir, str(witness)),
+        "nested": Runs(torch.storage._load_from_bytes, inner.getvalue()),
+        "process": Runs(subprocess.check_output, ["touch", str(witness)]),
+        "path": Runs(Path.touch, Path(witness)),
+        "class": Runs(getattr, Runs(__import__, "os"), "system"),
+    }
+
+
+@pytest.mark.parametrize("form", ["archive", "legacy", "plain"])
+@pytest.mark.parametrize("attack", attacks(Path("witness")))
+def test_no_file_of_a_model_runs_code(tmp_path, attack, form):
+    witness = tmp_path / "witness"
+    evil = {"version": 1, "step": 1, "epoch": 1, "state": attacks(witness)[attack]}
+    data = io.BytesIO()
+    if form == "plain":
+        pickle.dump(evil, data)
+    else:
+        torch.save(evil, data, _use_new_zipfile_serialization=form == "archive")
+    names = ("x.t7", "model/resume.pt", "model/model.safetensors", "model/best.safetensors")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data.getvalue())
+
+    with pytest.raises(ModelError):
+        classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
+    with pytest.raises(ModelError):
+        checkpoint.read_state(tmp_path / "model", torch.device("cpu"))
+    with pytest.raises(ModelError):
+        model.load(tmp_path / "model")
+    with suppress(FaceswapError):
+        inspector.inspect(tmp_path / "model")
+    assert not witness.exists()
+    with suppress(Exception):  # the attack is real
+        pickle.loads(pickle.dumps(evil))
+    assert witness.exists() == (attack != "class")  # that one only looks a function up
 
 
 JSON = some.recursive(
