@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
@@ -51,9 +52,10 @@ def test_every_exit_code_is_documented():
     kinds = [errors.FaceswapError, *all_below(errors.FaceswapError)]
     codes = {kind.exit_code for kind in kinds} | {0, 2, printing.INTERRUPTED}
 
-    for page in (README, cli.cli.help):
-        listed = re.search(r"(?s)0 done.*?interrupted", page)[0]
-        assert {int(code) for code in re.findall(r"\b\d+\b", listed)} == codes
+    table = re.search(r"(?s)\| exit code \|.*?\n\n", README)[0]
+    assert {int(code) for code in re.findall(r"\| (\d+) \|", table)} == codes
+    listed = re.search(r"(?s)0 done.*?interrupted", cli.cli.help)[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", listed)} == codes
 
 
 def all_below(kind):
@@ -65,10 +67,22 @@ def all_below(kind):
 def test_scripts_named_in_the_pages_exist():
     pages = README + (ROOT / "CONTRIBUTING.md").read_text()
 
-    names = set(re.findall(r"`scripts/([a-z_-]+)", pages))
-    assert {"test", "derive_mean_face"} <= names
-    for name in names - {"bench_"}:
-        assert (ROOT / "scripts" / name).is_file(), name
+    names = set(re.findall(r"`scripts/([a-z_*-]+)", pages))
+    assert {"test", "bench_*"} <= names
+    for name in names:
+        assert list((ROOT / "scripts").glob(name)), name
+
+
+def test_every_script_is_named_in_a_page():
+    pages = (
+        README + (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "docs/experiments.md").read_text()
+    )
+    patterns = re.findall(r"`(?:scripts/)?([a-z_*-]+)[`\s]", pages)
+
+    for script in (ROOT / "scripts").iterdir():
+        assert script.suffix or any(fnmatch(script.stem, pattern) for pattern in patterns), (
+            script.name
+        )
 
 
 def test_the_formats_pages_name_every_key(faceset_folders, tmp_path):
