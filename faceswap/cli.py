@@ -156,7 +156,7 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
     6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited,
-    11 not ready, 130 interrupted.
+    11 not ready, 12 busy, 13 device or memory, 130 interrupted.
     """
 
 

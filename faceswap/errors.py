@@ -6,11 +6,13 @@
     │   └── AlignmentError     4   landmarks that no similarity can be estimated from
     ├── ModelError             5   no such model, not a model, or made by a newer version
     ├── OutputError            6   cannot be written: equal to an input, full or read-only disk
+    │   └── BusyError         12   another process is at work on it
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
-    ├── TrainingError          8   the loss is no longer a number, or too little memory
+    ├── TrainingError          8   the loss is no longer a number
     ├── AlteredError           9   a file is not as its Content Credentials were signed for
     ├── UncredentialedError   10   a file has no Content Credentials
-    └── AilingError           11   doctor found what keeps this machine from swapping faces
+    ├── AilingError           11   doctor found what keeps this machine from swapping faces
+    └── DeviceError           13   no such device here, or its memory does not suffice
 
 Exit code 0 is success, 2 is a command-line usage error, 130 an interruption by Ctrl-C. Anything
 else that escapes is a bug and keeps its traceback (exit code 1).
@@ -52,6 +54,12 @@ class OutputError(FaceswapError):
     exit_code = 6
 
 
+class BusyError(OutputError):
+    """Another process is at work on an output."""
+
+    exit_code = 12
+
+
 class SettingsError(FaceswapError):
     """A setting is out of its range or contradicts another."""
 
@@ -59,7 +67,7 @@ class SettingsError(FaceswapError):
 
 
 class TrainingError(FaceswapError):
-    """Training cannot go on: the loss is not finite, or the memory does not suffice."""
+    """Training cannot go on: the loss is not finite."""
 
     exit_code = 8
 
@@ -80,3 +88,9 @@ class AilingError(FaceswapError):
     """Something that swapping faces needs does not work on this machine."""
 
     exit_code = 11
+
+
+class DeviceError(FaceswapError):
+    """A device is not there, or its memory does not suffice."""
+
+    exit_code = 13

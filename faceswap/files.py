@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Never
 
-from faceswap.errors import InputError, OutputError
+from faceswap.errors import BusyError, InputError, OutputError
 
 LOCK = "lock"  # in a folder in which one process alone may work
 
@@ -93,7 +93,8 @@ def hold(path: Path, what: str) -> IO[bytes]:
         what: What an error says is under way.
 
     Raises:
-        OutputError: If another process holds it, or the disk refuses.
+        BusyError: If another process holds it.
+        OutputError: If the disk refuses.
     """
     while True:
         with refusing(path):
@@ -110,7 +111,7 @@ def hold(path: Path, what: str) -> IO[bytes]:
         except OSError as error:
             file.close()
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise OutputError(f"{what} in another process; wait for it or stop it") from error
+                raise BusyError(f"{what} in another process; wait for it or stop it") from error
             raise OutputError(f"cannot lock {path}: {reason(error)}") from error
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from faceswap.config import DeviceName, ModelConfig, ModelName
 from faceswap.consent import Notes, in_words, read_notes
-from faceswap.errors import FaceswapError, InputError, ModelError
+from faceswap.errors import DeviceError, FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
 from faceswap.settings import read_json
 from faceswap.types import Descriptor
@@ -174,13 +174,13 @@ def resolve_device(name: DeviceName) -> torch.device:
     """The device of that name; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        InputError: If this machine does not have it.
+        DeviceError: If this machine does not have it.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next((known for known, there in available.items() if there), "cpu"))
     if not available.get(name, True):
-        raise InputError(f"device {name} is not available here; use --device auto or cpu")
+        raise DeviceError(f"device {name} is not available here; use --device auto or cpu")
     return torch.device(name)
 
 

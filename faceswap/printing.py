@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from faceswap.consent import NOT_STATED
-from faceswap.errors import FaceswapError
+from faceswap.errors import DeviceError, FaceswapError
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -105,6 +105,10 @@ def exiting() -> Iterator[None]:
         message = "interrupted; what was finished is kept"
         click.echo(f"faceswap: {message}", err=True)
         _end("Interrupted", message, INTERRUPTED)
+    except MemoryError:
+        message = "the memory does not suffice: close other programs, or try smaller inputs"
+        click.echo(f"faceswap: error: {message}", err=True)
+        _end(DeviceError.__name__, message, DeviceError.exit_code)
     except Exception as error:  # a bug, which keeps its traceback
         if wants_json() and speaks():
             show(True, failure(type(error).__name__, str(error), 1), ())

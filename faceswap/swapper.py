@@ -1,8 +1,9 @@
 """Swap faces in frames with one model: align, encode, decode, match colour, paste."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from faceswap.aligner import align_face
 from faceswap.augment import network_view, shift_color
 from faceswap.compositor import COLORS, box_in_frame, layer, paste
 from faceswap.config import ConvertConfig
-from faceswap.errors import SettingsError
+from faceswap.errors import DeviceError, SettingsError
 from faceswap.geometry import (
     compose,
     invert,
@@ -30,11 +31,14 @@ from faceswap.model import Identity, TrainedModel
 from faceswap.smoothing import Values, steadied
 from faceswap.types import AlignedFace, Face, Frame, Image, Mask, Swap
 
+log = logging.getLogger(__name__)
+
 Painter = Callable[[list[Image]], list[Image]]
 
 Prepared = tuple[Frame, list[Swap]]
 
 BATCH = 8  # frames whose faces go through the network together
+CROWD = 32  # faces at most that go through it together
 PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 
 
@@ -138,7 +142,9 @@ class Swapper:
             for frame, faces in frames
         ]
         together = [face for faces in aligned for face in faces]
-        painted = iter(self._painter([face.image for face in together]) if together else [])
+        crops = [face.image for face in together]
+        crowds = [crops[at : at + CROWD] for at in range(0, len(crops), CROWD)]
+        painted = chain.from_iterable(map(self._fitting, crowds))
         for at, faces in enumerate(aligned):
             swaps = [self._finish(face, next(painted)) for face in faces]
             if self.config.match_detail:
@@ -161,6 +167,21 @@ class Swapper:
         colored = self.matched(swap).image
         moved = detail.displacement(swap.aligned.face, moments)
         return replace(swap, detail=detail.measure(colored, reference, mask, moved))
+
+    def _fitting(self, crops: list[Image]) -> list[Image]:
+        """Painted faces: in two halves, and so on, where the memory does not suffice for all."""
+        try:
+            return self._painter(crops)
+        except torch.OutOfMemoryError as error:
+            if len(crops) == 1:
+                raise DeviceError(
+                    f"the memory of {self._device} does not suffice for one face: stop what else "
+                    "uses it, or use --device cpu"
+                ) from error
+        half = len(crops) // 2
+        log.warning("the memory of %s does not suffice for %d faces at once: going on with %d",
+                    self._device, len(crops), half)  # fmt: skip
+        return self._fitting(crops[:half]) + self._fitting(crops[half:])
 
     @torch.no_grad()
     def paint(self, crops: list[Image]) -> list[Image]:

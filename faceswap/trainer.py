@@ -27,7 +27,7 @@ from faceswap.checkpoint import Faces, Run
 from faceswap.config import RECIPES, Recipe, TrainConfig
 from faceswap.consent import in_words, read_notes
 from faceswap.distributed import World
-from faceswap.errors import SettingsError, TrainingError
+from faceswap.errors import DeviceError, SettingsError, TrainingError
 from faceswap.files import alone, sweep
 from faceswap.losses import LOSSES, masked
 from faceswap.model import Autoencoder
@@ -235,7 +235,7 @@ class Loop:
             except torch.OutOfMemoryError as error:
                 # The other processes wait for this one's gradients: they could not follow.
                 if self._world.size > 1 or self._batch == 1:
-                    raise TrainingError(
+                    raise DeviceError(
                         f"the memory of {self._device} does not suffice for a batch of "
                         f"{self._batch} at step {self._run.step}; {self._folder} keeps the last "
                         "saved state: run again with a smaller --batch-size, --size or --model"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faceswap.errors import OutputError
+from faceswap.errors import BusyError
 from faceswap.files import LOCK, alone, hold
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def test_a_second_training_is_refused_until_the_first_is_killed(at_work, faceset
     lock_left = (tmp_path / "model" / LOCK).exists()
     done = faceswap(*command)
 
-    assert refused.returncode == OutputError.exit_code
+    assert refused.returncode == BusyError.exit_code
     assert [line for line in refused.stderr.splitlines() if "error" in line] == [
         f"faceswap: error: training of {tmp_path / 'model'} is under way in another process; "
         "wait for it or stop it"
@@ -102,7 +102,7 @@ def test_a_second_extraction_is_refused_until_the_first_is_killed(at_work, colli
     first.wait()
     done = faceswap(*command)
 
-    assert refused.returncode == OutputError.exit_code
+    assert refused.returncode == BusyError.exit_code
     assert f"an extraction into {tmp_path / 'faces'} is under way" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "faces").iterdir()) == ["000000-0.png", "faces.jsonl"]
@@ -112,7 +112,7 @@ def test_a_folder_made_for_nothing_is_gone_again(tmp_path):
     with pytest.raises(ZeroDivisionError), alone(tmp_path / "new", "work"):
         raise ZeroDivisionError
     (tmp_path / "old").mkdir()
-    with alone(tmp_path / "old", "work"), pytest.raises(OutputError, match="work in another"):
+    with alone(tmp_path / "old", "work"), pytest.raises(BusyError, match="work in another"):
         hold(tmp_path / "old" / LOCK, "work")
 
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
@@ -135,6 +135,6 @@ def test_a_lock_that_its_holder_deletes_is_not_taken_twice(tmp_path, monkeypatch
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", deleted_meanwhile)
-    with pytest.raises(OutputError, match="work in another process"):
+    with pytest.raises(BusyError, match="work in another process"):
         hold(path, "work")
     others[0].close()

@@ -8,7 +8,7 @@ import torch
 
 from faceswap import model as models
 from faceswap.config import PRESETS, ConvertConfig
-from faceswap.errors import SettingsError
+from faceswap.errors import DeviceError, SettingsError
 from faceswap.swapper import Swapper
 from faceswap.types import Frame
 
@@ -66,3 +66,47 @@ def test_a_model_without_a_mask_head_says_so():
 
     with pytest.raises(SettingsError, match="'small' has no mask of its own; use --mask hull"):
         Swapper(trained, ConvertConfig(mask="learned"), CPU)
+
+
+def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
+    collins, collins_face, caplog
+):
+    sizes = []
+
+    def paint(images):
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images
+
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    found = [(frame, [collins_face] * 3)] * 4
+    wanted = list(swapper_of(lambda images: images).prepare(found))
+
+    swaps = list(swapper_of(paint).prepare(found))
+
+    assert sizes == [12, 6, 3, 3, 6, 3, 3]
+    assert "12 faces at once: going on with 6" in caplog.text
+    assert [[swap.image.tobytes() for swap in frame] for frame in swaps] == [
+        [swap.image.tobytes() for swap in frame] for frame in wanted
+    ]
+
+
+def test_memory_too_small_for_one_face_is_one_clear_line(collins, collins_face):
+    def paint(images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    with pytest.raises(DeviceError, match="does not suffice for one face"):
+        list(swapper_of(paint).prepare([(frame, [collins_face] * 2)]))
+
+
+def test_a_crowd_goes_through_the_network_in_parts(collins, collins_face):
+    sizes = []
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    swapper = swapper_of(lambda images: sizes.append(len(images)) or images)
+
+    (swaps,) = swapper.prepare([(frame, [collins_face] * 70)])
+
+    assert (len(swaps), sizes) == (70, [32, 32, 6])

@@ -11,6 +11,7 @@ from faceswap import checkpoint, monitor, preparation, recognition, trainer
 from faceswap import model as models
 from faceswap.config import PRESETS, TrainConfig
 from faceswap.errors import (
+    DeviceError,
     InputError,
     ModelError,
     NoFacesError,
@@ -484,7 +485,7 @@ def test_the_classic_rate_is_constant():
 def test_cuda_is_refused_where_there_is_none(run):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(InputError, match="device cuda is not available"):
+    with pytest.raises(DeviceError, match="device cuda is not available"):
         run(replace(SHORT, device="cuda"))
 
 
@@ -515,6 +516,6 @@ def test_a_batch_too_large_for_the_memory_is_halved(run, monkeypatch, caplog):
 def test_a_memory_too_small_for_one_face_ends_the_training(run, monkeypatch):
     batches = out_of_memory(monkeypatch, 10)
 
-    with pytest.raises(TrainingError, match=r"for a batch of 1 at step 0.*--batch-size"):
+    with pytest.raises(DeviceError, match=r"for a batch of 1 at step 0.*--batch-size"):
         run()
     assert batches == [4, 2, 1]
