@@ -1,6 +1,7 @@
 """Put a video together: encoded parts, and everything of the source that is not picture.
 
-Sound and subtitles are copied packet for packet, never decoded.
+Sound and subtitles are copied packet for packet; only sound that the container does not take is
+coded anew.
 """
 
 import logging
@@ -17,10 +18,12 @@ import av
 from av.error import FFmpegError
 
 from faceswap.encoders import Encoding, add_video
+from faceswap.sound import Recoder
 
 log = logging.getLogger(__name__)
 
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+ATTACHING = frozenset({".mkv"})  # fonts of subtitles, say
 KEPT_TAGS = ("language", "handler_name", "title")
 
 
@@ -111,13 +114,13 @@ class Assembler:
         self._out = av.open(f"file:{temporary}", "w", format=form, options=flags)
         tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
         self._out.metadata.update(tags)
-        with suppress(AttributeError):  # chapters came with PyAV 14.3
-            self._out.set_chapters(self._chapters())
+        self._out.set_chapters(self._chapters())
         self._video = add_video(self._out, video, encoding)
         self._video.metadata.update({k: v for k, v in video.metadata.items() if k in KEPT_TAGS})
         if rotation:
             self._video.set_display_rotation(rotation)
         self._time_base = Fraction(video.time_base)
+        self._recoders: dict[Any, Recoder] = {}
         self._copies = self._copy_streams(video) if sound else {}
         self._packets: Iterable[Any] = source.demux(*self._copies) if self._copies else ()
         self._others = iter(self._packets)
@@ -144,24 +147,36 @@ class Assembler:
         """Add an output stream per sound and subtitle track; say which does not fit."""
         copies = {}
         for stream in self._source.streams:
-            if stream.type not in ("audio", "subtitle"):
-                if stream is not video:
-                    log.warning("%s stream %d is left out", stream.type, stream.index)
+            if stream is video:
                 continue
-            try:
-                copy = self._out.add_stream_from_template(stream)
-            except (ValueError, FFmpegError):
-                log.warning(
-                    "%s stream %d (%s) does not fit into %s and is left out",
-                    stream.type, stream.index, getattr(stream.codec_context, "name", "unknown"),
-                    self._path.suffix,
-                )  # fmt: skip
+            if stream.type == "attachment" and self._path.suffix.lower() in ATTACHING:
+                self._out.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
                 continue
-            copy.metadata.update(stream.metadata)
-            with suppress(AttributeError):
+            copy = self._fitting(stream)
+            if copy is not None:
+                copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
-            copies[stream] = copy
+                copies[stream] = copy
         return copies
+
+    def _fitting(self, stream: Any) -> Any:
+        """An output stream for a source's: a copy of it, else one coded anew, else None."""
+        if stream.type not in ("audio", "subtitle"):
+            log.warning("%s stream %d is left out", stream.type, stream.index)
+            return None
+        suffix = self._path.suffix.lower()
+        with suppress(ValueError, FFmpegError):
+            return self._out.add_stream_from_template(stream)
+        name = getattr(stream.codec_context, "name", "unknown")
+        words = f"{stream.type} stream {stream.index} ({name}) does not fit into {suffix}"
+        try:
+            recoder = Recoder(self._out, stream, suffix)
+        except (ValueError, FFmpegError):
+            log.warning("%s and is left out", words)
+            return None
+        log.warning("%s: it is coded anew as %s", words, recoder.name)
+        self._recoders[stream] = recoder
+        return recoder.stream
 
     def run(self, parts: list[Part]) -> None:
         """Write everything."""
@@ -172,6 +187,9 @@ class Assembler:
             self._out.mux(packet)
             self._copy_until(time)
         self._copy_until(None)
+        for recoder in self._recoders.values():
+            for packet in recoder.end():
+                self._out.mux(packet)
 
     def close(self) -> None:
         """Close the file."""
@@ -203,8 +221,15 @@ class Assembler:
                 if packet.pts is not None:
                     packet.pts -= offset
                 packet.dts -= offset
-            packet.stream = self._copies[packet.stream]
-            self._out.mux(packet)
+            for fitting in self._fitted(packet):
+                self._out.mux(fitting)
+
+    def _fitted(self, packet: Any) -> Iterable[Any]:
+        """A packet as the output takes it."""
+        if packet.stream in self._recoders:
+            return self._recoders[packet.stream].feed(packet)
+        packet.stream = self._copies[packet.stream]
+        return (packet,)
 
     def _next_packet(self) -> Any:
         """The source's next packet that is not picture; None at its end or where it is broken."""

@@ -8,12 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any, Self, TypeVar
 
 from faceswap.config import LANDMARKS, FinderName
+from faceswap.errors import DeviceError
 from faceswap.types import Face, Frame, Image
 
 T = TypeVar("T")
@@ -67,11 +69,26 @@ class FaceFinder:
         """Yield each item with ``work(*arguments(item))``, done by the processes, in order.
 
         At most one item more than there are processes is held at a time.
+
+        Raises:
+            DeviceError: If one of the processes is ended from outside.
         """
         if self._workers == 1:
             for item in items:
                 yield item, work(*arguments(item))
             return
+        try:
+            yield from self._shared(items, work, arguments)
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a process that looks for faces was ended from outside, most likely because the "
+                "memory ran out: close other programs, or use --workers 1 (in a script of your own, "
+                'calls must stand under if __name__ == "__main__":)'
+            ) from error
+
+    def _shared(
+        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
+    ) -> Iterator[tuple[T, R]]:
         pool = self._started_pool()
         waiting: deque[tuple[T, Future[R]]] = deque()
         for item in items:

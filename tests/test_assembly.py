@@ -136,8 +136,8 @@ def test_an_excerpt_begins_at_nought_and_its_sound_is_in_step(tmp_path, monkeypa
     assert decodable(target)
 
 
-def test_streams_that_cannot_come_along_are_named(tmp_path, caplog):
-    source = tmp_path / "in.mkv"
+def clip_with_font(source):
+    """A clip with sound as samples, and a font of its subtitles."""
     with av.open(str(source), "w") as out:
         video = out.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -150,8 +150,22 @@ def test_streams_that_cannot_come_along_are_named(tmp_path, caplog):
         chunk = av.AudioFrame.from_ndarray(np.zeros((1, 900), np.int16), "s16", "mono")
         chunk.sample_rate = 8000
         out.mux(sound.encode(chunk))
+    return source
+
+
+def test_streams_that_cannot_come_along_are_named(tmp_path, caplog):
+    source = clip_with_font(tmp_path / "in.mkv")
 
     pass_on(source, tmp_path / "out.webm")
 
-    assert "audio stream 1 (pcm_s16le) does not fit into .webm and is left out" in caplog.text
+    assert "audio stream 1 (pcm_s16le) does not fit into .webm: it is coded anew" in caplog.text
     assert "attachment stream 2 is left out" in caplog.text
+
+
+def test_matroska_keeps_the_fonts_of_subtitles(tmp_path, caplog):
+    source = clip_with_font(tmp_path / "in.mkv")
+
+    with av.open(str(pass_on(source, tmp_path / "out.mkv"))) as target:
+        (kept,) = [stream for stream in target.streams if stream.type == "attachment"]
+        assert (kept.name, kept.mimetype, bytes(kept.data)) == ("font.ttf", "font/ttf", b"letters")
+    assert "left out" not in caplog.text

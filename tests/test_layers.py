@@ -17,7 +17,7 @@ LAYERS = [
     {"geometry", "smoothing", "planes", "photos", "credentials"},
     {"blaze", "media", "masks", "metrics", "signer", "label", "weights"},
     {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
-    {"parts", "encoders", "classic"},
+    {"parts", "encoders", "classic", "sound"},
     {"streams", "assembly"},
     {
         "workers",
@@ -44,7 +44,7 @@ HOMES = {  # foreign library -> the modules that may import it
     "c2pa": {"credentials", "signer"},
     "cryptography": {"certificates"},
     "platformdirs": {"certificates"},
-    "av": {"media", "writers", "planes", "encoders", "assembly", "streams"},
+    "av": {"media", "writers", "planes", "encoders", "assembly", "sound", "streams"},
     "dlib": {"aligner", "weights"},
     "tifffile": {"photos"},
     "safetensors": {"model"},

@@ -1,9 +1,11 @@
+import os
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from faceswap.errors import DeviceError
 from faceswap.types import Frame
 from faceswap.workers import FaceFinder
 
@@ -28,3 +30,8 @@ def test_a_finder_of_ones_own_is_called(collins, collins_face):
         found = list(finder.find([frame], lambda image, score: [collins_face] * (score == 0.5)))
 
     assert found == [(frame, [collins_face])]
+
+
+def test_a_process_that_is_ended_from_outside_is_one_clear_line():
+    with FaceFinder(0.2, 2) as finder, pytest.raises(DeviceError, match="ended from outside"):
+        list(finder.each(range(5), os._exit, lambda item: (1,)))

@@ -1,0 +1,109 @@
+"""Sound that has to be coded anew stays in step with the picture."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from clips import pass_on
+from test_assembly import span
+from test_media import RATE, picture, times_of
+
+RATE_OF_SOUND = 48000
+SECONDS = 2
+
+
+def chirp():
+    """A tone that rises steadily, so that every moment is told from every other: (n,) of +-0.3."""
+    time = np.arange(SECONDS * RATE_OF_SOUND) / RATE_OF_SOUND
+    return 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2))
+
+
+def singing_clip(path, codec="aac", rate=RATE_OF_SOUND, layout="mono", without=()):
+    """A clip whose sound is the chirp, but for some of its packets."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = out.add_stream(codec, rate=rate, layout=layout)
+        for number in range(SECONDS * RATE):
+            frame = av.VideoFrame.from_ndarray(picture(number, 64, 48), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+        chunk = av.AudioFrame.from_ndarray(chirp().astype(np.float32)[None], "flt", "mono")
+        chunk.sample_rate, chunk.pts = RATE_OF_SOUND, 0
+        packets = [*sound.encode(chunk), *sound.encode(None)]
+        for number, packet in enumerate(packets):
+            if number not in without:
+                out.mux(packet)
+    return path
+
+
+def heard(path):
+    """A track as a player plays it from time 0 on, (n,)."""
+    resampler = av.AudioResampler("flt", "mono", RATE_OF_SOUND)
+    wave = np.zeros((SECONDS + 1) * RATE_OF_SOUND, np.float32)
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            at = round(frame.pts * frame.time_base * RATE_OF_SOUND)
+            for part in resampler.resample(frame):
+                samples = part.to_ndarray().ravel()
+                skipped = max(-at, 0)
+                wave[at + skipped : at + len(samples)] = samples[skipped:][: len(wave) - at]
+                at += len(samples)
+    return wave
+
+
+def lag_of(wave, reference, at, length=12000):
+    """Samples by which ``wave`` comes later than ``reference``, and the noise to it in dB."""
+    part = reference[at : at + length]
+    lags = range(-2000, 2000)
+    best = max(lags, key=lambda lag: float(part @ wave[at + lag : at + lag + length]))
+    off = part - wave[at + best : at + best + length]
+    return best, 10 * np.log10(float((off**2).sum() / (part**2).sum()))
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "target", "coded"),
+    [("in.mp4", "aac", "out.webm", "opus"), ("in.mkv", "pcm_s16le", "out.webm", "opus"),
+     ("in.avi", "adpcm_ms", "out.mp4", "aac"), ("in.avi", "adpcm_ms", "out.mov", "aac")],
+)  # fmt: skip
+def test_sound_that_does_not_fit_is_coded_anew_in_step(
+    tmp_path, caplog, source, codec, target, coded
+):
+    clip = singing_clip(tmp_path / source, codec)
+
+    made = pass_on(clip, tmp_path / target)
+
+    with av.open(str(made)) as container:
+        (sound,) = container.streams.audio
+        assert sound.codec_context.codec.canonical_name == coded
+    assert f"coded anew as {coded}" in caplog.text
+    for at in (24000, 72000):
+        lag, noise = lag_of(heard(made), heard(clip), at)
+        assert abs(lag) <= RATE_OF_SOUND // 1000  # Matroska's millisecond
+        assert noise < -15
+
+
+def test_an_excerpt_of_it_is_in_step_too(tmp_path):
+    clip = singing_clip(tmp_path / "in.mp4")
+    start, end = Fraction(12, RATE), Fraction(12, RATE) + 1
+
+    made = pass_on(clip, tmp_path / "out.webm", **span(clip, start, end))
+
+    lag, noise = lag_of(heard(made), heard(clip)[int(start * RATE_OF_SOUND) :], 12000)
+    # It begins with the packet after the picture's first frame, its times in milliseconds.
+    assert abs(lag) <= 2 * RATE_OF_SOUND // 1000
+    assert noise < -15
+    assert len(times_of(made)) == RATE
+
+
+def test_what_follows_a_gap_stays_in_step(tmp_path):
+    clip = singing_clip(tmp_path / "in.mkv", without=range(30, 45))
+
+    made = pass_on(clip, tmp_path / "out.webm")
+
+    lag, noise = lag_of(heard(made), chirp(), 72000)
+    assert abs(lag) <= 2 * RATE_OF_SOUND // 1000
+    assert noise < -10
+    silent = heard(made)[36000:40000]
+    assert np.abs(silent).mean() < 0.02
