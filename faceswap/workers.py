@@ -82,8 +82,8 @@ class FaceFinder:
         except BrokenProcessPool as error:
             raise DeviceError(
                 "a process that looks for faces was ended from outside, most likely because the "
-                "memory ran out: close other programs, or use --workers 1 (in a script of your own, "
-                'calls must stand under if __name__ == "__main__":)'
+                "memory ran out: close other programs, or use --workers 1 (in a script of your "
+                'own, calls must stand under if __name__ == "__main__":)'
             ) from error
 
     def _shared(
