@@ -32,6 +32,7 @@ from faceswap.files import reason, refusing
 CERTIFICATE_VARIABLE, KEY_VARIABLE = "FACESWAP_SIGN_CERT", "FACESWAP_SIGN_KEY"
 IDENTITY_FILE = "signing-identity.pem"
 VALIDITY = timedelta(days=3650)
+PUBLIC = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
 # COSE algorithms that C2PA allows, by the curve of the key
 CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
@@ -113,8 +114,11 @@ def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> Si
         private = load_pem_private_key(key, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
         raise SettingsError(f"{key_place} holds no unencrypted private key in PEM form") from error
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if private.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+    try:
+        certified = certificate.public_key().public_bytes(*PUBLIC)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"the public key in {place} cannot be read: {error}") from error
+    if private.public_key().public_bytes(*PUBLIC) != certified:
         raise SettingsError(f"the key in {key_place} is not that of the certificate in {place}")
     if isinstance(private, rsa.RSAPrivateKey):
         algorithm = "ps256"

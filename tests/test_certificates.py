@@ -1,5 +1,6 @@
 """Who signs: the user's own certificate, made once, or an organisation's."""
 
+import base64
 import re
 import subprocess
 import sys
@@ -204,3 +205,17 @@ def test_what_is_no_pair_is_refused(tmp_path):
             signing_identity(*arguments)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         signing_identity(tmp_path / "nowhere.pem", key)
+
+
+def test_a_certificate_whose_public_key_is_no_point_of_its_curve_is_one_clear_line(tmp_path):
+    chain, key, _ = organisation(tmp_path)
+    certificate = x509.load_pem_x509_certificates(chain.read_bytes())[0]
+    der = certificate.public_bytes(Encoding.DER)
+    numbers = certificate.public_key().public_numbers()
+    point = numbers.x.to_bytes(32, "big")
+    assert der.count(point) == 1
+    lines = base64.encodebytes(der.replace(point, b"\xff" * 32)).decode()
+    chain.write_text(f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
+
+    with pytest.raises(SettingsError, match="the public key in .* cannot be read"):
+        signing_identity(chain, key)
