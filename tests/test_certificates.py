@@ -217,5 +217,5 @@ def test_a_certificate_whose_public_key_is_no_point_of_its_curve_is_one_clear_li
     lines = base64.encodebytes(der.replace(point, b"\xff" * 32)).decode()
     chain.write_text(f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 
-    with pytest.raises(SettingsError, match="the public key in .* cannot be read"):
+    with pytest.raises(SettingsError, match=r"the public key in .* cannot be read"):
         signing_identity(chain, key)
