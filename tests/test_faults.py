@@ -1,4 +1,4 @@
-"""What scripts/faults does at length, briefly: kills, a vanished folder, a clock running back."""
+"""What scripts/faults does at length, briefly: kills, full and read-only disks, what vanishes."""
 
 import subprocess
 import sys
@@ -7,16 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FAULTS = (  # trainings and conversions are killed in tests of their own
+    "kill:extract", "blocked:extract", "read-only:extract", "clock back:extract", "disk full",
+    "output removed:extract", "output removed:convert", "input changed",
+)  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kills groups of processes as Linux does")
 def test_nothing_is_lost():
+    command = [sys.executable, ROOT / "scripts" / "faults", "--kills", "2", "--frames", "130"]
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "faults", "--kills", "2", "--stages", "extract",
-         "--only", "kill", "blocked", "output removed", "clock back"],
-        capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
+        [*command, "--steps", "4", "--only", *FAULTS], capture_output=True, text=True,
+        timeout=500, check=False, cwd=ROOT,
     )  # fmt: skip
 
-    lines = [line.split(None, 3) for line in done.stdout.splitlines()[1:]]
+    lines = done.stdout.splitlines()[1:]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line[-1].endswith("nothing") for line in lines] == [True] * 4, done.stdout
+    allowed = ("  nothing", "  skipped: not permitted")  # mounting needs rights
+    assert [line.endswith(allowed) for line in lines] == [True] * 12, done.stdout
