@@ -17,7 +17,7 @@ from faceswap.encoders import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.errors import InputError, NoFacesError
 from faceswap.facelog import FaceLog
 from faceswap.files import sha256_of
-from faceswap.parts import folder_for
+from faceswap.parts import discard_abandoned, folder_for
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, OnProgress, Progress
@@ -121,6 +121,7 @@ def convert_video(
             raise NoFacesError(
                 f"no face found in the {output.frames} frames of {job.source}; nothing is written"
             )
+    discard_abandoned(job.target)
     report.frames, report.faces = output.frames, output.faces
     report.without_face = output.without_face
 

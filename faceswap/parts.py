@@ -7,11 +7,13 @@ the tracker knows (``faces.jsonl``).
 
 import hashlib
 import json
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from faceswap.errors import OutputError
+from faceswap.errors import BusyError, OutputError
 from faceswap.files import (
     append_lines,
     drop_torn_line,
@@ -35,6 +37,22 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return path.with_name(f".{path.name}.{digest[:12]}.parts")
+
+
+def discard_abandoned(path: Path) -> None:
+    """Delete the parts of conversions, with other settings, of an output that is now finished.
+
+    Those at which another process is at work stay.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
+    for folder in [child for child in path.parent.iterdir() if name.fullmatch(child.name)]:
+        with suppress(BusyError):
+            hold(folder / "lock", f"the conversion in {folder} is under way").close()
+            with refusing(folder):
+                shutil.rmtree(folder)
 
 
 class Parts:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from faceswap.errors import OutputError
-from faceswap.parts import Parts, folder_for
+from faceswap.parts import Parts, discard_abandoned, folder_for
 
 NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
         "without_face": 0}  # fmt: skip
@@ -126,3 +126,20 @@ def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
     parts.close(keep=True)
 
     assert begun(folder) == [0, 120, 240]
+
+
+def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path):
+    target = tmp_path / "x [1].mp4"
+    mine, other, busy = (folder_for(target, {"n": n}) for n in range(3))
+    strangers = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
+    for folder in (mine, other, *strangers):
+        finished(folder, 1)
+    (other / "done.jsonl").write_text("damaged\n")
+    at_work = Parts(busy)
+
+    discard_abandoned(target)
+
+    assert not mine.exists()
+    assert not other.exists()
+    assert all(folder.is_dir() for folder in (busy, *strangers))
+    at_work.close(keep=False)
