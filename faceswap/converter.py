@@ -18,7 +18,7 @@ from faceswap.config import ConvertConfig
 from faceswap.credentials import ModelRecord
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import refusing, replacing, sha256_of, sweep
-from faceswap.footage import ConvertReport, Job, beside, convert_video
+from faceswap.footage import ConvertReport, Job, beside, convert_video, presence
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, Image, OnProgress, Progress, ignore_progress
@@ -139,7 +139,7 @@ def contact_sheet(
     rows, with_face = [], 0
     with FaceFinder(config.min_score, config.workers) as finder:
         found = finder.find(media.sample_video(source, count), resolve_finder(config.finder, True))
-        for frame, faces in choose(found, choice):
+        for frame, faces in choose(found, choice, is_present=presence(source, choice)):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)
             row = (frame, swapper.paste(frame, swaps), swapper.matte(frame, swaps))

@@ -1,8 +1,9 @@
 """Convert a video frame by frame; go on where a run was stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from itertools import dropwhile
 from pathlib import Path
@@ -18,6 +19,7 @@ from faceswap.errors import InputError, NoFacesError
 from faceswap.facelog import FaceLog
 from faceswap.files import sha256_of
 from faceswap.parts import discard_abandoned, folder_for
+from faceswap.recognition import appears
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
 from faceswap.types import Found, Frame, OnProgress, Progress
@@ -149,10 +151,20 @@ def _found(job: Job, finder: FaceFinder, log: FaceLog, origin: Fraction) -> Iter
     )
     decisions = Decisions(dict(log.roles), dict(log.distances))
     ranges = frame_ranges(job.config.frames or "0-")
-    for frame, faces in choose(tracked, job.choice, decisions):
+    for frame, faces in choose(tracked, job.choice, decisions, presence(job.source, job.choice)):
         log.decide(decisions.roles, decisions.distances)
         inside = any(low <= frame.index <= high for low, high in ranges)
         yield frame, faces if inside else []
+
+
+def presence(video: Path, choice: Choice) -> Callable[[], bool]:
+    """Tells whether the person to prefer is seen anywhere in a video, having looked once."""
+
+    @cache
+    def is_present() -> bool:
+        return choice.footage is not None and appears(choice.footage, video)
+
+    return is_present
 
 
 def _excerpt(frames: Iterator[Frame], job: Job, origin: Fraction) -> Iterator[Frame]:

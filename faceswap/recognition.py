@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from faceswap.aligner import describe, find_auto, predict_landmarks
-from faceswap.errors import NoFacesError
+from faceswap.aligner import describe, find_auto, find_hog_quickly, predict_landmarks
+from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
 from faceswap.geometry import typical_box
-from faceswap.media import read_photo
+from faceswap.media import read_photo, sample_video
 from faceswap.types import Box, Descriptor, Image
+
+SURVEYED = 24  # frames of a video in which somebody is looked for
+CERTAIN = 0.55  # no portrait of one person was nearer than that to the other's mean descriptor
 
 
 def descriptor_of(photo: Path) -> Descriptor:
@@ -25,6 +28,23 @@ def descriptor_of(photo: Path) -> Descriptor:
     if not faces:
         raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
     return describe(image, faces[0].landmarks)
+
+
+def appears(person: Descriptor, video: Path) -> bool:
+    """Whether somebody in a video is certainly this person, as far as some of its frames tell.
+
+    Args:
+        person: The mean descriptor of the person's faces, (128,).
+        video: The file.
+    """
+    try:
+        for frame in sample_video(video, SURVEYED):
+            for face in find_hog_quickly(frame.image, 0.2):
+                if np.linalg.norm(describe(frame.image, face.landmarks) - person) < CERTAIN:
+                    return True
+    except InputError:  # its length is not known: no reason to stop
+        return False
+    return False
 
 
 def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:

@@ -130,7 +130,7 @@ def test_the_footage_is_preferred_to_its_company(by_landmarks, caplog):
     assert tracks_of(choose(frames, FOOTAGE)) == [[1]] * 40
     assert len(by_landmarks) == 3 * chooser.VOTES
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "several faces are in shot"
+        "somebody else is in shot"
     ]
 
 
@@ -162,6 +162,32 @@ def test_a_track_that_began_alone_is_swapped_to_its_end(by_landmarks):
 
     frames = clip_of(*[{0: 0}] * 20, *[{0: 0, 1: 9}] * 20)
     assert tracks_of(choose(frames, FOOTAGE)) == [[0]] * 40
+
+
+def test_who_is_alone_in_shot_is_left_alone_if_the_footage_is_seen_elsewhere(by_landmarks):
+    """Shot and reverse shot: only one of the two is swapped."""
+    shots = clip_of(*[{0: 0.1}] * 20, *[{1: 9}] * 20, *[{2: 0.1}] * 5, *[{3: 0.62}] * 5)
+    asked = []
+
+    def present():
+        asked.append(True)
+        return True
+
+    kept = tracks_of(choose(shots, FOOTAGE, is_present=present))
+
+    assert kept == [[0]] * 20 + [[]] * 20 + [[2]] * 5 + [[3]] * 5  # 0.62 may be a hard pose
+    assert len(asked) == 1
+    everybody = tracks_of(choose(shots, FOOTAGE, is_present=lambda: False))
+    assert everybody == [[0]] * 20 + [[1]] * 20 + [[2]] * 5 + [[3]] * 5
+
+
+def test_the_footage_is_not_looked_for_where_it_does_not_matter(by_landmarks):
+    frames = clip_of(*[{0: 0.1, 1: 9}] * 20, *[{2: 0.64}] * 20)
+
+    def never():
+        pytest.fail("asked")
+
+    assert tracks_of(choose(frames, FOOTAGE, is_present=never)) == [[0]] * 20 + [[2]] * 20
 
 
 def test_a_track_soon_joined_counts_as_in_company(by_landmarks):

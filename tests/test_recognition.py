@@ -5,7 +5,8 @@ from PIL import Image
 from faceswap.aligner import describe
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faceset import Faceset
-from faceswap.recognition import centroid, descriptor_of, pictures_of
+from faceswap.recognition import appears, centroid, descriptor_of, pictures_of
+from faceswap.writers import write_clip
 
 
 def test_a_reference_photo_gives_its_largest_face(tmp_path, collins, collins_face):
@@ -51,3 +52,20 @@ def test_crops_become_pictures_with_a_box_around_the_face(faceset_folders):
         middle = points.mean(axis=0)
         assert box.left < middle[0] < box.right
         assert box.top < middle[1] < box.bottom
+
+
+def test_who_appears_anywhere_in_a_video(tmp_path, collins, hopper, collins_face):
+    images = [hopper[:500, :500]] * 45 + [collins[:500, :500]] * 5
+    clip = tmp_path / "x.mp4"
+    write_clip(clip, images, 25, np.zeros(96000, np.int16), 48000)
+    person = describe(collins, collins_face.landmarks)
+
+    assert appears(person, clip)
+    assert not appears(-person, clip)
+
+
+def test_in_a_video_of_unknown_length_nobody_is_looked_for(tmp_path, collins, collins_face):
+    person = describe(collins, collins_face.landmarks)
+    Image.fromarray(collins).save(tmp_path / "x.mjpeg", "jpeg")
+
+    assert not appears(person, tmp_path / "x.mjpeg")
