@@ -173,7 +173,10 @@ def _decide(
         return 0 if likest == track else None
     # Nobody in shot looks like that person.
     is_stranger = decisions.distances[track] >= STRANGER
-    return None if is_stranger and is_present is not None and is_present() else 0
+    if not is_stranger or is_present is None:
+        return 0
+    was_here = any(distance < SAME_PERSON for distance in decisions.distances.values())
+    return None if was_here or is_present() else 0
 
 
 def _described(track: int, window: Window) -> list[Descriptor]:

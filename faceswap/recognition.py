@@ -12,7 +12,7 @@ from faceswap.geometry import typical_box
 from faceswap.media import read_photo, sample_video
 from faceswap.types import Box, Descriptor, Image
 
-SURVEYED = 24  # frames of a video in which somebody is looked for
+SURVEYED = 48  # key frames at most of a video in which somebody is looked for
 CERTAIN = 0.55  # no portrait of one person was nearer than that to the other's mean descriptor
 
 
@@ -31,14 +31,14 @@ def descriptor_of(photo: Path) -> Descriptor:
 
 
 def appears(person: Descriptor, video: Path) -> bool:
-    """Whether somebody in a video is certainly this person, as far as some of its frames tell.
+    """Whether somebody in a video is certainly this person, as far as some of its key frames tell.
 
     Args:
         person: The mean descriptor of the person's faces, (128,).
         video: The file.
     """
     try:
-        for frame in sample_video(video, SURVEYED):
+        for frame in sample_video(video, SURVEYED, exact=False):
             for face in find_hog_quickly(frame.image, 0.2):
                 if np.linalg.norm(describe(frame.image, face.landmarks) - person) < CERTAIN:
                     return True

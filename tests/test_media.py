@@ -307,6 +307,15 @@ def test_sampled_frames_are_the_frames_shown_at_even_times(tmp_path):
             np.testing.assert_array_equal(frame.image, same.image)
 
 
+def test_key_frames_are_sampled_quickly_and_once_each(tmp_path):
+    clip = make_clip(tmp_path / "x.mp4", times=range(100), options={"g": "25", "bf": "2"})
+
+    frames = list(media.sample_video(clip, 9, exact=False))
+
+    assert [frame.time * RATE for frame in frames] == [0, 25, 50, 75]
+    assert len(list(media.sample_video(clip, 9))) == 9
+
+
 def test_a_photo_is_turned_upright(tmp_path):
     from PIL import Image
 
