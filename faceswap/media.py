@@ -35,7 +35,13 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
      ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
 )  # fmt: skip
-
+# FFmpeg tells formats by content. Left out are those that are lists of other files or addresses to
+# open (concat, hls, dash, sdp, ...), as which a file from a stranger would show files of the user's.
+FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "mxf", "ogg", "gif",
+    "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
+    "wtv", "yuv4mpegpipe",
+)  # fmt: skip
 
 HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferCharacteristic
 
@@ -164,7 +170,10 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         InputError: If it cannot be opened or holds no video stream.
     """
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", metadata_errors="replace",
+            options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
+        )  # fmt: skip
     except (FFmpegError, OSError, MemoryError) as error:
         raise InputError(
             f"{path} is not a video this program can read: {reason(error)}"
