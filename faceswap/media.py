@@ -24,7 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.photos import DEEPER, MAX_PIXELS, check_pixels, read_deep
+from faceswap.photos import DEEPER, MAX_PIXELS, PHOTO_FORMATS, check_pixels, read_deep
 from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def read_photo(path: Path) -> Frame:
         deep = read_deep(path)
         if deep:
             return Frame(deep, 0, Fraction(0), path)
-        with Pillow.open(path) as photo:
+        with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
             check_pixels(*photo.size)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))
