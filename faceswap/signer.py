@@ -18,8 +18,8 @@ from faceswap.credentials import (
     ModelRecord,
     context,
     embeds,
+    find,
     media_type,
-    report_of,
     sidecar_beside,
     sidecar_of,
     words_of,
@@ -74,7 +74,8 @@ class Signer:
             source: What it was made from.
 
         Raises:
-            OutputError: If the disk refuses the credentials beside the file too.
+            OutputError: If the disk refuses the credentials beside the file too, or nothing can
+                be signed any more, as when the certificate has expired meanwhile.
         """
         kind = media_type(path)
         if embeds(kind):
@@ -85,7 +86,14 @@ class Signer:
                 log.warning("credentials do not go into %s (%s); they lie beside it",
                             path, words_of(error))  # fmt: skip
         digest = bytes.fromhex(sha256_of(temporary))
-        write_bytes(sidecar_of(path), self._manifest_for(digest, path.name, source))
+        try:
+            manifest = self._manifest_for(digest, path.name, source)
+        except C2paError as error:
+            raise OutputError(
+                f"{path} cannot be signed: {words_of(error)}; give a certificate that is valid "
+                "today, and run the same command again"
+            ) from error
+        write_bytes(sidecar_of(path), manifest)
 
     def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
         builder = self._builder(path.name, kind, source)
@@ -137,23 +145,24 @@ class Signer:
 
 
 def _ingredient(source: Path) -> bytes:
-    kind, sidecar = media_type(source), sidecar_beside(source)
+    kind = media_type(source)
     facts = {"title": source.name, "format": kind}
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
     except InputError as error:  # moved away meanwhile: no reason to lose the work
         log.warning("%s; its credentials only name it", error)
         return _archived(facts)
-    if sidecar:
-        try:
-            manifest = sidecar.read_bytes()
-            report = report_of(source, manifest)
-        except (C2paError, OSError) as error:
+    try:
+        report, sidecar = find(source)
+        manifest = sidecar.read_bytes() if sidecar else None
+    except (C2paError, OSError) as error:
+        manifest = None
+        if sidecar_beside(source):
             log.warning("the credentials of %s are left out: %s", source, words_of(error))
-        else:
-            own = {key: report[key] for key in ("active_manifest", "validation_results")}
-            own["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
-            return _archived(facts | own, manifest=manifest)
+    if manifest is not None:
+        own = {key: report[key] for key in ("active_manifest", "validation_results")}
+        own["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
+        return _archived(facts | own, manifest=manifest)
     if embeds(kind):
         try:
             with source.open("rb") as file:
