@@ -35,8 +35,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
      ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
 )  # fmt: skip
-# FFmpeg tells formats by content. Left out are those that are lists of other files or addresses to
-# open (concat, hls, dash, sdp, ...), as which a file from a stranger would show files of the user's.
+# FFmpeg tells formats by content. Left out are lists of other files and addresses to open (concat,
+# hls, dash, sdp, ...), with which a file from a stranger would read files of the user's.
 FORMATS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "mxf", "ogg", "gif",
     "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",

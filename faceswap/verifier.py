@@ -85,7 +85,7 @@ def _in_words(path: Path, found: Credentials) -> list[str]:
             lines.append(f"    SHA-256 {found.parent.sha256}")
     if found.model:
         lines += [f"  model: {found.model.name}", f"    SHA-256 {found.model.sha256}"]
-        lines += [f"    note: {note}" for note in found.model.notes]
+        lines += [f"    note: {line}" for note in found.model.notes for line in note.splitlines()]
     if found.signer:
         untrusted = (
             "untrusted: self-signed, or by nobody on a trust list; anybody can use this name"
