@@ -116,8 +116,9 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         InputError: If it or ``trust`` cannot be read.
         SettingsError: If ``trust`` holds no certificate.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give a photo or a video")
+    with _reading(path):
+        if not path.is_file():
+            raise InputError(f"{path} is no file; give a photo or a video")
     anchors = read_certificates(trust).decode() if trust else None
     with _reading(path):
         try:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from faceswap.consent import NOT_STATED
-from faceswap.errors import DeviceError, FaceswapError, OutputError
+from faceswap.errors import DeviceError, FaceswapError, InputError, OutputError
 from faceswap.files import reason
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,6 +139,12 @@ def exiting() -> Iterator[None]:
         message = "the memory does not suffice: close other programs, or try smaller inputs"
         say(f"faceswap: error: {message}")
         _end(DeviceError.__name__, message, DeviceError.exit_code)
+    except OSError as error:  # asking whether a file is there is refused: no right, too long a name
+        if error.filename is None:
+            raise
+        message = f"{os.fsdecode(error.filename)}: {reason(error)}"
+        say(f"faceswap: error: {message}")
+        _end(InputError.__name__, message, InputError.exit_code)
     except Exception as error:  # a bug, which keeps its traceback
         if wants_json() and speaks():
             with suppress(OutputError):

@@ -218,3 +218,29 @@ def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
     assert done.returncode == 0
     assert json.loads(done.stdout)["faces"] == 1
     assert run(f"info docs/none {where}", stdout=subprocess.PIPE).returncode == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["info LONG", "info --json LONG", "extract LONG", "extract PHOTO -o LONG",
+     "train --a LONG --b x", "convert LONG --model x", "import-checkpoint LONG x",
+     "evaluate LONG --a x --b y"],
+)  # fmt: skip
+def test_a_name_that_no_disk_takes_is_one_line(folder, command):
+    words = command.replace("LONG", "x" * 300).replace("PHOTO", str(folder / "x.png"))
+
+    done = run(words, stdout=subprocess.PIPE)
+
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("faceswap: error: ")
+    assert "File name too long" in line
+    if "--json" in command:
+        assert json.loads(done.stdout)["error"]["kind"] == "InputError"
+
+
+def test_a_name_that_no_disk_takes_does_not_stop_verify(folder):
+    done = run(f"verify {'x' * 300}.png {folder / 'x.png'}", stdout=subprocess.PIPE)
+
+    assert done.returncode == 10
+    assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()] == ["long", "Credentials"]
