@@ -7,6 +7,7 @@ the tracker knows (``faces.jsonl``).
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,12 @@ class Parts:
 
     def close(self, keep: bool) -> None:
         """Let others write; unless ``keep``, delete everything."""
-        self._lock.close()
+        if os.name != "posix":  # an open file cannot be deleted there
+            self._lock.close()
         if not keep:
             with refusing(self.folder):
                 shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()  # now, or the next to write would lose what it has begun
 
 
 def _checked(line: str, path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What people consented to travels from the faces to the model and into all that it makes."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -127,3 +128,20 @@ def test_a_file_that_says_otherwise_than_the_model_is_told(tmp_path, caplog):
     path.write_bytes(np.arange(256, dtype=np.uint8).tobytes())
     with pytest.raises(InputError, match="is not UTF-8 text"):
         settle(NOBODY, None, faces)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whoever may make links there may do anything")
+def test_a_link_to_a_private_file_is_not_published(tmp_path):
+    (tmp_path / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    folder = tmp_path / "data" / "someone"
+    folder.mkdir(parents=True)
+    (folder / "CONSENT.md").symlink_to(tmp_path / "private")
+    facesets = {"a": folder / "faces", "b": folder / "faces"}
+
+    with pytest.raises(InputError, match=r"CONSENT\.md is a link to a file elsewhere"):
+        settle(NOBODY, None, facesets)
+    (folder / "CONSENT.md").unlink()
+    (folder / "note.txt").write_text("agreed")
+    (folder / "CONSENT.md").symlink_to("note.txt")
+
+    assert settle(NOBODY, None, facesets) == {"a": "agreed", "b": "agreed"}
