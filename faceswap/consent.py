@@ -86,7 +86,7 @@ def _text_of(path: Path) -> str:
         return ""
     if not path.resolve().is_relative_to(path.parent.resolve()):  # to a key of the user's, say
         raise InputError(
-            f"{path} is a link to a file elsewhere, whose text would be published with all that the "
+            f"{path} is a link to a file elsewhere, whose text would go into all that the "
             "model makes: put the note itself there"
         )
     try:
