@@ -25,7 +25,7 @@ from faceswap.credentials import (
     words_of,
 )
 from faceswap.errors import InputError, OutputError, SettingsError
-from faceswap.files import replacing, sha256_of, write_bytes
+from faceswap.files import refusing, replacing, sha256_of, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,13 @@ class Signer:
 
     def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
         builder = self._builder(path.name, kind, source)
-        # The library empties a file that it is to sign into itself.
-        with replacing(temporary) as signed, temporary.open("rb") as old, signed.open("w+b") as new:
+        # The library empties a file that it is to sign into itself. A full disk may show late.
+        with (
+            replacing(temporary) as signed,
+            refusing(path),
+            temporary.open("rb") as old,
+            signed.open("w+b") as new,
+        ):
             builder.sign(self._signer, kind, old, new)
 
     def _manifest_for(self, digest: bytes, title: str, source: Path | None) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -301,6 +302,33 @@ def test_a_disk_too_full_for_a_second_copy_still_gets_credentials(tmp_path, monk
     assert "No space left on device" in caplog.text
     assert read(target).intact
     assert read(target).sidecar == str(sidecar_of(target))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("side", [80, 500])
+def test_a_disk_that_is_full_at_the_end_of_signing_too(tmp_path, suffix, side, caplog):
+    import resource
+
+    source = original(tmp_path, suffix)
+    if suffix in PHOTOS:
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(source)
+    target = tmp_path / f"swapped{suffix}"
+    shutil.copy(source, target)
+    signs, size = signer(), source.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 4500), hard))
+    try:
+        signs.sign(target, target, source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    in_it = size + 3000 < 4500
+    assert in_it or "they lie beside it" in caplog.text
+    assert read(target).intact
+    assert read(target).sidecar == (None if in_it else str(sidecar_of(target)))
+    assert sidecar_of(target).is_file() != in_it
 
 
 def test_a_source_that_is_gone_by_then_costs_no_work(tmp_path, caplog):
