@@ -246,6 +246,11 @@ def _model(actions: list[dict[str, Any]]) -> ModelRecord | None:
     return None
 
 
+def readable(name: str) -> str:
+    """A file's name as text, which a manifest must be: ``?`` for a byte that is no character."""
+    return name.encode(errors="replace").decode()
+
+
 def media_type(path: Path) -> str:
     """The MIME type that a file's suffix stands for."""
     return TYPES.get(path.suffix.lower(), "application/octet-stream")

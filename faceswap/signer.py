@@ -20,6 +20,7 @@ from faceswap.credentials import (
     embeds,
     find,
     media_type,
+    readable,
     sidecar_beside,
     sidecar_of,
     words_of,
@@ -87,7 +88,7 @@ class Signer:
                             path, words_of(error))  # fmt: skip
         digest = bytes.fromhex(sha256_of(temporary))
         try:
-            manifest = self._manifest_for(digest, path.name, source)
+            manifest = self._manifest_for(digest, readable(path.name), source)
         except C2paError as error:
             raise OutputError(
                 f"{path} cannot be signed: {words_of(error)}; give a certificate that is valid "
@@ -96,7 +97,7 @@ class Signer:
         write_bytes(sidecar_of(path), manifest)
 
     def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
-        builder = self._builder(path.name, kind, source)
+        builder = self._builder(readable(path.name), kind, source)
         # The library empties a file that it is to sign into itself. A full disk may show late.
         with (
             replacing(temporary) as signed,
@@ -121,7 +122,7 @@ class Signer:
         self, title: str, kind: str, source: Path | None, binding: dict[str, Any] | None = None
     ) -> c2pa.Builder:
         agent = {"name": AGENT, "version": version("faceswap")}
-        model = {"name": self._model.name, "sha256": self._model.sha256}
+        model = {"name": readable(self._model.name), "sha256": self._model.sha256}
         edited = {
             "action": "c2pa.edited",
             "description": "faces swapped by a trained model",
@@ -151,7 +152,7 @@ class Signer:
 
 def _ingredient(source: Path) -> bytes:
     kind = media_type(source)
-    facts = {"title": source.name, "format": kind}
+    facts = {"title": readable(source.name), "format": kind}
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
     except InputError as error:  # moved away meanwhile: no reason to lose the work

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faceswap.credentials import Credentials, read
+from faceswap.credentials import Credentials, read, readable
 from faceswap.errors import AlteredError, FaceswapError, UncredentialedError
 
 
@@ -71,7 +71,7 @@ def _in_words(path: Path, found: Credentials) -> list[str]:
     lines = [f"{path}: {state}"]
     if found.generator:
         lines.append(f"  made by: {found.generator}")
-    if found.title not in ("", path.name):
+    if found.title not in ("", readable(path.name)):
         lines.append(f"  then named: {found.title}")
     lines += [f"  how: {kind.rsplit('/', 1)[-1]}" for kind in found.source_types]
     if found.parent:

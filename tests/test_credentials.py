@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -356,6 +357,19 @@ def test_a_frame_of_a_sequence_shows_a_change_and_a_swap_of_places(tmp_path):
     assert not read(paths[1]).intact
     assert read(paths[0]).intact
     assert "then named: 000002.png" in " ".join(verify([paths[0]]).lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+@pytest.mark.parametrize("suffix", [".jpg", ".mp4", ".mkv", ".bmp"])
+def test_a_name_that_is_no_unicode_is_signed_all_the_same(tmp_path, suffix):
+    odd = original(tmp_path, suffix).rename(tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode()))
+
+    target = written(odd, odd.with_stem(f"{odd.stem}.swapped"))
+
+    found = read(target)
+    assert found.intact
+    assert (found.title, found.parent.title) == (f"caf?.swapped{suffix}", f"caf?{suffix}")
+    assert "then named" not in " ".join(verify([target]).lines)
 
 
 def test_words_say_plainly_what_is_known(tmp_path):
