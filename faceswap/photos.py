@@ -105,7 +105,9 @@ def read_deep(path: Path) -> DeepPhoto | None:
             return None
         pixels, orientation = found
     elif suffix == ".png" and _png_depth(path) == 16:
-        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        # OpenCV itself would crash on a name that is no Unicode.
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if stored is None:
             raise ValueError("the picture is damaged or truncated")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB

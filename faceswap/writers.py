@@ -365,7 +365,7 @@ def write_clip(
         OutputError: If the disk refuses.
     """
     encoding = choose_encoding(".mp4", "auto", QUALITY, hardware=False)
-    with replacing(path) as temporary, writing(path), av.open(str(temporary), "w") as out:
+    with replacing(path) as temporary, writing(path), av.open(f"file:{temporary}", "w") as out:
         video: Any = out.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options))
         audio: Any = out.add_stream("aac", rate=sample_rate, layout="mono")
         video.pix_fmt = "yuv420p"
