@@ -18,6 +18,7 @@ import av
 from av.error import FFmpegError
 
 from faceswap.encoders import Encoding, add_video
+from faceswap.media import PLAIN
 from faceswap.sound import Recoder
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def packets_of(parts: list[Part], time_base: Fraction, shift: int) -> Iterator[A
         following = parts[number + 1].times[0] if number + 1 < len(parts) else None
         ends = [*part.times[1:], part.times[-1] + part.last if following is None else following]
         lengths = {time: end - time for time, end in zip(part.times, ends, strict=True)}
-        with av.open(f"file:{part.path}") as opened:
+        with av.open(f"file:{part.path}", options=PLAIN) as opened:
             container: Any = opened
             later: int | None = None  # the part's file may begin later, for it knows no time < 0
             for packet in container.demux(video=0):
@@ -296,7 +297,7 @@ def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> Non
 
 def _pictures(parts: list[Part], time_base: Fraction) -> Iterator[Any]:
     for part in parts:
-        with av.open(f"file:{part.path}") as opened:
+        with av.open(f"file:{part.path}", options=PLAIN) as opened:
             container: Any = opened
             for frame, time in zip(container.decode(video=0), part.times, strict=True):
                 frame.pts, frame.time_base = time, time_base

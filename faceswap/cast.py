@@ -116,7 +116,7 @@ def read_cast(path: Path) -> list[Entry]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the cast {path} cannot be read: {reason(error)}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers that Python refuses to read
         raise SettingsError(f"the cast {path} is not TOML: {clipped(str(error))}") from error
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
@@ -148,7 +148,7 @@ def _entry(table: Any, path: Path, number: int) -> Entry:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _where(path: Path, number: int) -> str:

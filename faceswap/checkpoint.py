@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from faceswap import model as models
+from faceswap.config import ModelConfig
 from faceswap.consent import Notes
 from faceswap.errors import ModelError, OutputError
 from faceswap.files import (
@@ -225,7 +227,9 @@ def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
         if not models.is_whole_archive(path):
             return None
         state = torch.load(path, map_location=device, weights_only=True)
-        version, _ = int(state["version"]), int(state.get("step", 0))
+        version = int(state["version"])
+        if version <= VERSION:
+            _check(state, path.stat().st_size)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}") from error
     except Exception:  # torch raises many kinds for a file that is not its own
@@ -236,6 +240,47 @@ def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
             f"{VERSION}: update faceswap"
         )
     return dict(state)
+
+
+def _check(state: dict[str, Any], held: int) -> None:
+    """Refuse a resume state that holds something else than training puts there.
+
+    Args:
+        state: The state.
+        held: Bytes of its file. More than that its tensors cannot need: views make a number look
+            like billions, and a few words describe a net of terabytes.
+
+    Raises:
+        Exception: Of many kinds.
+    """
+    with torch.device("meta"):
+        network = models.build(ModelConfig.from_dict(state["model"]))
+    needed = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    largest = max(t.numel() * t.element_size() for t in _tensors(state))
+    if max(needed, largest) > held:
+        raise ValueError("it describes more than it holds")
+    numbers = [float(state["seconds"]), float(state.get("rate", 1.0)), int(state.get("step", 0))]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ValueError("a number that cannot be")
+    held_out = state.get("held_out") or {"a": [], "b": []}
+    for words in (state["names"], held_out["a"], held_out["b"]):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise TypeError("names must be lists of words")
+    for order in state.get("orders", {}).values():
+        if order.dtype != torch.int64 or order.dim() != 1 or (order < 0).any():
+            raise ValueError("an order must be places in a list")
+    if not isinstance(state.get("generator", torch.empty(0)), Tensor):
+        raise TypeError("the generator's state must be a tensor")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in a state, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else ():
+        yield from _tensors(inner)
+    for inner in value if isinstance(value, list | tuple) else ():
+        yield from _tensors(inner)
 
 
 def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
@@ -260,7 +305,7 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
             run.orders = {key: order.cpu() for key, order in state["orders"].items()}
             run.rate = float(state.get("rate", 1.0))
             run.scores = [float(score) for score in state.get("scores", [])]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{folder / RESUME_FILE} does not fit this program: "
             f"{str(error).splitlines()[0]}; --restart begins again"

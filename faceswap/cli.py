@@ -30,6 +30,7 @@ from faceswap.config import (
 from faceswap.errors import InputError, SettingsError
 from faceswap.printing import (
     INTERRUPTED,
+    announce,
     conversion,
     evaluation_table,
     exiting,
@@ -37,6 +38,7 @@ from faceswap.printing import (
     finish,
     json_option,
     ready,
+    say,
     show,
     speaks,
     training,
@@ -123,7 +125,7 @@ class _OneLine(logging.Handler):
     """Warnings of the stages, a line each, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"faceswap: warning: {record.getMessage()}", err=True)
+        say(f"faceswap: warning: {record.getMessage()}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
@@ -212,7 +214,7 @@ def train(
         return
     show(as_json, ready(report), training(report))
     if report.interrupted:
-        click.echo("interrupted and saved; run the same command to continue", err=True)
+        say("interrupted and saved; run the same command to continue")
         sys.exit(INTERRUPTED)
 
 
@@ -247,7 +249,7 @@ def convert(
 
     if model is None and not settings.cast:
         model = newest(Path("models"))
-        click.echo(f"model: {model}", err=as_json)
+        announce(f"model: {model}", as_json)
     used = {"model": model}
     if preview:
         sheet = output or source.with_suffix(".preview.png")
@@ -366,7 +368,7 @@ def demo(output: Path, minutes: float, as_json: bool) -> None:
 
     began = time.monotonic()
     for title, run in stages.stages(output, minutes):
-        click.echo(title, err=as_json)
+        announce(title, as_json)
         with reporting() as on_progress:
             run(on_progress)
     facts = {

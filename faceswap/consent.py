@@ -84,6 +84,11 @@ def _text_of(path: Path) -> str:
     """The text of a file, as much as can be judged; empty if there is none."""
     if not path.is_file():
         return ""
+    if not path.resolve().is_relative_to(path.parent.resolve()):  # to a key of the user's, say
+        raise InputError(
+            f"{path} is a link to a file elsewhere, whose text would go into all that the "
+            "model makes: put the note itself there"
+        )
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(2 * MAX_NOTE)

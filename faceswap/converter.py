@@ -65,8 +65,7 @@ def convert(
     source, config = Path(source), config or ConvertConfig()
     kind = media.kind_of(source)
     target = Path(output) if output else default_output(source)
-    if target.exists() and target.samefile(source):
-        raise OutputError(f"the output {target} is the input itself; give another --output")
+    _check_other(source, target, *_beside(target, kind, config))
     _check_kind(kind, source, target)
     files = model_files(config, Path(model) if model else None)
     swapper, choice = assemble(config, files[0])
@@ -128,11 +127,14 @@ def contact_sheet(
     Raises:
         InputError: If the source is no readable video.
         ModelError: If the model cannot be read.
-        OutputError: If the disk refuses.
+        OutputError: If the output is no PNG, or the disk refuses.
     """
-    source, config = Path(source), config or ConvertConfig()
+    source, output, config = Path(source), Path(output), config or ConvertConfig()
     if media.kind_of(source) != "video":
         raise InputError(f"{source} is no video; a preview needs one")
+    if output.suffix.lower() != ".png":
+        raise OutputError(f"cannot write {output}: a preview is a picture, name it something.png")
+    _check_other(source, output)
     files = model_files(config, Path(model) if model else None)
     swapper, choice = assemble(config, files[0])
     signer, _ = signer_for(files, config)
@@ -147,9 +149,9 @@ def contact_sheet(
     if not rows:
         raise InputError(f"{source} holds no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    with replacing(Path(output)) as temporary, refusing(Path(output)):
+    with replacing(output) as temporary, refusing(output):
         temporary.write_bytes(png.tobytes())
-        signer.sign(temporary, Path(output), source)
+        signer.sign(temporary, output, source)
     return with_face
 
 
@@ -157,6 +159,22 @@ def _thumbnail(image: Image) -> Image:
     height = round(SHEET_WIDTH * image.shape[0] / image.shape[1])
     small = cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8)
+
+
+def _beside(target: Path, kind: str, config: ConvertConfig) -> list[Path]:
+    """What is written beside an output, a photo or a video."""
+    layers = ".png" if kind == "photo" else ".mov" if target.suffix else ""
+    return [
+        *([beside(target, "matte")] if config.matte else ()),
+        *([beside(target, "layers", layers)] if config.layers else ()),
+    ]
+
+
+def _check_other(source: Path, *targets: Path) -> None:
+    """Refuse to write over the source."""
+    for target in targets:
+        if target.exists() and target.samefile(source):
+            raise OutputError(f"the output {target} is the input itself; give another --output")
 
 
 def _check_kind(kind: str, source: Path, target: Path) -> None:
@@ -194,6 +212,7 @@ def _convert_photos(
                 writer.write(swapper.paste(frame, swaps))
         elif root:
             writers.copy_file(frame.source, path)
+            writers.copy_sidecar(frame.source, path)
         if swaps and swapper.config.matte:
             with writers.open_writer(beside(path, "matte"), frame.source, signer) as writer:
                 writer.write(swapper.matte(frame, swaps))

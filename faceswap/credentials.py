@@ -27,6 +27,9 @@ TYPES = {
     ".mkv": "video/x-matroska", ".webm": "video/webm",
 }  # fmt: skip
 MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", with which every manifest begins
+# What a certificate whose time is over leaves to complain about in a file that nobody changed
+UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
+REMOTE = "manifest.inaccessible"  # it lies on a server
 # Nothing is fetched from the network, no preview adds 60 KB, and a file is not read once more.
 SETTINGS: dict[str, dict[str, Any]] = {
     "builder": {"thumbnail": {"enabled": False}},
@@ -53,7 +56,8 @@ class ModelRecord:
 class Parent:
     """What a file was made from: name, MIME type, SHA-256 if known, and its own credentials.
 
-    ``credentials`` is "none", "intact" or "altered", as they were when the file was made.
+    ``credentials`` is "none", "intact", "altered", "expired" (intact, but the time of their
+    certificate was over) or "remote" (on a server), as they were when the file was made.
     """
 
     title: str
@@ -90,6 +94,11 @@ class Credentials:
     sidecar: str | None = None
     failures: tuple[str, ...] = ()
 
+    @property
+    def expired(self) -> bool:
+        """Whether nothing was altered, but the time of the signer's certificate is over."""
+        return not self.intact and _only_expired(self.failures)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         return asdict(self)
@@ -107,13 +116,19 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         InputError: If it or ``trust`` cannot be read.
         SettingsError: If ``trust`` holds no certificate.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give a photo or a video")
+    with _reading(path):
+        if not path.is_file():
+            raise InputError(f"{path} is no file; give a photo or a video")
     anchors = read_certificates(trust).decode() if trust else None
     with _reading(path):
         try:
-            report, sidecar = _find(path, anchors)
+            report, sidecar = find(path, anchors)
         except C2paError as error:
+            if str(error).startswith("Remote:"):
+                raise UncredentialedError(
+                    f"{path} has no Content Credentials in it or beside it; it says that they are "
+                    f"at {str(error).rsplit(' ', 1)[-1]}, and nothing is fetched from the network"
+                ) from error
             if sidecar_beside(path) or _marked(path):
                 return Credentials(False, failures=(words_of(error),))
             raise InputError(f"{path} is no photo or video that can be read") from error
@@ -122,8 +137,13 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
     return _understood(report, sidecar)
 
 
-def _find(path: Path, anchors: str | None) -> tuple[Any, Path | None]:
-    """The library's report (None: no manifest), and the file it is from if not from ``path``."""
+def find(path: Path, anchors: str | None = None) -> tuple[Any, Path | None]:
+    """The library's report (None: no manifest), and the file it is from if not from ``path``.
+
+    Raises:
+        C2paError: If file or manifest cannot be taken apart.
+        OSError: If one cannot be read.
+    """
     sidecar = sidecar_beside(path)
     try:
         report = report_of(path, None, anchors) if embeds(media_type(path)) else None
@@ -192,8 +212,7 @@ def _failures(results: dict[str, Any]) -> tuple[str, ...]:
 def _parent(manifest: dict[str, Any]) -> Parent | None:
     for ingredient in manifest.get("ingredients", []):
         if ingredient.get("relationship") == "parentOf":
-            codes = set(_failures(ingredient)) - {"signingCredential.untrusted"}
-            own = "altered" if codes else "intact" if "active_manifest" in ingredient else "none"
+            own = _state_of(_failures(ingredient), "active_manifest" in ingredient)
             words = str(ingredient.get("description", ""))
             digest = words.removeprefix("sha256:") if words.startswith("sha256:") else None
             title, kind = ingredient.get("title") or "", ingredient.get("format") or ""
@@ -201,14 +220,35 @@ def _parent(manifest: dict[str, Any]) -> Parent | None:
     return None
 
 
+def _only_expired(failures: tuple[str, ...]) -> bool:
+    return EXPIRED in failures and set(failures) <= {UNTRUSTED, EXPIRED}
+
+
+def _state_of(failures: tuple[str, ...], there: bool) -> str:
+    """What became of a parent's credentials, in a word."""
+    if REMOTE in failures:
+        return "remote"
+    if _only_expired(failures):
+        return "expired"
+    if set(failures) - {UNTRUSTED}:
+        return "altered"
+    return "intact" if there else "none"
+
+
 def _model(actions: list[dict[str, Any]]) -> ModelRecord | None:
     for action in actions:
         parameters = action.get("parameters") or {}
         model = parameters.get("model")
         if isinstance(model, dict) and {"name", "sha256"} <= set(model):
-            notes = tuple(map(str, parameters.get("notes") or []))
+            notes = parameters.get("notes")
+            notes = tuple(map(str, notes)) if isinstance(notes, list) else ()
             return ModelRecord(str(model["name"]), str(model["sha256"]), notes)
     return None
+
+
+def readable(name: str) -> str:
+    """A file's name as text, which a manifest must be: ``?`` for a byte that is no character."""
+    return name.encode(errors="replace").decode()
 
 
 def media_type(path: Path) -> str:

@@ -17,7 +17,7 @@ from faceswap.aligner import find_hog
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
 from faceswap.converter import convert, signer_for
 from faceswap.extractor import extract
-from faceswap.files import replacing
+from faceswap.files import replacing, write_bytes
 from faceswap.geometry import warp_image
 from faceswap.trainer import train
 from faceswap.types import Image, Matrix, OnProgress, Progress
@@ -82,9 +82,9 @@ def _make_data(folder: Path, on_progress: OnProgress) -> None:
             path = folder / "data" / name / f"{number:03d}.jpg"
             view = _view(photo, center, side, random)
             if not path.is_file():
-                with replacing(path) as temporary:
-                    bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
-                    cv2.imwrite(str(temporary), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+                bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
+                _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+                write_bytes(path, jpeg.tobytes())
             done += 1
             on_progress(Progress(done, total, "photos"))
     if not (folder / CLIP).is_file():

@@ -144,7 +144,7 @@ def evaluate(
     if html:
         folder = Path(model) if Path(model).is_dir() else Path(model).parent
         page = report.page(found, specimens, folder / checkpoint.METRICS_FILE)
-        write_bytes(Path(html), page.encode())
+        write_bytes(Path(html), page.encode(errors="replace"))
     return found
 
 

@@ -329,7 +329,7 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
     import torch
 
     try:
-        with Pillow.open(path) as picture:
+        with Pillow.open(path, formats=("PNG",)) as picture:
             width, height = picture.size  # before its pixels take any memory
             if (width, height) != (stored, stored):
                 raise InputError(f"{path} is {width}x{height}, not {stored} px square")

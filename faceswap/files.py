@@ -5,16 +5,19 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, Never
+from typing import IO, Any, Literal, Never
 
 from faceswap.errors import BusyError, InputError, OutputError
 
+STEM = 40  # characters of a name that a temporary one repeats
 LOCK = "lock"  # in a folder in which one process alone may work
 
 
@@ -52,13 +55,29 @@ def settle(path: Path) -> None:
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
-    """A hidden name beside ``path`` that no other process uses, and that :func:`sweep` knows."""
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
-    return path.with_name(f".{path.stem}.{unique}.part{suffix}")
+    """A hidden name beside ``path`` that no other process uses, and that :func:`sweep` knows.
+
+    It is short even if ``path`` has the longest name that a disk takes.
+    """
+    unique = f"{os.getpid()}-{_here()}{secrets.token_hex(2)}"
+    return path.with_name(f".{path.stem[:STEM]}.{unique}.part{suffix}")
+
+
+@cache
+def _here() -> str:
+    """Four digits for where process numbers count: this machine, or this container on it."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        space = ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:4]
 
 
 def sweep(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder.
+
+    Only those of this machine: of a folder that several share, no process elsewhere can be asked
+    whether it is alive.
 
     Raises:
         OutputError: If the disk refuses.
@@ -67,7 +86,9 @@ def sweep(folder: Path) -> None:
         return
     with refusing(folder):
         for path in folder.glob(".*.part*"):
-            found = re.fullmatch(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?", path.name)
+            found = re.fullmatch(
+                rf"\..+\.(\d+)-{_here()}[0-9a-f]{{4}}\.part(\.\w+)?", path.name, re.DOTALL
+            )
             if found and not _alive(int(found[1])):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -98,7 +119,7 @@ def hold(path: Path, what: str) -> IO[bytes]:
     """
     while True:
         with refusing(path):
-            file = path.open("ab")
+            file = _own(path, "ab")
         try:
             if os.name == "posix":
                 import fcntl
@@ -183,6 +204,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def _own(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
+    """Open a file to change it in place; a link, as a folder from a stranger may hold, is refused.
+
+    Raises:
+        OSError: If the disk refuses, or it is a link to another file.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to another file, which would be changed")
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # nor one that appears meanwhile
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
+
+
 def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
     """Append whole lines in one write and flush them to the operating system.
 
@@ -197,7 +230,7 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
         OutputError: If the disk refuses.
     """
     make_folder(path.parent)
-    with refusing(path), path.open("ab") as file:
+    with refusing(path), _own(path, "ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
         if lasting:
             file.flush()
@@ -256,8 +289,8 @@ def drop_torn_line(path: Path) -> None:
     Raises:
         OutputError: If the disk refuses.
     """
-    with refusing(path):
-        data = path.read_bytes()
+    with refusing(path), _own(path, "r+b") as file:
+        data = file.read()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            os.truncate(path, whole)
+            file.truncate(whole)

@@ -41,7 +41,7 @@ def _provenance(path: Path) -> Facts | None:
     """What a file's Content Credentials say in short; ``faceswap verify`` tells all."""
     try:
         found = credentials.read(path)
-    except UncredentialedError:
+    except (InputError, UncredentialedError):  # another library's: it reads fewer formats
         return None
     return {
         "intact": found.intact, "made_by": found.generator,

@@ -24,7 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap import planes
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.photos import DEEPER, MAX_PIXELS, check_pixels, read_deep
+from faceswap.photos import DEEPER, MAX_PIXELS, PHOTO_FORMATS, check_pixels, read_deep
 from faceswap.types import Frame, Image, Light, Window
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,14 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
      ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
 )  # fmt: skip
-
+# FFmpeg tells formats by content. Left out are lists of other files and addresses to open (concat,
+# hls, dash, sdp, ...), with which a file from a stranger would read files of the user's.
+FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "mxf", "ogg", "gif",
+    "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
+    "wtv", "yuv4mpegpipe",
+)  # fmt: skip
+PLAIN = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 
 HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferCharacteristic
 
@@ -134,7 +141,7 @@ def read_photo(path: Path) -> Frame:
         deep = read_deep(path)
         if deep:
             return Frame(deep, 0, Fraction(0), path)
-        with Pillow.open(path) as photo:
+        with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
             check_pixels(*photo.size)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))
@@ -164,7 +171,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         InputError: If it cannot be opened or holds no video stream.
     """
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace", options=PLAIN)
     except (FFmpegError, OSError, MemoryError) as error:
         raise InputError(
             f"{path} is not a video this program can read: {reason(error)}"

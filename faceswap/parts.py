@@ -7,11 +7,12 @@ the tracker knows (``faces.jsonl``).
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from faceswap.errors import BusyError, OutputError
 from faceswap.files import (
@@ -49,10 +50,9 @@ def discard_abandoned(path: Path) -> None:
     """
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
     for folder in [child for child in path.parent.iterdir() if name.fullmatch(child.name)]:
-        with suppress(BusyError):
-            hold(folder / "lock", f"the conversion in {folder} is under way").close()
-            with refusing(folder):
-                shutil.rmtree(folder)
+        if folder.is_dir() and not folder.is_symlink():
+            with suppress(BusyError):
+                _delete(folder, _locked(folder))
 
 
 class Parts:
@@ -69,7 +69,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         make_folder(folder)
-        self._lock = hold(folder / "lock", f"the conversion in {folder} is under way")
+        self._lock = _locked(folder)
         self.notes: list[dict[str, Any]] = []
         try:
             self._read(folder / "done.jsonl")
@@ -115,10 +115,23 @@ class Parts:
 
     def close(self, keep: bool) -> None:
         """Let others write; unless ``keep``, delete everything."""
-        self._lock.close()
-        if not keep:
-            with refusing(self.folder):
-                shutil.rmtree(self.folder, ignore_errors=True)
+        if keep:
+            self._lock.close()
+        else:
+            _delete(self.folder, self._lock)
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    return hold(folder / "lock", f"the conversion in {folder} is under way")
+
+
+def _delete(folder: Path, lock: IO[bytes]) -> None:
+    """Delete a folder of parts, and let its lock go."""
+    if os.name != "posix":  # an open file cannot be deleted there
+        lock.close()
+    with refusing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    lock.close()  # not before, or the next to write would lose what it has begun
 
 
 def _checked(line: str, path: Path) -> dict[str, Any]:

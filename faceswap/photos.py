@@ -28,6 +28,8 @@ KEPT_CHUNKS = (
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
+# Pillow tells formats by content, and for some of the others it runs programs (EPS: Ghostscript).
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 MAX_PIXELS = 2**28  # of a photo or a video's frame: 800 MB as RGB
 # Pillow warns above this and refuses only above twice as much.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -98,14 +100,19 @@ def read_deep(path: Path) -> DeepPhoto | None:
         with path.open("rb") as file:
             if file.read(2) not in (b"II", b"MM"):
                 return None
-        pixels, orientation = _read_tiff(path)
+        found = _read_tiff(path)
+        if found is None:
+            return None
+        pixels, orientation = found
     elif suffix == ".png" and _png_depth(path) == 16:
-        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        # OpenCV itself would crash on a name that is no Unicode.
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if stored is None:
             raise ValueError("the picture is damaged or truncated")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
         pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
-        with Pillow.open(path) as photo:
+        with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
             orientation = int(photo.getexif().get(ORIENTATION, 1))
     else:
         return None
@@ -121,12 +128,14 @@ def _upright(pixels: Deep, orientation: int) -> Deep:
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
-def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int]:
-    """The pixels of a TIFF's first picture, and its orientation."""
+def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
+    """The pixels of a TIFF's first picture, and its orientation; None if it has no 16 bits."""
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
             check_pixels(int(page.imagewidth), int(page.imagelength))
+            if page.dtype != np.uint16 or page.samplesperpixel not in (3, 4) or page.imagedepth > 1:
+                return None  # not deep; a few bytes can say that a pixel has a thousand values
             tags: Any = getattr(page, "tags", {})
             orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
             return np.asarray(page.asarray()), orientation
@@ -228,7 +237,7 @@ def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
                 tags[number].value if number in tags else None for number in (34675, 282, 283)
             ]
         return _Kept(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
-    with Pillow.open(source) as photo:
+    with Pillow.open(source, formats=PHOTO_FORMATS) as photo:
         if not deep:
             alpha = _alpha(photo)
         exif = photo.getexif()

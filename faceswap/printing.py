@@ -10,14 +10,15 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from faceswap.consent import NOT_STATED
-from faceswap.errors import DeviceError, FaceswapError
+from faceswap.errors import DeviceError, FaceswapError, InputError, OutputError
+from faceswap.files import reason
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -42,12 +43,40 @@ def speaks() -> bool:
 
 
 def show(as_json: bool, facts: Mapping[str, Any], lines: Sequence[str]) -> None:
-    """Print a result, once and at the end."""
+    """Print a result, once and at the end.
+
+    Raises:
+        OutputError: If standard output takes nothing (any more).
+    """
+    try:
+        for line in [json.dumps(ready(facts), allow_nan=False)] if as_json else map(plain, lines):
+            click.echo(line)
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - or Python's own end fails too
+        raise OutputError(f"cannot write to standard output: {reason(error)}") from error
+
+
+def say(text: str) -> None:
+    """Print a line on standard error; that nobody takes it is no reason to stop the work."""
+    with suppress(OSError):
+        click.echo(plain(text), err=True)
+
+
+def announce(text: str, as_json: bool) -> None:
+    """Print a line before the work: for people with the result, for programs beside it."""
     if as_json:
-        click.echo(json.dumps(ready(facts), allow_nan=False))
-        return
-    for line in lines:
-        click.echo(line)
+        say(text)
+    else:
+        show(False, {}, [text])
+
+
+def plain(text: str) -> str:
+    r"""A line as a terminal may have it: what is not printable becomes an escape such as ``\x1b``.
+
+    Names and notes come from files of strangers; they must not move the cursor, or look like lines
+    of their own.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def finish(
@@ -57,7 +86,7 @@ def finish(
     if worst and as_json:
         kind, message = type(worst).__name__, str(worst)
         show(True, {**facts, **failure(kind, message, worst.exit_code)}, ())
-        click.echo(f"faceswap: error: {worst}", err=True)
+        say(f"faceswap: error: {worst}")
         sys.exit(worst.exit_code)
     show(as_json, facts, lines)
     if worst:
@@ -96,28 +125,37 @@ def exiting() -> Iterator[None]:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         _end("UsageError", error.format_message(), error.exit_code)
     except FaceswapError as error:
-        click.echo(f"faceswap: error: {error}", err=True)
+        say(f"faceswap: error: {error}")
         _end(type(error).__name__, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         message = "interrupted; what was finished is kept"
-        click.echo(f"faceswap: {message}", err=True)
+        say(f"faceswap: {message}")
         _end("Interrupted", message, INTERRUPTED)
     except MemoryError:
         message = "the memory does not suffice: close other programs, or try smaller inputs"
-        click.echo(f"faceswap: error: {message}", err=True)
+        say(f"faceswap: error: {message}")
         _end(DeviceError.__name__, message, DeviceError.exit_code)
+    except OSError as error:  # asking whether a file is there is refused: no right, too long a name
+        if error.filename is None:
+            raise
+        message = f"{os.fsdecode(error.filename)}: {reason(error)}"
+        say(f"faceswap: error: {message}")
+        _end(InputError.__name__, message, InputError.exit_code)
     except Exception as error:  # a bug, which keeps its traceback
         if wants_json() and speaks():
-            show(True, failure(type(error).__name__, str(error), 1), ())
+            with suppress(OutputError):
+                show(True, failure(type(error).__name__, str(error), 1), ())
         raise
 
 
 def _end(kind: str, message: str, exit_code: int) -> None:
     if wants_json() and speaks():
-        show(True, failure(kind, message, exit_code), ())
+        with suppress(OutputError):  # said already
+            show(True, failure(kind, message, exit_code), ())
     sys.exit(exit_code)
 
 

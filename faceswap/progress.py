@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -23,10 +23,14 @@ class Reporter:
         self._latest: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take the newest progress."""
+        """Take the newest progress; that nobody watches any more is no reason to stop the work."""
+        with suppress(OSError):
+            self._take(progress)
+
+    def _take(self, progress: Progress) -> None:
         if progress.unit != self._unit:
             self._begin(progress)
-        if sys.stderr.isatty():
+        if sys.stderr and sys.stderr.isatty():  # None: it was closed before Python began
             self._show_bar(progress)
             return
         self._latest = progress
@@ -70,9 +74,10 @@ class Reporter:
 
     def close(self) -> None:
         """Leave the last state on the screen."""
-        if self._bar is not None:
-            self._bar.close()
-        self._print_line()
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.close()
+            self._print_line()
 
 
 @contextmanager

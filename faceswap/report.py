@@ -159,6 +159,8 @@ def _front(report: Report, specimens: dict[str, list[Specimen]]) -> bytes:
         rows = {"model": report[direction], **report[direction]["baselines"]}
         for name, row in rows.items():
             axes.plot(row["nme"], row["identity_transfer"], "o", ms=9, label=name)
-        axes.set(title=_title(report, direction), xlabel="NME", ylabel="identity transfer")
+        title = html.unescape(_title(report, direction)).encode(errors="replace").decode()
+        axes.set_title(title, parse_math=False)  # "$" in a name is no TeX
+        axes.set(xlabel="NME", ylabel="identity transfer")
         axes.legend()
     return charts.as_png(figure)

@@ -96,7 +96,7 @@ def _allows(hint: Any, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return abs(value) <= sys.float_info.max  # neither infinite nor no number
-    return type(value) is hint
+    return type(value) is hint and not (hint is str and "\0" in value)  # which no file's name has
 
 
 def _in_words(hint: Any) -> str:

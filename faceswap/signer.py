@@ -18,14 +18,15 @@ from faceswap.credentials import (
     ModelRecord,
     context,
     embeds,
+    find,
     media_type,
-    report_of,
+    readable,
     sidecar_beside,
     sidecar_of,
     words_of,
 )
 from faceswap.errors import InputError, OutputError, SettingsError
-from faceswap.files import replacing, sha256_of, write_bytes
+from faceswap.files import refusing, replacing, sha256_of, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class Signer:
             source: What it was made from.
 
         Raises:
-            OutputError: If the disk refuses the credentials beside the file too.
+            OutputError: If the disk refuses the credentials beside the file too, or nothing can
+                be signed any more, as when the certificate has expired meanwhile.
         """
         kind = media_type(path)
         if embeds(kind):
@@ -85,12 +87,24 @@ class Signer:
                 log.warning("credentials do not go into %s (%s); they lie beside it",
                             path, words_of(error))  # fmt: skip
         digest = bytes.fromhex(sha256_of(temporary))
-        write_bytes(sidecar_of(path), self._manifest_for(digest, path.name, source))
+        try:
+            manifest = self._manifest_for(digest, readable(path.name), source)
+        except C2paError as error:
+            raise OutputError(
+                f"{path} cannot be signed: {words_of(error)}; give a certificate that is valid "
+                "today, and run the same command again"
+            ) from error
+        write_bytes(sidecar_of(path), manifest)
 
     def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
-        builder = self._builder(path.name, kind, source)
-        # The library empties a file that it is to sign into itself.
-        with replacing(temporary) as signed, temporary.open("rb") as old, signed.open("w+b") as new:
+        builder = self._builder(readable(path.name), kind, source)
+        # The library empties a file that it is to sign into itself. A full disk may show late.
+        with (
+            replacing(temporary) as signed,
+            refusing(path),
+            temporary.open("rb") as old,
+            signed.open("w+b") as new,
+        ):
             builder.sign(self._signer, kind, old, new)
 
     def _manifest_for(self, digest: bytes, title: str, source: Path | None) -> bytes:
@@ -108,7 +122,7 @@ class Signer:
         self, title: str, kind: str, source: Path | None, binding: dict[str, Any] | None = None
     ) -> c2pa.Builder:
         agent = {"name": AGENT, "version": version("faceswap")}
-        model = {"name": self._model.name, "sha256": self._model.sha256}
+        model = {"name": readable(self._model.name), "sha256": self._model.sha256}
         edited = {
             "action": "c2pa.edited",
             "description": "faces swapped by a trained model",
@@ -137,23 +151,24 @@ class Signer:
 
 
 def _ingredient(source: Path) -> bytes:
-    kind, sidecar = media_type(source), sidecar_beside(source)
-    facts = {"title": source.name, "format": kind}
+    kind = media_type(source)
+    facts = {"title": readable(source.name), "format": kind}
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
     except InputError as error:  # moved away meanwhile: no reason to lose the work
         log.warning("%s; its credentials only name it", error)
         return _archived(facts)
-    if sidecar:
-        try:
-            manifest = sidecar.read_bytes()
-            report = report_of(source, manifest)
-        except (C2paError, OSError) as error:
+    try:
+        report, sidecar = find(source)
+        manifest = sidecar.read_bytes() if sidecar else None
+    except (C2paError, OSError) as error:
+        manifest = None
+        if sidecar_beside(source):
             log.warning("the credentials of %s are left out: %s", source, words_of(error))
-        else:
-            own = {key: report[key] for key in ("active_manifest", "validation_results")}
-            own["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
-            return _archived(facts | own, manifest=manifest)
+    if manifest is not None:
+        own = {key: report[key] for key in ("active_manifest", "validation_results")}
+        own["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
+        return _archived(facts | own, manifest=manifest)
     if embeds(kind):
         try:
             with source.open("rb") as file:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faceswap.credentials import Credentials, read
+from faceswap.credentials import Credentials, read, readable
 from faceswap.errors import AlteredError, FaceswapError, UncredentialedError
 
 
@@ -51,7 +51,13 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
             result.lines.append(str(error))
             continue
         if not found.intact:
-            result.note(AlteredError(f"{file} was altered since it was signed"))
+            result.note(
+                AlteredError(
+                    f"{file}: the credentials hold no longer, for their certificate has expired"
+                    if found.expired
+                    else f"{file} was altered since it was signed"
+                )
+            )
         result.facts.append({"file": str(file)} | found.to_dict())
         result.lines += _in_words(file, found)
     return result
@@ -59,22 +65,27 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
 
 def _in_words(path: Path, found: Credentials) -> list[str]:
     """What credentials say, as lines for people."""
-    lines = [f"{path}: {'intact' if found.intact else 'ALTERED since it was signed'}"]
+    state = "intact" if found.intact else "ALTERED since it was signed"
+    if found.expired:
+        state = "EXPIRED: nothing was altered, but the time of the signer's certificate is over"
+    lines = [f"{path}: {state}"]
     if found.generator:
         lines.append(f"  made by: {found.generator}")
-    if found.title not in ("", path.name):
+    if found.title not in ("", readable(path.name)):
         lines.append(f"  then named: {found.title}")
     lines += [f"  how: {kind.rsplit('/', 1)[-1]}" for kind in found.source_types]
     if found.parent:
-        own = {"none": "without credentials of its own"}.get(
-            found.parent.credentials, f"its own credentials were {found.parent.credentials}"
-        )
+        own = {
+            "none": "without credentials of its own",
+            "remote": "its own credentials are on a server",
+            "expired": "its own credentials had expired",
+        }.get(found.parent.credentials, f"its own credentials were {found.parent.credentials}")
         lines.append(f"  made from: {found.parent.title} ({own})")
         if found.parent.sha256:
             lines.append(f"    SHA-256 {found.parent.sha256}")
     if found.model:
         lines += [f"  model: {found.model.name}", f"    SHA-256 {found.model.sha256}"]
-        lines += [f"    note: {note}" for note in found.model.notes]
+        lines += [f"    note: {line}" for note in found.model.notes for line in note.splitlines()]
     if found.signer:
         untrusted = (
             "untrusted: self-signed, or by nobody on a trust list; anybody can use this name"

@@ -82,9 +82,10 @@ def _landmark_model(path: str) -> Any:
     """Read it once a process."""
     try:
         model = dlib.shape_predictor(path)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: its name is no Unicode
+        words = str(error).splitlines()[0]
         raise InputError(
-            f"{path} is no landmark model that this program can read ({error}): it must be a shape "
+            f"{path} is no landmark model that this program can read ({words}): it must be a shape "
             f"predictor of {POINTS} points, written by dlib"
         ) from error
     blank = np.zeros((16, 16), np.uint8)

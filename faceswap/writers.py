@@ -20,6 +20,7 @@ from av.error import FFmpegError
 
 from faceswap import planes
 from faceswap.assembly import Assembler, Part, animate
+from faceswap.credentials import sidecar_beside, sidecar_of
 from faceswap.encoders import (
     ANIMATIONS,
     CONTAINERS,
@@ -122,6 +123,20 @@ def copy_file(source: Path, path: Path) -> None:
     """
     with replacing(path) as temporary, writing(path):
         shutil.copyfile(source, temporary)
+
+
+def copy_sidecar(source: Path, path: Path) -> None:
+    """Let a copy have the credentials that lie beside its source, and no other.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    own = sidecar_beside(source)
+    if own:
+        copy_file(own, sidecar_of(path))
+    else:  # of an earlier output of this name
+        with writing(path):
+            sidecar_of(path).unlink(missing_ok=True)
 
 
 class _OneStream:
@@ -350,7 +365,7 @@ def write_clip(
         OutputError: If the disk refuses.
     """
     encoding = choose_encoding(".mp4", "auto", QUALITY, hardware=False)
-    with replacing(path) as temporary, writing(path), av.open(str(temporary), "w") as out:
+    with replacing(path) as temporary, writing(path), av.open(f"file:{temporary}", "w") as out:
         video: Any = out.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options))
         audio: Any = out.add_stream("aac", rate=sample_rate, layout="mono")
         video.pix_fmt = "yuv420p"

@@ -123,3 +123,29 @@ def test_a_header_of_a_vast_net_takes_no_memory(tmp_path):
 
     with pytest.raises(ModelError, match="do not fit"):
         models.load(tmp_path / "vast.safetensors")
+
+
+VAST = {"latent": 65536, "encoder_widths": [8192] * 4, "decoder_widths": [8192] * 4}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model", None), ("model", 5), ("model", [1]), ("model", VAST), ("names", None),
+     ("names", [1, 2]), ("held_out", 5), ("held_out", {"a": 1}), ("held_out", {"a": [1], "b": []}),
+     ("generator", 5), ("orders", [1]), ("orders", {"a": 1}), ("orders", {"a": torch.ones(3)}),
+     ("orders", {"a": torch.tensor([-9])}),
+     ("orders", {"a": torch.zeros(1, dtype=torch.int64).expand(2**40)}), ("seconds", float("nan")),
+     ("seconds", "x"), ("rate", float("inf")), ("step", -1), ("network", {}), ("optimizer", 7)],
+    ids=str,
+)  # fmt: skip
+def test_a_resume_state_may_hold_anything(folder, faceset_folders, key, value):
+    """What is whole, but was never written by a training."""
+    shutil.rmtree(folder / "snapshots")
+    path = folder / "resume.pt"
+    state = torch.load(path, weights_only=True)
+    if isinstance(state[key], dict) and isinstance(value, dict) and value:
+        value = state[key] | value
+    torch.save(state | {key: value}, path)
+
+    with pytest.raises(ModelError, match=r"resume\.pt (is damaged|does not fit)"):
+        trainer.train(*faceset_folders, folder, TrainConfig(steps=4, batch_size=2, device="cpu"))

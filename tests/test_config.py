@@ -70,6 +70,7 @@ def test_a_model_config_survives_json():
         (lambda: ConvertConfig(cast="x.toml", to="a"), "--cast says who becomes whom: leave out"),
         (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast says who becomes whom"),
         (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
+        (lambda: ConvertConfig(sign_cert="x\0"), "sign_cert must be str"),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
         (lambda: ConvertConfig(feather=float("nan")), "feather must be float, not nan"),
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),

@@ -123,6 +123,43 @@ def test_the_output_cannot_be_the_input(clip, model):
     assert clip.read_bytes() == before
 
 
+def test_nothing_that_goes_with_the_output_is_written_over_the_input(clip, model, tmp_path):
+    named = clip.rename(tmp_path / "x.matte.mp4")
+    before = named.read_bytes()
+
+    with pytest.raises(OutputError, match="is the input itself"):
+        convert(named, tmp_path / "x.mp4", model, replace(QUICK, matte=True))
+    with pytest.raises(OutputError, match="a preview is a picture"):
+        contact_sheet(named, named, 2, model, QUICK)
+    named.rename(tmp_path / "x.png")  # FFmpeg looks at what is inside, and so is it a video
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "x.png")
+    with pytest.raises(OutputError, match="is the input itself"):
+        contact_sheet(tmp_path / "link.mp4", tmp_path / "x.png", 2, model, QUICK)
+
+    assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_a_faceless_photo_keeps_the_credentials_beside_it_and_no_other(tmp_path, collins, model):
+    source, output = tmp_path / "photos", tmp_path / "photos.swapped"
+    source.mkdir()
+    for name in ("face.bmp", "wall.bmp", "plain.bmp"):
+        Image.fromarray(collins).save(source / name)
+    convert(source, model=model, config=QUICK)
+    for name in ("wall.bmp", "wall.bmp.c2pa"):  # a marked file, in which no face is found
+        (output / name).rename(source / name)
+    wall = np.full((90, 90, 3), 7, np.uint8)
+    Image.fromarray(wall).save(source / "plain.bmp")
+    blind = replace(QUICK, never=(str(source / "face.bmp"),))
+
+    with pytest.raises(NoFacesError):
+        convert(source, model=model, config=blind)
+
+    assert read(output / "wall.bmp").intact
+    assert sorted(p.name for p in output.iterdir()) == [
+        "face.bmp", "plain.bmp", "wall.bmp", "wall.bmp.c2pa"
+    ]  # fmt: skip
+
+
 def test_no_face_at_all_writes_nothing(tmp_path, model):
     wall = np.full((120, 120, 3), 60, np.uint8)
     write_clip(tmp_path / "wall.mp4", [wall] * 3, 25, np.zeros(9600, np.int16), 48000)

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import av
 import c2pa
 import numpy as np
 import pytest
+from cryptography import x509
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_certificates import organisation
 from test_media import make_clip, picture, signer, sound_of, times_of
 
-from faceswap import credentials, media, writers
+from faceswap import credentials, inspector, media, writers
 from faceswap.certificates import own_identity_file, read_certificates, signing_identity
 from faceswap.credentials import ModelRecord, read, sidecar_of
 from faceswap.errors import InputError, OutputError, SettingsError, UncredentialedError
@@ -299,6 +305,33 @@ def test_a_disk_too_full_for_a_second_copy_still_gets_credentials(tmp_path, monk
     assert read(target).sidecar == str(sidecar_of(target))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("side", [80, 500])
+def test_a_disk_that_is_full_at_the_end_of_signing_too(tmp_path, suffix, side, caplog):
+    import resource
+
+    source = original(tmp_path, suffix)
+    if suffix in PHOTOS:
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(source)
+    target = tmp_path / f"swapped{suffix}"
+    shutil.copy(source, target)
+    signs, size = signer(), source.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 4500), hard))
+    try:
+        signs.sign(target, target, source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    in_it = size + 3000 < 4500
+    assert in_it or "they lie beside it" in caplog.text
+    assert read(target).intact
+    assert read(target).sidecar == (None if in_it else str(sidecar_of(target)))
+    assert sidecar_of(target).is_file() != in_it
+
+
 def test_a_source_that_is_gone_by_then_costs_no_work(tmp_path, caplog):
     source = original(tmp_path, ".jpg")
     target = tmp_path / "swapped.jpg"
@@ -324,6 +357,19 @@ def test_a_frame_of_a_sequence_shows_a_change_and_a_swap_of_places(tmp_path):
     assert not read(paths[1]).intact
     assert read(paths[0]).intact
     assert "then named: 000002.png" in " ".join(verify([paths[0]]).lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+@pytest.mark.parametrize("suffix", [".jpg", ".mp4", ".mkv", ".bmp"])
+def test_a_name_that_is_no_unicode_is_signed_all_the_same(tmp_path, suffix):
+    odd = original(tmp_path, suffix).rename(tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode()))
+
+    target = written(odd, odd.with_stem(f"{odd.stem}.swapped"))
+
+    found = read(target)
+    assert found.intact
+    assert (found.title, found.parent.title) == (f"caf?.swapped{suffix}", f"caf?{suffix}")
+    assert "then named" not in " ".join(verify([target]).lines)
 
 
 def test_words_say_plainly_what_is_known(tmp_path):
@@ -371,3 +417,88 @@ def test_the_command_prints_one_object_and_ends_with_the_code(tmp_path):
     assert second["intact"] is False
     assert "has no Content Credentials" in third["error"]
     assert "good.jpg: intact" in faceswap("verify", good, cwd=tmp_path).stdout
+
+
+def test_an_expired_certificate_is_not_called_an_alteration(tmp_path):
+    chain, key, _ = organisation(tmp_path / "studio", days=2 / 86400)
+    expiring = Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key))
+    paths = [original(tmp_path, suffix) for suffix in (".jpg", ".bmp")]
+    for path in paths:
+        expiring.sign(path, path, path)
+        assert read(path).intact
+    last = x509.load_pem_x509_certificate(chain.read_bytes()).not_valid_after_utc
+    while datetime.now(UTC) < last + timedelta(seconds=1):
+        time.sleep(0.1)
+
+    for path in paths:
+        found = verify([path])
+        assert "EXPIRED: nothing was altered" in found.lines[0]
+        assert "certificate has expired" in str(found.worst)
+        assert found.worst.exit_code == 9
+    assert read(written(paths[0], tmp_path / "later.jpg")).parent.credentials == "expired"
+    for path in paths:
+        assert "ALTERED" in verify([altered(path, 0.9)]).lines[0]
+    for path in (tmp_path / "late.jpg", tmp_path / "late.bmp"):
+        shutil.copy(paths[0], path)
+        with pytest.raises(OutputError, match=r"late\.\w+ cannot be signed: .*not valid"):
+            expiring.sign(path, path, path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_credentials_on_a_server_are_said_to_be_there(tmp_path, suffix):
+    """As Adobe's programs store them if asked to."""
+    address = "https://example.org/manifest.c2pa"
+    words = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        f'xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance="{address}"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    notes = PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", words)
+    about = {"pnginfo": notes} if suffix == ".png" else {"xmp": words.encode()}
+    source = tmp_path / f"remote{suffix}"
+    Image.fromarray(picture(0, 96, 80)).save(source, **about)
+
+    with pytest.raises(UncredentialedError, match=f"at {address}, and nothing is fetched"):
+        read(source)
+    assert inspector.inspect(source)["provenance"] is None
+    assert read(written(source, tmp_path / f"swapped{suffix}")).parent.credentials == "remote"
+
+
+def test_a_readable_file_of_another_suffix_has_facts(tmp_path):
+    shutil.copy(original(tmp_path, ".mkv"), tmp_path / "really_mkv.mp4")
+
+    facts = inspector.inspect(tmp_path / "really_mkv.mp4")
+
+    assert (facts["kind"], facts["provenance"]) == ("video", None)
+
+
+def test_what_is_embedded_counts_before_a_foreign_sidecar_for_the_parent_too(tmp_path):
+    once = written(original(tmp_path, ".png"), tmp_path / "once.png")
+    other = written(original(tmp_path, ".bmp"), tmp_path / "other.bmp")
+    shutil.copy(sidecar_of(other), sidecar_of(once))
+
+    twice = written(once, tmp_path / "twice.png")
+
+    assert read(once).intact
+    assert read(twice).parent.credentials == "intact"
+
+
+@pytest.mark.parametrize("notes", [5, 1.5, True, "words", {"a": 1}, None, [None, 1]])
+def test_notes_of_another_program_may_be_anything(tmp_path, notes):
+    signs = signer()
+    builder = c2pa.Builder(
+        {"format": "image/jpeg", "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [
+            {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "parameters":
+             {"model": {"name": "x", "sha256": 7}, "notes": notes}}]}}]},
+        context=credentials.context(),
+    )  # fmt: skip
+    with original(tmp_path, ".jpg").open("rb") as old, (tmp_path / "x.jpg").open("w+b") as new:
+        builder.sign(signs._signer, "image/jpeg", old, new)
+
+    found = read(tmp_path / "x.jpg")
+
+    assert found.intact
+    assert all(isinstance(note, str) for note in found.model.notes)
+    assert found.model.sha256 == "7"

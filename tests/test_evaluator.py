@@ -44,6 +44,17 @@ def test_the_report_has_every_number(report):
         assert 0 < report[own]["l1"] < 0.5
 
 
+def test_a_page_holds_any_name(report):
+    from faceswap import report as pages
+
+    odd = report | {"names": ["<b>$x$ \\frac$", "a & $\\q$\udce9"]}
+    specimens = {direction: [] for direction in ("a_to_b", "b_to_a")}
+
+    page = pages.page(odd, specimens, report["folder"] / "none.jsonl")
+
+    assert "<h1>&lt;b&gt;$x$ \\frac$ (a) and a &amp; $\\q$" in page
+
+
 def test_the_unswapped_original_scores_no_identity_and_no_error(report):
     for direction in ("a_to_b", "b_to_a"):
         original = report[direction]["baselines"]["original"]

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from faceswap import files
 from faceswap.errors import OutputError
 from faceswap.files import (
     append_lines,
@@ -132,3 +133,47 @@ def test_lines_that_must_last_are_appended_as_others_are(tmp_path):
     append_lines(tmp_path / "list.jsonl", ["two"])
 
     assert read_lines(tmp_path / "list.jsonl") == ["one", "two"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whoever may make links there may do anything")
+def test_no_list_or_lock_is_changed_through_a_link(tmp_path):
+    private = tmp_path / "private"
+    private.write_text("a line\nno line")
+    (tmp_path / "link").symlink_to(private)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+
+    for change in (
+        lambda path: append_lines(path, ["x"]),
+        drop_torn_line,
+        lambda path: hold(path, "the work"),
+    ):
+        for name in ("link", "dangling"):
+            with pytest.raises(OutputError, match=f"cannot write .*{name}: it is a link"):
+                change(tmp_path / name)
+    write_bytes(tmp_path / "link", b"a file of its own")
+
+    assert private.read_text() == "a line\nno line"
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_the_longest_names_can_be_written(tmp_path):
+    for name in ("x" * 251 + ".bin", "\N{SNOWMAN}" * 83 + ".bin"):
+        write_bytes(tmp_path / name, b"data")
+
+        assert (tmp_path / name).read_bytes() == b"data"
+
+
+def test_what_a_process_of_another_machine_writes_is_not_swept(tmp_path, monkeypatch):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    name = temporary_beside(tmp_path / "x.bin").name.replace(str(os.getpid()), str(dead.pid))
+    monkeypatch.setattr(files, "_here", lambda: "beef")
+    theirs = temporary_beside(tmp_path / "x.bin").name.replace(str(os.getpid()), str(dead.pid))
+    monkeypatch.undo()
+    for path in (tmp_path / name, tmp_path / theirs):
+        path.write_bytes(b"half")
+
+    sweep(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [theirs]

@@ -72,6 +72,51 @@ def test_a_tiff_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
         media.read_photo(tmp_path / "x.tif")
 
 
+def sparse_tiff(side, samples, bits):
+    """A TIFF of some 120 bytes whose strips are left out, so that all its pixels are zero."""
+    fields = {256: side, 257: side, 258: bits, 259: 8, 262: 1, 273: 0, 277: samples, 278: side,
+              279: 0}  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("samples", "bits"), [(100, 16), (4, 64), (30, 8)])
+def test_a_tiff_of_vast_pixels_takes_no_memory(tmp_path, monkeypatch, samples, bits):
+    import tifffile
+
+    (tmp_path / "x.tif").write_bytes(sparse_tiff(4000, samples, bits))
+    unpacked = []
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: unpacked.append(1))
+
+    with pytest.raises(InputError, match=r"x\.tif"):
+        media.read_photo(tmp_path / "x.tif")
+    assert not unpacked
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script stands for Ghostscript")
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "000000-0.png"])
+def test_no_program_is_run_for_a_photo(tmp_path, monkeypatch, name):
+    from PIL import EpsImagePlugin
+
+    program, witness = tmp_path / "gs", tmp_path / "witness"
+    program.write_text(f"#!/bin/sh\ntouch {witness}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # look for it anew
+    (tmp_path / name).write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+
+    with pytest.raises(InputError):
+        media.read_photo(tmp_path / name)
+    with pytest.raises(InputError):
+        faceset._read_crop(tmp_path / name, 64, 64)
+    assert not witness.exists()
+    with suppress(Exception), Image.open(tmp_path / name) as picture:  # the attack is real
+        picture.load()
+    assert witness.exists()
+
+
 def test_the_limit_is_stated_and_what_is_within_is_read(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "x.png")
     clip = make_clip(tmp_path / "x.mp4")  # 64 x 48

@@ -271,6 +271,22 @@ def test_what_is_not_a_video_is_one_clear_line(tmp_path, content):
         list(media.read_video(path))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ts", ".ffconcat"])
+@pytest.mark.parametrize(
+    "words",
+    ["ffconcat version 1.0\nfile secret.ts\n",
+     "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.ts\n#EXT-X-ENDLIST\n"],
+    ids=["concat", "hls"],
+)  # fmt: skip
+def test_a_list_of_other_files_opens_none_of_them(tmp_path, words, suffix):
+    make_clip(tmp_path / "secret.ts")
+    path = tmp_path / f"clip{suffix}"
+    path.write_text(words)
+
+    with pytest.raises(InputError, match="is not a video this program can read"):
+        media.probe(path)
+
+
 def test_sound_alone_is_not_a_video(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as out:

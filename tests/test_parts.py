@@ -1,12 +1,14 @@
 import gc
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from faceswap.errors import OutputError
+from faceswap.errors import BusyError, OutputError
 from faceswap.parts import Parts, discard_abandoned, folder_for
 
 NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
@@ -143,3 +145,23 @@ def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path):
     assert not other.exists()
     assert all(folder.is_dir() for folder in (busy, *strangers))
     at_work.close(keep=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an open file cannot be deleted there")
+def test_nobody_else_begins_while_the_folder_is_being_deleted(tmp_path, monkeypatch):
+    folder, delete = tmp_path / ".x.parts", shutil.rmtree
+    finished(folder, 1)
+    parts = Parts(folder)
+    refused = []
+
+    def deleting(*args, **kwargs):
+        with pytest.raises(BusyError):
+            Parts(folder)
+        refused.append(True)
+        delete(*args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    parts.close(keep=False)
+
+    assert refused
+    assert begun(folder) == []

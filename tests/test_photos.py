@@ -1,5 +1,8 @@
 """What an eight-bit RGB reader would lose of a photo is in the output too."""
 
+import os
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -217,6 +220,23 @@ def test_a_layer_has_its_own_transparency_and_no_other(tmp_path):
 
     with Image.open(tmp_path / "out.png") as photo:
         np.testing.assert_array_equal(np.asarray(photo), layer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+def test_a_deep_photo_may_have_a_name_that_is_no_unicode(tmp_path):
+    """In a process of its own, for OpenCV crashed."""
+    save_deep(tmp_path / "in.png", fine(3)).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom faceswap.media import read_photo\n"
+        "(path,) = Path(sys.argv[1]).iterdir()\nprint(read_photo(path).picture.pixels.sum())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == fine(3).sum()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

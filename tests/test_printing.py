@@ -152,3 +152,95 @@ def test_a_word_after_the_dashes_is_a_file(monkeypatch):
 
 def test_what_is_no_number_is_null():
     assert ready({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
+
+
+HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
+
+
+def test_what_strangers_wrote_stays_in_its_line(capsys):
+    printing.show(False, {}, [f"model: {HOSTILE} größer ☃"])
+    printing.say(f"no {HOSTILE}")
+
+    out, err = capsys.readouterr()
+    escaped = r"\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
+    assert out == f"model: {escaped} größer ☃\n"
+    assert err == f"no {escaped}\n"
+
+
+def test_verify_prints_no_control_character_of_a_manifest(tmp_path, capsys):
+    import dataclasses
+
+    from faceswap import verifier
+    from faceswap.credentials import Credentials, ModelRecord, Parent
+
+    found = Credentials(
+        True, False, HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), Parent(HOSTILE, "", HOSTILE, "none"),
+        ModelRecord(HOSTILE, HOSTILE, (HOSTILE, "one\ntwo")), HOSTILE, (HOSTILE,),
+    )  # fmt: skip
+    assert len(dataclasses.fields(found)) == 10
+
+    printing.show(False, {}, verifier._in_words(tmp_path / "x.jpg", found))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "".join(lines).isprintable()
+    assert [line for line in lines if line.startswith("  signed by: BBC")] == []
+    assert lines.count("    note: one") == lines.count("    note: two") == 1
+
+
+def run(command, **streams):
+    line = f"{sys.executable} -m faceswap {command}"
+    return subprocess.run(["/bin/sh", "-c", line], check=False, text=True, cwd=SCHEMAS.parents[1],
+                          stderr=subprocess.PIPE, **streams)  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("info docs/none", 3), ("info --json docs/none", 3), ("info PHOTO", 6),
+     ("info --json PHOTO", 6), ("verify --json PHOTO", 6)],
+)  # fmt: skip
+def test_an_output_that_takes_nothing_is_one_line(folder, command, code):
+    with Path("/dev/full").open("w") as full:
+        done = run(command.replace("PHOTO", str(folder / "x.png")), stdout=full)
+
+    assert done.returncode == code, done.stderr
+    assert [line[:17] for line in done.stderr.splitlines()] == ["faceswap: error: "]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
+    name = {"2>&-": "closed", "2>/dev/full": "full"}[where]
+    command = f"extract {folder / 'x.png'} -o {folder / name} --finder hog --json {where}"
+
+    done = run(command, stdout=subprocess.PIPE)
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["faces"] == 1
+    assert run(f"info docs/none {where}", stdout=subprocess.PIPE).returncode == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["info LONG", "info --json LONG", "extract LONG", "extract PHOTO -o LONG",
+     "train --a LONG --b x", "convert LONG --model x", "import-checkpoint LONG x",
+     "evaluate LONG --a x --b y"],
+)  # fmt: skip
+def test_a_name_that_no_disk_takes_is_one_line(folder, command):
+    words = command.replace("LONG", "x" * 300).replace("PHOTO", str(folder / "x.png"))
+
+    done = run(words, stdout=subprocess.PIPE)
+
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("faceswap: error: ")
+    assert "File name too long" in line
+    if "--json" in command:
+        assert json.loads(done.stdout)["error"]["kind"] == "InputError"
+
+
+def test_a_name_that_no_disk_takes_does_not_stop_verify(folder):
+    done = run(f"verify {'x' * 300}.png {folder / 'x.png'}", stdout=subprocess.PIPE)
+
+    assert done.returncode == 10
+    assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()] == ["long", "Credentials"]
