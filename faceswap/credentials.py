@@ -179,21 +179,17 @@ def report_of(path: Path, manifest: bytes | None = None, anchors: str | None = N
 
 
 def _understood(report: dict[str, Any], sidecar: Path | None) -> Credentials:
-    manifest = report["manifests"][report["active_manifest"]]
-    actions = [
-        action
-        for assertion in manifest.get("assertions", [])
-        if assertion["label"].startswith("c2pa.actions")
-        for action in assertion["data"]["actions"]
-    ]
+    # Of a manifest that cannot be taken apart, the library tells only what is wrong with it.
+    manifest = dict(report.get("manifests") or {}).get(report.get("active_manifest"), {})
+    actions = _actions(manifest)
     made_by: dict[str, Any] = next(iter(manifest.get("claim_generator_info") or []), {})
     maker = made_by.get("name") or manifest.get("claim_generator") or "an unnamed program"
     signature = manifest.get("signature_info") or {}
-    state = report["validation_state"]
+    state = report.get("validation_state")
     return Credentials(
-        intact=state in ("Valid", "Trusted"),
+        intact=state in ("Valid", "Trusted") and bool(manifest),
         trusted=state == "Trusted",
-        generator=f"{maker} {made_by.get('version') or ''}".strip(),
+        generator=f"{maker} {made_by.get('version') or ''}".strip() if manifest else "",
         signer=", ".join(signature[key] for key in ("common_name", "issuer") if signature.get(key)),
         title=manifest.get("title") or "",
         source_types=tuple(a["digitalSourceType"] for a in actions if "digitalSourceType" in a),
@@ -202,6 +198,15 @@ def _understood(report: dict[str, Any], sidecar: Path | None) -> Credentials:
         sidecar=str(sidecar) if sidecar else None,
         failures=_failures(report),
     )
+
+
+def _actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        action
+        for assertion in manifest.get("assertions", [])
+        if assertion["label"].startswith("c2pa.actions")
+        for action in (assertion.get("data") or {}).get("actions") or []
+    ]
 
 
 def _failures(results: dict[str, Any]) -> tuple[str, ...]:

@@ -502,3 +502,19 @@ def test_notes_of_another_program_may_be_anything(tmp_path, notes):
     assert found.intact
     assert all(isinstance(note, str) for note in found.model.notes)
     assert found.model.sha256 == "7"
+
+
+@pytest.mark.parametrize("manifests", [[], {}, None])
+def test_a_manifest_that_the_library_cannot_take_apart_is_altered(tmp_path, monkeypatch, manifests):
+    target = written(original(tmp_path, ".png"), tmp_path / "swapped.png")
+    failure = {"code": "claim.missing"}
+    report = {
+        "active_manifest": "urn:c2pa:x", "manifests": manifests, "validation_state": "Invalid",
+        "validation_results": {"activeManifest": {"failure": [failure]}},
+    }  # fmt: skip
+    monkeypatch.setattr(credentials, "report_of", lambda *_: report)
+
+    found = read(target)
+
+    assert (found.intact, found.failures, found.generator) == (False, ("claim.missing",), "")
+    assert "ALTERED" in verify([target]).lines[0]
