@@ -210,7 +210,8 @@ class Assembler:
             if time is not None and begins > time:
                 self._waiting = packet
                 return
-            if packet.dts <= self._latest.get(packet.stream, packet.dts - 1):
+            latest = self._latest.get(packet.stream, packet.dts - 1)
+            if packet.dts < latest + (not self._may_coincide(packet.stream)):
                 self._warn_once("time stamps of its sound run backwards there: packets left out")
                 continue
             self._latest[packet.stream] = packet.dts
@@ -224,6 +225,14 @@ class Assembler:
                 packet.dts -= offset
             for fitting in self._fitted(packet):
                 self._out.mux(fitting)
+
+    def _may_coincide(self, stream: Any) -> bool:
+        """Whether packets of a stream may begin together: signs of one subtitle, say.
+
+        (Of sound, where times are rounded to milliseconds that its packets fall short of.)
+        """
+        loose = self._out.format.name in ("matroska", "webm")
+        return loose or stream.type == "subtitle" or stream in self._recoders
 
     def _fitted(self, packet: Any) -> Iterable[Any]:
         """A packet as the output takes it."""
@@ -253,7 +262,7 @@ def _timescale(source: Any, video: Any) -> int:
     FFmpeg's own thousand would move them by up to half a millisecond.
     """
     own = Fraction(video.time_base).denominator
-    rates = [stream.rate for stream in source.streams.audio if stream.rate]
+    rates = [s.rate for s in source.streams.audio if s.codec_context and s.rate]
     common = math.lcm(1000, own, *rates)
     return common if common < 2**31 else own
 

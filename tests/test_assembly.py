@@ -6,7 +6,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-from clips import chapters, noise, packets, part_length, pass_on, rich_clip, shown, tags
+from clips import STYLES, chapters, noise, packets, part_length, pass_on, rich_clip, shown, tags
 from test_media import make_clip, times_of
 
 from faceswap import media
@@ -169,3 +169,45 @@ def test_matroska_keeps_the_fonts_of_subtitles(tmp_path, caplog):
         (kept,) = [stream for stream in target.streams if stream.type == "attachment"]
         assert (kept.name, kept.mimetype, bytes(kept.data)) == ("font.ttf", "font/ttf", b"letters")
     assert "left out" not in caplog.text
+
+
+def with_copies(source, target, codec, times, header=None):
+    """A clip whose second stream has a packet at each of some times in milliseconds."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as out:
+        video = out.add_stream_from_template(old.streams.video[0])
+        other = out.add_stream(codec)
+        if header:
+            other.codec_context.subtitle_header = header
+        other.time_base = Fraction(1, 1000)
+        for packet in [p for p in old.demux(video=0) if p.size]:
+            packet.stream = video
+            out.mux(packet)
+        for number, time in enumerate(times):
+            packet = av.Packet(f"{number},0,Default,,0,0,0,,words {number}".encode())
+            packet.pts = packet.dts = time
+            packet.duration, packet.time_base, packet.stream = 100, Fraction(1, 1000), other
+            out.mux(packet)
+    return target
+
+
+def test_words_shown_together_all_come_along(tmp_path, caplog):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "ass", (100, 100, 100, 300), STYLES)
+
+    target = pass_on(source, tmp_path / "out.mkv")
+
+    assert packets(target, "subtitle") == packets(source, "subtitle")
+    assert len(packets(target, "subtitle")[0]) == 4
+    assert not caplog.text
+
+
+def test_sound_whose_packets_are_shorter_than_the_times_are_fine_comes_along(tmp_path, caplog):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "pcm_s16le", (0, 1, 2, 2, 3, 4, 5, 5))
+
+    target = pass_on(source, tmp_path / "out.mkv")
+
+    assert [p[0] for p in packets(target, "audio")[0]] == [
+        p[0] for p in packets(source, "audio")[0]
+    ]
+    assert not caplog.text
