@@ -211,3 +211,45 @@ def test_sound_whose_packets_are_shorter_than_the_times_are_fine_comes_along(tmp
         p[0] for p in packets(source, "audio")[0]
     ]
     assert not caplog.text
+
+
+def slated(path, code):
+    """A clip of 50 frames with a timecode."""
+    with av.open(str(path), "w") as out:
+        out.metadata["timecode"] = code
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(50):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+    return path
+
+
+def timecode(path):
+    with av.open(str(path)) as container:
+        tags = container.metadata | container.streams.video[0].metadata
+        return {name.lower(): value for name, value in tags.items()}.get("timecode")
+
+
+@pytest.mark.parametrize("source", ["in.mov", "in.mkv"])
+@pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
+def test_timecode_is_kept_and_goes_on_in_an_excerpt(tmp_path, caplog, source, target):
+    clip = slated(tmp_path / source, "01:02:03:04")
+
+    whole = pass_on(clip, tmp_path / target)
+    part = pass_on(clip, tmp_path / f"part-{target}", **span(clip, Fraction(1), Fraction(3, 2)))
+
+    assert timecode(whole) == "01:02:03:04"
+    assert timecode(part) == "01:02:04:04"
+    assert not caplog.text
+
+
+def test_a_timecode_that_makes_no_sense_does_not_stop_the_video(tmp_path, caplog):
+    clip = slated(tmp_path / "in.mkv", "01:02:03;04")
+
+    target = pass_on(clip, tmp_path / "out.mov")
+
+    assert timecode(target) is None
+    assert len(times_of(target)) == 50
+    assert "01:02:03;04 is no timecode at 25 frames a second" in caplog.text
