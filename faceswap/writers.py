@@ -211,6 +211,7 @@ class VideoOutput:
         self._streams: dict[str, Stream] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
+        self._is_interlaced = False
         self._count()
 
     @property
@@ -227,6 +228,10 @@ class VideoOutput:
         picture = frames["video"].picture
         assert isinstance(picture, Decoded), "a frame of a video"
         native: Any = picture.frame
+        if native.interlaced_frame and not self._is_interlaced:
+            self._is_interlaced = True
+            log.warning("%s is interlaced; its output holds the same lines but cannot say so to "
+                        "players: deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
             with writing(target.path):
                 if name not in self._streams:
