@@ -21,13 +21,8 @@ from av.error import FFmpegError
 from faceswap import planes
 from faceswap.assembly import Assembler, Part, animate
 from faceswap.credentials import sidecar_beside, sidecar_of
-from faceswap.encoders import (
-    ANIMATIONS,
-    CONTAINERS,
-    Encoding,
-    choose_encoding,
-)
-from faceswap.errors import NoFacesError, OutputError
+from faceswap.encoders import ANIMATIONS, CONTAINERS, Encoding, choose_encoding
+from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import make_folder, reason, replacing, temporary_beside
 from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
 from faceswap.parts import PART, Parts
@@ -99,6 +94,17 @@ def open_writer(
 
 
 @contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn the disk's refusal to give the source, which was there before, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | Path) and Path(error.filename) == source:
+            raise InputError(f"{source} cannot be read: {reason(error)}") from error
+        raise
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn refusals of the disk or of FFmpeg into an OutputError."""
     try:
@@ -110,7 +116,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _photo_writer(path: Path, source: Path, signer: Signer) -> Iterator[FrameWriter]:
-    with replacing(path) as temporary, writing(path):
+    with replacing(path) as temporary, writing(path), _reading(source):
         yield PhotoWriter(temporary, source)
         signer.sign(temporary, path, source)
 
@@ -119,9 +125,10 @@ def copy_file(source: Path, path: Path) -> None:
     """Copy a file byte for byte in one step.
 
     Raises:
+        InputError: If it cannot be read.
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, writing(path):
+    with replacing(path) as temporary, writing(path), _reading(source):
         shutil.copyfile(source, temporary)
 
 
