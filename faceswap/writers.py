@@ -21,7 +21,7 @@ from av.error import FFmpegError
 from faceswap import planes
 from faceswap.assembly import Assembler, Part, animate
 from faceswap.credentials import sidecar_beside, sidecar_of
-from faceswap.encoders import ANIMATIONS, CONTAINERS, Encoding, choose_encoding
+from faceswap.encoders import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import make_folder, reason, replacing, temporary_beside
 from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
@@ -244,8 +244,9 @@ class VideoOutput:
                 if name not in self._streams:
                     self._streams[name] = self._begin(name, target)
                 self._streams[name].write(frames[name])
+        before = self._times[-1] if self._times else None
+        self._last, self._rotation = shown_for(native, self._video, before), native.rotation
         self._times.append(native.pts)
-        self._last, self._rotation = native.duration or 0, native.rotation
         self.faces += faces
         self.without_face += not faces
         if len(self._times) == PART:

@@ -253,3 +253,14 @@ def test_a_timecode_that_makes_no_sense_does_not_stop_the_video(tmp_path, caplog
     assert timecode(target) is None
     assert len(times_of(target)) == 50
     assert "01:02:03;04 is no timecode at 25 frames a second" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["h264", "prores"])
+def test_a_long_pause_before_the_end_does_not_come_again_after_it(tmp_path, codec):
+    times = [*range(6), 1000, 1001, 1005]
+    source = make_clip(tmp_path / "in.mov", times=times, audio=0, options={"bf": "3"})
+
+    target = pass_on(source, tmp_path / "out.mov", codec=codec)
+
+    assert times_of(target) == times_of(source)
+    assert abs(media.probe(target).seconds - times_of(source)[-1]) <= Fraction(8, 25)
