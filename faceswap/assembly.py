@@ -219,14 +219,8 @@ class Assembler:
                 self._warn_once("time stamps of its sound run backwards there: packets left out")
                 continue
             self._latest[packet.stream] = packet.dts
-            if self._span:
-                start, end = self._span
-                if begins < start or (end is not None and begins >= end):
-                    continue
-                offset = round(start / packet.time_base)
-                if packet.pts is not None:
-                    packet.pts -= offset
-                packet.dts -= offset
+            if self._span and not _cut(packet, *self._span):
+                continue
             for fitting in self._fitted(packet):
                 self._out.mux(fitting)
 
@@ -287,6 +281,29 @@ def _timecode(source: Any, video: Any, first: Fraction | None) -> dict[str, str]
     except ValueError as error:
         log.warning("the timecode is left out: %s", error)
         return {}
+
+
+def _cut(packet: Any, start: Fraction, end: Fraction | None) -> bool:
+    """Move a packet into the time of an excerpt; False if it does not belong there.
+
+    A subtitle is shown there as long as it was within these times; sound cannot be cut.
+    """
+    base = packet.time_base
+    first, last = math.ceil(start / base), None if end is None else math.ceil(end / base)
+    if packet.stream.type == "subtitle" and packet.duration and packet.dts < first:
+        packet.duration -= min(first - packet.dts, packet.duration)
+        packet.pts = packet.dts = first
+        if not packet.duration:
+            return False
+    if packet.dts < first or (last is not None and packet.dts >= last):
+        return False
+    if packet.stream.type == "subtitle" and last is not None:
+        packet.duration = min(packet.duration, last - packet.dts)
+    offset = round(start / base)
+    if packet.pts is not None:
+        packet.pts -= offset
+    packet.dts -= offset
+    return True
 
 
 def _is_gap(packet: Any) -> bool:

@@ -264,3 +264,14 @@ def test_a_long_pause_before_the_end_does_not_come_again_after_it(tmp_path, code
 
     assert times_of(target) == times_of(source)
     assert abs(media.probe(target).seconds - times_of(source)[-1]) <= Fraction(8, 25)
+
+
+def test_words_already_shown_when_an_excerpt_begins_are_shown_in_it(tmp_path):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "ass", (0, 60, 100, 300, 350), STYLES)
+
+    target = pass_on(source, tmp_path / "out.mkv", **span(source, Fraction(16, 100),
+                                                          Fraction(32, 100)))  # fmt: skip
+
+    shown = [(p[0][-7:], p[1] * 1000, p[3] * 1000) for p in packets(target, "subtitle")[0]]
+    assert shown == [(b"words 2", 0, 40), (b"words 3", 140, 20)]
