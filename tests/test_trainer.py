@@ -276,6 +276,15 @@ def test_a_damaged_resume_state_is_named(run):
         run(replace(SHORT, steps=8))
 
 
+def test_one_person_is_not_swapped_with_herself(faceset_folders, tmp_path):
+    again = tmp_path / "link"
+    again.symlink_to(faceset_folders[0], target_is_directory=True)
+
+    with pytest.raises(SettingsError, match="training needs the faces of two people"):
+        trainer.train(faceset_folders[0], again, tmp_path / "model", SHORT)
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_newer_resume_state_is_refused(run):
     folder = run().folder
     torch.save({"version": 99}, folder / "resume.pt")
