@@ -186,6 +186,8 @@ class PhotoWriter:
         if self._suffix != ".png":
             about = {"exif": kept.exif, "icc_profile": kept.profile}
             extra |= {key: value for key, value in about.items() if value}
+            if kept.density:
+                extra["dpi"] = kept.density
         Pillow.fromarray(image).save(self._temporary, **extra)
         if self._suffix == ".png":
             self._put_chunks(self._temporary.read_bytes(), kept)
@@ -226,12 +228,14 @@ class _Kept:
         profile: Of its colours, ICC; empty if there is none.
         alpha: Its transparency, upright, (H, W).
         resolution: A TIFF's.
+        density: Dots per inch across and down; empty if it says none.
     """
 
     exif: bytes = b""
     profile: bytes = b""
     alpha: Image | None = None
     resolution: tuple[Any, ...] = ()
+    density: tuple[float, ...] = ()
 
 
 def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
@@ -251,7 +255,14 @@ def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
         # A TIFF's tags also tell how the old pixels are stored.
         words = _bytes_of(exif, source) if len(exif) and photo.format != "TIFF" else b""
         fits = photo.mode in ("RGB", "RGBA", "P") or deep  # not a profile of other channels
-        return _Kept(words, (photo.info.get("icc_profile") if fits else None) or b"", alpha)
+        profile = (photo.info.get("icc_profile") if fits else None) or b""
+        return _Kept(words, profile, alpha, density=_density(photo))
+
+
+def _density(photo: Pillow.Image) -> tuple[float, ...]:
+    """Dots per inch, across and down; empty where there are none that every format can hold."""
+    density = tuple(float(dots) for dots in photo.info.get("dpi", ()))
+    return density if len(density) == 2 and all(2 <= dots < 65535 for dots in density) else ()
 
 
 def _bytes_of(exif: Pillow.Exif, source: Path) -> bytes:

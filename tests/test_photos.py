@@ -287,3 +287,19 @@ def test_a_photo_of_several_pictures_is_told_of(tmp_path, caplog, suffix):
 
     assert media.read_photo(tmp_path / f"in{suffix}").shape == (48, 64)
     assert f"in{suffix} holds several pictures: only the first is read" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["in.jpg", "in.tif", "in.png"])
+@pytest.mark.parametrize("target", ["out.jpg", "out.tif"])
+def test_the_size_in_print_is_kept(tmp_path, source, target):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / source, dpi=(300, 300))
+
+    with Image.open(written(tmp_path / source, tmp_path / target)) as photo:
+        assert [round(float(dots)) for dots in photo.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("dots", [(0, 0), (1, 1), (1e9, 1e9)])
+def test_a_size_in_print_that_cannot_be_is_left_out(tmp_path, dots):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.tif", dpi=dots)
+
+    assert media.read_photo(written(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)
