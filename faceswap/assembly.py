@@ -20,10 +20,12 @@ from av.error import FFmpegError
 from faceswap.encoders import Encoding, add_video
 from faceswap.media import PLAIN
 from faceswap.sound import Recoder
+from faceswap.timecode import moved
 
 log = logging.getLogger(__name__)
 
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+TIMECODE = "timecode"  # from this tag a container makes what it needs, a track of its own say
 ATTACHING = frozenset({".mkv"})  # fonts of subtitles, say
 KEPT_TAGS = ("language", "handler_name", "title")
 
@@ -113,8 +115,10 @@ class Assembler:
         self._path, self._source, self._span = path, source, span
         form = "mp4" if suffix == ".m4v" else None  # FFmpeg's own choice for it takes no H.265
         self._out = av.open(f"file:{temporary}", "w", format=form, options=flags)
-        tags = {k: v for k, v in source.metadata.items() if k not in CONTAINER_TAGS}
-        self._out.metadata.update(tags)
+        for name, value in source.metadata.items():
+            if name not in CONTAINER_TAGS and name.lower() != TIMECODE:
+                self._out.metadata[name] = value
+        self._out.metadata.update(_timecode(source, video, span[0] if span else None))
         self._out.set_chapters(self._chapters())
         self._video = add_video(self._out, video, encoding)
         self._video.metadata.update({k: v for k, v in video.metadata.items() if k in KEPT_TAGS})
@@ -148,7 +152,7 @@ class Assembler:
         """Add an output stream per sound and subtitle track; say which does not fit."""
         copies = {}
         for stream in self._source.streams:
-            if stream is video:
+            if stream is video or (stream.type == "data" and TIMECODE in stream.metadata):
                 continue
             if stream.type == "attachment" and self._path.suffix.lower() in ATTACHING:
                 self._out.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
@@ -210,20 +214,23 @@ class Assembler:
             if time is not None and begins > time:
                 self._waiting = packet
                 return
-            if packet.dts <= self._latest.get(packet.stream, packet.dts - 1):
+            latest = self._latest.get(packet.stream, packet.dts - 1)
+            if packet.dts < latest + (not self._may_coincide(packet.stream)):
                 self._warn_once("time stamps of its sound run backwards there: packets left out")
                 continue
             self._latest[packet.stream] = packet.dts
-            if self._span:
-                start, end = self._span
-                if begins < start or (end is not None and begins >= end):
-                    continue
-                offset = round(start / packet.time_base)
-                if packet.pts is not None:
-                    packet.pts -= offset
-                packet.dts -= offset
+            if self._span and not _cut(packet, *self._span):
+                continue
             for fitting in self._fitted(packet):
                 self._out.mux(fitting)
+
+    def _may_coincide(self, stream: Any) -> bool:
+        """Whether packets of a stream may begin together: signs of one subtitle, say.
+
+        (Of sound, where times are rounded to milliseconds that its packets fall short of.)
+        """
+        loose = self._out.format.name in ("matroska", "webm")
+        return loose or stream.type == "subtitle" or stream in self._recoders
 
     def _fitted(self, packet: Any) -> Iterable[Any]:
         """A packet as the output takes it."""
@@ -253,9 +260,50 @@ def _timescale(source: Any, video: Any) -> int:
     FFmpeg's own thousand would move them by up to half a millisecond.
     """
     own = Fraction(video.time_base).denominator
-    rates = [stream.rate for stream in source.streams.audio if stream.rate]
+    rates = [s.rate for s in source.streams.audio if s.codec_context and s.rate]
     common = math.lcm(1000, own, *rates)
     return common if common < 2**31 else own
+
+
+def _timecode(source: Any, video: Any, first: Fraction | None) -> dict[str, str]:
+    """The tag that says the timecode of the first frame, at the time ``first``; empty if unknown.
+
+    One that makes no sense would stop the container from being written.
+    """
+    tags = [*video.metadata.items(), *source.metadata.items()]
+    code = next((value for name, value in tags if name.lower() == TIMECODE), None)
+    if code is None:
+        return {}
+    base, rate = Fraction(video.time_base), Fraction(video.average_rate or 0)
+    skipped = 0 if first is None else round((first - (video.start_time or 0) * base) * rate)
+    try:
+        return {TIMECODE: moved(code, skipped, rate)}
+    except ValueError as error:
+        log.warning("the timecode is left out: %s", error)
+        return {}
+
+
+def _cut(packet: Any, start: Fraction, end: Fraction | None) -> bool:
+    """Move a packet into the time of an excerpt; False if it does not belong there.
+
+    A subtitle is shown there as long as it was within these times; sound cannot be cut.
+    """
+    base = packet.time_base
+    first, last = math.ceil(start / base), None if end is None else math.ceil(end / base)
+    if packet.stream.type == "subtitle" and packet.duration and packet.dts < first:
+        packet.duration -= min(first - packet.dts, packet.duration)
+        packet.pts = packet.dts = first
+        if not packet.duration:
+            return False
+    if packet.dts < first or (last is not None and packet.dts >= last):
+        return False
+    if packet.stream.type == "subtitle" and last is not None:
+        packet.duration = min(packet.duration, last - packet.dts)
+    offset = round(start / base)
+    if packet.pts is not None:
+        packet.pts -= offset
+    packet.dts -= offset
+    return True
 
 
 def _is_gap(packet: Any) -> bool:

@@ -1,5 +1,6 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ from faceswap.files import refusing, replacing, sha256_of, sweep
 from faceswap.footage import ConvertReport, Job, beside, convert_video, presence
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
-from faceswap.types import Found, Frame, Image, OnProgress, Progress, ignore_progress
+from faceswap.types import Found, Frame, Image, OnProgress, Progress, Swap, ignore_progress
 from faceswap.workers import FaceFinder, cores
+
+log = logging.getLogger(__name__)
 
 SHEET_WIDTH = 426  # pixels of each picture in a contact sheet
 
@@ -74,7 +77,11 @@ def convert(
     sweep(target if kind == "folder" else target.parent)
     photos = media.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if not photos:
-        raise InputError(f"{source} holds no photo")
+        raise InputError(f"{source} holds no photo; videos are converted one by one")
+    videos = media.files_in(source, media.VIDEO_SUFFIXES, skip=[target]) if kind == "folder" else []
+    if videos:
+        log.warning("of %s only the photos are converted: %d videos are left out, the first is %s",
+                    source, len(videos), videos[0].name)  # fmt: skip
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder, _threads(max(cores() // 2, 1)):
         if kind == "video":
@@ -207,19 +214,11 @@ def _convert_photos(
     for frame, faces in found:
         path = target / frame.source.relative_to(root) if root else target
         (swaps,) = swapper.prepare([(frame, faces)])
-        if swaps or (root and path.suffix.lower() != frame.source.suffix.lower()):
-            with writers.open_writer(path, frame.source, signer) as writer:
-                writer.write(swapper.paste(frame, swaps))
-        elif root:
-            writers.copy_file(frame.source, path)
-            writers.copy_sidecar(frame.source, path)
-        if swaps and swapper.config.matte:
-            with writers.open_writer(beside(path, "matte"), frame.source, signer) as writer:
-                writer.write(swapper.matte(frame, swaps))
-        if swaps and swapper.config.layers:
-            layers = beside(path, "layers", ".png")
-            with writers.open_writer(layers, frame.source, signer) as writer:
-                writer.write(swapper.layer(frame, swaps))
+        try:
+            _write_photo(frame, swaps, path, root, swapper, signer, photos)
+        except InputError as error:  # it is gone since it was read
+            report.unreadable.append(str(error))
+            continue
         report.frames += 1
         report.faces += len(swaps)
         report.without_face += not swaps
@@ -232,6 +231,28 @@ def _convert_photos(
             if root
             else f"no face found in {photos[0]}; nothing is written"
         )
+
+
+def _write_photo(
+    frame: Frame, swaps: list[Swap], path: Path, root: Path | None, swapper: Swapper,
+    signer: Signer, photos: list[Path],
+) -> None:  # fmt: skip
+    """Write a photo and what goes with it; in a folder it is copied if it shows no face."""
+    source = frame.source
+    if swaps or (root and path.suffix.lower() != source.suffix.lower()):
+        with writers.open_writer(path, source, signer) as writer:
+            writer.write(swapper.paste(frame, swaps))
+    elif root:
+        writers.copy_file(source, path)
+        writers.copy_sidecar(source, path)
+    if swaps and swapper.config.matte:
+        with writers.open_writer(beside(path, "matte"), source, signer) as writer:
+            writer.write(swapper.matte(frame, swaps))
+    if swaps and swapper.config.layers:
+        twins = [other for other in photos if other.with_suffix("") == source.with_suffix("")]
+        named = path if len(twins) < 2 else path.with_name(f"{path.name}.png")  # a.jpg and a.png
+        with writers.open_writer(beside(named, "layers", ".png"), source, signer) as writer:
+            writer.write(swapper.layer(frame, swaps))
 
 
 def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:

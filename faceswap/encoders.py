@@ -162,6 +162,26 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     return stream
 
 
+def shown_for(native: Any, video: Any, before: int | None) -> int:
+    """How long a frame is shown if it is the last, in units of its time; 0 if unknown.
+
+    A file tells how far packets are apart as they are decoded: where frames come in another order,
+    the last can seem to last as long as a pause shortly before it, far beyond the video's end.
+
+    Args:
+        native: The decoded frame.
+        video: Its stream.
+        before: Time of the frame before; None if unknown.
+    """
+    length = int(native.duration or 0)
+    if not video.duration or not video.average_rate:
+        return length
+    rest = int((video.start_time or 0) + video.duration - native.pts)
+    if rest >= length - 1 / (video.average_rate * native.time_base):
+        return length
+    return rest if rest > 0 else min(length, native.pts - before if before is not None else length)
+
+
 def tags_for(video: Any, pixel_format: str) -> planes.Tags:
     """The colour tags of the output: the source's, unless RGB becomes YUV."""
     tags = planes.tags_of(video.codec_context)

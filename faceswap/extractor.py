@@ -1,5 +1,6 @@
 """Extract: photos and videos of one person -> a faceset."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from faceswap.files import alone
 from faceswap.types import AlignedFace, Face, Found, Frame, OnProgress, Progress, ignore_progress
 from faceswap.weights import landmarks_digest
 from faceswap.workers import FaceFinder
+
+log = logging.getLogger(__name__)
 
 LIBRARY = Path("data")  # where train looks for a name
 NEIGHBOURS = 2  # frames apart at most, for faces to be followed from one to the other
@@ -90,6 +93,7 @@ def _extract_into(
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, finders)
     report = ExtractReport(folder, finder=finders)
+    _tell_of_changes([*photos, *videos], root, writer)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with FaceFinder(config.min_score, workers) as finder:
@@ -137,7 +141,7 @@ def _store(
     if crops:
         writer.add(name, frame, crops, pngs)
     else:
-        writer.skip(name, frame.index, "no face")
+        writer.skip(name, frame.index, "no face", frame.source)
         report.without_face.append(f"{name} frame {frame.index}" if is_clip else name)
 
 
@@ -157,6 +161,17 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
     return photos, videos
 
 
+def _tell_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
+    """Say whose faces are perhaps no longer theirs: another file has taken the name."""
+    names = {_name(path, root): path for path in files}
+    changed = [
+        n for n, path in names.items() if n in writer.with_faces and writer.has_changed(n, path)
+    ]
+    if changed:
+        log.warning("%d files have changed since their faces were extracted, such as %s: --restart "
+                    "extracts all of them anew", len(changed), changed[0])  # fmt: skip
+
+
 def _frames(video: Path) -> int:
     """Frames a video says it has; 0 if it cannot be read, which the reading will report."""
     try:
@@ -169,12 +184,17 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
+def _is_mended(name: str, path: Path, writer: FacesetWriter) -> bool:
+    """Whether a file that showed no face has changed since."""
+    return name not in writer.with_faces and writer.has_changed(name, path)
+
+
 def _read_photos(
     photos: list[Path], root: Path, writer: FacesetWriter, report: ExtractReport
 ) -> Iterator[Frame]:
     for path in photos:
         name = _name(path, root)
-        if (name, 0) in writer.done:
+        if (name, 0) in writer.done and not _is_mended(name, path, writer):
             report.known += 1
             continue
         try:
@@ -187,9 +207,10 @@ def _read_video(
     video: Path, every: int, root: Path, writer: FacesetWriter, report: ExtractReport
 ) -> Iterator[Frame]:
     name = _name(video, root)
+    is_mended = _is_mended(name, video, writer)
     try:
         for frame in media.read_video(video, every):
-            if (name, frame.index) in writer.done:
+            if (name, frame.index) in writer.done and not is_mended:
                 report.known += 1
             else:
                 yield frame

@@ -68,6 +68,8 @@ class FacesetWriter:
         self.folder = folder
         self._finder = finder  # where this one found nothing, another may
         self.done: set[Key] = set()
+        self.with_faces: set[str] = set()  # source files
+        self._bytes: dict[str, int] = {}  # how long they were
         self.faces = 0
         self._images = 0
         sweep(folder)
@@ -95,15 +97,25 @@ class FacesetWriter:
                 f"{self.folder} was extracted with {'; '.join(changed)}: give another --output, "
                 "or --restart to begin again"
             )
-        for record in read_records(index):
-            self.done.add((record["source"], record["index"]))
-            self.faces += 1
-            self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
         if skipped.is_file():
             drop_torn_line(skipped)
             for record in _skips(skipped):
                 if record.get("finder") == self._finder:
-                    self.done.add((record["source"], record["index"]))
+                    self._know(record)
+        for record in read_records(index):
+            self._know(record)
+            self.with_faces.add(record["source"])
+            self.faces += 1
+            self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
+
+    def _know(self, record: dict[str, Any]) -> None:
+        self.done.add((record["source"], record["index"]))
+        if isinstance(record.get("bytes"), int):
+            self._bytes[record["source"]] = record["bytes"]
+
+    def has_changed(self, source: str, path: Path) -> bool:
+        """Whether a source file is not as long as it was when it was read."""
+        return _length(path) not in (None, self._bytes.get(source, _length(path)))
 
     def add(
         self, source: str, frame: Frame, faces: list[AlignedFace], pngs: list[bytes] | None = None
@@ -128,6 +140,7 @@ class FacesetWriter:
                 "file": name,
                 "source": source,
                 "index": frame.index,
+                "bytes": _length(frame.source),
                 "time": str(frame.time),
                 "box": [round(v, 2) for v in (box.left, box.top, box.right, box.bottom)],
                 "score": round(face.score, 4),
@@ -139,14 +152,28 @@ class FacesetWriter:
         self.faces += len(faces)
         self._images += 1
 
-    def skip(self, source: str, index: int, why: str) -> None:
+    def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
         """Note an image that gave no face, so that it is named and not read again.
+
+        Args:
+            source: Its file as the lists are to name it.
+            index: Its frame.
+            why: What is wrong.
+            path: The file, to tell later whether it has changed.
 
         Raises:
             OutputError: If the disk refuses.
         """
         record = {"source": source, "index": index, "why": why, "finder": self._finder}
+        record |= {"bytes": _length(path)} if path else {}
         append_lines(self.folder / SKIPPED, [json.dumps(record)])
+
+
+def _length(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone
+        return None
 
 
 def _skips(path: Path) -> Iterator[dict[str, Any]]:

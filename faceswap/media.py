@@ -143,6 +143,8 @@ def read_photo(path: Path) -> Frame:
             return Frame(deep, 0, Fraction(0), path)
         with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
             check_pixels(*photo.size)
+            if getattr(photo, "is_animated", False) and photo.format != "MPO":  # two views of one
+                log.warning("%s holds several pictures: only the first is read", path)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))
     except UnidentifiedImageError as error:

@@ -7,10 +7,10 @@ the tracker knows (``faces.jsonl``).
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,8 @@ from faceswap.files import (
     refusing,
     write_bytes,
 )
+
+log = logging.getLogger(__name__)
 
 PART = 120  # frames: what a kill can cost
 
@@ -43,16 +45,18 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
 def discard_abandoned(path: Path) -> None:
     """Delete the parts of conversions, with other settings, of an output that is now finished.
 
-    Those at which another process is at work stay.
-
-    Raises:
-        OutputError: If the disk refuses.
+    Those at which another process is at work stay, and those that the disk does not give up: the
+    output is finished all the same.
     """
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
     for folder in [child for child in path.parent.iterdir() if name.fullmatch(child.name)]:
         if folder.is_dir() and not folder.is_symlink():
-            with suppress(BusyError):
+            try:
                 _delete(folder, _locked(folder))
+            except BusyError:
+                continue
+            except OutputError as error:
+                log.warning("parts of a conversion that was given up stay: %s", error)
 
 
 class Parts:

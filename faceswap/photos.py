@@ -1,5 +1,7 @@
 """What an eight-bit RGB reader would lose of a photo: 16 bits, transparency, profile, EXIF."""
 
+import logging
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from PIL import ImageOps
 
 from faceswap.types import Frame, Image, Light, Window, rounded
 
+log = logging.getLogger(__name__)
+
 DEEPER = 257  # levels of 16 bits that one of 8 bits stands for
 Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) with transparency
 
@@ -28,6 +32,8 @@ KEPT_CHUNKS = (
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
+XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same in XMP
+RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # by ImageMagick, as text
 # Pillow tells formats by content, and for some of the others it runs programs (EPS: Ghostscript).
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 MAX_PIXELS = 2**28  # of a photo or a video's frame: 800 MB as RGB
@@ -180,6 +186,8 @@ class PhotoWriter:
         if self._suffix != ".png":
             about = {"exif": kept.exif, "icc_profile": kept.profile}
             extra |= {key: value for key, value in about.items() if value}
+            if kept.density:
+                extra["dpi"] = kept.density
         Pillow.fromarray(image).save(self._temporary, **extra)
         if self._suffix == ".png":
             self._put_chunks(self._temporary.read_bytes(), kept)
@@ -220,12 +228,14 @@ class _Kept:
         profile: Of its colours, ICC; empty if there is none.
         alpha: Its transparency, upright, (H, W).
         resolution: A TIFF's.
+        density: Dots per inch across and down; empty if it says none.
     """
 
     exif: bytes = b""
     profile: bytes = b""
     alpha: Image | None = None
     resolution: tuple[Any, ...] = ()
+    density: tuple[float, ...] = ()
 
 
 def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
@@ -243,9 +253,25 @@ def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
         exif = photo.getexif()
         exif.pop(ORIENTATION, None)
         # A TIFF's tags also tell how the old pixels are stored.
-        words = exif.tobytes() if len(exif) and photo.format != "TIFF" else b""
+        words = _bytes_of(exif, source) if len(exif) and photo.format != "TIFF" else b""
         fits = photo.mode in ("RGB", "RGBA", "P") or deep  # not a profile of other channels
-        return _Kept(words, (photo.info.get("icc_profile") if fits else None) or b"", alpha)
+        profile = (photo.info.get("icc_profile") if fits else None) or b""
+        return _Kept(words, profile, alpha, density=_density(photo))
+
+
+def _density(photo: Pillow.Image) -> tuple[float, ...]:
+    """Dots per inch, across and down; empty where there are none that every format can hold."""
+    density = tuple(float(dots) for dots in photo.info.get("dpi", ()))
+    return density if len(density) == 2 and all(2 <= dots < 65535 for dots in density) else ()
+
+
+def _bytes_of(exif: Pillow.Exif, source: Path) -> bytes:
+    """EXIF data as it is stored; empty where it says things that cannot be."""
+    try:
+        return exif.tobytes()
+    except Exception as error:  # of many kinds, for what cameras and editors write
+        log.warning("the EXIF data of %s is damaged and left out: %s", source, error)
+        return b""
 
 
 def _alpha(photo: Pillow.Image) -> Image | None:
@@ -268,5 +294,7 @@ def _chunks(data: bytes) -> Iterator[bytes]:
         whole = data[place : place + 12 + length]
         intact = zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
         if kind in KEPT_CHUNKS and len(whole) == 12 + length and intact:
-            yield whole
+            words = whole[8:-4]  # what is read upright must not be turned again
+            if not words.startswith(RAW_EXIF):
+                yield _chunk(kind, XMP_ORIENTATION.sub(rb"\g<1>1", words))
         place += 12 + length

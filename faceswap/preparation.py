@@ -35,6 +35,8 @@ def prepare(
     other = models.load(Path(config.init_from)).network if config.init_from and not state else None
     preset = _choose_model(config, state, folder, device, other)
     facesets: dict[Identity, Faceset] = {"a": _faces(a, preset), "b": _faces(b, preset)}
+    if a.resolve() == b.resolve():
+        raise SettingsError(f"a and b are both {a}: training needs the faces of two people")
     names = (facesets["a"].name, facesets["b"].name)
     if state and state["names"] not in (list(names), ["a", "b"]):
         raise SettingsError(

@@ -193,7 +193,8 @@ class Loop:
         run = self._run
         unsaved = not (self._folder / checkpoint.RESUME_FILE).is_file()
         if self._monitor and (unsaved or self._config.restart):
-            checkpoint.save(run, self._folder, self._config.keep)
+            keep = 1 if self._config.restart else self._config.keep  # not what it replaces
+            checkpoint.save(run, self._folder, keep)
         while self.advance():
             pass
         if self._monitor:

@@ -21,13 +21,8 @@ from av.error import FFmpegError
 from faceswap import planes
 from faceswap.assembly import Assembler, Part, animate
 from faceswap.credentials import sidecar_beside, sidecar_of
-from faceswap.encoders import (
-    ANIMATIONS,
-    CONTAINERS,
-    Encoding,
-    choose_encoding,
-)
-from faceswap.errors import NoFacesError, OutputError
+from faceswap.encoders import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
+from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import make_folder, reason, replacing, temporary_beside
 from faceswap.media import PHOTO_SUFFIXES, Decoded, opened
 from faceswap.parts import PART, Parts
@@ -99,6 +94,17 @@ def open_writer(
 
 
 @contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn the disk's refusal to give the source, which was there before, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | Path) and Path(error.filename) == source:
+            raise InputError(f"{source} cannot be read: {reason(error)}") from error
+        raise
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn refusals of the disk or of FFmpeg into an OutputError."""
     try:
@@ -110,7 +116,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _photo_writer(path: Path, source: Path, signer: Signer) -> Iterator[FrameWriter]:
-    with replacing(path) as temporary, writing(path):
+    with replacing(path) as temporary, writing(path), _reading(source):
         yield PhotoWriter(temporary, source)
         signer.sign(temporary, path, source)
 
@@ -119,9 +125,10 @@ def copy_file(source: Path, path: Path) -> None:
     """Copy a file byte for byte in one step.
 
     Raises:
+        InputError: If it cannot be read.
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, writing(path):
+    with replacing(path) as temporary, writing(path), _reading(source):
         shutil.copyfile(source, temporary)
 
 
@@ -211,6 +218,7 @@ class VideoOutput:
         self._streams: dict[str, Stream] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
+        self._is_interlaced = False
         self._count()
 
     @property
@@ -227,13 +235,18 @@ class VideoOutput:
         picture = frames["video"].picture
         assert isinstance(picture, Decoded), "a frame of a video"
         native: Any = picture.frame
+        if native.interlaced_frame and not self._is_interlaced:
+            self._is_interlaced = True
+            log.warning("%s is interlaced; its output holds the same lines but cannot say so to "
+                        "players: deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
             with writing(target.path):
                 if name not in self._streams:
                     self._streams[name] = self._begin(name, target)
                 self._streams[name].write(frames[name])
+        before = self._times[-1] if self._times else None
+        self._last, self._rotation = shown_for(native, self._video, before), native.rotation
         self._times.append(native.pts)
-        self._last, self._rotation = native.duration or 0, native.rotation
         self.faces += faces
         self.without_face += not faces
         if len(self._times) == PART:

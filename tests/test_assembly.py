@@ -6,7 +6,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-from clips import chapters, noise, packets, part_length, pass_on, rich_clip, shown, tags
+from clips import STYLES, chapters, noise, packets, part_length, pass_on, rich_clip, shown, tags
 from test_media import make_clip, times_of
 
 from faceswap import media
@@ -169,3 +169,109 @@ def test_matroska_keeps_the_fonts_of_subtitles(tmp_path, caplog):
         (kept,) = [stream for stream in target.streams if stream.type == "attachment"]
         assert (kept.name, kept.mimetype, bytes(kept.data)) == ("font.ttf", "font/ttf", b"letters")
     assert "left out" not in caplog.text
+
+
+def with_copies(source, target, codec, times, header=None):
+    """A clip whose second stream has a packet at each of some times in milliseconds."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as out:
+        video = out.add_stream_from_template(old.streams.video[0])
+        other = out.add_stream(codec)
+        if header:
+            other.codec_context.subtitle_header = header
+        other.time_base = Fraction(1, 1000)
+        for packet in [p for p in old.demux(video=0) if p.size]:
+            packet.stream = video
+            out.mux(packet)
+        for number, time in enumerate(times):
+            packet = av.Packet(f"{number},0,Default,,0,0,0,,words {number}".encode())
+            packet.pts = packet.dts = time
+            packet.duration, packet.time_base, packet.stream = 100, Fraction(1, 1000), other
+            out.mux(packet)
+    return target
+
+
+def test_words_shown_together_all_come_along(tmp_path, caplog):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "ass", (100, 100, 100, 300), STYLES)
+
+    target = pass_on(source, tmp_path / "out.mkv")
+
+    assert packets(target, "subtitle") == packets(source, "subtitle")
+    assert len(packets(target, "subtitle")[0]) == 4
+    assert not caplog.text
+
+
+def test_sound_whose_packets_are_shorter_than_the_times_are_fine_comes_along(tmp_path, caplog):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "pcm_s16le", (0, 1, 2, 2, 3, 4, 5, 5))
+
+    target = pass_on(source, tmp_path / "out.mkv")
+
+    assert [p[0] for p in packets(target, "audio")[0]] == [
+        p[0] for p in packets(source, "audio")[0]
+    ]
+    assert not caplog.text
+
+
+def slated(path, code):
+    """A clip of 50 frames with a timecode."""
+    with av.open(str(path), "w") as out:
+        out.metadata["timecode"] = code
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(50):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+    return path
+
+
+def timecode(path):
+    with av.open(str(path)) as container:
+        tags = container.metadata | container.streams.video[0].metadata
+        return {name.lower(): value for name, value in tags.items()}.get("timecode")
+
+
+@pytest.mark.parametrize("source", ["in.mov", "in.mkv"])
+@pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
+def test_timecode_is_kept_and_goes_on_in_an_excerpt(tmp_path, caplog, source, target):
+    clip = slated(tmp_path / source, "01:02:03:04")
+
+    whole = pass_on(clip, tmp_path / target)
+    part = pass_on(clip, tmp_path / f"part-{target}", **span(clip, Fraction(1), Fraction(3, 2)))
+
+    assert timecode(whole) == "01:02:03:04"
+    assert timecode(part) == "01:02:04:04"
+    assert not caplog.text
+
+
+def test_a_timecode_that_makes_no_sense_does_not_stop_the_video(tmp_path, caplog):
+    clip = slated(tmp_path / "in.mkv", "01:02:03;04")
+
+    target = pass_on(clip, tmp_path / "out.mov")
+
+    assert timecode(target) is None
+    assert len(times_of(target)) == 50
+    assert "01:02:03;04 is no timecode at 25 frames a second" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["h264", "prores"])
+def test_a_long_pause_before_the_end_does_not_come_again_after_it(tmp_path, codec):
+    times = [*range(6), 1000, 1001, 1005]
+    source = make_clip(tmp_path / "in.mov", times=times, audio=0, options={"bf": "3"})
+
+    target = pass_on(source, tmp_path / "out.mov", codec=codec)
+
+    assert times_of(target) == times_of(source)
+    assert abs(media.probe(target).seconds - times_of(source)[-1]) <= Fraction(8, 25)
+
+
+def test_words_already_shown_when_an_excerpt_begins_are_shown_in_it(tmp_path):
+    clip = make_clip(tmp_path / "plain.mkv", audio=0)
+    source = with_copies(clip, tmp_path / "in.mkv", "ass", (0, 60, 100, 300, 350), STYLES)
+
+    target = pass_on(source, tmp_path / "out.mkv", **span(source, Fraction(16, 100),
+                                                          Fraction(32, 100)))  # fmt: skip
+
+    shown = [(p[0][-7:], p[1] * 1000, p[3] * 1000) for p in packets(target, "subtitle")[0]]
+    assert shown == [(b"words 2", 0, 40), (b"words 3", 140, 20)]

@@ -337,3 +337,52 @@ def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
     for frame in frames:
         shown = frame.image[top:bottom, left:right].astype(int)
         assert np.abs(shown - plate).mean() < 6  # the encoder's loss
+
+
+def test_photos_that_differ_in_their_suffix_alone_have_a_layer_each(tmp_path, collins, model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in (("a.jpg", collins), ("a.png", collins[:, ::-1]), ("b.png", collins)):
+        Image.fromarray(image).save(folder / name)
+
+    report = convert(folder, model=model, config=replace(QUICK, layers=True))
+
+    assert report.faces == 3
+    assert {path.name for path in report.output.glob("*.layers.png")} == {
+        "a.jpg.layers.png", "a.png.layers.png", "b.layers.png"
+    }  # fmt: skip
+
+
+def test_a_folders_videos_are_told_of(clip, collins, model, caplog):
+    Image.fromarray(collins).save(clip.with_name("a.png"))
+
+    report = convert(clip.parent, model=model, config=QUICK)
+
+    assert report.frames == 1
+    assert "1 videos are left out, the first is video.mp4" in caplog.text
+    clip.with_name("a.png").unlink()
+    with pytest.raises(InputError, match="holds no photo; videos are converted one by one"):
+        convert(clip.parent, model=model, config=QUICK)
+
+
+@pytest.mark.parametrize("with_face", [True, False])
+def test_a_photo_that_vanishes_while_others_are_made_is_named(tmp_path, collins, model, with_face):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(collins if with_face else collins * 0).save(folder / "a.png")
+    Image.fromarray(collins).save(folder / "b.png")
+    original = media.read_photo
+
+    def vanishing(path):
+        photo = original(path)
+        if path.name == "a.png":
+            path.unlink()
+        return photo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "read_photo", vanishing)
+        report = convert(folder, model=model, config=QUICK)
+
+    assert report.frames == 1
+    assert report.unreadable == [f"{folder / 'a.png'} cannot be read: No such file or directory"]
+    assert [path.name for path in report.output.iterdir()] == ["b.png"]

@@ -52,6 +52,30 @@ def test_a_second_run_only_does_what_is_new(photos, collins):
     assert (report.images, report.known, report.faces) == (1, 3, 3)
 
 
+def test_a_photo_that_showed_no_face_is_read_again_once_it_has_changed(photos, collins):
+    extract(photos, config=QUICK)
+    Image.fromarray(collins).save(photos / "wall.png")
+
+    second, third = extract(photos, config=QUICK), extract(photos, config=QUICK)
+
+    assert (second.images, second.known, second.faces) == (1, 2, 3)
+    assert (third.images, third.known, third.faces) == (0, 3, 3)
+
+
+def test_another_photo_of_the_same_name_is_told_of(photos, collins, hopper, caplog):
+    extract(photos, config=QUICK)
+    assert extract(photos, config=QUICK).known == 3
+    assert not caplog.text
+    Image.fromarray(hopper).save(photos / "collins.jpg")
+
+    report = extract(photos, config=QUICK)
+
+    assert (report.images, report.faces) == (0, 2)
+    assert (
+        "1 files have changed since their faces were extracted, such as collins.jpg" in caplog.text
+    )
+
+
 def test_restart_begins_again(photos):
     extract(photos, config=QUICK)
 

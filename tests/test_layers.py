@@ -14,7 +14,7 @@ LAYERS = [
     {"types", "errors", "__init__"},
     {"settings", "files"},
     {"config", "certificates", "consent"},
-    {"geometry", "smoothing", "planes", "photos", "credentials"},
+    {"geometry", "smoothing", "timecode", "planes", "photos", "credentials"},
     {"blaze", "media", "masks", "metrics", "signer", "label", "weights"},
     {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
     {"parts", "encoders", "classic", "sound"},

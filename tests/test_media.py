@@ -442,3 +442,12 @@ def test_real_footage_comes_back_exact(shared, tmp_path):
     assert times_of(target) == times_of(source)
     assert sound_of(target) == sound_of(source)
     assert media.probe(target) == media.probe(source)
+
+
+def test_interlaced_footage_is_told_of(tmp_path, caplog):
+    options = {"flags": "+ildct+ilme"}
+    source = make_clip(tmp_path / "in.mkv", options=options, audio=0)
+    with writers.open_writer(tmp_path / "out.mkv", source, signer()) as writer:
+        for frame in media.read_video(source):
+            writer.write(frame)
+    assert caplog.text.count("in.mkv is interlaced") == 1

@@ -130,7 +130,7 @@ def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
     assert begun(folder) == [0, 120, 240]
 
 
-def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path):
+def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path, caplog):
     target = tmp_path / "x [1].mp4"
     mine, other, busy = (folder_for(target, {"n": n}) for n in range(3))
     strangers = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
@@ -138,8 +138,12 @@ def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path):
         finished(folder, 1)
     (other / "done.jsonl").write_text("damaged\n")
     at_work = Parts(busy)
+    stubborn = folder_for(target, {"n": 3})
+    (stubborn / "lock").mkdir(parents=True)  # it cannot be locked
 
     discard_abandoned(target)
+
+    assert "was given up stay: " in caplog.text
 
     assert not mine.exists()
     assert not other.exists()

@@ -1,6 +1,7 @@
 """What an eight-bit RGB reader would lose of a photo is in the output too."""
 
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -248,3 +249,57 @@ def test_a_truncated_deep_photo_is_one_clear_line(tmp_path, suffix):
         media.read_photo(source)
     assert str(source) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["XML:com.adobe.xmp", "Raw profile type exif"])
+def test_an_orientation_in_a_pngs_text_is_applied_once(tmp_path, kind):
+    words = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    if kind.startswith("Raw"):  # as ImageMagick writes it
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        words = f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n"
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(kind, words) if kind.startswith("XML") else text.add_text(kind, words)
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.png", pnginfo=text)
+
+    target = written(tmp_path / "in.png", tmp_path / "out.png", change=False)
+
+    shown = media.read_photo(tmp_path / "in.png").image
+    assert shown.shape == (64, 48, 3)
+    np.testing.assert_array_equal(media.read_photo(target).image, shown)
+
+
+def test_exif_data_that_cannot_be_written_again_is_left_out(tmp_path, caplog):
+    entry = struct.pack(">HHI4s", 0x010F, 12, 1, b"\0\0\0\x08")  # a maker that is a number
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.jpg", exif=exif)
+
+    target = written(tmp_path / "in.jpg", tmp_path / "out.jpg")
+
+    assert media.read_photo(target).shape == (48, 64)
+    assert "in.jpg is damaged and left out" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_a_photo_of_several_pictures_is_told_of(tmp_path, caplog, suffix):
+    one, two = (Image.fromarray(picture(number, 64, 48)) for number in range(2))
+    one.save(tmp_path / f"in{suffix}", save_all=True, append_images=[two])
+
+    assert media.read_photo(tmp_path / f"in{suffix}").shape == (48, 64)
+    assert f"in{suffix} holds several pictures: only the first is read" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["in.jpg", "in.tif", "in.png"])
+@pytest.mark.parametrize("target", ["out.jpg", "out.tif"])
+def test_the_size_in_print_is_kept(tmp_path, source, target):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / source, dpi=(300, 300))
+
+    with Image.open(written(tmp_path / source, tmp_path / target)) as photo:
+        assert [round(float(dots)) for dots in photo.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("dots", [(0, 0), (1, 1), (1e9, 1e9)])
+def test_a_size_in_print_that_cannot_be_is_left_out(tmp_path, dots):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.tif", dpi=dots)
+
+    assert media.read_photo(written(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)

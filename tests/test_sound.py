@@ -107,3 +107,75 @@ def test_what_follows_a_gap_stays_in_step(tmp_path):
     assert noise < -10
     silent = heard(made)[36000:40000]
     assert np.abs(silent).mean() < 0.02
+
+
+def surround(path, layouts=("5.1(side)",)):
+    """A clip whose AC-3 sound changes its loudspeakers on the way, half a second of each."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = out.add_stream("ac3", rate=RATE_OF_SOUND, layout=layouts[0])
+        for number in range(RATE):
+            frame = av.VideoFrame.from_ndarray(picture(number, 64, 48), format="rgb24")
+            out.mux(video.encode(frame.reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+        for number, layout in enumerate(layouts):
+            coder = av.CodecContext.create("ac3", "w")
+            coder.sample_rate, coder.layout, coder.format = RATE_OF_SOUND, layout, "fltp"
+            channels = coder.layout.nb_channels
+            wave = chirp()[24576 * number :][:24576].astype(np.float32)  # 16 frames of 1536
+            chunk = av.AudioFrame.from_ndarray(np.tile(wave, (channels, 1)), "fltp", layout)
+            chunk.sample_rate, chunk.pts = RATE_OF_SOUND, 0
+            for place, packet in enumerate([*coder.encode(chunk), *coder.encode(None)][:16]):
+                packet.pts = packet.dts = 1536 * (place + 16 * number)
+                packet.time_base, packet.stream = Fraction(1, RATE_OF_SOUND), sound
+                out.mux(packet)
+    return path
+
+
+def test_films_name_other_loudspeakers_than_the_codec(tmp_path):
+    made = pass_on(surround(tmp_path / "in.mkv"), tmp_path / "out.webm")
+
+    with av.open(str(made)) as container:
+        (sound,) = container.streams.audio
+        assert (sound.codec_context.name, sound.codec_context.layout.name) == ("opus", "5.1")
+        loud = [np.abs(frame.to_ndarray()).mean() for frame in container.decode(sound)]
+    assert np.median(loud) > 0.05
+
+
+def test_sound_of_a_rate_that_no_codec_knows_comes_along(tmp_path):
+    clip = singing_clip(tmp_path / "in.avi", "adpcm_ms", rate=22222)
+
+    made = pass_on(clip, tmp_path / "out.mp4")
+
+    with av.open(str(made)) as container:
+        assert container.streams.audio[0].codec_context.sample_rate == 24000
+    lag, noise = lag_of(heard(made), heard(clip), 24000)
+    assert abs(lag) <= RATE_OF_SOUND // 1000
+    assert noise < -15
+
+
+def test_a_broadcast_may_change_its_loudspeakers_on_the_way(tmp_path):
+    clip = surround(tmp_path / "in.mkv", ("stereo", "5.1(side)", "stereo"))
+
+    made = pass_on(clip, tmp_path / "out.webm")
+
+    for at in (4000, 60000):  # in the first and the last of the three
+        lag, noise = lag_of(heard(made), chirp(), at, 8000)
+        assert abs(lag - 256) <= 2 * RATE_OF_SOUND // 1000  # an AC-3 encoder's delay
+        assert noise < -6  # mixed for other loudspeakers it is quieter
+
+
+@pytest.mark.parametrize("target", ["out.mov", "out.webm"])
+def test_sound_that_nobody_can_decode_is_left_out(tmp_path, caplog, target):
+    clip = singing_clip(tmp_path / "in.mov")
+    data = bytearray(clip.read_bytes())
+    for name in (b"mp4a", b"esds"):  # as new telephones write a second track for which FFmpeg
+        place = data.index(name, data.rindex(b"stsd"))  # has no codec
+        data[place : place + 4] = b"apac"
+    clip.write_bytes(data)
+
+    made = pass_on(clip, tmp_path / target)
+
+    assert "audio stream 1 (unknown) does not fit" in caplog.text
+    assert len(times_of(made)) == SECONDS * RATE

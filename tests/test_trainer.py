@@ -249,6 +249,15 @@ def test_the_last_states_are_kept(run):
     assert [state["step"] for state in states] == [4, 5, 6]
 
 
+def test_a_restart_keeps_no_state_of_the_run_it_replaces(run):
+    run()
+
+    folder = run(replace(SHORT, steps=2, restart=True, keep=3)).folder
+
+    kept = sorted((folder / "snapshots").iterdir())
+    assert [torch.load(path, weights_only=True)["step"] for path in kept] == [0]
+
+
 def test_the_best_model_is_the_one_with_the_best_score(run):
     folder = run(replace(SHORT, save_every=0.0, steps=10)).folder
 
@@ -265,6 +274,15 @@ def test_a_damaged_resume_state_is_named(run):
 
     with pytest.raises(ModelError, match=r"resume\.pt is damaged.*--restart"):
         run(replace(SHORT, steps=8))
+
+
+def test_one_person_is_not_swapped_with_herself(faceset_folders, tmp_path):
+    again = tmp_path / "link"
+    again.symlink_to(faceset_folders[0], target_is_directory=True)
+
+    with pytest.raises(SettingsError, match="training needs the faces of two people"):
+        trainer.train(faceset_folders[0], again, tmp_path / "model", SHORT)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_newer_resume_state_is_refused(run):
