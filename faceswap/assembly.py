@@ -122,6 +122,7 @@ class Assembler:
         self._out.set_chapters(self._chapters())
         self._video = add_video(self._out, video, encoding)
         self._video.metadata.update({k: v for k, v in video.metadata.items() if k in KEPT_TAGS})
+        self._check_shape(video, encoding)
         if rotation:
             self._video.set_display_rotation(rotation)
         self._time_base = Fraction(video.time_base)
@@ -132,6 +133,16 @@ class Assembler:
         self._waiting: Any = None
         self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream
         self._warned: set[str] = set()
+
+    def _check_shape(self, video: Any, encoding: Encoding) -> None:
+        """Say so where a picture will be squeezed: Matroska's muxer leaves that to the codec."""
+        shape = video.sample_aspect_ratio or 1
+        knows = encoding.encoder.startswith(("libx26", "h264_", "hevc_"))
+        if shape != 1 and not knows and self._out.format.name in ("matroska", "webm"):
+            log.warning(
+                "pixels %s times as wide as high cannot be written into %s with %s: its picture "
+                "will look squeezed; use .mov, or --codec h264", shape, self._path, encoding.encoder
+            )  # fmt: skip
 
     def _chapters(self) -> list[Any]:
         chapters: list[Any] = list(self._source.chapters())

@@ -155,7 +155,7 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     context.time_base = stream.time_base = video.time_base
     if video.sample_aspect_ratio:
         context.sample_aspect_ratio = video.sample_aspect_ratio
-    for tag, value in tags_for(video, name).items():
+    for tag, value in tags_for(video, name, encoding.encoder).items():
         setattr(context, tag, value)
     if encoding.encoder in ("libx265", "hevc_nvenc") and out.format.name in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # the form that players of Apple's accept
@@ -182,9 +182,14 @@ def shown_for(native: Any, video: Any, before: int | None) -> int:
     return rest if rest > 0 else min(length, native.pts - before if before is not None else length)
 
 
-def tags_for(video: Any, pixel_format: str) -> planes.Tags:
-    """The colour tags of the output: the source's, unless RGB becomes YUV."""
+def tags_for(video: Any, pixel_format: str, encoder: str) -> planes.Tags:
+    """The colour tags of the output: the source's, unless RGB becomes YUV.
+
+    ProRes cannot say that it uses the full range: all players take it for studio range.
+    """
     tags = planes.tags_of(video.codec_context)
+    if encoder == "prores_ks":
+        tags |= {"color_range": planes.STUDIO_RANGE}
     if planes.is_rgb(video.codec_context.pix_fmt) and not planes.is_rgb(pixel_format):
         tags |= {"colorspace": planes.BT709, "color_range": planes.STUDIO_RANGE}
     return tags
@@ -199,11 +204,14 @@ def stored_frame(frame: Frame, pixel_format: str, tags: planes.Tags, upright: bo
     if frame.layer is not None:
         rgba = np.ascontiguousarray(np.rot90(frame.layer, -turns))
         return planes.converted(av.VideoFrame.from_ndarray(rgba, format="rgba"), pixel_format, tags)
-    tags = tags if planes.is_rgb(old.format.name) else planes.tags_of(old)
+    own, same = planes.tags_of(old), old.format.name == pixel_format
+    if not planes.is_rgb(old.format.name):
+        if (own["color_range"], tags["color_range"]) == (planes.FULL_RANGE, planes.STUDIO_RANGE):
+            own, same = own | {"color_range": planes.STUDIO_RANGE}, False
+        tags = own
     if not frame.changes:
-        same = old.format.name == pixel_format
         return old if same else planes.converted(old, pixel_format, tags)
-    if old.format.name == pixel_format and planes.is_planar_yuv(old):
+    if same and planes.is_planar_yuv(old):
         windows = [planes.turned(window, -turns, *frame.shape) for window, _ in frame.changes]
 
         def light(window: Window) -> Any:

@@ -256,6 +256,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         _refuse_hdr(stream.codec_context, path)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
+        ahead: int | None = None
         for packet in _packets(container, stream, path):
             packets += bool(packet.size)
             try:
@@ -264,6 +265,12 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
                 damaged += 1
                 continue
             for native in decoded:
+                if container.format.name == "avi" and native.pts is not None:
+                    # It holds packets as they are decoded; their places are no times to show them.
+                    if ahead is None and native.dts is not None:
+                        ahead = native.dts - native.pts
+                    if ahead is not None:
+                        native.pts = None if native.dts is None else native.dts - ahead
                 last = _repair_time(native, last, stream)
                 if index % every == 0:
                     yield _to_frame(native, index, path)

@@ -37,7 +37,7 @@ class EncodedStream:
         self._stream = add_video(self._out, video, encoding)
         self._context = self._stream.codec_context
         self._upright = encoding.upright
-        self._tags = tags_for(video, self._context.pix_fmt)
+        self._tags = tags_for(video, self._context.pix_fmt, encoding.encoder)
         self._started = False
         self._order: list[int] = []
 

@@ -1,12 +1,14 @@
 """Every codec in every container it goes into, and what is refused."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 from clips import hdr_clip, noise, part_length, pass_on, rich_clip, shown
-from test_media import make_clip, times_of
+from test_media import make_clip, picture, signer, times_of
 
-from faceswap import encoders, media
+from faceswap import encoders, media, writers
 from faceswap.encoders import ANIMATIONS, CONTAINERS, choose_encoding
 from faceswap.errors import SettingsError
 
@@ -86,9 +88,9 @@ def test_an_animation_has_every_frame_upright_at_its_time(tmp_path, monkeypatch,
     assert len(frames) == 13
     assert [shown_for for _, shown_for in frames[:-1]] == list(np.diff(milli))
     assert 10 <= frames[-1][1] <= 100
-    for (picture, _), original in zip(frames, shown(source), strict=True):
-        assert picture.shape == original.shape
-        assert np.abs(picture.astype(int) - original).mean() < 12  # 256 colours
+    for (made, _), original in zip(frames, shown(source), strict=True):
+        assert made.shape == original.shape
+        assert np.abs(made.astype(int) - original).mean() < 12  # 256 colours
 
 
 @pytest.mark.parametrize(
@@ -173,3 +175,61 @@ def test_hdr_is_refused_in_one_line(tmp_path):
         for read in (media.read_video, lambda path: media.sample_video(path, 1)):
             with pytest.raises(media.InputError, match=rf"{tag}\.mkv is HDR \({words}.*tone-map"):
                 list(read(source))
+
+
+def tagged_clip(path, *, full_range=False, shape=None):
+    """A clip of pixels in the full range, or not square."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"crf": "4"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.color_range = 2 if full_range else 1
+        if shape:
+            video.codec_context.sample_aspect_ratio = shape
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(picture(number, 64, 48), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_color_range=2 if full_range else 1)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_footage_in_full_range_keeps_its_light_in_prores(tmp_path, is_changed):
+    source = tagged_clip(tmp_path / "in.mp4", full_range=True)
+
+    def same(frame):
+        window = (8, 8, 40, 40)
+        return frame.changed(window, frame.light(window)) if is_changed else frame
+
+    target = pass_on(source, tmp_path / "out.mov", codec="prores", change=same)
+
+    assert noise(target, source) < 3
+
+
+def test_a_layer_over_footage_in_full_range_keeps_its_light(tmp_path):
+    source = tagged_clip(tmp_path / "in.mp4", full_range=True)
+    layer = np.full((48, 64, 4), (200, 100, 50, 255), np.uint8)
+    targets = {"video": writers.Target(tmp_path / "out.mov", encoders.TRANSPARENT)}
+    with writers.open_video(targets, source, signer(), tmp_path / ".parts") as output:
+        for frame in media.read_video(source):
+            output.write({"video": frame.repainted(layer)})
+
+    painted = shown(tmp_path / "out.mov")[0].astype(int)
+
+    assert np.abs(painted - layer[..., :3]).max() < 6
+
+
+@pytest.mark.parametrize(("target", "codec", "is_told"), [("out.webm", "vp9", True),
+    ("out.mkv", "ffv1", True), ("out.mkv", "h264", False), ("out.mov", "prores", False)],
+)  # fmt: skip
+def test_pixels_that_are_not_square_stay_so_or_are_told_of(
+    tmp_path, caplog, target, codec, is_told
+):
+    source = tagged_clip(tmp_path / "in.mp4", shape=Fraction(64, 45))
+
+    made = pass_on(source, tmp_path / target, codec=codec)
+
+    with av.open(str(made)) as container:
+        kept = container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
+    assert kept != is_told
+    assert ("will look squeezed" in caplog.text) == is_told

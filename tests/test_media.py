@@ -3,6 +3,7 @@
 import threading
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -451,3 +452,12 @@ def test_interlaced_footage_is_told_of(tmp_path, caplog):
         for frame in media.read_video(source):
             writer.write(frame)
     assert caplog.text.count("in.mkv is interlaced") == 1
+
+
+def test_frames_in_an_avi_that_come_in_another_order_are_evenly_spaced(tmp_path):
+    source = make_clip(tmp_path / "in.avi", times=range(40), audio=0, options={"bf": "3"})
+
+    times = [frame.time for frame in media.read_video(source)]
+
+    assert len(times) == 40
+    assert {after - before for before, after in pairwise(times)} == {Fraction(1, RATE)}
