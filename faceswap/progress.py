@@ -64,7 +64,7 @@ class Reporter:
         rate = (progress.done - self._start) / max(elapsed, 1e-9)
         of = f" of {progress.total:g}" if progress.total else ""
         left = (
-            f", {(progress.total - progress.done) / rate:.0f} s left"
+            f", {max(progress.total - progress.done, 0) / rate:.0f} s left"  # minutes may run over
             if progress.total and rate > 0
             else ""
         )

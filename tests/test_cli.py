@@ -143,6 +143,15 @@ def test_piped_progress_is_plain_lines(capsys, monkeypatch):
     assert "\r" not in "".join(lines)
 
 
+def test_work_that_runs_over_has_nothing_left(capsys):
+    with progress.reporting() as on_progress:
+        on_progress(Progress(1.0, 2, "minutes"))
+        on_progress(Progress(2.1, 2, "minutes"))
+
+    assert "2.1 of 2 minutes" in (line := capsys.readouterr().err.splitlines()[-1])
+    assert ", 0 s left" in line
+
+
 def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 3600.0)
 
