@@ -278,11 +278,11 @@ def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Poi
     tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
     middle = [(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2]
     center_x, center_y = transform(np.array([middle], np.float32), to_chip)[0]
-    answers = []
+    model, answers = landmark_model(), []
     for right, down, size in around:
         half_width, half_height = side * size / 2, side * size * tall / 2
         x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
-        shape = landmark_model()(
+        shape = model(
             chip,
             dlib.rectangle(
                 round(x - half_width), math.floor(y - half_height),

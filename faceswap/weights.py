@@ -69,7 +69,7 @@ def landmark_model() -> Any:
     Raises:
         InputError: If it cannot be read, or has other points.
     """
-    return _landmark_model(own_landmarks() or weights(WEIGHT_FILES[1]))
+    return _landmark_model(own_landmarks())
 
 
 @cache
@@ -78,8 +78,9 @@ def _digest(path: str) -> str:
 
 
 @cache
-def _landmark_model(path: str) -> Any:
-    """Read it once a process."""
+def _landmark_model(own: str | None) -> Any:
+    """Look for it and read it once a process: it is asked for some times a face."""
+    path = own or weights(WEIGHT_FILES[1])
     try:
         model = dlib.shape_predictor(path)
     except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: its name is no Unicode
