@@ -1,6 +1,7 @@
 """Convert: footage of one person -> the same footage with the other person's face."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,11 +212,12 @@ def _convert_photos(
     on_progress: OnProgress,
 ) -> None:
     """Convert photos one by one; with ``root`` each keeps its place below it."""
+    namesakes = Counter(photo.with_suffix("") for photo in photos)
     for frame, faces in found:
         path = target / frame.source.relative_to(root) if root else target
         (swaps,) = swapper.prepare([(frame, faces)])
         try:
-            _write_photo(frame, swaps, path, root, swapper, signer, photos)
+            _write_photo(frame, swaps, path, root, swapper, signer, namesakes)
         except InputError as error:  # it is gone since it was read
             report.unreadable.append(str(error))
             continue
@@ -235,9 +237,12 @@ def _convert_photos(
 
 def _write_photo(
     frame: Frame, swaps: list[Swap], path: Path, root: Path | None, swapper: Swapper,
-    signer: Signer, photos: list[Path],
+    signer: Signer, namesakes: Counter[Path],
 ) -> None:  # fmt: skip
-    """Write a photo and what goes with it; in a folder it is copied if it shows no face."""
+    """Write a photo and what goes with it; in a folder it is copied if it shows no face.
+
+    ``namesakes`` counts the photos that differ at most by their suffix, such as a.jpg and a.png.
+    """
     source = frame.source
     if swaps or (root and path.suffix.lower() != source.suffix.lower()):
         with writers.open_writer(path, source, signer) as writer:
@@ -249,8 +254,8 @@ def _write_photo(
         with writers.open_writer(beside(path, "matte"), source, signer) as writer:
             writer.write(swapper.matte(frame, swaps))
     if swaps and swapper.config.layers:
-        twins = [other for other in photos if other.with_suffix("") == source.with_suffix("")]
-        named = path if len(twins) < 2 else path.with_name(f"{path.name}.png")  # a.jpg and a.png
+        is_alone = namesakes[source.with_suffix("")] < 2
+        named = path if is_alone else path.with_name(f"{path.name}.png")
         with writers.open_writer(beside(named, "layers", ".png"), source, signer) as writer:
             writer.write(swapper.layer(frame, swaps))
 
