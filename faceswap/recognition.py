@@ -13,7 +13,8 @@ from faceswap.media import read_photo, sample_video
 from faceswap.types import Box, Descriptor, Image
 
 SURVEYED = 48  # key frames at most of a video in which somebody is looked for
-CERTAIN = 0.55  # no portrait of one person was nearer than that to the other's mean descriptor
+# Of 694 portraits of two people one was nearer than that, by 0.002, to the other's mean descriptor.
+CERTAIN = 0.55
 
 
 def descriptor_of(photo: Path) -> Descriptor:
