@@ -188,7 +188,11 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 in hardware, faster than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    # oneDNN emulates bfloat16, some fifty times slower, where the processor lacks it and where
+    # ONEDNN_MAX_CPU_ISA forbids it; the processor's own list knows nothing of the latter.
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -6,6 +6,73 @@ import torch
 from torch import Tensor, nn
 
 from faceswap.config import Recipe
+from faceswap.model import is_fast_in_bfloat16
+
+# Quintic Newton-Schulz iteration: steps and coefficients of K. Jordan et al. 2024, which push every
+# singular value to between 0.7 and 1.2.
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for matrices (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
+
+    The same algorithm as ``torch.optim.Muon``, with one difference: the orthogonalization runs in
+    bfloat16 only where the device multiplies it in hardware. torch always uses bfloat16, which most
+    processors emulate at a fiftieth of the speed of float32.
+
+    Args:
+        matrices: Parameters (O, I).
+        lr: Learning rate, for an update whose singular values are near one.
+        weight_decay: Decoupled weight decay.
+        momentum: Of the Nesterov momentum.
+    """
+
+    def __init__(
+        self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        fast = is_fast_in_bfloat16(matrices[0].device)
+        self.compute_type = torch.bfloat16 if fast else torch.float32
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply the gradients."""
+        assert closure is None, "the loss is not evaluated again"
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                state = self.state[matrix]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                buffer = state["momentum_buffer"]
+                buffer.lerp_(matrix.grad, 1 - group["momentum"])
+                nesterov = matrix.grad.lerp(buffer, group["momentum"])
+                update = orthogonalize(nesterov, self.compute_type)
+                rows, columns = matrix.shape
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonalize(matrix: Tensor, compute_type: torch.dtype) -> Tensor:
+    """Approximate the nearest semi-orthogonal matrix by five Newton-Schulz steps.
+
+    Args:
+        matrix: (O, I).
+        compute_type: Of the products and of the result.
+
+    Returns:
+        (O, I), the singular vectors of ``matrix`` with singular values between about 0.7 and 1.2.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(compute_type)
+    x = x.T if is_tall else x
+    x = x / x.norm().clamp(min=1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
+    return x.T if is_tall else x
 
 
 class Optimizer:
@@ -37,9 +104,7 @@ class Optimizer:
         }
         if hidden:
             rate = recipe.muon_rate * learning_rate / recipe.learning_rate
-            self._parts["muon"] = torch.optim.Muon(
-                [view for _, view in self._views], rate, recipe.weight_decay, momentum=0.95
-            )
+            self._parts["muon"] = Muon([view for _, view in self._views], rate, recipe.weight_decay)
         self._peaks = {name: part.param_groups[0]["lr"] for name, part in self._parts.items()}
 
     @property

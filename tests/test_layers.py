@@ -16,8 +16,8 @@ LAYERS = [
     {"config", "certificates", "consent"},
     {"geometry", "smoothing", "timecode", "planes", "photos", "credentials"},
     {"blaze", "media", "masks", "metrics", "signer", "label", "weights"},
-    {"aligner", "augment", "model", "losses", "optimizers", "distributed"},
-    {"parts", "encoders", "classic", "sound"},
+    {"aligner", "augment", "model", "losses", "distributed"},
+    {"parts", "encoders", "classic", "sound", "optimizers"},
     {"streams", "assembly"},
     {
         "workers",

@@ -1,11 +1,14 @@
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from faceswap import model as models
 from faceswap.config import PRESETS, RECIPES
-from faceswap.optimizers import Optimizer
+from faceswap.optimizers import Muon, Optimizer, orthogonalize
 
 
 @pytest.fixture
@@ -69,3 +72,71 @@ def test_all_rates_follow_one_factor(network):
     rates = {name: part.param_groups[0]["lr"] for name, part in optimizer._parts.items()}
     assert rates == pytest.approx({"adamw": recipe.learning_rate / 2, "muon": recipe.muon_rate / 2})
     assert optimizer.learning_rate == pytest.approx(recipe.learning_rate / 2)
+
+
+def stepped(optimizer, matrices, steps=3):
+    random = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        for matrix in matrices:
+            matrix.grad = torch.randn(matrix.shape, generator=random)
+        optimizer.step()
+    return [matrix.detach().clone() for matrix in matrices]
+
+
+def matrices_like_those_of_a_network():
+    random = torch.Generator().manual_seed(2)
+    shapes = [(32, 400), (256, 64), (48, 48)]
+    return [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
+
+
+def test_our_muon_in_bfloat16_equals_torchs():
+    ours, theirs = matrices_like_those_of_a_network(), matrices_like_those_of_a_network()
+    optimizer = Muon(ours, 0.02, 0.1)
+    optimizer.compute_type = torch.bfloat16
+
+    found = stepped(optimizer, ours)
+    expected = stepped(torch.optim.Muon(theirs, 0.02, 0.1, momentum=0.95), theirs)
+
+    for one, two in zip(found, expected, strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_our_muon_in_float32_equals_bfloat16_within_its_rounding():
+    matrix = torch.randn(64, 300, generator=torch.Generator().manual_seed(4))
+
+    exact = orthogonalize(matrix, torch.float32)
+    rounded = orthogonalize(matrix, torch.bfloat16).float()
+
+    assert torch.nn.functional.cosine_similarity(exact.ravel(), rounded.ravel(), dim=0) > 0.999
+    for found in (exact, orthogonalize(matrix.T, torch.float32)):
+        singular = torch.linalg.svdvals(found)
+        assert singular.min() > 0.6
+        assert singular.max() < 1.25
+
+
+def test_a_checkpoint_of_torchs_muon_resumes():
+    ours, theirs = matrices_like_those_of_a_network(), matrices_like_those_of_a_network()
+    before = torch.optim.Muon(theirs, 0.02, 0.1, momentum=0.95)
+    for matrix, start in zip(ours, stepped(before, theirs), strict=True):
+        matrix.data.copy_(start)
+    optimizer = Muon(ours, 0.01, 0.1)
+    optimizer.compute_type = torch.bfloat16
+
+    optimizer.load_state_dict(copy.deepcopy(before.state_dict()))
+
+    found, expected = stepped(optimizer, ours), stepped(before, theirs)
+    for one, two in zip(found, expected, strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_bfloat16_is_not_fast_where_onednn_emulates_it():
+    code = (
+        "import torch; from faceswap.model import is_fast_in_bfloat16\n"
+        "print(is_fast_in_bfloat16(torch.device('cpu')))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True,
+                          capture_output=True, check=True)  # fmt: skip
+
+    assert done.stdout == "False\n"
