@@ -147,7 +147,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faceswap", prog_name="faceswap")
 def cli() -> None:
-    r"""Swap faces in photos and video.
+    """Swap faces in photos and video.
 
     \b
     faceswap extract data/trump            find and align the faces of one person
@@ -159,7 +159,7 @@ def cli() -> None:
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
     6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited,
     11 not ready, 12 busy, 13 device or memory, 130 interrupted.
-    """
+    """  # noqa: D301 - click wants the control character itself
 
 
 @cli.command()

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from faceswap import cli, progress
@@ -166,6 +167,21 @@ def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
     assert second.startswith("7 of 9 steps, ")
 
 
+def test_help_shows_the_example_commands_line_by_line():
+    shown = CliRunner().invoke(cli.cli, ["--help"]).output
+
+    assert (
+        """
+  faceswap extract data/trump            find and align the faces of one person
+  faceswap train --a trump --b cage      teach a model both faces
+  faceswap convert video.mp4             put b's face onto a's footage
+  faceswap verify video.swapped.mp4      read what it was made from, and with what
+  faceswap demo                          see it all work without any data
+"""
+        in shown
+    )
+
+
 def test_words_that_python_keeps_are_flags_all_the_same():
     context = cli.cli.commands["convert"].make_context("convert", ["x", "--all", "--not", "y.jpg"])
 
@@ -173,8 +189,6 @@ def test_words_that_python_keeps_are_flags_all_the_same():
 
 
 def test_version():
-    from click.testing import CliRunner
-
     import faceswap as package
 
     assert package.__version__ in CliRunner().invoke(cli.cli, ["--version"]).output
