@@ -18,7 +18,7 @@ from faceswap.encoders import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.errors import InputError, NoFacesError
 from faceswap.facelog import FaceLog
 from faceswap.files import sha256_of
-from faceswap.parts import discard_abandoned, folder_for
+from faceswap.parts import Unfinished, folder_for, unfinished
 from faceswap.recognition import appears
 from faceswap.signer import Signer
 from faceswap.swapper import Swapper
@@ -45,6 +45,7 @@ class ConvertReport:
         unreadable: Photos that could not be read, and why.
         finder: The detectors used, in words.
         resumed: Frames that an interrupted run had made before.
+        unfinished: Stopped conversions to the same output, with other settings, that were kept.
     """
 
     output: Path
@@ -54,6 +55,7 @@ class ConvertReport:
     unreadable: list[str] = field(default_factory=list)
     finder: str = ""
     resumed: int = 0
+    unfinished: list[Unfinished] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def convert_video(
             raise NoFacesError(
                 f"no face found in the {output.frames} frames of {job.source}; nothing is written"
             )
-    discard_abandoned(job.target)
+    report.unfinished = unfinished(job.target)
     report.frames, report.faces = output.frames, output.faces
     report.without_face = output.without_face
 

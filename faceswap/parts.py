@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,21 +43,58 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
     return path.with_name(f".{path.name}.{digest[:12]}.parts")
 
 
-def discard_abandoned(path: Path) -> None:
-    """Delete the parts of conversions, with other settings, of an output that is now finished.
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The finished segments of a conversion that was stopped and can be continued.
 
-    Those at which another process is at work stay, and those that the disk does not give up: the
-    output is finished all the same.
+    Attributes:
+        folder: Where they are stored; deleting it discards them.
+        frames: How many frames they hold.
+    """
+
+    folder: Path
+    frames: int
+
+
+def unfinished(path: Path) -> list[Unfinished]:
+    """List the stopped conversions to an output, each with other settings than the next.
+
+    A folder that another process is writing is skipped. One without a finished segment holds
+    nothing that could be continued, so it is deleted.
+
+    Args:
+        path: The output.
     """
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
-    for folder in [child for child in path.parent.iterdir() if name.fullmatch(child.name)]:
-        if folder.is_dir() and not folder.is_symlink():
-            try:
-                _delete(folder, _locked(folder))
-            except BusyError:
-                continue
-            except OutputError as error:
-                log.warning("parts of a conversion that was given up stay: %s", error)
+    found = []
+    for folder in sorted(child for child in path.parent.iterdir() if name.fullmatch(child.name)):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        try:
+            lock = _locked(folder)
+        except BusyError:
+            continue
+        except OutputError as error:
+            log.warning("cannot tell whether %s holds an unfinished conversion: %s", folder, error)
+            continue
+        done = folder / "done.jsonl"
+        if not done.is_file() or not done.stat().st_size:
+            _delete(folder, lock)
+            continue
+        lock.close()
+        found.append(Unfinished(folder, _count_frames(done)))
+    return found
+
+
+def _count_frames(done: Path) -> int:
+    """Count the frames of the segments listed in a file, up to the first damaged line."""
+    frames = 0
+    for line in read_lines(done):
+        try:
+            frames += len(_checked(line, done)["times"])
+        except OutputError:
+            break
+    return frames
 
 
 class Parts:

@@ -195,6 +195,11 @@ def conversion(report: Any) -> list[str]:
         f"{report.without_face} frames without a face unchanged "
         f"(found by {report.finder})",
         *_listed("unreadable", report.unreadable),
+        *(
+            f"kept: {kept.frames} frames of an unfinished conversion to the same output with other "
+            f"settings, in {kept.folder}; delete that folder to discard them"
+            for kept in report.unfinished
+        ),
     ]
 
 

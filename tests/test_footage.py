@@ -214,7 +214,13 @@ def test_other_settings_do_not_take_the_parts(clip, model, unbroken, work):
     assert (other.resumed, bare.resumed) == (0, 0)
     assert work["parts"] == [*range(7), *range(7)]
     assert packets(bare.output, "video") != packets(other.output, "video") == unbroken[0]
-    assert not list(clip.parent.glob(".*.parts"))  # what was given up goes with the finished one
+    assert [kept.frames for kept in bare.unfinished] == [20]
+    assert bare.unfinished[0].folder == only_parts(clip)
+
+    resumed = convert(clip, swapped(clip), model, QUICK)
+
+    assert (resumed.resumed, resumed.unfinished) == (20, [])
+    assert packets(resumed.output, "video") == unbroken[0]
 
 
 def test_two_at_once_are_refused(clip, model):

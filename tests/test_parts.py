@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from faceswap.errors import BusyError, OutputError
-from faceswap.parts import Parts, discard_abandoned, folder_for
+from faceswap.parts import Parts, folder_for, unfinished
 
 NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
         "without_face": 0}  # fmt: skip
@@ -130,24 +130,24 @@ def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
     assert begun(folder) == [0, 120, 240]
 
 
-def test_what_was_abandoned_goes_once_the_output_is_finished(tmp_path, caplog):
+def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
     target = tmp_path / "x [1].mp4"
-    mine, other, busy = (folder_for(target, {"n": n}) for n in range(3))
+    mine, damaged, busy, stuck, empty = (folder_for(target, {"n": n}) for n in range(5))
     strangers = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
-    for folder in (mine, other, *strangers):
-        finished(folder, 1)
-    (other / "done.jsonl").write_text("damaged\n")
+    for folder in (mine, damaged, *strangers):
+        finished(folder, 2)
+    with (damaged / "done.jsonl").open("a") as file:
+        file.write("damaged\n")
     at_work = Parts(busy)
-    stubborn = folder_for(target, {"n": 3})
-    (stubborn / "lock").mkdir(parents=True)  # it cannot be locked
+    (stuck / "lock").mkdir(parents=True)  # it cannot be locked
+    empty.mkdir()
 
-    discard_abandoned(target)
+    found = unfinished(target)
 
-    assert "was given up stay: " in caplog.text
-
-    assert not mine.exists()
-    assert not other.exists()
-    assert all(folder.is_dir() for folder in (busy, *strangers))
+    assert {kept.folder: kept.frames for kept in found} == {mine: 6, damaged: 6}
+    assert f"cannot tell whether {stuck} holds an unfinished conversion: " in caplog.text
+    assert all(folder.is_dir() for folder in (mine, damaged, busy, stuck, *strangers))
+    assert not empty.exists()
     at_work.close(keep=False)
 
 
