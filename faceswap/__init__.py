@@ -8,14 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from faceswap.classic import import_checkpoint
-    from faceswap.config import ConvertConfig, ExtractConfig, ModelConfig, TrainConfig
-    from faceswap.converter import convert
+    from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
     from faceswap.errors import FaceswapError
-    from faceswap.extractor import extract
-    from faceswap.trainer import train
+    from faceswap.faces.extractor import extract
+    from faceswap.models.architectures import ModelConfig
+    from faceswap.models.classic import import_checkpoint
+    from faceswap.provenance.credentials import verify
+    from faceswap.swapping.converter import convert
+    from faceswap.training.trainer import train
     from faceswap.types import Progress
-    from faceswap.verifier import verify
 
 __all__ = [
     "ConvertConfig",
@@ -35,14 +36,14 @@ _HOMES = {
     "ConvertConfig": "config",
     "ExtractConfig": "config",
     "FaceswapError": "errors",
-    "ModelConfig": "config",
+    "ModelConfig": "models.architectures",
     "Progress": "types",
     "TrainConfig": "config",
-    "convert": "converter",
-    "extract": "extractor",
-    "import_checkpoint": "classic",
-    "train": "trainer",
-    "verify": "verifier",
+    "convert": "swapping.converter",
+    "extract": "faces.extractor",
+    "import_checkpoint": "models.classic",
+    "train": "training.trainer",
+    "verify": "provenance.credentials",
 }
 
 

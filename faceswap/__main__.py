@@ -1,6 +1,6 @@
 """``python -m faceswap``."""
 
-from faceswap.cli import main
+from faceswap.cli.main import main
 
 if __name__ == "__main__":
     main()

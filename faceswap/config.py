@@ -1,18 +1,128 @@
-"""Settings of the three commands and of a model: name, type, default and help in one place.
+"""What every settings class can do: JSON there and back, types and choices checked, help texts.
 
-Nothing heavy is imported here: ``--help`` must stay quick.
+A field's annotation carries its help; the command line builds its options from these fields and
+``config.json`` is written from them.
 """
 
 import dataclasses
+import json
 import math
 import re
+import sys
+import typing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from faceswap.errors import SettingsError
-from faceswap.settings import Settings
+
+CLIPPED = 200  # characters of a strange value that a message repeats
+
+
+class Settings:
+    """JSON to and from a frozen dataclass of plain values, with types and choices checked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(typing.cast(Any, self))
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from JSON values; lists become tuples, unknown names are refused.
+
+        Raises:
+            SettingsError: If a name is unknown or a value has the wrong type or range.
+        """
+        unknown = set(values) - set(field_types(cls))
+        if unknown:
+            raise SettingsError(
+                f"unknown setting {clipped(', '.join(sorted(unknown)))} for {cls.__name__}"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def check_types(self) -> None:
+        """Refuse a value that its field's type does not allow.
+
+        Raises:
+            SettingsError: Naming the field, what it allows and what came.
+        """
+        for name, hint in field_types(type(self)).items():
+            value = getattr(self, name)
+            if not _allows(hint, value):
+                raise SettingsError(f"{name} must be {_in_words(hint)}, not {clipped(repr(value))}")
+
+    def check_range(self, name: str, low: float, high: float = math.inf) -> None:
+        """Refuse a number outside [low, high]; None passes.
+
+        Raises:
+            SettingsError: Naming the field, its range and what came.
+        """
+        value = getattr(self, name)
+        if value is not None and not low <= value <= high:
+            limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            came = f"{value:g}" if isinstance(value, float) else clipped(str(value))
+            raise SettingsError(f"{name} must be {limits}, not {came}")
+
+
+def clipped(text: str) -> str:
+    """A text that came from outside, short enough for a message."""
+    return text if len(text) <= CLIPPED else f"{text[: CLIPPED - 3]}..."
+
+
+def field_types(settings: type) -> dict[str, Any]:
+    """Field names and bare types (without their help) of a settings class."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {
+        field.name: get_args(hints[field.name])[0]
+        if get_origin(hints[field.name]) is Annotated
+        else hints[field.name]
+        for field in dataclasses.fields(settings)
+    }
+
+
+def field_help(settings: type, name: str) -> str:
+    """The help text in a field's annotation."""
+    return str(get_args(get_type_hints(settings, include_extras=True)[name])[1])
+
+
+def _allows(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_allows(get_args(hint)[0], v) for v in value)
+    if get_args(hint):  # a union such as int | None
+        return any(_allows(part, value) for part in get_args(hint))
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return abs(value) <= sys.float_info.max  # neither infinite nor no number
+    return type(value) is hint and not (hint is str and "\0" in value)  # which no file's name has
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    return str(getattr(hint, "__name__", hint))
+
+
+def read_json(text: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        SettingsError: If the text is not JSON or not an object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"must be a JSON object, not {type(values).__name__}")
+    return values
+
 
 FinderName = Literal["auto", "blaze", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
@@ -26,7 +136,6 @@ LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
 
 LANDMARKS = "FACESWAP_LANDMARKS"  # environment variable: a landmark model of the user's own
 COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
-VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,145 +160,6 @@ class ExtractConfig(Settings):
         self.check_range("every", 1)
         self.check_range("max_faces", 0)
         self.check_range("workers", 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(Settings):
-    """Architecture and crop geometry: all that must travel with the weights.
-
-    ``input_center`` and ``output_center`` say where the first pixel of the network's input and
-    output is sampled, in network pixels from the edge of its view. 0.5 is the exact pixel
-    centre. The classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid
-    from index 48 instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic net moves
-    a face by half a pixel; conversion undoes that only if it knows.
-    """
-
-    name: Annotated[ModelName, "Key of the architecture in model.MODELS."]
-    size: Annotated[int, "Side of the network's input and output in pixels."] = 64
-    encoder_widths: Annotated[tuple[int, ...], "Channels after each halving of the encoder."]
-    latent: Annotated[int, "Size of the bottleneck vector."]
-    decoder_widths: Annotated[tuple[int, ...], "Channels after each doubling."]
-    channel_order: Annotated[Literal["rgb", "bgr"], "Order the weights were trained with."] = "rgb"
-    coverage: Annotated[float, "Share of the crop's side that the face's square takes."] = COVERAGE
-    view: Annotated[float, "Share of the crop's side that the network sees."] = COVERAGE
-    crop_size: Annotated[int, "Side of the crop that the network's input is sampled from."] = 256
-    input_center: Annotated[float, "First input pixel, network pixels from the edge."] = 0.5
-    output_center: Annotated[float, "First output pixel, network pixels from the edge."] = 0.5
-    mask_head: Annotated[bool, "Whether the decoders paint a mask as a fourth channel."] = False
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("size", 16, 1024)
-        self.check_range("latent", 1, 65536)
-        self.check_range("coverage", 0.1, 1.0)
-        self.check_range("view", 0.1, 1.0)
-        self.check_range("crop_size", 16, 4096)
-        if self.size % 2 ** len(self.encoder_widths):
-            raise SettingsError(
-                f"size must be a multiple of {2 ** len(self.encoder_widths)}, not {self.size}"
-            )
-        if len(self.encoder_widths) != len(self.decoder_widths):
-            raise SettingsError("encoder_widths and decoder_widths must be equally many")
-        for width in (*self.encoder_widths, *self.decoder_widths):
-            if not 1 <= width <= 8192:
-                raise SettingsError(f"a width must be from 1 to 8192, not {width}")
-
-    def at_size(self, size: int) -> Self:
-        """The same architecture for another size, with as many crop pixels per network pixel.
-
-        Raises:
-            SettingsError: If the size does not fit.
-        """
-        return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
-
-
-PRESETS: dict[ModelName, ModelConfig] = {
-    "original": ModelConfig(
-        name="original",
-        encoder_widths=(128, 256, 512, 1024),
-        latent=1024,
-        decoder_widths=(512, 256, 128, 64),
-        input_center=0.7,
-        output_center=0.2,
-    ),
-    "small": ModelConfig(
-        name="small",
-        size=80,
-        encoder_widths=(16, 32, 64, 128),
-        latent=128,
-        decoder_widths=(64, 64, 32, 16),
-        view=VIEW,
-        crop_size=128,  # 1.28 crop pixels per network pixel: bilinear sampling does not alias
-        mask_head=True,
-    ),
-    "medium": ModelConfig(
-        name="medium",
-        size=128,
-        encoder_widths=(32, 64, 128, 256, 512),
-        latent=512,
-        decoder_widths=(256, 256, 128, 64, 32),
-        view=VIEW,
-        crop_size=205,
-        mask_head=True,
-    ),
-    "large": ModelConfig(
-        name="large",
-        size=256,
-        encoder_widths=(32, 64, 128, 256, 512, 512),
-        latent=512,
-        decoder_widths=(512, 256, 256, 128, 64, 32),
-        view=VIEW,
-        crop_size=410,
-        mask_head=True,
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Optimizer settings, schedule and loss of an architecture.
-
-    Attributes:
-        learning_rate: At its peak.
-        betas: Of AdamW.
-        weight_decay: Of both optimizers; without it AdamW is Adam.
-        loss: Key of LOSSES.
-        muon_rate: Peak learning rate of Muon for hidden weights; 0: AdamW for all.
-        warm_up: Steps from a tenth of the learning rate to all of it.
-        decay_to: Share of the learning rate left at the end of a run whose end is known.
-        warp_until: Share of such a run after which the input is no longer warped.
-        outside: Weight of the pixels off the face's mask, those on it having 1.
-        jitter: Standard deviation of the random change of a face's colours, natural logarithm.
-        average: Decay of the mean of the weights that previews and conversion use; 0: no mean.
-    """
-
-    learning_rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-    loss: LossName
-    muon_rate: float
-    warm_up: int
-    decay_to: float
-    warp_until: float
-    outside: float
-    jitter: float
-    average: float
-
-
-DEFAULT_RECIPE = Recipe(
-    1e-3, (0.9, 0.95), 0.1, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
-    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999,
-)  # fmt: skip
-
-RECIPES: dict[ModelName, Recipe] = {
-    "original": Recipe(  # as published: Adam, L1, a constant rate
-        5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0,
-        outside=1.0, jitter=0.0, average=0.0,
-    ),
-    "small": DEFAULT_RECIPE,
-    "medium": DEFAULT_RECIPE,
-    "large": DEFAULT_RECIPE,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,17 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Never
 
 from faceswap.errors import BusyError, InputError, OutputError
+
+# Opens a temporary file and, when the block ends well, moves it to the path that was given. Writers
+# get one as an argument, so that they need not know who signs their outputs: see Signer.publisher.
+Publish = Callable[[Path], AbstractContextManager[Path]]
 
 STEM = 40  # characters of a name that a temporary one repeats
 LOCK = "lock"  # in a folder in which one process alone may work

@@ -5,10 +5,8 @@ maps frame to crop. BGR exists only beside a cv2 call that demands it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,194 +14,14 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Light = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
-Change = tuple[Window, Image | Light]  # where, and the new pixels
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
-SAME_PERSON = 0.6  # distance of descriptors below which dlib's authors call two faces one person
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
 
-
-class Picture(Protocol):
-    """A decoded picture, upright, that gives its pixels where they are asked for."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-
-    def rgb(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
-
-    def light(self, window: Window) -> Light:
-        """The same with all the depth that is stored."""
-
-    def gray(self) -> Image:
-        """The whole picture without colour, (H, W)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One photo or one frame of a video, upright, and what has been changed in it.
-
-    A frame of a video is converted to RGB only where somebody asks for it, and converted back only
-    where it was changed.
-
-    Attributes:
-        picture: (H, W, 3) RGB, or what gives it.
-        index: Position in its source, from 0.
-        time: Seconds from the source's own zero; 0 for a photo.
-        source: The file it was read from.
-        changes: Windows that do not meet, and their new pixels, (H, W, 3) or (H, W, 4).
-    """
-
-    picture: Image | Picture
-    index: int
-    time: Fraction
-    source: Path
-    changes: tuple[Change, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        height, width = self.picture.shape[:2]
-        return height, width
-
-    @property
-    def image(self) -> Image:
-        """All of it, (H, W, 3)."""
-        if isinstance(self.picture, np.ndarray) and not self.changes:
-            return self.picture
-        height, width = self.shape
-        return self.part((0, 0, width, height))
-
-    @property
-    def layer(self) -> Image | None:
-        """All of it (H, W, 4), if it was repainted with transparency."""
-        if self.changes and self.changes[0][1].shape[2] == 4:
-            return rounded(self.changes[0][1])
-        return None
-
-    def part(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
-        left, top, right, bottom = window
-        if isinstance(self.picture, np.ndarray):
-            pixels = self.picture[top:bottom, left:right].copy()
-        else:
-            pixels = self.picture.rgb(window)
-        for changed, new in self.changes:
-            _overlay(pixels, window, changed, rounded(new))
-        return pixels
-
-    def light(self, window: Window) -> Light:
-        """The pixels of a window with all their depth, (H, W, 3)."""
-        left, top, right, bottom = window
-        if isinstance(self.picture, np.ndarray):
-            pixels = self.picture[top:bottom, left:right].astype(np.float32)
-        else:
-            pixels = self.picture.light(window)
-        for changed, new in self.changes:
-            _overlay(pixels, window, changed, new)
-        return pixels
-
-    def gray(self) -> Image:
-        """The picture as it was read, without colour, (H, W)."""
-        if isinstance(self.picture, np.ndarray):
-            return rounded(self.picture @ LUMA)
-        return self.picture.gray()
-
-    def changed(self, window: Window, pixels: Image | Light) -> Self:
-        """The same frame with new pixels (H, W, 3) in a window."""
-        apart = tuple(change for change in self.changes if not _meet(change[0], window))
-        if len(apart) < len(self.changes):
-            met = [change[0] for change in self.changes if _meet(change[0], window)]
-            lows, highs = zip(*((w[:2], w[2:]) for w in (window, *met)), strict=True)
-            (left, top), (right, bottom) = map(min, zip(*lows)), map(max, zip(*highs))  # noqa: B905
-            both = (left, top, right, bottom)
-            merged = self.light(both)
-            _overlay(merged, both, window, pixels)
-            return replace(self, changes=apart).changed(both, merged)
-        return replace(self, changes=(*apart, (window, pixels)))
-
-    def repainted(self, image: Image) -> Self:
-        """The same frame with other pixels everywhere, (H, W, 3) or with transparency (H, W, 4)."""
-        height, width = self.shape
-        return replace(self, changes=(((0, 0, width, height), image),))
-
-
-def _meet(one: Window, other: Window) -> bool:
-    across = max(one[0], other[0]) < min(one[2], other[2])
-    return across and max(one[1], other[1]) < min(one[3], other[3])
-
-
-def rounded(pixels: npt.NDArray[Any]) -> Image:
-    """Values clipped to 0..255 and rounded to whole ones."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    levels: Image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return levels
-
-
-def _overlay(
-    pixels: npt.NDArray[Any], window: Window, other: Window, above: npt.NDArray[Any]
-) -> None:
-    """Put what lies in the window ``other`` over the pixels of ``window``, where they meet."""
-    left, top = max(window[0], other[0]), max(window[1], other[1])
-    right, bottom = min(window[2], other[2]), min(window[3], other[3])
-    if left < right and top < bottom:
-        part = above[top - other[1] : bottom - other[1], left - other[0] : right - other[0]]
-        pixels[top - window[1] : bottom - window[1], left - window[0] : right - window[0]] = part
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Box:
-    """A rectangle in frame pixels, right and bottom exclusive; it may leave the frame."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Face:
-    """A face found in a frame: detector box, detector score and 68 landmarks (68, 2).
-
-    ``track`` tells which of a video's faces it is, from frame to frame; -1 where none is followed.
-    ``role`` is the index of the swap it gets, where a cast asks for several.
-    """
-
-    box: Box
-    score: float
-    landmarks: Points
-    track: int = -1
-    role: int = 0
-
-
-Found = tuple[Frame, list[Face]]  # a frame and its faces, largest first
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AlignedFace:
-    """A face brought to the canonical pose: crop (S, S, 3) and the frame -> crop matrix."""
-
-    face: Face
-    image: Image
-    matrix: Matrix
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Swap:
-    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop.
-
-    ``color`` and ``detail`` hold what was measured, until it is applied to ``image``.
-    """
-
-    aligned: AlignedFace
-    image: Image
-    mask: Mask
-    color: npt.NDArray[np.float64] | None = None
-    detail: npt.NDArray[np.float64] | None = None
+Identity = Literal["a", "b"]
+DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # footage, new face
 
 
 @dataclass(frozen=True, slots=True)

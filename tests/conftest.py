@@ -36,7 +36,7 @@ def hopper():
 
 @pytest.fixture(scope="session")
 def collins_face(collins):
-    from faceswap.aligner import find_hog
+    from faceswap.faces.dlib_backend import find_hog
 
     return find_hog(collins, 0.2)[0]
 
@@ -47,10 +47,11 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     from dataclasses import replace
     from fractions import Fraction
 
-    from faceswap.aligner import align_face, find_hog
     from faceswap.config import COVERAGE
-    from faceswap.faceset import FacesetWriter
-    from faceswap.types import Frame
+    from faceswap.faces.dlib_backend import find_hog
+    from faceswap.faces.faceset import FacesetWriter
+    from faceswap.faces.geometry import align_face
+    from faceswap.media.frame import Frame
 
     root = tmp_path_factory.mktemp("facesets")
     random = np.random.default_rng(0)
@@ -68,8 +69,8 @@ def faceset_folders(tmp_path_factory, collins, hopper):
 @pytest.fixture(scope="session")
 def model(faceset_folders, tmp_path_factory):
     """A model of both, trained for a few steps: it paints, if nothing good."""
-    from faceswap import trainer
     from faceswap.config import TrainConfig
+    from faceswap.training import trainer
 
     folder = tmp_path_factory.mktemp("models") / "collins-hopper"
     settings = TrainConfig(model="small", steps=3, batch_size=4, device="cpu", preview_every=0)
@@ -80,7 +81,7 @@ def model(faceset_folders, tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def described_once():
     """Each training describes some faces, a tenth of a second each: the same ones only once."""
-    from faceswap import recognition
+    from faceswap.faces import recognition
 
     def remembering(function):
         known = {}

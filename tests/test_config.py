@@ -9,21 +9,24 @@ from faceswap.config import (
     ConvertConfig,
     EvaluateConfig,
     ExtractConfig,
-    ModelConfig,
     TrainConfig,
+    field_help,
+    field_types,
+    read_json,
     seconds_of,
 )
 from faceswap.errors import SettingsError
-from faceswap.settings import field_help, field_types, read_json
+from faceswap.models import architectures
+from faceswap.models.architectures import ModelConfig
 
 
 def test_choices_equal_the_registries():
-    from faceswap.aligner import FINDERS
-    from faceswap.compositor import BLENDS, COLORS
-    from faceswap.losses import LOSSES
-    from faceswap.masks import MASKS
-    from faceswap.model import MODELS
-    from faceswap.trainer import RECIPES
+    from faceswap.faces.detection import FINDERS
+    from faceswap.faces.masks import MASKS
+    from faceswap.models.autoencoder import MODELS
+    from faceswap.swapping.compositor import BLENDS, COLORS
+    from faceswap.training.losses import LOSSES
+    from faceswap.training.trainer import RECIPES
 
     for literal, registry in (
         (config.FinderName, FINDERS),
@@ -32,7 +35,7 @@ def test_choices_equal_the_registries():
         (config.BlendName, BLENDS),
         (config.LossName, LOSSES),
         (config.ModelName, MODELS),
-        (config.ModelName, config.PRESETS),
+        (config.ModelName, architectures.PRESETS),
         (config.ModelName, RECIPES),
     ):
         assert set(get_args(literal)) == set(registry)
@@ -52,7 +55,7 @@ def test_settings_survive_json(settings):
 def test_a_model_config_survives_json():
     import json
 
-    preset = config.PRESETS["original"]
+    preset = architectures.PRESETS["original"]
 
     assert ModelConfig.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
 
@@ -83,7 +86,7 @@ def test_bad_settings_are_named(make, message):
 
 def test_a_size_the_encoder_cannot_halve_is_refused():
     with pytest.raises(SettingsError, match="multiple of 16, not 65"):
-        ModelConfig.from_dict(config.PRESETS["small"].to_dict() | {"size": 65})
+        ModelConfig.from_dict(architectures.PRESETS["small"].to_dict() | {"size": 65})
 
 
 def test_every_field_has_help():

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKING = {
     "train": """
 import sys, time
-from faceswap import trainer
+from faceswap.training import trainer
 def step(self, warp):
     print("working", flush=True)
     time.sleep(60)
@@ -25,7 +25,7 @@ trainer.Loop._step = step
 """,
     "extract": """
 import sys, time
-from faceswap import extractor
+from faceswap.faces import extractor
 def check(*args):
     print("working", flush=True)
     time.sleep(60)
@@ -40,7 +40,7 @@ def at_work():
     started = []
 
     def start(*args):
-        code = WORKING[args[0]] + "from faceswap import cli\ncli.main()"
+        code = WORKING[args[0]] + "from faceswap.cli import main\nmain.main()"
         command = [sys.executable, "-c", code, *map(str, args)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(

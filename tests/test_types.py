@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceswap.photos import DeepPhoto
-from faceswap.types import Frame, rounded
+from faceswap.media.frame import Frame, rounded
+from faceswap.media.photos import DeepPhoto
 
 HEIGHT, WIDTH = 30, 40
 

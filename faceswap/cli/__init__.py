@@ -1,0 +1,1 @@
+"""The command line: options, progress, and results as text or JSON."""

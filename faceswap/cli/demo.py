@@ -1,0 +1,184 @@
+"""The demo: two public-domain photos become two identities and a clip; then the real commands run.
+
+Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy (matplotlib's
+sample data). Both are works of the US government and travel inside those packages.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
+from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.extractor import extract
+from faceswap.faces.geometry import warp_image
+from faceswap.files import replacing, write_bytes
+from faceswap.media import photos, reader
+from faceswap.media.writers import write_clip
+from faceswap.swapping.converter import convert, signer_for
+from faceswap.training import curves
+from faceswap.training.trainer import train
+from faceswap.types import Image, Matrix, OnProgress, Progress
+
+PEOPLE = ("collins", "hopper")
+VIEWS = 100  # photos per identity
+VIEW_SIDE, VIEW_FACE = 320, 130  # pixels of a view, and of the face box in it
+CLIP_SIZE, CLIP_FACE = (640, 480), 170  # width and height; face box
+CLIP_FRAMES, CLIP_RATE, SAMPLE_RATE = 100, 25, 48000
+CLIP, SWAPPED, PICTURE = "clip.mp4", "clip.swapped.mp4", "demo.png"
+
+Stage = Callable[[OnProgress], object]
+
+
+def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
+    """The demo's stages: a title and a call that takes ``on_progress``. Done work is kept."""
+    a, b = PEOPLE
+    data, model = folder / "data", folder / "models" / f"{a}-{b}"
+    yield f"1/6 making photos of {a} and {b} and a clip of {a}", partial(_make_data, folder)
+    for number, name in enumerate(PEOPLE, start=2):
+        yield f"{number}/6 faceswap extract {data / name}", _extract(data / name)
+    settings = TrainConfig(model="small", device="cpu", minutes=minutes, preview_every=0)
+    yield (
+        f"4/6 faceswap train --a {data / a} --b {data / b} --output {model} --minutes {minutes:g}",
+        lambda watch: _train(data / a / "faces", data / b / "faces", model, settings, watch),
+    )
+    yield (
+        f"5/6 faceswap convert {folder / CLIP} --model {model}",
+        lambda watch: convert(folder / CLIP, folder / SWAPPED, model,
+                              ConvertConfig(device="cpu"), watch),
+    )  # fmt: skip
+    yield "6/6 drawing the picture", lambda watch: _draw(folder, model, watch)
+
+
+def _extract(folder: Path) -> Stage:
+    return lambda watch: extract(folder, None, ExtractConfig(), watch)
+
+
+def _train(a: Path, b: Path, model: Path, settings: TrainConfig, on_progress: OnProgress) -> None:
+    if train(a, b, model, settings, on_progress).interrupted:
+        raise KeyboardInterrupt  # train has saved; the demo ends here
+
+
+def public_photos() -> dict[str, Image]:
+    """The two public-domain photos by name, (H, W, 3)."""
+    from matplotlib.cbook import get_sample_data
+    from skimage.data import astronaut
+
+    hopper = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    collins: Image = astronaut()  # type: ignore[no-untyped-call]
+    return {"collins": collins, "hopper": photos.read_photo(hopper).image}
+
+
+def _make_data(folder: Path, on_progress: OnProgress) -> None:
+    photos = public_photos()
+    total, done = len(photos) * VIEWS + 1, 0
+    for seed, (name, photo) in enumerate(photos.items()):
+        random = np.random.default_rng(seed)
+        center, side = _face(photo)
+        for number in range(VIEWS):
+            path = folder / "data" / name / f"{number:03d}.jpg"
+            view = _view(photo, center, side, random)
+            if not path.is_file():
+                bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
+                _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+                write_bytes(path, jpeg.tobytes())
+            done += 1
+            on_progress(Progress(done, total, "photos"))
+    if not (folder / CLIP).is_file():
+        write_clip(folder / CLIP, _clip(photos[PEOPLE[0]]), CLIP_RATE, _chime(), SAMPLE_RATE)
+    on_progress(Progress(total, total, "photos"))
+
+
+def _face(photo: Image) -> tuple[tuple[float, float], float]:
+    """Centre and width of the photo's face box."""
+    box = find_hog(photo, 0.2)[0].box
+    return ((box.left + box.right) / 2, (box.top + box.bottom) / 2), box.right - box.left
+
+
+def _window(
+    center: tuple[float, float], scale: float, degrees: float, to: tuple[float, float]
+) -> Matrix:
+    """Rotate and scale around ``center`` and put it at ``to``."""
+    matrix: Matrix = cv2.getRotationMatrix2D(center, degrees, scale).astype(np.float64)
+    matrix[:, 2] += np.subtract(to, center)
+    return matrix
+
+
+def _view(
+    photo: Image, center: tuple[float, float], side: float, random: np.random.Generator
+) -> Image:
+    """The photo a little turned, moved, zoomed, mirrored or lit otherwise."""
+    scale = VIEW_FACE / side * random.uniform(0.85, 1.15)
+    to = VIEW_SIDE / 2 + random.uniform(-12, 12, 2)
+    matrix = _window(center, scale, random.uniform(-12, 12), (to[0], to[1]))
+    view = warp_image(photo, matrix, VIEW_SIDE, VIEW_SIDE)
+    if random.random() < 0.5:
+        view = view[:, ::-1]
+    return _lit(view, random.uniform(0.75, 1.2), random.uniform(-0.06, 0.06, 3))
+
+
+def _lit(image: Image, gain: float, tint: npt.NDArray[np.float64]) -> Image:
+    """Change exposure (a gamma, so nothing clips) and tint the light."""
+    light = (image / 255.0) ** (1 / gain) * (1 + tint)
+    lit: Image = np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+    return lit
+
+
+def _clip(photo: Image) -> Iterator[Image]:
+    """The person sways, nods and comes closer while the light changes."""
+    center, side = _face(photo)
+    width, height = CLIP_SIZE
+    for t in np.linspace(0, 2 * np.pi, CLIP_FRAMES):
+        scale = CLIP_FACE / side * (1 + 0.12 * np.sin(t))
+        to = (width / 2 + 60 * np.sin(2 * t), height / 2 - 10 + 20 * np.cos(3 * t))
+        view = warp_image(photo, _window(center, scale, 8 * np.sin(2 * t), to), width, height)
+        yield _lit(view, 1 + 0.12 * np.sin(3 * t), np.zeros(3))
+
+
+def _chime() -> npt.NDArray[np.int16]:
+    """Four falling notes, (N,) int16."""
+    seconds = np.arange(SAMPLE_RATE * CLIP_FRAMES // CLIP_RATE) / SAMPLE_RATE
+    pitch = np.array([659.3, 587.3, 523.3, 440.0])[(seconds // 1).astype(int) % 4]
+    wave = np.sin(2 * np.pi * pitch * seconds) * np.exp(-3 * (seconds % 1))
+    samples: npt.NDArray[np.int16] = (wave * 8000).astype(np.int16)
+    return samples
+
+
+def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
+    """Original | swapped | previews | loss curve, as one PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picks = [CLIP_FRAMES // 8, CLIP_FRAMES // 2, CLIP_FRAMES * 7 // 8]
+    columns = [_frames(folder / name, picks) for name in (CLIP, SWAPPED)]
+    preview = photos.read_photo(sorted((model / "previews").glob("*.png"))[-1]).image
+    figure = Figure(figsize=(19, 8.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(picks), 4, width_ratios=[3.6, 3.6, 6.0, 4.6])
+    for column, (title, frames) in enumerate(zip(("original", "swapped"), columns, strict=True)):
+        for row, frame in enumerate(frames):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(frame)
+            axes.set_axis_off()
+            if not row:
+                axes.set_title(title)
+    axes = figure.add_subplot(grid[:, 2])
+    axes.imshow(preview, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title("a | a as a | a as b | b | b as b | b as a")
+    axes = figure.add_subplot(grid[:, 3])
+    curves.draw_series(axes, curves.read_metrics(model / "metrics.jsonl"), "loss")
+    axes.set(title="training loss", xlabel="step", yscale="log")
+    with replacing(folder / PICTURE) as temporary:
+        figure.savefig(temporary, dpi=100)
+        signer = signer_for([model], ConvertConfig())[0]
+        signer.sign(temporary, folder / PICTURE, folder / CLIP)
+    on_progress(Progress(1, 1, "pictures"))
+
+
+def _frames(path: Path, indices: list[int]) -> list[Image]:
+    return [frame.image for frame in reader.read_video(path) if frame.index in indices]

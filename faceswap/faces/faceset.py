@@ -1,0 +1,378 @@
+"""Extracted faces on disk: a folder of crops and ``faces.jsonl`` that tells all about them.
+
+The lists grow line by line, crops first, so a kill leaves whole faces and at most one torn line.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import cv2
+import numpy as np
+from PIL import Image as Pillow
+
+from faceswap.config import identity_name
+from faceswap.errors import InputError, NoFacesError, SettingsError
+from faceswap.faces.geometry import AlignedFace, resized, transform
+from faceswap.files import (
+    append_lines,
+    drop_torn_line,
+    parse_json,
+    read_lines,
+    refusing,
+    sweep,
+    write_bytes,
+)
+from faceswap.media.frame import Frame
+from faceswap.types import Points
+
+log = logging.getLogger(__name__)
+
+
+if TYPE_CHECKING:  # to write a faceset no torch is needed, whose import takes a second or two
+    from torch import Tensor
+
+FORMAT, VERSION = "faceswap-faces", 1
+INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
+CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
+MAX_SIZE = 4096  # pixels, of a crop
+FAR = 1e5  # pixels: nothing of a face is so far from its crop
+
+Key = tuple[str, int]  # source file relative to the input, frame index in it
+
+
+def discard(folder: Path) -> None:
+    """Delete a faceset's crops and lists, and nothing else in its folder.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    index = folder / INDEX
+    with refusing(folder):
+        for line in read_lines(index) if index.is_file() else []:
+            found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # even from a damaged line
+            if found:
+                (folder / found[1]).unlink(missing_ok=True)
+        for name in (SKIPPED, INDEX):
+            (folder / name).unlink(missing_ok=True)
+
+
+class FacesetWriter:
+    """Adds faces to a faceset, new or existing, and knows what it already holds."""
+
+    def __init__(
+        self, folder: Path, size: int, coverage: float, settings: dict[str, Any], finder: str = ""
+    ) -> None:
+        self.folder = folder
+        self._finder = finder  # where this one found nothing, another may
+        self.done: set[Key] = set()
+        self.with_faces: set[str] = set()  # source files
+        self._bytes: dict[str, int] = {}  # how long they were
+        self.faces = 0
+        self._images = 0
+        sweep(folder)
+        index = folder / INDEX
+        header = {
+            "format": FORMAT, "version": VERSION, "size": size, "coverage": coverage,
+            "settings": settings,
+        }  # fmt: skip
+        if index.is_file():
+            self._continue(header)
+        else:
+            write_bytes(index, (json.dumps(header) + "\n").encode())
+
+    def _continue(self, header: dict[str, Any]) -> None:
+        index, skipped = self.folder / INDEX, self.folder / SKIPPED
+        drop_torn_line(index)
+        old = read_header(index)
+        changed = [
+            f"{name} {old['settings'].get(name)!r}, not {value!r}"
+            for name, value in header["settings"].items()
+            if old["settings"].get(name) != value
+        ]
+        if changed:
+            raise SettingsError(
+                f"{self.folder} was extracted with {'; '.join(changed)}: give another --output, "
+                "or --restart to begin again"
+            )
+        if skipped.is_file():
+            drop_torn_line(skipped)
+            for record in _skips(skipped):
+                if record.get("finder") == self._finder:
+                    self._know(record)
+        for record in read_records(index):
+            self._know(record)
+            self.with_faces.add(record["source"])
+            self.faces += 1
+            self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
+
+    def _know(self, record: dict[str, Any]) -> None:
+        self.done.add((record["source"], record["index"]))
+        if isinstance(record.get("bytes"), int):
+            self._bytes[record["source"]] = record["bytes"]
+
+    def has_changed(self, source: str, path: Path) -> bool:
+        """Whether a source file is not as long as it was when it was read."""
+        return _length(path) not in (None, self._bytes.get(source, _length(path)))
+
+    def add(
+        self, source: str, frame: Frame, faces: list[AlignedFace], pngs: list[bytes] | None = None
+    ) -> None:
+        """Store the faces of one image: their crops, then their lines in one write.
+
+        Args:
+            source: The frame's file as the lists are to name it.
+            frame: Where the faces were found.
+            faces: The faces.
+            pngs: Their crops by :func:`png_of`, if the caller has made them already.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        lines = []
+        for number, aligned in enumerate(faces):
+            name = f"{self._images:06d}-{number}.png"
+            write_bytes(self.folder / name, png_of(aligned) if pngs is None else pngs[number])
+            face, box = aligned.face, aligned.face.box
+            record = {
+                "file": name,
+                "source": source,
+                "index": frame.index,
+                "bytes": _length(frame.source),
+                "time": str(frame.time),
+                "box": [round(v, 2) for v in (box.left, box.top, box.right, box.bottom)],
+                "score": round(face.score, 4),
+                "landmarks": face.landmarks.astype(float).round(2).tolist(),
+                "matrix": aligned.matrix.round(8).tolist(),
+            }
+            lines.append(json.dumps(record))
+        append_lines(self.folder / INDEX, lines)
+        self.faces += len(faces)
+        self._images += 1
+
+    def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
+        """Note an image that gave no face, so that it is named and not read again.
+
+        Args:
+            source: Its file as the lists are to name it.
+            index: Its frame.
+            why: What is wrong.
+            path: The file, to tell later whether it has changed.
+
+        Raises:
+            OutputError: If the disk refuses.
+        """
+        record = {"source": source, "index": index, "why": why, "finder": self._finder}
+        record |= {"bytes": _length(path)} if path else {}
+        append_lines(self.folder / SKIPPED, [json.dumps(record)])
+
+
+def _length(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone
+        return None
+
+
+def _skips(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of ``skipped.jsonl``; a damaged one only means that an image is read once more."""
+    for line in read_lines(path):
+        try:
+            record = parse_json(line)
+            if isinstance(record["source"], str) and isinstance(record["index"], int):
+                yield record
+        except (KeyError, TypeError, ValueError):
+            continue
+
+
+def png_of(aligned: AlignedFace) -> bytes:
+    """A face's crop as PNG, in a third of Pillow's time for about as many bytes."""
+    _, data = cv2.imencode(".png", aligned.image[..., ::-1])
+    return data.tobytes()
+
+
+def read_header(index: Path) -> dict[str, Any]:
+    """Read and check the first line of ``faces.jsonl``.
+
+    Raises:
+        InputError: If the file is not a faceset's or has a newer format.
+    """
+    lines = read_lines(index)
+    try:
+        header = parse_json(lines[0]) if lines else None
+        if not isinstance(header, dict) or header["format"] != FORMAT:
+            raise ValueError(f"the first line does not say {FORMAT}")
+        if not isinstance(header["settings"], dict):
+            raise ValueError("settings must be an object")
+        if int(header["version"]) > VERSION:
+            raise InputError(
+                f"{index} has format version {header['version']}; this program reads up to "
+                f"{VERSION}: update faceswap"
+            )
+        header["size"], header["coverage"] = int(header["size"]), float(header["coverage"])
+        if not (1 <= header["size"] <= MAX_SIZE and 0.1 <= header["coverage"] <= 1):
+            raise ValueError("size or coverage is out of range")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index} is not a list of faces of this program: {error}") from error
+    return header
+
+
+def read_records(index: Path) -> Iterator[dict[str, Any]]:
+    """The faces of ``faces.jsonl``, one dict each.
+
+    Raises:
+        InputError: If a line is damaged.
+    """
+    for number, line in enumerate(read_lines(index)[1:], start=2):
+        try:
+            record = parse_json(line)
+            if not CROP_NAME.fullmatch(record["file"]):
+                raise ValueError("file must be a plain name such as 000012-0.png")
+            record["index"] = int(record["index"])
+            record["source"] = str(record["source"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{index} line {number} is damaged: {error}") from error
+        yield record
+
+
+@dataclass(frozen=True, slots=True)
+class Faceset:
+    """The faces of one identity, sorted by source and frame.
+
+    Attributes:
+        name: The identity's name.
+        crops: uint8 (N, 3, S, S) RGB.
+        landmarks: float32 (N, 68, 2), pixels of the crops.
+        keys: What names a face for good, such as "clip.mp4#12-0": source, frame, number in it.
+        coverage: Share of a crop's side that the face's square takes.
+    """
+
+    name: str
+    crops: "Tensor"
+    landmarks: Points
+    keys: list[str]
+    coverage: float
+
+    @classmethod
+    def read(cls, folder: Path, crop_size: int | None = None) -> Self:
+        """Load a faceset, its crops resized to ``crop_size`` if given.
+
+        Raises:
+            InputError: If the folder is no faceset or a crop is damaged.
+            NoFacesError: If it holds no face.
+        """
+        if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():
+            folder = folder / "faces"
+        index = folder / INDEX
+        if not index.is_file():
+            source = folder.parent if folder.name == "faces" else folder
+            raise InputError(
+                f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {source}"
+            )
+        header = read_header(index)
+        records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
+        kept = [record for record in records if (folder / record["file"]).is_file()]
+        if len(kept) < len(records):  # deleting a bad crop is how one cleans
+            log.warning("%s: %d deleted crops are left out", folder, len(records) - len(kept))
+        stored = header["size"]
+        if crop_size and crop_size > stored:
+            log.warning(
+                "%s: crops of %d px are enlarged to the %d that the model wants; for sharper faces "
+                "extract again with --size %d", folder, stored, crop_size, crop_size,
+            )  # fmt: skip
+        crops = [_read_crop(folder / r["file"], stored, crop_size or stored) for r in kept]
+        if not crops:
+            raise NoFacesError(f"{folder} holds no face; extract photos that show one")
+        inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
+        landmarks = _moved(inside, (crop_size or stored) / stored)
+        keys = [_key(record) for record in kept]
+        import torch
+
+        return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
+
+    def held_out(self, share: float) -> list[str]:
+        """Keys of every n-th face, n = 1 / share, from the first on."""
+        return self.keys[:: round(1 / share)] if share else []
+
+    def subset(self, keys: Collection[str], inside: bool = True) -> Self:
+        """The faces whose key is among ``keys``, or with ``inside`` False the others."""
+        chosen = [i for i, key in enumerate(self.keys) if (key in keys) == inside]
+        return replace(
+            self,
+            crops=self.crops[chosen],
+            landmarks=self.landmarks[chosen],
+            keys=[self.keys[i] for i in chosen],
+        )
+
+    def evenly(self, most: int) -> Self:
+        """At most so many of the faces, evenly spaced."""
+        count = len(self.keys)
+        if count <= most:
+            return self
+        return self.subset({self.keys[i * count // most] for i in range(most)})
+
+    def resized(self, size: int) -> Self:
+        """The same faces with crops of another size."""
+        import torch
+
+        present = self.crops.shape[-1]
+        if present == size:
+            return self
+        return replace(
+            self,
+            crops=torch.stack([_resize(crop, size) for crop in self.crops]),
+            landmarks=_moved(self.landmarks, size / present),
+        )
+
+
+def _key(record: dict[str, Any]) -> str:
+    number = Path(record["file"]).stem.rpartition("-")[2]
+    return f"{record['source']}#{record['index']}-{number}"
+
+
+def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
+    try:
+        with np.errstate(all="ignore"):  # what is infinite is refused
+            landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
+            matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
+            inside = transform(landmarks, matrix)
+        if not np.isfinite(inside).all() or np.abs(inside).max() > FAR:
+            raise ValueError("they are not near the crop")
+        return inside
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
+
+
+def _moved(landmarks: Points, factor: float) -> Points:
+    """Landmarks (N, 68, 2) in crops ``factor`` times as large."""
+    matrix = resized(np.eye(2, 3), factor)
+    return np.stack([transform(points, matrix) for points in landmarks])
+
+
+def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
+    """One crop as (3, size, size) uint8."""
+    import torch
+
+    try:
+        with Pillow.open(path, formats=("PNG",)) as picture:
+            width, height = picture.size  # before its pixels take any memory
+            if (width, height) != (stored, stored):
+                raise InputError(f"{path} is {width}x{height}, not {stored} px square")
+            crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise many kinds for a damaged file
+        raise InputError(f"{path} cannot be read: {error}; extract it again") from error
+    return crop.contiguous() if stored == size else _resize(crop, size)
+
+
+def _resize(crop: "Tensor", size: int) -> "Tensor":
+    """A crop (3, S, S) at another size, averaged where it shrinks."""
+    from torchvision.transforms.v2 import functional as vision
+
+    resized: Tensor = vision.resize(crop, [size, size], antialias=True)
+    return resized.contiguous()

@@ -1,0 +1,189 @@
+"""Whom to swap: tracks that look like the people asked for, decided once for a whole track."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from faceswap.faces.dlib_backend import describe
+from faceswap.faces.geometry import Face, Found
+from faceswap.faces.recognition import SAME_PERSON
+from faceswap.types import Descriptor
+
+log = logging.getLogger(__name__)
+
+
+# Of 376 and 318 portraits the farthest was 0.65 from its own person's mean descriptor; strangers in
+# four clips were 0.67 to 0.78 from it.
+STRANGER = 0.65  # distance from which on a face is certainly somebody else's
+VOTES = 3  # frames of a track that are compared
+AHEAD = 12  # frames a track's votes are drawn from
+
+Role = tuple[Descriptor, ...]  # what those look like who get one kind of swap; empty: anybody
+Window = deque[Found]  # a frame with its faces, and up to AHEAD that follow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """Whom to swap.
+
+    Attributes:
+        roles: A role for each kind of swap. Several are told apart by looks: none may be empty.
+        never: Descriptors of people to leave alone.
+        largest: Whether only the largest of the faces that remain in a frame counts.
+        footage: Descriptor of the person to prefer among several in shot; it counts where neither
+            a role nor ``never`` says what anybody looks like.
+    """
+
+    roles: tuple[Role, ...] = ((),)
+    never: tuple[Descriptor, ...] = ()
+    largest: bool = False
+    footage: Descriptor | None = None
+
+    @property
+    def by_looks(self) -> bool:
+        """Whether every face must be compared with somebody."""
+        return bool(any(self.roles) or self.never)
+
+    @property
+    def everybody(self) -> bool:
+        """Whether there is nothing to choose."""
+        return not (self.by_looks or self.largest or self.footage is not None)
+
+    def role_of(self, descriptor: Descriptor) -> int | None:
+        """The role of a face with this descriptor, by its index; None: leave it alone.
+
+        It is the role of the person it is nearest to, if that is nearer than 0.6, and nearer than
+        anybody to leave alone; where a role is for anybody, all play it but those.
+        """
+        unwanted = _nearest(descriptor, self.never)
+        if not any(self.roles):
+            return 0 if unwanted >= SAME_PERSON else None
+        distances = [_nearest(descriptor, role) for role in self.roles]
+        best = int(np.argmin(distances))
+        return best if distances[best] < min(SAME_PERSON, unwanted) else None
+
+
+def _nearest(descriptor: Descriptor, others: tuple[Descriptor, ...]) -> float:
+    return min((float(np.linalg.norm(descriptor - other)) for other in others), default=np.inf)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What is known of a video's tracks. Given these again, the same is decided again.
+
+    Attributes:
+        roles: By track, the index of its role; None: it is left alone.
+        distances: By track, its distance from the person preferred, where that had to be known.
+    """
+
+    roles: dict[int, int | None] = field(default_factory=dict)
+    distances: dict[int, float] = field(default_factory=dict)
+
+
+def choose(
+    found: Iterable[Found],
+    choice: Choice,
+    decisions: Decisions | None = None,
+    is_present: Callable[[], bool] | None = None,
+) -> Iterator[Found]:
+    """Yield every frame with only the faces to swap, and these with their roles.
+
+    A track is decided once, when it begins, by the majority of up to three of its next frames.
+    With a person to prefer, a track is left alone if another face, in shot with it in those frames,
+    is nearer than 0.6 to that person and nearer than the track is; or if it is certainly somebody
+    else's, and the person is seen anywhere in the footage (in the other shots of a dialogue, say).
+    So the person is swapped and the company is not; where nobody looks like that person, everybody
+    is swapped.
+
+    Args:
+        found: Frames with their faces, largest first, and these faces' tracks; a photo's have none
+            (-1), and each photo is decided by itself.
+        choice: Whom to swap.
+        decisions: What is decided already; new decisions are added.
+        is_present: Whether the person to prefer is seen anywhere in the footage; asked once, and
+            only if that matters. Without it a face that is alone in shot is swapped.
+    """
+    if choice.everybody:
+        yield from found
+        return
+    decisions = Decisions() if decisions is None else decisions
+    quiet = choice.footage is None
+    for window in _windows(found):
+        frame, faces = window[0]
+        kept = _chosen(window, choice, decisions, is_present)
+        if not quiet and len(kept) < len(faces):
+            quiet = True
+            log.warning("somebody else is in shot: only who looks like the footage that the model "
+                        "was trained on is swapped; --all swaps everybody")  # fmt: skip
+        yield frame, kept
+
+
+def _windows(found: Iterable[Found]) -> Iterator[Window]:
+    """Each frame with those that follow, in a window that is reused."""
+    window: Window = deque()
+    for item in found:
+        window.append(item)
+        if len(window) > AHEAD:
+            yield window
+            window.popleft()
+    while window:
+        yield window
+        window.popleft()
+
+
+def _chosen(
+    window: Window, choice: Choice, decisions: Decisions, is_present: Callable[[], bool] | None
+) -> list[Face]:
+    """The faces to swap in the window's first frame."""
+    frame, faces = window[0]
+    if any(face.track < 0 for face in faces):  # a photo is a video of one frame
+        numbered = [replace(face, track=number) for number, face in enumerate(faces)]
+        kept = _chosen(deque([(frame, numbered)]), choice, Decisions(), is_present)
+        return [replace(face, track=-1) for face in kept]
+    kept = []
+    for face in faces:
+        if face.track not in decisions.roles:
+            decisions.roles[face.track] = _decide(face.track, window, choice, decisions, is_present)
+        role = decisions.roles[face.track]
+        if role is not None:
+            kept.append(replace(face, role=role))
+    return kept[:1] if choice.largest else kept
+
+
+def _decide(
+    track: int, window: Window, choice: Choice, decisions: Decisions,
+    is_present: Callable[[], bool] | None,
+) -> int | None:  # fmt: skip
+    """The role of a track that begins."""
+    if choice.by_looks:
+        votes = [choice.role_of(descriptor) for descriptor in _described(track, window)]
+        role, count = Counter(votes).most_common(1)[0]
+        return role if 2 * count > len(votes) else None
+    if choice.footage is None:
+        return 0
+    shots = [{face.track for face in faces} for _, faces in window]
+    company = set().union(*(tracks for tracks in shots if track in tracks))
+    if company == {track} and is_present is None:
+        return 0
+    for one in company - decisions.distances.keys():
+        distances = [_nearest(d, (choice.footage,)) for d in _described(one, window)]
+        decisions.distances[one] = float(np.median(distances))
+    likest = min(company, key=decisions.distances.__getitem__)
+    if decisions.distances[likest] < SAME_PERSON:
+        return 0 if likest == track else None
+    # Nobody in shot looks like that person.
+    is_stranger = decisions.distances[track] >= STRANGER
+    if not is_stranger or is_present is None:
+        return 0
+    was_here = any(distance < SAME_PERSON for distance in decisions.distances.values())
+    return None if was_here or is_present() else 0
+
+
+def _described(track: int, window: Window) -> list[Descriptor]:
+    """Descriptors of some of a track's faces in a window."""
+    seen = [(frame, face) for frame, faces in window for face in faces if face.track == track]
+    some = seen[:: max(len(seen) // VOTES, 1)][:VOTES]
+    return [describe(frame.image, face.landmarks) for frame, face in some]

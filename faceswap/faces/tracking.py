@@ -1,0 +1,302 @@
+"""Follow faces through a video: found in one frame of a segment, followed from there both ways.
+
+A segment is a few frames without a cut between them. The faces of its middle frame are detected and
+followed to its ends by the landmark model, which is seeded with where they just were. Segments are
+independent, so processes share them; where two meet, their faces are joined, and a face that one of
+them missed is followed into it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, count, repeat
+
+import cv2
+import numpy as np
+
+from faceswap.config import FinderName
+from faceswap.faces.detection import FOLLOWERS, VIDEO_FINDERS, Follower, resolve_finder
+from faceswap.faces.geometry import Box, Face, Found
+from faceswap.faces.pool import FaceFinder
+from faceswap.faces.smoothing import Values, steadied
+from faceswap.faces.tracklog import Entry, FaceLog, Placed
+from faceswap.media.frame import Frame
+from faceswap.types import Image
+
+SEGMENT = 16  # frames
+THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
+# Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
+# or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
+CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
+NEAR = 0.1  # of a face's side: how far it may move within two frames to count as hardly moving
+SAME = 0.4  # intersection over union of the boxes of one face found twice
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """Frames of one shot; ``joined``: it goes on where the segment before ends.
+
+    ``images`` are what is searched for faces.
+    """
+
+    joined: bool
+    frames: list[Frame] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+
+
+def follow(
+    frames: Iterable[Frame],
+    workers: FaceFinder,
+    finder: FinderName,
+    smooth: bool = True,
+    log: FaceLog | None = None,
+) -> Iterator[Found]:
+    """Yield every frame with its faces, largest first, each with the number of its track.
+
+    Args:
+        frames: Of one video, in order; from the first of the log's segments on, if it has any.
+        workers: Where to look for faces.
+        finder: A key of FINDERS.
+        smooth: Whether to steady the landmarks over time.
+        log: What an interrupted run has found; what this one finds is added.
+    """
+    stride = 2 if smooth else 1  # what is steadied needs no face of its own in every frame
+    found = _tracked(frames, workers, resolve_finder(finder, video=True), stride, log)
+    return steadied(found, _landmarks, _with_landmarks) if smooth else found
+
+
+def _tracked(
+    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, stride: int,
+    log: FaceLog | None,
+) -> Iterator[Found]:  # fmt: skip
+    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float, int]:
+        images, segment.images = segment.images, []
+        return finder, images, workers.min_score, stride
+
+    joiner = _Joiner(finder, log)
+    known = list(log.entries) if log else []
+    segments = _segments(frames, finder, [entry.count for entry in known])
+    for entry in known:
+        yield from joiner.repeat(next(segments), entry)
+    for segment, faces in workers.each(segments, find_in_segment, arguments):
+        yield from joiner.add(segment, faces)
+    yield from joiner.before
+
+
+def _searched(frame: Frame, finder: FinderName) -> Image:
+    """What a finder looks at: for HOG without colour, a third of the data, and HOG is quicker."""
+    return frame.gray() if finder == "hog" else frame.image
+
+
+def _segments(frames: Iterable[Frame], finder: FinderName, known: list[int]) -> Iterator[_Segment]:
+    """Cut a video into segments, at the latest where the shot changes; ``known``: first lengths."""
+    lengths = chain(known, repeat(SEGMENT))
+    segment, length = _Segment(joined=False), next(lengths)
+    before: Image | None = None
+    for frame in frames:
+        image = _searched(frame, finder)
+        thumb = _thumb(image)
+        cut = before is not None and _differ(before, thumb)
+        before = thumb
+        if segment.frames and (cut or len(segment.frames) == length):
+            yield segment
+            segment, length = _Segment(joined=not cut), next(lengths)
+        segment.frames.append(frame)
+        segment.images.append(image)
+    if segment.frames:
+        yield segment
+
+
+def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
+    """For each frame of a video, whether a new shot begins with it."""
+    before: Image | None = None
+    for frame in frames:
+        thumb = _thumb(frame.gray())
+        yield before is not None and _differ(before, thumb)
+        before = thumb
+
+
+def _thumb(image: Image) -> Image:
+    step = max(min(image.shape[0] // THUMB[1], image.shape[1] // THUMB[0]) // 4, 1)
+    sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels for one of the thumb will do
+    return np.asarray(cv2.resize(sparse, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _differ(before: Image, after: Image) -> bool:
+    """Whether two thumbs show different shots: other things in other light, not the same moved."""
+    moved = float(np.abs(after.astype(int) - before).mean())
+    relit = float(np.abs(np.sort(after, axis=None).astype(int) - np.sort(before, axis=None)).mean())
+    return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
+
+
+def find_in_segment(
+    finder: FinderName, images: list[Image], min_score: float, stride: int
+) -> list[list[Face]]:
+    """The faces of each of a segment's frames, numbered within the segment.
+
+    The middle frame is searched first, then from there outwards those that show no face yet.
+    """
+    found: list[list[Face]] = [[] for _ in images]
+    numbers = count()
+    middle = len(images) // 2
+    for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
+        if found[start]:
+            continue
+        for detected in VIDEO_FINDERS[finder](images[start], min_score):
+            face = replace(detected, track=next(numbers))
+            found[start].append(face)
+            for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
+                follower = FOLLOWERS[finder]
+                for index, moved in _followed(face, images.__getitem__, indices, follower, stride):
+                    if same(moved, found[index]):
+                        break
+                    found[index].append(moved)
+    return found
+
+
+def _followed(
+    face: Face,
+    image_at: Callable[[int], Image],
+    indices: Sequence[int],
+    follower: Follower,
+    stride: int = 1,
+) -> Iterator[tuple[int, Face]]:
+    """The face in one frame after the other until it is lost.
+
+    With a stride of 2 only every other frame is looked at, as long as the face hardly moves: in
+    the frame between it is half way.
+    """
+    place = 0
+    while place < len(indices):
+        if stride == 2 and place + 1 < len(indices):
+            far = follower(image_at(indices[place + 1]), face)
+            if far and _is_near(face.box, far.box):
+                yield indices[place], _between(face, far)
+                yield indices[place + 1], far
+                face, place = far, place + 2
+                continue
+        moved = follower(image_at(indices[place]), face)
+        if moved is None:
+            return
+        yield indices[place], moved
+        face, place = moved, place + 1
+
+
+def _is_near(one: Box, other: Box) -> bool:
+    side = one.right - one.left
+    moves = (other.left - one.left, other.top - one.top, other.right - one.right,
+             other.bottom - one.bottom)  # fmt: skip
+    return max(map(abs, moves)) < NEAR * side
+
+
+def _between(one: Face, other: Face) -> Face:
+    """A face half way between two."""
+    sides = zip(*((f.box.left, f.box.top, f.box.right, f.box.bottom) for f in (one, other)),
+                strict=True)  # fmt: skip
+    box = Box(*((a + b) / 2 for a, b in sides))
+    middle = ((one.landmarks + other.landmarks) / 2).astype(np.float32)
+    return replace(other, box=box, landmarks=middle)
+
+
+class _Joiner:
+    """Numbers tracks through the whole video; follows faces over the border of two segments."""
+
+    def __init__(self, finder: FinderName, log: FaceLog | None) -> None:
+        self._finder, self._log = finder, log
+        self._tracks = 0
+        self.before: list[Found] = []
+
+    def add(self, segment: _Segment, faces: list[list[Face]]) -> Iterator[Found]:
+        """Take the next segment and yield the one before."""
+        within = sorted({face.track for some in faces for face in some})
+        new = dict(zip(within, count(self._tracks), strict=False))
+        self._tracks += len(within)
+        now = [
+            (frame, [replace(face, track=new[face.track]) for face in some])
+            for frame, some in zip(segment.frames, faces, strict=True)
+        ]
+        joined = segment.joined and self.before
+        back = _join_at_border(self.before, now, self._finder) if joined else []
+        if self._log:
+            placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
+            first = segment.frames[0].index
+            self._log.add(Entry(first, len(now), segment.joined, self._tracks, placed, back))
+        yield from self._put(back, now)
+
+    def repeat(self, segment: _Segment, entry: Entry) -> Iterator[Found]:
+        """Take a segment whose faces are known, and yield the one before."""
+        self._tracks = entry.tracks
+        now: list[Found] = [(frame, []) for frame in segment.frames]
+        for place, face in entry.faces:
+            now[place][1].append(face)
+        yield from self._put(entry.before if self.before else [], now)
+
+    def _put(self, back: list[Placed], now: list[Found]) -> Iterator[Found]:
+        for place, face in back:
+            self.before[place][1].append(face)
+        before, self.before = self.before, now
+        yield from before
+
+
+def _join_at_border(before: list[Found], now: list[Found], finder: FinderName) -> list[Placed]:
+    """Give faces that go on their earlier number, and follow those that one side missed.
+
+    Returns:
+        The faces followed back into ``before``, which is left as it is.
+    """
+    (_, last), (_, first) = before[-1], now[0]
+    met: dict[int, Face] = {}
+    for face in first:
+        free = [other for other in last if other not in met.values()]
+        if other := same(face, free):
+            met[face.track] = other
+    for position, (frame, faces) in enumerate(now):
+        renamed = [replace(f, track=met[f.track].track) if f.track in met else f for f in faces]
+        now[position] = frame, renamed
+    known = {face.track for face in now[0][1]}
+    for face in last:
+        if face.track not in known:
+            for place, moved in _beyond(face, now, finder):
+                now[place][1].append(moved)
+    back: list[Placed] = []
+    for face in now[0][1]:
+        if face.track not in {other.track for other in last}:
+            beyond = _beyond(face, before[::-1], finder)
+            back += [(len(before) - 1 - place, moved) for place, moved in beyond]
+    return back
+
+
+def _beyond(face: Face, found: list[Found], finder: FinderName) -> Iterator[Placed]:
+    """The face in frames in which it was not found, as long as no other is there."""
+
+    def image_at(place: int) -> Image:
+        return _searched(found[place][0], finder)
+
+    for place, moved in _followed(face, image_at, range(len(found)), FOLLOWERS[finder]):
+        if same(moved, found[place][1]):
+            return
+        yield place, moved
+
+
+def same(face: Face, others: list[Face]) -> Face | None:
+    """The one of ``others`` that is this face, if any: the one that overlaps it most."""
+    best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
+    return best if best and _overlap(face.box, best.box) > SAME else None
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    shared = max(width, 0.0) * max(height, 0.0)
+    both = sum((b.right - b.left) * (b.bottom - b.top) for b in (one, other))
+    return shared / max(both - shared, 1e-9)
+
+
+def _landmarks(item: Found) -> Values:
+    return {face.track: face.landmarks for face in item[1]}
+
+
+def _with_landmarks(item: Found, steady: Values) -> Found:
+    frame, faces = item
+    moved = [replace(face, landmarks=steady[face.track].astype(np.float32)) for face in faces]
+    return frame, sorted(moved, key=lambda face: face.box.left - face.box.right)

@@ -1,0 +1,1 @@
+"""Read and write photos and video. The only package that imports PyAV and tifffile."""

@@ -1,0 +1,1 @@
+"""Networks and the files that hold them. Knows nothing of faces or video."""

@@ -1,0 +1,151 @@
+"""One shared encoder and two decoders; the registry of architectures; the model file.
+
+A model takes float RGB in [0, 1], (B, 3, size, size), and gives the same, with a mask as a fourth
+channel if it has a mask head. Its file is safetensors, so loading runs no code, and its header
+carries all that conversion must know.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceswap.config import ModelName
+from faceswap.models.architectures import ModelConfig
+from faceswap.types import Identity
+
+
+class Downscale(nn.Module):
+    """Halve the side: 5x5 convolution of stride 2, LeakyReLU 0.1.
+
+    Padding "same" as TensorFlow does it: of the 3 rows that an even side needs, 1 goes before and
+    2 after.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 5, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H / 2, W / 2)."""
+        return F.leaky_relu(self.conv(F.pad(x, (1, 2, 1, 2))), 0.1, inplace=True)
+
+
+class Upscale(nn.Module):
+    """Double the side: 3x3 convolution to 4x the channels, LeakyReLU 0.1, pixel shuffle.
+
+    The shuffle reads channel (r * 2 + c) * C_out + c_out for row r, column c: depth-to-space as
+    TensorFlow orders it, not as torch's PixelShuffle does.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, 2 H, 2 W)."""
+        return depth_to_space(F.leaky_relu(self.conv(x), 0.1, inplace=True))
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """(B, 4 C, H, W) -> (B, C, 2 H, 2 W), channel index = (row * 2 + column) * C + c."""
+    batch, channels, height, width = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
+    x = x.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return x.permute(0, 3, 1, 2)  # channels_last, as the next convolution wants it
+
+
+class Autoencoder(nn.Module):
+    """A shared encoder and a decoder for each of the identities a and b.
+
+    encoder  n Downscales, Linear to the latent, Linear back, one Upscale
+    decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
+
+    ``means`` (2, latent) holds the mean latent of a's and of b's faces: the difference is what a's
+    looks leave in the latent, and :meth:`swap` takes it out. Zero until training measures it.
+    """
+
+    means: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, ups = config.encoder_widths, config.decoder_widths
+        self.side = config.size // 2 ** len(widths)
+        flat = widths[-1] * self.side**2
+        self.down = nn.Sequential(
+            *(Downscale(i, o) for i, o in zip((3, *widths), widths, strict=False))
+        )
+        self.to_latent = nn.Linear(flat, config.latent)
+        self.from_latent = nn.Linear(config.latent, flat)
+        self.up = Upscale(widths[-1], ups[0])
+        self.channels = 4 if config.mask_head else 3
+        self.decoders = nn.ModuleDict({key: _decoder(ups, self.channels) for key in ("a", "b")})
+        self.register_buffer("means", torch.zeros(2, config.latent))
+
+    def to_code(self, images: Tensor) -> Tensor:
+        """Images (B, 3, size, size) -> the bottleneck vector, (B, latent)."""
+        if self.config.channel_order == "bgr":
+            images = images.flip(1)
+        return cast(Tensor, self.to_latent(self.down(images).flatten(1)))
+
+    def from_code(self, latent: Tensor) -> Tensor:
+        """The bottleneck vector (B, latent) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        x = self.from_latent(latent)
+        return cast(Tensor, self.up(x.view(len(x), -1, self.side, self.side)))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, size, size) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        return self.from_code(self.to_code(images))
+
+    def decode(self, code: Tensor, identity: Identity) -> Tensor:
+        """What :meth:`encode` gave -> one identity's images, (B, C, size, size).
+
+        C is 3, or 4 with a mask head: the last channel then is 1 where the face is.
+        """
+        painted: Tensor = self.decoders[identity](code)
+        if self.config.channel_order == "bgr":
+            painted = torch.cat([painted[:, :3].flip(1), painted[:, 3:]], dim=1)
+        return painted
+
+    def forward(self, images: Tensor, identity: Identity) -> Tensor:
+        """Images as one identity's decoder paints them: see :meth:`decode`."""
+        return self.decode(self.encode(images), identity)
+
+    def swap(self, images: Tensor, to: Identity, likeness: float) -> Tensor:
+        """The other identity's images as ``to``'s decoder paints them: see :meth:`decode`.
+
+        Args:
+            images: Faces of the identity that is not ``to``, (B, 3, size, size).
+            to: Whose face to paint.
+            likeness: Share of the difference between the two mean latents to add: 0 leaves the
+                latent alone, 1 makes the average face of one person the average of the other.
+        """
+        toward_b = self.means[1] - self.means[0]
+        change = likeness * (toward_b if to == "b" else -toward_b)
+        return self.decode(self.from_code(self.to_code(images) + change), to)
+
+    @torch.no_grad()
+    def measure_means(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
+        """Set ``means`` from batches (B, 3, size, size) of each identity's faces."""
+        for row, key in enumerate(sorted(faces)):
+            codes = torch.cat([self.to_code(batch) for batch in faces[key]])
+            self.means[row] = codes.mean(dim=0)
+
+
+def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
+    doublings = (Upscale(i, o) for i, o in pairwise(ups))
+    return nn.Sequential(*doublings, nn.Conv2d(ups[-1], channels, 5, padding=2), nn.Sigmoid())
+
+
+MODELS: dict[ModelName, type[Autoencoder]] = {
+    "original": Autoencoder, "small": Autoencoder, "medium": Autoencoder, "large": Autoencoder,
+}  # fmt: skip
+
+
+def build(config: ModelConfig) -> Autoencoder:
+    """A new model of the architecture that ``config`` names, with random weights."""
+    return MODELS[config.name](config)

@@ -1,0 +1,172 @@
+"""The model file: all that conversion needs, as safetensors.
+
+Loading it runs no code. Its header carries the architecture and the facts of the training.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+
+from faceswap.config import read_json
+from faceswap.errors import FaceswapError, ModelError
+from faceswap.files import parse_json, write_bytes
+from faceswap.models.architectures import ModelConfig
+from faceswap.models.autoencoder import Autoencoder, build
+from faceswap.provenance.consent import Notes, in_words, read_notes
+from faceswap.types import Descriptor, Identity
+
+FORMAT, VERSION = "faceswap-model", 1
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model and what conversion must know of its training.
+
+    Attributes:
+        network: The weights.
+        names: The names of identities a and b.
+        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1]: training adds it to
+            a's faces, so conversion does the same.
+        step: Training steps done.
+        held_out: By identity, the keys of faces that training has not seen.
+        centroids: By identity, the mean descriptor of its faces, (128,); empty if not known.
+        consent: By identity, who consented to what; empty if not stated.
+    """
+
+    network: Autoencoder
+    names: tuple[str, str]
+    color_shift: tuple[float, float, float]
+    step: int
+    held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+    centroids: dict[Identity, Descriptor] = field(default_factory=dict)
+    consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
+
+
+def save(path: Path, trained: TrainedModel) -> None:
+    """Write a model file in one step.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "model": json.dumps(trained.network.config.to_dict()),
+        "names": json.dumps(trained.names),
+        "color_shift": json.dumps(trained.color_shift),
+        "step": str(trained.step),
+        "held_out": json.dumps(trained.held_out),
+        "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
+        "consent": json.dumps(trained.consent),
+    }
+    state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
+    write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
+
+
+def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
+    """Read a model folder (or the model file itself).
+
+    Raises:
+        ModelError: If there is none, it is broken, not ours, or made by a newer version.
+    """
+    path = folder if folder.is_file() else folder / MODEL_FILE
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one: faceswap train")
+    try:
+        with safe_open(path, framework="pt") as file:
+            trained = _from_header(path, file.metadata() or {})
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable model file: {error}") from error
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in the first's
+    try:
+        for key, value in state.items():
+            if value.dtype != torch.float32 or not value.isfinite().all():
+                raise ValueError(f"{key} is not all finite float32 numbers")
+        trained.network.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: its weights do not fit the model that its header describes"
+        ) from error
+    trained.network.to(device or torch.device("cpu")).eval()
+    return trained
+
+
+def consent_of(path: Path) -> list[str]:
+    """What a model file notes of each person's consent, a text each.
+
+    Raises:
+        ModelError: If it is not a model file of this program.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            trained = _from_header(path, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable model file: {error}") from error
+    notes = in_words(trained.consent).values()
+    return [f"consent of {name}: {note}" for name, note in zip(trained.names, notes, strict=True)]
+
+
+def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
+    if header.get("format") != FORMAT:
+        raise ModelError(f"{path} is a tensor file, but not a model of this program")
+    version = header.get("version", "")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise ModelError(
+            f"{path} has format version {version or 'unknown'}; this program reads up to "
+            f"{VERSION}: update faceswap"
+        )
+    try:
+        config = ModelConfig.from_dict(read_json(header["model"]))
+        names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
+        with torch.device("meta"):  # no memory yet: a few bytes can describe a net of terabytes
+            network = build(config)
+        if len(names) != 2 or len(shift) != 3:
+            raise ValueError("two names and three colour values are needed")
+        held = parse_json(header.get("held_out", '{"a": [], "b": []}'))
+        return TrainedModel(
+            network,
+            (str(names[0]), str(names[1])),
+            (float(shift[0]), float(shift[1]), float(shift[2])),
+            int(header["step"]),
+            {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
+            read_centroids(parse_json(header.get("centroids", "{}"))),
+            read_notes(parse_json(header.get("consent", "{}"))),
+        )
+    except (KeyError, TypeError, ValueError, FaceswapError) as error:
+        raise ModelError(f"{path} has a broken header: {error}") from error
+
+
+def read_centroids(values: Any) -> dict[Identity, Descriptor]:
+    """Mean descriptors by identity, checked; empty if there are none.
+
+    Raises:
+        KeyError: If one identity has none.
+        TypeError, ValueError: If one is not 128 finite numbers.
+    """
+    identities: tuple[Identity, ...] = ("a", "b") if values else ()
+    with np.errstate(over="ignore"):  # beyond float32: infinite, and refused
+        found = {key: np.asarray(values[key], np.float32) for key in identities}
+    for key, centroid in found.items():
+        if centroid.shape != (128,) or not np.isfinite(centroid).all():
+            raise ValueError(f"the centroid of {key} must be 128 finite numbers")
+    return found
+
+
+def newest(models: Path) -> Path:
+    """The folder of the most recently written model below ``models``.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    found = list(models.glob(f"*/{MODEL_FILE}"))
+    if not found:
+        raise ModelError(f"no model in {models}; train one (faceswap train) or give --model DIR")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent

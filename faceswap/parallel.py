@@ -1,0 +1,133 @@
+"""Run work ahead in a thread, or in order on several processes."""
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+from typing import Any, TypeVar
+
+from faceswap.errors import DeviceError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Run an iterator ahead in a thread, at most ``depth`` items; its exceptions come through."""
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, value = ready.get()
+            if more:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        stop.set()
+        thread.join()
+
+
+class OrderedPool:
+    """Calls functions on several processes and yields the results in order.
+
+    Args:
+        workers: Processes; 1 runs everything in this process.
+        context: How processes start.
+        initializer: Called first in every process.
+        arguments: Of the initializer.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        context: BaseContext,
+        initializer: Callable[..., None],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        self._workers, self._context = workers, context
+        self._initializer, self._arguments = initializer, arguments
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(
+        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
+    ) -> Iterator[tuple[T, R]]:
+        """Yield each item with ``work(*arguments(item))``.
+
+        At most one item more than there are processes is held at a time.
+
+        Raises:
+            DeviceError: If one of the processes is killed.
+        """
+        if self._workers == 1:
+            for item in items:
+                yield item, work(*arguments(item))
+            return
+        try:
+            yield from self._shared(items, work, arguments)
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a process that looks for faces was ended from outside, most likely because the "
+                "memory ran out: close other programs, or use --workers 1 (in a script of your "
+                'own, calls must stand under if __name__ == "__main__":)'
+            ) from error
+
+    def _shared(
+        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
+    ) -> Iterator[tuple[T, R]]:
+        pool = self._started()
+        waiting: deque[tuple[T, Future[R]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(work, *arguments(item))))
+            if len(waiting) > self._workers:
+                oldest, result = waiting.popleft()
+                yield oldest, result.result()
+        for oldest, result in waiting:
+            yield oldest, result.result()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if not self._pool:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                self._context,
+                initializer=self._initializer,
+                initargs=self._arguments,
+            )
+        return self._pool
+
+    def close(self) -> None:
+        """Stop the processes."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,296 @@
+"""Match a swapped face's colour to the footage and blend it into the frame, once.
+
+A colour match measures numbers on a face and applies them in a second step: between the two, video
+steadies the numbers over time. Blending is done only in the box of the frame that the mask reaches;
+outside the mask not a bit changes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from faceswap.config import BlendName, ColorName
+from faceswap.faces.geometry import (
+    AlignedFace,
+    invert,
+    shifted,
+    transform,
+    warp_image_at,
+    warp_mask,
+)
+from faceswap.media.frame import Frame, rounded
+from faceswap.types import Image, Light, Mask, Points, Window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swap:
+    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop.
+
+    ``color`` and ``detail`` hold what was measured, until it is applied to ``image``.
+    """
+
+    aligned: AlignedFace
+    image: Image
+    mask: Mask
+    color: npt.NDArray[np.float64] | None = None
+    detail: npt.NDArray[np.float64] | None = None
+
+
+Numbers = npt.NDArray[np.float64]
+Mix = Callable[[Light, Light, Mask], Light]
+
+LEVELS = 5  # of the pyramid that blends coarse things over a wide seam and fine ones over a narrow
+LEAST = 1e-6  # variance of a colour that counts as none
+
+
+@dataclass(frozen=True, slots=True)
+class ColorMatch:
+    """How to make a new face's colours those of the footage it replaces.
+
+    Attributes:
+        measure: From the new face and the footage, both (S, S, 3), and the mask (S, S), whose
+            values weigh the pixels: numbers, which may be averaged over time.
+        apply: Gives the new face its new colours by such numbers, (S, S, 3).
+    """
+
+    measure: Callable[[Image, Image, Mask], Numbers]
+    apply: Callable[[Image, Numbers], Image]
+
+
+def _moments(pixels: Image | Light, mask: Mask) -> tuple[Numbers, Numbers]:
+    """Mean (3,) and covariance (3, 3) of the pixels (S, S, 3) that the mask weighs."""
+    inside = mask > 0
+    values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
+    mean = weights @ values / weights.sum()
+    centered = values - mean
+    return mean, (centered * weights[:, None]).T @ centered / weights.sum()
+
+
+def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
+    """Average Color Adjust: the difference of the mean colours within the mask, (3,)."""
+    weight = float(mask.sum())
+    if weight <= 0:
+        return np.zeros(3)
+    difference = reference.astype(np.float32) - swapped
+    shift: Numbers = np.einsum("yxc,yx->c", difference, mask, dtype=np.float64) / weight
+    return shift
+
+
+def apply_average(swapped: Image, shift: Numbers) -> Image:
+    """Add a colour."""
+    return rounded(swapped.astype(np.float32) + shift.astype(np.float32))
+
+
+def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
+    """Means and deviations in Lab of both pictures within the mask, (4, 3).
+
+    E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, in CIE Lab.
+    """
+    if mask.sum() <= 0:
+        return np.array([[0.0] * 3, [1.0] * 3] * 2)
+    rows = []
+    for image in (swapped, reference):
+        mean, covariance = _moments(_to_lab(image), mask)
+        rows += [mean, np.sqrt(np.maximum(np.diag(covariance), LEAST))]
+    return np.stack(rows)
+
+
+def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
+    """Give the face the reference's mean and deviation in each of Lab's channels."""
+    mean, deviation, wanted_mean, wanted_deviation = numbers
+    gain = wanted_deviation / np.maximum(deviation, math.sqrt(LEAST))
+    lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
+    return rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
+
+
+def _to_lab(image: Image) -> Light:
+    return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
+
+
+def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
+    """The two means and the linear map between the two spreads in RGB, (5, 3).
+
+    F. Pitie and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
+    colour transfer", CVMP 2007, eq. 6: of all maps that fit, the one that moves colours least.
+    """
+    if mask.sum() <= 0:
+        return np.vstack([np.zeros((2, 3)), np.eye(3)])
+    mean, own = _moments(swapped, mask)
+    wanted_mean, wanted = _moments(reference, mask)
+    root = _power(own, 0.5)
+    inverse = _power(own, -0.5)
+    return np.vstack([mean, wanted_mean, inverse @ _power(root @ wanted @ root, 0.5) @ inverse])
+
+
+def apply_linear(swapped: Image, numbers: Numbers) -> Image:
+    """Map the face's colours linearly around their mean."""
+    return rounded((swapped - numbers[0]) @ numbers[2:] + numbers[1])
+
+
+def _power(symmetric: Numbers, exponent: float) -> Numbers:
+    """A power of a symmetric matrix without negative eigenvalues; tiny ones count as 1 level^2."""
+    values, vectors = np.linalg.eigh(symmetric)
+    powered: Numbers = vectors * np.maximum(values, 1.0) ** exponent @ vectors.T
+    return powered
+
+
+def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
+    """For each channel the value that each of 256 levels becomes, (256, 3).
+
+    R. C. Gonzalez and R. E. Woods, "Digital Image Processing", histogram matching: a level goes to
+    the level of the same share of darker pixels.
+    """
+    levels = np.arange(256.0)
+    if mask.sum() <= 0:
+        return np.stack([levels] * 3, axis=1)
+    columns = []
+    for channel in range(3):
+        shares = []
+        for image in (swapped, reference):
+            counts = np.bincount(image[..., channel].ravel(), mask.ravel(), minlength=256)
+            shares.append((np.cumsum(counts) - counts / 2) / counts.sum())
+        columns.append(np.interp(shares[0], shares[1], levels))
+    return np.stack(columns, axis=1)
+
+
+def apply_histogram(swapped: Image, table: Numbers) -> Image:
+    """Look each level up."""
+    lookup = rounded(table)
+    return np.stack([lookup[swapped[..., c], c] for c in range(3)], axis=-1)
+
+
+COLORS: dict[ColorName, ColorMatch] = {
+    "average": ColorMatch(measure_average, apply_average),
+    "reinhard": ColorMatch(measure_reinhard, apply_reinhard),
+    "linear": ColorMatch(measure_linear, apply_linear),
+    "histogram": ColorMatch(measure_histogram, apply_histogram),
+    "none": ColorMatch(lambda *_: np.zeros(0), lambda swapped, _: swapped),
+}
+
+
+def alpha(window: Light, face: Light, mask: Mask) -> Light:
+    """``window * (1 - mask) + face * mask`` in display light."""
+    return window + mask[..., np.newaxis] * (face - window)
+
+
+def alpha_linear(window: Light, face: Light, mask: Mask) -> Light:
+    """The same in linear light, as light itself mixes (sRGB transfer, IEC 61966-2-1)."""
+    mixed = _to_linear(window) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(window))
+    dark, bright = 12.92 * mixed, 1.055 * np.maximum(mixed, 0) ** (1 / 2.4) - 0.055
+    shown = np.where(mixed <= 0.0031308, dark, bright) * 255
+    return np.where(mask[..., np.newaxis] > 0, shown, window).astype(np.float32)
+
+
+def _to_linear(pixels: Light) -> Light:
+    share = pixels / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear.astype(np.float32)
+
+
+def poisson(window: Light, face: Light, mask: Mask) -> Light:
+    """The face's gradients with the frame's colours at the edge, then :func:`alpha`.
+
+    P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
+    what it clones on the mask's bounding box: given that very centre nothing moves.
+    """
+    inner = np.zeros(mask.shape, np.uint8)
+    inner[1:-1, 1:-1] = (mask[1:-1, 1:-1] > 0.01) * np.uint8(255)  # it may not touch the border
+    if not inner.any():
+        return alpha(window, face, mask)
+    left, top, width, height = cv2.boundingRect(inner)
+    center = (left + width // 2, top + height // 2)
+    cloned = cv2.seamlessClone(rounded(face), rounded(window), inner, center, cv2.NORMAL_CLONE)
+    return alpha(window, np.asarray(cloned, np.float32), mask)
+
+
+def pyramid(window: Light, face: Light, mask: Mask) -> Light:
+    """Coarse structure blended over a wide seam, fine structure over a narrow one.
+
+    P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
+    TOG 2(4), 1983; then :func:`alpha`, so that what the mask leaves out stays.
+    """
+    below, above = window, face
+    share = (mask > 0.5).astype(np.float32)
+    details: list[Light] = []
+    for _ in range(LEVELS):
+        if min(below.shape[:2]) < 4:
+            break
+        size = (below.shape[1], below.shape[0])
+        coarse = [np.asarray(cv2.pyrDown(image), np.float32) for image in (below, above, share)]
+        fine = [
+            image - np.asarray(cv2.pyrUp(small, dstsize=size), np.float32)
+            for image, small in zip((below, above), coarse, strict=False)
+        ]
+        details.append(fine[0] + share[..., np.newaxis] * (fine[1] - fine[0]))
+        below, above, share = coarse
+    mixed = below + share[..., np.newaxis] * (above - below)
+    for detail in reversed(details):
+        mixed = np.asarray(cv2.pyrUp(mixed, dstsize=detail.shape[1::-1]), np.float32) + detail
+    return np.asarray(window + mask[..., np.newaxis] * (mixed - window), np.float32)
+
+
+BLENDS: dict[BlendName, Mix] = {
+    "alpha": alpha, "linear": alpha_linear, "poisson": poisson, "pyramid": pyramid,
+}  # fmt: skip
+
+
+def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
+    """Put a swapped face into its frame, bit-equal to it wherever the mask is 0."""
+    box = box_in_frame(swap, *frame.shape)
+    if box is None:
+        return frame
+    left, top, right, bottom = box
+    to_box = shifted(invert(swap.aligned.matrix), left, top)
+    width, height = right - left, bottom - top
+    mask = warp_mask(swap.mask, to_box, width, height)
+    # A crop holds no detail finer than the frame it was cut from: point sampling loses nothing and
+    # gives an unchanged crop back exactly, which averaging would blur.
+    face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
+    mix = blend if callable(blend) else BLENDS[blend]
+    mixed = mix(frame.light(box), face, mask)
+    return frame.changed(box, np.clip(mixed, 0, 255))
+
+
+def layer(frame: Frame, swaps: list[Swap]) -> Frame:
+    """Swapped faces alone, on transparency: a frame repainted with (H, W, 4), not premultiplied."""
+    height, width = frame.shape
+    pixels = np.zeros((height, width, 4), np.float32)
+    for swap in swaps:
+        box = box_in_frame(swap, height, width)
+        if box is None:
+            continue
+        left, top, right, bottom = box
+        to_box = shifted(invert(swap.aligned.matrix), left, top)
+        mask = warp_mask(swap.mask, to_box, right - left, bottom - top)[..., np.newaxis]
+        face = warp_image_at(swap.image, to_box, right - left, bottom - top)
+        below = pixels[top:bottom, left:right]
+        share = mask + below[..., 3:] * (1 - mask)  # T. Porter and T. Duff, 1984: over
+        mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
+        below[..., :3] = mixed / np.maximum(share, LEAST)
+        below[..., 3:] = share
+    pixels[..., 3] *= 255
+    return frame.repainted(rounded(pixels))
+
+
+def box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
+    """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
+    rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
+    if not len(rows):
+        return None
+    top, bottom, left, right = rows[0] - 1, rows[-1] + 1, columns[0] - 1, columns[-1] + 1
+    corners: Points = np.array(
+        [(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float32
+    )
+    reached = transform(corners, invert(swap.aligned.matrix))
+    low, high = reached.min(axis=0), reached.max(axis=0)
+    box = (
+        max(math.floor(low[0]), 0),
+        max(math.floor(low[1]), 0),
+        min(math.ceil(high[0]) + 1, width),
+        min(math.ceil(high[1]) + 1, height),
+    )
+    return box if box[0] < box[2] and box[1] < box[3] else None

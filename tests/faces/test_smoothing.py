@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from faceswap.faces.smoothing import local_line, steadied
+
+
+def run(tracks, reach=4):
+    """Steadied values of frames given as {track: number}."""
+    items = [{track: np.array([float(value)]) for track, value in some.items()} for some in tracks]
+    found = steadied(items, lambda item: item, lambda _, steady: steady, reach)
+    return [{track: value.item() for track, value in some.items()} for some in found]
+
+
+def test_steady_motion_has_no_lag_not_even_at_the_ends():
+    found = run([{0: 3 * i + 2} for i in range(20)])
+
+    np.testing.assert_allclose([f[0] for f in found], [3 * i + 2 for i in range(20)], atol=1e-9)
+
+
+def test_shivering_is_less_afterwards():
+    noise = np.random.default_rng(0).normal(0, 1, 200)
+
+    found = np.array([f[0] for f in run([{0: value} for value in noise])])
+
+    assert np.abs(np.diff(found, 2)).mean() < 0.25 * np.abs(np.diff(noise, 2)).mean()
+
+
+def test_nothing_is_carried_over_a_gap_or_into_another_track():
+    found = run([{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}])
+
+    wanted = [{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}]
+    assert [pytest.approx(some) for some in wanted] == found
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 30])
+def test_every_item_comes_out_once_and_in_order(count):
+    found = list(steadied(range(count), lambda _: {}, lambda item, _: item, reach=4))
+
+    assert found == list(range(count))
+
+
+def test_no_more_items_are_held_than_the_window():
+    asked = 0
+
+    def items():
+        nonlocal asked
+        for number in range(100):
+            asked += 1
+            yield number
+
+    found = steadied(items(), lambda _: {}, lambda item, _: item, reach=4)
+    ahead = []
+    for number in found:
+        ahead.append(asked - number)
+    assert max(ahead) == 5
+
+
+def test_a_single_value_stays():
+    np.testing.assert_array_equal(local_line(np.zeros(1), np.array([[5.0, 6.0]]), 4), [5, 6])

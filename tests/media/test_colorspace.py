@@ -1,0 +1,116 @@
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+
+from faceswap.media import colorspace
+
+FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le")
+
+
+def stored(pixel_format, width, height):
+    """A frame of smooth content in BT.709, and its RGB."""
+    y, x = np.mgrid[:height, :width]
+    rgb = np.stack([x * 3 + y, 255 - y * 2, x + y * 2], axis=-1) % 200 + 20
+    frame = av.VideoFrame.from_ndarray(rgb.astype(np.uint8), format="rgb24")
+    tags = {"colorspace": 1, "color_range": 1, "color_trc": 1, "color_primaries": 1}
+    frame = colorspace.converted(frame, pixel_format, tags)
+    back = frame.reformat(format="rgb24", interpolation=colorspace.EXACT, dst_color_range=2)
+    return frame, back.to_ndarray()
+
+
+def arrays(frame):
+    deep = "10" in frame.format.name
+    return [colorspace._pixels(plane, deep) for plane in frame.planes]
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "size"),
+    [*((name, (96, 80)) for name in FORMATS), ("yuv444p", (91, 67))],  # encoders want odd as 4:4:4
+)
+def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size):
+    old, image = stored(pixel_format, *size)
+    changed = image.copy()
+    changed[21:50, 33:60] = 255 - changed[21:50, 33:60]
+
+    new = colorspace.patched(lambda w: changed[w[1] : w[3], w[0] : w[2]], [(33, 21, 60, 50)], old)
+
+    deep = colorspace.is_deep(old)
+    whole = colorspace.converted(
+        colorspace.stored(changed, deep), pixel_format, colorspace.tags_of(old)
+    )
+    assert colorspace.tags_of(new) == colorspace.tags_of(old)
+    for before, after, full in zip(arrays(old), arrays(new), arrays(whole), strict=True):
+        down, across = round(size[1] / len(before)), round(size[0] / before.shape[1])
+        inside = np.zeros(before.shape, bool)
+        inside[16 // down : 56 // down, 32 // across : 64 // across] = True
+        np.testing.assert_array_equal(after[~inside], before[~inside])
+        np.testing.assert_array_equal(after[inside], full[inside])
+        assert (after[inside] != before[inside]).any()
+
+
+def test_a_box_at_the_frames_edge_stays_within_it():
+    old, image = stored("yuv420p", 64, 48)
+
+    new = colorspace.patched(lambda window: 255 - image, [(0, 0, 64, 48)], old)
+
+    whole = colorspace.converted(
+        av.VideoFrame.from_ndarray(255 - image, format="rgb24"), "yuv420p", colorspace.tags_of(old)
+    )
+    for one, other in zip(arrays(new), arrays(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["shallow", "deep"])
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_a_windows_rgb_is_that_of_the_whole_frame(pixel_format, deep):
+    frame, _ = stored(pixel_format, 192, 160)
+    name = colorspace.DEEP if deep else "rgb24"
+    whole = frame.reformat(
+        format=name, interpolation=colorspace.EXACT, dst_color_range=2
+    ).to_ndarray()
+
+    for window in ((0, 0, 192, 160), (33, 21, 60, 50), (0, 0, 1, 1), (150, 101, 192, 160)):
+        left, top, right, bottom = window
+        found = colorspace.rgb_window(frame, window, deep)
+        np.testing.assert_array_equal(found, whole[top:bottom, left:right])
+
+
+def test_a_turned_window_holds_the_same_pixels():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (30, 40, 3))
+    for turns in range(-4, 5):
+        upright = np.rot90(image, turns)
+        for _ in range(20):
+            left, right = sorted(random.choice(41, 2, replace=False).tolist())
+            top, bottom = sorted(random.choice(31, 2, replace=False).tolist())
+            x0, y0, x1, y1 = colorspace.turned((left, top, right, bottom), turns, 30, 40)
+            part = np.rot90(image[top:bottom, left:right], turns)
+            np.testing.assert_array_equal(upright[y0:y1, x0:x1], part)
+            back = colorspace.turned((x0, y0, x1, y1), -turns, *upright.shape[:2])
+            assert back == (left, top, right, bottom)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "codec", "wanted"),
+    [
+        ("yuv420p", (64, 48), "libx264", "yuv420p"),
+        ("yuvj420p", (64, 48), "libx264", "yuv420p"),
+        ("yuv420p10le", (64, 48), "libx264", "yuv420p10le"),
+        ("yuv420p12le", (64, 48), "libx264", "yuv420p10le"),
+        ("yuv411p", (64, 48), "libx264", "yuv422p"),
+        ("yuv420p", (65, 48), "libx264", "yuv444p"),  # 4:2:2 shares colours across too
+        ("yuv420p", (64, 47), "libx264", "yuv422p"),
+        ("yuv420p", (65, 47), "libx264", "yuv444p"),
+        ("rgb24", (64, 48), "libx264", "yuv444p"),
+        ("pal8", (64, 48), "libx264", "yuv420p"),
+        ("yuv420p", (64, 48), "prores_ks", "yuv422p10le"),
+        ("yuv444p", (64, 48), "prores_ks", "yuv444p10le"),
+        ("yuv444p", (64, 48), "libsvtav1", "yuv420p"),
+    ],
+)
+def test_an_encoder_keeps_as_much_of_a_source_as_it_can(source, size, codec, wanted):
+    original = SimpleNamespace(pix_fmt=source, width=size[0], height=size[1])
+
+    assert colorspace.pixel_format(original, codec) == wanted

@@ -1,0 +1,305 @@
+"""What an eight-bit RGB reader would lose of a photo is in the output too."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, PngImagePlugin
+
+from faceswap.media import photos, reader
+from faceswap.media.photos import _chunk, _chunks
+from tests.support.clips import open_writer, picture
+
+BOX = (20, 10, 40, 30)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def written(source, target, change=True):
+    """The photo written again, with inverted colours in a box."""
+    frame = photos.read_photo(source)
+    if change:
+        frame = frame.changed(BOX, 255 - frame.light(BOX))
+    with open_writer(target, source) as writer:
+        writer.write(frame)
+    return target
+
+
+def off_the_box(pixels):
+    pixels = pixels.copy()
+    left, top, right, bottom = BOX
+    pixels[top:bottom, left:right, :3] = 0
+    return pixels
+
+
+def fine(channels):
+    return np.random.default_rng(0).integers(0, 65536, (48, 64, channels)).astype(np.uint16)
+
+
+def save_deep(path, pixels):
+    if path.suffix == ".png":
+        order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        cv2.imwrite(str(path), cv2.cvtColor(pixels, order))
+    else:
+        extra = {"extrasamples": ["unassalpha"]} if pixels.shape[2] == 4 else {}
+        tifffile.imwrite(path, pixels, photometric="rgb", iccprofile=PROFILE, **extra)
+    return path
+
+
+def read_deep(path):
+    if path.suffix == ".png":
+        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        order = cv2.COLOR_BGRA2RGBA if stored.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        return cv2.cvtColor(stored, order)
+    return tifffile.imread(path)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_stay_bit_for_bit_off_the_mask(tmp_path, suffix, channels):
+    pixels = fine(channels)
+    source = save_deep(tmp_path / f"in{suffix}", pixels)
+
+    again = read_deep(written(source, tmp_path / f"out{suffix}"))
+
+    assert again.dtype == np.uint16
+    np.testing.assert_array_equal(off_the_box(again), off_the_box(pixels))
+    left, top, right, bottom = BOX
+    inside = again[top:bottom, left:right].astype(int)
+    wanted = pixels[top:bottom, left:right].astype(int)
+    assert np.abs(inside[..., :3] - (65535 - wanted[..., :3])).max() <= 1
+    np.testing.assert_array_equal(inside[..., 3:], wanted[..., 3:])
+    if suffix == ".tif":
+        with tifffile.TiffFile(tmp_path / "out.tif") as file:
+            assert file.pages[0].tags[34675].value == PROFILE
+
+
+@pytest.mark.parametrize(("one", "other"), [(".png", ".tif"), (".tif", ".png")])
+def test_sixteen_bits_go_from_one_format_to_the_other(tmp_path, one, other):
+    pixels = fine(4)
+    source = save_deep(tmp_path / f"in{one}", pixels)
+
+    again = read_deep(written(source, tmp_path / f"out{other}"))
+
+    np.testing.assert_array_equal(off_the_box(again), off_the_box(pixels))
+    if other == ".png":
+        with Image.open(tmp_path / "out.png") as photo:
+            assert photo.info["icc_profile"] == PROFILE
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_become_eight_where_the_format_has_no_more(tmp_path, suffix, channels):
+    pixels = fine(channels)
+    source = save_deep(tmp_path / f"in{suffix}", pixels)
+
+    with Image.open(written(source, tmp_path / "out.webp", change=False)) as photo:
+        again = np.asarray(photo)
+
+    np.testing.assert_array_equal(again, np.rint(pixels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_photos_are_turned_upright_once(tmp_path, suffix, orientation):
+    from PIL import ImageOps
+
+    pixels = fine(3)
+    source = tmp_path / f"in{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if suffix == ".png":
+        chunk = exif.tobytes().removeprefix(b"Exif\0\0")
+        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        source.write_bytes(png.tobytes()[:33] + _chunk(b"eXIf", chunk) + png.tobytes()[33:])
+    else:
+        tags = [(0x0112, "H", 1, orientation, False)]
+        tifffile.imwrite(source, pixels, photometric="rgb", extratags=tags)
+    shallow = Image.fromarray((pixels >> 8).astype(np.uint8))  # Pillow is the oracle
+    shallow.save(tmp_path / "oracle.png", exif=exif)
+    with Image.open(tmp_path / "oracle.png") as photo:
+        wanted = np.asarray(ImageOps.exif_transpose(photo))
+
+    target = written(source, tmp_path / f"out{suffix}", change=False)
+
+    for path in (source, target):
+        np.testing.assert_array_equal(photos.read_photo(path).picture.pixels >> 8, wanted)
+    np.testing.assert_array_equal(read_deep(target) >> 8, wanted)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_transparency_is_kept_exactly(tmp_path, suffix):
+    rgba = np.dstack([picture(0, 64, 48), np.random.default_rng(0).integers(0, 256, (48, 64))])
+    rgba = rgba.astype(np.uint8)
+    source = tmp_path / f"in{suffix}"
+    Image.fromarray(rgba).save(source, **({"lossless": True, "exact": True} if suffix == ".webp"
+                                          else {}))  # fmt: skip
+
+    with Image.open(written(source, tmp_path / f"out{suffix}")) as photo:
+        assert photo.mode == "RGBA"
+        again = np.asarray(photo)
+
+    np.testing.assert_array_equal(off_the_box(again), off_the_box(rgba))
+    np.testing.assert_array_equal(again[..., 3], rgba[..., 3])
+    assert (again[10:30, 20:40, :3] != rgba[10:30, 20:40, :3]).any()
+
+
+def test_a_format_without_transparency_is_written_all_the_same(tmp_path):
+    source = tmp_path / "in.png"
+    Image.fromarray(np.dstack([picture(0, 64, 48), np.full((48, 64), 7, np.uint8)])).save(source)
+
+    with Image.open(written(source, tmp_path / "out.jpg")) as photo:
+        assert photo.mode == "RGB"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_pngs_profile_text_and_density_are_kept(tmp_path, bits):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "Grace")
+    source = tmp_path / "in.png"
+    Image.fromarray(picture(0, 64, 48)).save(
+        source, pnginfo=text, icc_profile=PROFILE, dpi=(300, 300)
+    )
+    if bits == 16:  # Pillow writes no deep colours: OpenCV's pixels, Pillow's chunks
+        kept = b"".join(_chunks(source.read_bytes()))
+        kept += _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(PROFILE))
+        _, png = cv2.imencode(".png", fine(3))
+        data = png.tobytes()
+        source.write_bytes(data[:33] + kept + data[33:])
+
+    with Image.open(written(source, tmp_path / "out.png")) as photo:
+        photo.load()
+        assert photo.info["icc_profile"] == PROFILE
+        assert photo.info.get("Author") == "Grace"
+        assert photo.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+def test_exif_is_kept_and_its_orientation_applied_once(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"  # a quarter turn clockwise
+    sideways = picture(0, 64, 48)
+    source = tmp_path / f"in{suffix}"
+    Image.fromarray(sideways).save(source, exif=exif, icc_profile=PROFILE)
+
+    target = written(source, tmp_path / f"out{suffix}", change=False)
+
+    with Image.open(target) as photo:
+        assert photo.size == (48, 64)
+        assert photo.getexif().get(0x0112, 1) == 1
+        assert photo.getexif()[0x010E] == "a description"
+        assert photo.info["icc_profile"] == PROFILE
+    upright = photos.read_photo(source).image
+    assert upright.shape == (64, 48, 3)
+    assert np.abs(photos.read_photo(target).image.astype(int) - upright).mean() < 2
+
+
+def test_a_turned_photos_transparency_turns_with_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = np.random.default_rng(0).integers(0, 256, (48, 64)).astype(np.uint8)
+    source = tmp_path / "in.png"
+    Image.fromarray(np.dstack([picture(0, 64, 48), alpha])).save(source, exif=exif)
+
+    with Image.open(written(source, tmp_path / "out.png")) as photo:
+        np.testing.assert_array_equal(np.asarray(photo)[..., 3], np.rot90(alpha, -1))
+
+
+def test_a_layer_has_its_own_transparency_and_no_other(tmp_path):
+    source = save_deep(tmp_path / "in.png", fine(4))
+    frame = photos.read_photo(source)
+    layer = np.zeros((48, 64, 4), np.uint8)
+    layer[10:20, 10:30] = (200, 100, 50, 128)
+
+    with open_writer(tmp_path / "out.png", source) as writer:
+        writer.write(frame.repainted(layer))
+
+    with Image.open(tmp_path / "out.png") as photo:
+        np.testing.assert_array_equal(np.asarray(photo), layer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+def test_a_deep_photo_may_have_a_name_that_is_no_unicode(tmp_path):
+    """In a process of its own, for OpenCV crashed."""
+    save_deep(tmp_path / "in.png", fine(3)).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom faceswap.media.photos import read_photo\n"
+        "(path,) = Path(sys.argv[1]).iterdir()\nprint(read_photo(path).picture.pixels.sum())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == fine(3).sum()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_truncated_deep_photo_is_one_clear_line(tmp_path, suffix):
+    source = save_deep(tmp_path / f"in{suffix}", fine(3))
+    source.write_bytes(source.read_bytes()[:2000])
+
+    with pytest.raises(reader.InputError) as caught:
+        photos.read_photo(source)
+    assert str(source) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["XML:com.adobe.xmp", "Raw profile type exif"])
+def test_an_orientation_in_a_pngs_text_is_applied_once(tmp_path, kind):
+    words = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    if kind.startswith("Raw"):  # as ImageMagick writes it
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        words = f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n"
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(kind, words) if kind.startswith("XML") else text.add_text(kind, words)
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.png", pnginfo=text)
+
+    target = written(tmp_path / "in.png", tmp_path / "out.png", change=False)
+
+    shown = photos.read_photo(tmp_path / "in.png").image
+    assert shown.shape == (64, 48, 3)
+    np.testing.assert_array_equal(photos.read_photo(target).image, shown)
+
+
+def test_exif_data_that_cannot_be_written_again_is_left_out(tmp_path, caplog):
+    entry = struct.pack(">HHI4s", 0x010F, 12, 1, b"\0\0\0\x08")  # a maker that is a number
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.jpg", exif=exif)
+
+    target = written(tmp_path / "in.jpg", tmp_path / "out.jpg")
+
+    assert photos.read_photo(target).shape == (48, 64)
+    assert "in.jpg is damaged and left out" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_a_photo_of_several_pictures_is_told_of(tmp_path, caplog, suffix):
+    one, two = (Image.fromarray(picture(number, 64, 48)) for number in range(2))
+    one.save(tmp_path / f"in{suffix}", save_all=True, append_images=[two])
+
+    assert photos.read_photo(tmp_path / f"in{suffix}").shape == (48, 64)
+    assert f"in{suffix} holds several pictures: only the first is read" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["in.jpg", "in.tif", "in.png"])
+@pytest.mark.parametrize("target", ["out.jpg", "out.tif"])
+def test_the_size_in_print_is_kept(tmp_path, source, target):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / source, dpi=(300, 300))
+
+    with Image.open(written(tmp_path / source, tmp_path / target)) as photo:
+        assert [round(float(dots)) for dots in photo.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("dots", [(0, 0), (1, 1), (1e9, 1e9)])
+def test_a_size_in_print_that_cannot_be_is_left_out(tmp_path, dots):
+    Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.tif", dpi=dots)
+
+    assert photos.read_photo(written(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)

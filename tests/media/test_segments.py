@@ -1,0 +1,171 @@
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from faceswap.errors import BusyError, OutputError
+from faceswap.media.segments import Parts, folder_for, unfinished
+
+NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
+        "without_face": 0}  # fmt: skip
+
+
+def finished(folder, count):
+    """A folder of as many finished parts."""
+    parts = Parts(folder)
+    for number in range(count):
+        parts.path("video", number).write_bytes(b"part")
+        parts.add(NOTE | {"times": [time + 120 * number for time in NOTE["times"]]})
+    parts.close(keep=True)
+    return [note["times"][0] for note in parts.notes]
+
+
+def begun(folder):
+    parts = Parts(folder)
+    parts.close(keep=True)
+    return [note["times"][0] for note in parts.notes]
+
+
+def test_finished_parts_are_known_again_until_they_are_not_wanted(tmp_path):
+    folder = tmp_path / ".x.parts"
+    assert finished(folder, 3) == begun(folder) == [0, 120, 240]
+
+    parts = Parts(folder)
+    parts.keep(1)
+    parts.close(keep=True)
+
+    assert begun(folder) == [0]
+    Parts(folder).close(keep=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_whose_file_is_gone_end_the_list(tmp_path):
+    folder = tmp_path / ".x.parts"
+    finished(folder, 3)
+    (folder / "video-00001.part").unlink()
+
+    assert begun(folder) == [0]
+    assert len((folder / "done.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    folder = tmp_path / ".x.parts"
+    finished(folder, 3)
+    done = folder / "done.jsonl"
+    done.write_bytes(done.read_bytes()[:-9])
+
+    assert begun(folder) == [0, 120]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["words", "[]", json.dumps(NOTE | {"times": [0, 80, 40]}), json.dumps(NOTE | {"delays": 3}),
+     json.dumps(NOTE | {"delays": {"video": -1}}), json.dumps({"times": [0]}), "\0\0\0"],
+)  # fmt: skip
+def test_damaged_notes_are_one_clear_line_and_the_folder_is_free(tmp_path, line):
+    folder = tmp_path / ".x.parts"
+    finished(folder, 2)
+    done = folder / "done.jsonl"
+    whole = done.read_text()
+    done.write_text(f"{line}\n{whole}")
+
+    with pytest.raises(OutputError, match=r"done\.jsonl is damaged .*delete .* to begin") as e:
+        Parts(folder)
+
+    assert "\n" not in str(e.value)
+    done.write_text(whole)
+    assert begun(folder) == [0, 120]
+    gc.collect()  # a file left open would be warned of
+
+
+def test_a_folder_belongs_to_one_output_and_its_settings(tmp_path):
+    key = {"model": "1", "settings": {"color": "none", "who": []}}
+
+    folder = folder_for(tmp_path / "x.mp4", key)
+
+    assert folder == folder_for(tmp_path / "x.mp4", {"settings": {"who": [], "color": "none"},
+                                                    "model": "1"})  # fmt: skip
+    assert folder.parent == tmp_path
+    assert folder.name.startswith(".x.mp4.")
+    others = [folder_for(tmp_path / "y.mp4", key), folder_for(tmp_path / "x.mp4", {"model": "1"})]
+    assert folder not in others
+
+
+def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
+    folder = tmp_path / ".x.parts"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import Parts\n"
+        "parts = Parts(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match="is under way in another process; wait") as e:
+            Parts(folder)
+        assert "\n" not in str(e.value)
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+
+    assert begun(folder) == []
+
+
+def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
+    folder = tmp_path / ".x.parts"
+    finished(folder, 2)
+    done = folder / "done.jsonl"
+    done.write_bytes(done.read_bytes() + b'{"times": [240')
+
+    parts = Parts(folder)
+    parts.path("video", 2).write_bytes(b"part")
+    parts.add(NOTE | {"times": [240, 280]})
+    parts.close(keep=True)
+
+    assert begun(folder) == [0, 120, 240]
+
+
+def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
+    target = tmp_path / "x [1].mp4"
+    mine, damaged, busy, stuck, empty = (folder_for(target, {"n": n}) for n in range(5))
+    strangers = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
+    for folder in (mine, damaged, *strangers):
+        finished(folder, 2)
+    with (damaged / "done.jsonl").open("a") as file:
+        file.write("damaged\n")
+    at_work = Parts(busy)
+    (stuck / "lock").mkdir(parents=True)  # it cannot be locked
+    empty.mkdir()
+
+    found = unfinished(target)
+
+    assert {kept.folder: kept.frames for kept in found} == {mine: 6, damaged: 6}
+    assert f"cannot tell whether {stuck} holds an unfinished conversion: " in caplog.text
+    assert all(folder.is_dir() for folder in (mine, damaged, busy, stuck, *strangers))
+    assert not empty.exists()
+    at_work.close(keep=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an open file cannot be deleted there")
+def test_nobody_else_begins_while_the_folder_is_being_deleted(tmp_path, monkeypatch):
+    folder, delete = tmp_path / ".x.parts", shutil.rmtree
+    finished(folder, 1)
+    parts = Parts(folder)
+    refused = []
+
+    def deleting(*args, **kwargs):
+        with pytest.raises(BusyError):
+            Parts(folder)
+        refused.append(True)
+        delete(*args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    parts.close(keep=False)
+
+    assert refused
+    assert begun(folder) == []

@@ -1,0 +1,521 @@
+"""What is signed reads back, by the C2PA library alone too; every way to alter it shows."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import av
+import c2pa
+import numpy as np
+import pytest
+from cryptography import x509
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from faceswap.cli import info, text
+from faceswap.errors import InputError, OutputError, SettingsError, UncredentialedError
+from faceswap.media import photos, reader, writers
+from faceswap.provenance import credentials
+from faceswap.provenance.credentials import ModelRecord, read, sidecar_of, verify
+from faceswap.provenance.identity import own_identity_file, read_certificates, signing_identity
+from faceswap.provenance.signer import SOURCE_TYPE, Signer
+from tests.support.certificates import organisation
+from tests.support.clips import make_clip, open_writer, picture, signer, sound_of, times_of
+
+PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+EMBEDDED = (".mp4", ".m4v", ".mov", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+BESIDE = (".mkv", ".webm", ".bmp")
+
+
+def original(folder, suffix, name="original"):
+    """A small photo or clip with sound."""
+    path = folder / f"{name}{suffix}"
+    if suffix in PHOTOS:
+        Image.fromarray(picture(0, 96, 80)).save(path)
+        return path
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    return make_clip(path, codec=codec, audio=0 if suffix == ".webm" else 1)
+
+
+def written(source, target):
+    """What the product's own writer makes of a photo or clip."""
+    is_photo = reader.kind_of(source) == "photo"
+    frames = [photos.read_photo(source)] if is_photo else reader.read_video(source)
+    with open_writer(target, source) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return target
+
+
+def altered(path, place, to=None):
+    """The file with one bit of the byte at ``place`` (a share of its length) turned over."""
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    (to or path).write_bytes(data)
+    return to or path
+
+
+def copied(source, target, packets=None):
+    """A stream copy by FFmpeg's libraries, of the first packets only if so asked."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {stream: new.add_stream_from_template(stream) for stream in old.streams}
+        for number, packet in enumerate(old.demux()):
+            if packet.dts is not None and (packets is None or number < packets):
+                packet.stream = streams[packet.stream]
+                new.mux(packet)
+    return target
+
+
+def test_the_suffixes_here_are_all_that_are_written():
+    assert {*EMBEDDED, *BESIDE} == set(writers.CONTAINERS) | photos.PHOTO_SUFFIXES
+
+
+@pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])
+def test_every_format_reads_back(tmp_path, suffix):
+    source = original(tmp_path, suffix)
+
+    target = written(source, tmp_path / f"swapped{suffix}")
+
+    found = read(target)
+    assert found.intact
+    assert not found.trusted
+    assert found.title == target.name
+    assert found.source_types == (SOURCE_TYPE,)
+    assert found.model == ModelRecord("collins-hopper", "5a" * 32, ("both agreed in writing",))
+    assert (found.parent.title, found.parent.credentials) == (source.name, "none")
+    assert found.parent.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert found.failures == ("signingCredential.untrusted",)
+    assert sidecar_of(target).is_file() == (suffix in BESIDE)
+    assert found.sidecar == (str(sidecar_of(target)) if suffix in BESIDE else None)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".mkv"])
+def test_the_librarys_own_reader_agrees(tmp_path, suffix):
+    source = original(tmp_path, suffix)
+    target = written(source, tmp_path / f"swapped{suffix}")
+    beside = sidecar_of(target).read_bytes() if suffix in BESIDE else None
+
+    with target.open("rb") as file:
+        reader = c2pa.Reader(suffix[1:], file, manifest_data=beside)
+        report = json.loads(reader.json())
+
+    manifest = report["manifests"][report["active_manifest"]]
+    (actions,) = (
+        a["data"]["actions"] for a in manifest["assertions"] if a["label"] == "c2pa.actions.v2"
+    )
+    (parent,) = manifest["ingredients"]
+    assert report["validation_state"] == "Valid"
+    assert [action["action"] for action in actions] == ["c2pa.opened", "c2pa.edited"]
+    assert actions[0]["parameters"]["ingredients"][0]["url"].endswith(parent["label"])
+    assert actions[1]["digitalSourceType"] == SOURCE_TYPE
+    assert actions[1]["softwareAgent"]["name"] == "faceswap"
+    assert parent["relationship"] == "parentOf"
+    assert parent["title"] == source.name
+    assert "thumbnail" not in manifest
+
+
+@pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])
+@pytest.mark.parametrize("place", [0.6, 0.7, 0.85])
+def test_one_byte_changed_shows(tmp_path, suffix, place):
+    if suffix in PHOTOS:  # much picture, so that these places are in it and not in the manifest
+        source = tmp_path / f"noise{suffix}"
+        noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+        Image.fromarray(noise).save(source)
+    else:
+        source = original(tmp_path, suffix)
+    target = written(source, tmp_path / f"swapped{suffix}")
+
+    found = read(altered(target, place))
+
+    assert not found.intact
+    assert found.failures
+
+
+def test_a_changed_manifest_shows(tmp_path):
+    target = written(original(tmp_path, ".jpg"), tmp_path / "swapped.jpg")
+    data = target.read_bytes()
+    target.write_bytes(data.replace(b"5a5a5a", b"5b5a5a", 1))
+    assert target.read_bytes() != data
+
+    assert not read(target).intact
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".mkv"])
+def test_a_file_cut_off_shows(tmp_path, suffix):
+    target = written(original(tmp_path, suffix), tmp_path / f"swapped{suffix}")
+    target.write_bytes(target.read_bytes()[:-200])
+
+    assert not read(target).intact
+
+
+@pytest.mark.parametrize("packets", [None, 9], ids=["stream_copied", "trimmed"])
+def test_what_another_program_writes_anew_has_no_credentials(tmp_path, packets):
+    target = written(original(tmp_path, ".mp4"), tmp_path / "swapped.mp4")
+
+    with pytest.raises(UncredentialedError, match=r"copy\.mp4 has no Content Credentials"):
+        read(copied(target, tmp_path / "copy.mp4", packets))
+
+
+def test_a_trim_beside_its_sidecar_is_an_alteration(tmp_path):
+    target = written(original(tmp_path, ".mkv"), tmp_path / "swapped.mkv")
+    copied(target, tmp_path / "copy.mkv", 9).replace(target)
+
+    assert read(target).failures == ("signingCredential.untrusted", "assertion.dataHash.mismatch")
+
+
+def test_what_never_had_credentials_or_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "words.mp4").write_text("words")
+    (tmp_path / "words.txt").write_text("words")
+
+    for path in (original(tmp_path, ".png"), original(tmp_path, ".mkv"), tmp_path / "words.txt"):
+        with pytest.raises(UncredentialedError):
+            read(path)
+    with pytest.raises(InputError, match=r"words\.mp4 is no photo or video"):
+        read(tmp_path / "words.mp4")
+    with pytest.raises(InputError, match="is no file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("second", [".mp4", ".mkv"])
+@pytest.mark.parametrize("first", [".mp4", ".mkv"])
+def test_the_originals_own_credentials_are_kept(tmp_path, first, second):
+    source = original(tmp_path, first)
+    once = written(source, tmp_path / f"once{first}")
+
+    twice = written(once, tmp_path / f"twice{second}")
+
+    beside = sidecar_of(twice).read_bytes() if second == ".mkv" else None
+    manifests = credentials.report_of(twice, beside)["manifests"]
+    assert read(twice).intact
+    assert read(twice).parent.credentials == "intact"
+    assert sorted(m["title"] for m in manifests.values()) == [once.name, twice.name]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_an_original_that_was_altered_is_said_to_be(tmp_path, suffix):
+    once = written(original(tmp_path, suffix), tmp_path / f"once{suffix}")
+    data = once.read_bytes()
+    once.write_bytes(data.replace(b"Lavf", b"Mavf", 1))  # a tag that no decoder minds
+    assert once.read_bytes() != data
+
+    twice = written(once, tmp_path / f"twice{suffix}")
+
+    assert read(twice).intact
+    assert read(twice).parent.credentials == "altered"
+
+
+def test_signing_changes_neither_picture_sound_nor_chapters(tmp_path):
+    source = make_clip(tmp_path / "in.mov", audio=2)
+    millisecond = Fraction(1, 1000)
+    chapter = {"id": 1, "start": 0, "end": 240, "time_base": millisecond, "metadata": {}}
+    with av.open(str(source)) as old, av.open(str(tmp_path / "plain.mp4"), "w") as new:
+        streams = {stream: new.add_stream_from_template(stream) for stream in old.streams}
+        new.set_chapters([chapter])
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                new.mux(packet)
+    plain = tmp_path / "plain.mp4"
+    signed = tmp_path / "signed.mp4"
+    shutil.copy(plain, signed)
+
+    signer().sign(signed, signed, source)
+
+    assert read(signed).intact
+    assert times_of(signed) == times_of(plain)
+    assert sound_of(signed) == sound_of(plain)
+    with av.open(str(plain)) as one, av.open(str(signed)) as two:
+        assert one.chapters() == two.chapters() != []
+        for old, new in zip(one.decode(video=0), two.decode(video=0), strict=True):
+            assert np.array_equal(old.to_ndarray(), new.to_ndarray())
+
+
+def test_a_trust_list_makes_an_organisations_signature_trusted(tmp_path):
+    chain, key, root = organisation(tmp_path / "studio")
+    _, _, other_root = organisation(tmp_path / "other")
+    source = original(tmp_path, ".jpg")
+    target = tmp_path / "swapped.jpg"
+    shutil.copy(source, target)
+
+    Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key)).sign(target, target, source)
+
+    assert read(target, root).trusted
+    assert read(target).signer.startswith("Studio")
+    for trust in (None, other_root):
+        assert read(target, trust).intact
+        assert not read(target, trust).trusted
+    with pytest.raises(SettingsError, match="holds no certificate"):
+        read(
+            target, source.with_suffix(".txt") if source.with_suffix(".txt").write_text("x") else 0
+        )
+
+
+def test_a_self_signed_file_is_trusted_by_who_trusts_its_certificate(tmp_path):
+    target = written(original(tmp_path, ".jpg"), tmp_path / "swapped.jpg")
+    (tmp_path / "public.pem").write_bytes(read_certificates(own_identity_file()))
+
+    assert b"PRIVATE" not in (tmp_path / "public.pem").read_bytes()
+    assert read(target, tmp_path / "public.pem").trusted
+
+
+@pytest.mark.parametrize("fault", ["expired", "for web servers"])
+def test_a_certificate_that_cannot_sign_is_refused_at_once(tmp_path, fault):
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    chain, key, _ = (
+        organisation(tmp_path, days=-1)
+        if fault == "expired"
+        else organisation(tmp_path, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    )
+
+    with pytest.raises(SettingsError, match=r"nothing can be signed with .*chain\.pem"):
+        Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key))
+
+
+def test_what_the_library_cannot_sign_into_is_signed_beside(tmp_path, caplog):
+    source = original(tmp_path, ".png")
+    target = tmp_path / "really_png.jpg"
+    shutil.copy(source, target)
+
+    signer().sign(target, target, source)
+
+    assert "they lie beside it" in caplog.text
+    assert target.read_bytes() == source.read_bytes()
+    assert read(target).intact
+    assert read(target).sidecar == str(sidecar_of(target))
+    assert not read(altered(target, 0.5)).intact
+
+
+def test_a_disk_too_full_for_a_second_copy_still_gets_credentials(tmp_path, monkeypatch, caplog):
+    def full(self, *arguments):
+        raise OutputError("cannot write x: No space left on device")
+
+    source = original(tmp_path, ".mp4")
+    target = tmp_path / "swapped.mp4"
+    monkeypatch.setattr(Signer, "_embed", full)
+
+    written(source, target)
+
+    assert "No space left on device" in caplog.text
+    assert read(target).intact
+    assert read(target).sidecar == str(sidecar_of(target))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("side", [80, 500])
+def test_a_disk_that_is_full_at_the_end_of_signing_too(tmp_path, suffix, side, caplog):
+    import resource
+
+    source = original(tmp_path, suffix)
+    if suffix in PHOTOS:
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(source)
+    target = tmp_path / f"swapped{suffix}"
+    shutil.copy(source, target)
+    signs, size = signer(), source.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 4500), hard))
+    try:
+        signs.sign(target, target, source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    in_it = size + 3000 < 4500
+    assert in_it or "they lie beside it" in caplog.text
+    assert read(target).intact
+    assert read(target).sidecar == (None if in_it else str(sidecar_of(target)))
+    assert sidecar_of(target).is_file() != in_it
+
+
+def test_a_source_that_is_gone_by_then_costs_no_work(tmp_path, caplog):
+    source = original(tmp_path, ".jpg")
+    target = tmp_path / "swapped.jpg"
+    source.rename(target)
+
+    Signer(ModelRecord("x", "00" * 32), signing_identity()).sign(target, target, source)
+
+    assert "cannot be read" in caplog.text
+    assert read(target).intact
+    assert (read(target).parent.title, read(target).parent.sha256) == ("original.jpg", None)
+
+
+def test_a_frame_of_a_sequence_shows_a_change_and_a_swap_of_places(tmp_path):
+    source = original(tmp_path, ".mp4")
+    frames = list(reader.read_video(source))[:3]
+    paths = [tmp_path / f"{number:06d}.png" for number in range(3)]
+    for frame, path in zip(frames, paths, strict=True):
+        Image.fromarray(frame.image).save(path)
+        signer().sign(path, path, source)
+    altered(paths[1], 0.9)
+    paths[2].rename(paths[0])
+
+    assert not read(paths[1]).intact
+    assert read(paths[0]).intact
+    assert "then named: 000002.png" in " ".join(text.verification(verify([paths[0]])))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+@pytest.mark.parametrize("suffix", [".jpg", ".mp4", ".mkv", ".bmp"])
+def test_a_name_that_is_no_unicode_is_signed_all_the_same(tmp_path, suffix):
+    odd = original(tmp_path, suffix).rename(tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode()))
+
+    target = written(odd, odd.with_stem(f"{odd.stem}.swapped"))
+
+    found = read(target)
+    assert found.intact
+    assert (found.title, found.parent.title) == (f"caf?.swapped{suffix}", f"caf?{suffix}")
+    assert "then named" not in " ".join(text.verification(verify([target])))
+
+
+def test_words_say_plainly_what_is_known(tmp_path):
+    source = original(tmp_path, ".jpg")
+    target = written(source, tmp_path / "swapped.jpg")
+    intact = "\n".join(text.verification(verify([target])))
+    broken = "\n".join(text.verification(verify([altered(target, 0.9)])))
+
+    for words in (
+        "swapped.jpg: intact", "made by: faceswap", "compositeWithTrainedAlgorithmicMedia",
+        "made from: original.jpg (without credentials of its own)", "model: collins-hopper",
+        "5a" * 32, "note: both agreed in writing", "(untrusted: self-signed",
+        hashlib.sha256(source.read_bytes()).hexdigest(),
+    ):  # fmt: skip
+        assert words in intact
+    assert "ALTERED" in broken
+    assert "assertion.dataHash.mismatch" in broken
+
+
+def test_the_worst_file_decides(tmp_path):
+    good = written(original(tmp_path, ".jpg"), tmp_path / "good.jpg")
+    bad = altered(good, 0.9, tmp_path / "bad.jpg")
+    plain = original(tmp_path, ".png")
+    missing = tmp_path / "missing.jpg"
+
+    codes = [
+        getattr(verify(files).worst, "exit_code", 0)
+        for files in ([good], [good, missing], [missing, plain, good], [plain, bad, missing])
+    ]
+
+    assert codes == [0, 3, 10, 9]
+
+
+def test_the_command_prints_one_object_and_ends_with_the_code(tmp_path):
+    from tests.support.commands import faceswap, one_line_error
+
+    good = written(original(tmp_path, ".jpg"), tmp_path / "good.jpg")
+    bad = altered(good, 0.9, tmp_path / "bad.jpg")
+
+    done = faceswap("verify", good, bad, original(tmp_path, ".png"), "--json", cwd=tmp_path, code=9)
+
+    first, second, third = json.loads(done.stdout)["files"]
+    assert "bad.jpg was altered" in one_line_error(done)
+    assert (first["intact"], first["model"]["sha256"]) == (True, "5a" * 32)
+    assert second["intact"] is False
+    assert "has no Content Credentials" in third["error"]
+    assert "good.jpg: intact" in faceswap("verify", good, cwd=tmp_path).stdout
+
+
+def test_an_expired_certificate_is_not_called_an_alteration(tmp_path):
+    chain, key, _ = organisation(tmp_path / "studio", days=2 / 86400)
+    expiring = Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key))
+    paths = [original(tmp_path, suffix) for suffix in (".jpg", ".bmp")]
+    for path in paths:
+        expiring.sign(path, path, path)
+        assert read(path).intact
+    last = x509.load_pem_x509_certificate(chain.read_bytes()).not_valid_after_utc
+    while datetime.now(UTC) < last + timedelta(seconds=1):
+        time.sleep(0.1)
+
+    for path in paths:
+        found = verify([path])
+        assert "EXPIRED: nothing was altered" in text.verification(found)[0]
+        assert "certificate has expired" in str(found.worst)
+        assert found.worst.exit_code == 9
+    assert read(written(paths[0], tmp_path / "later.jpg")).parent.credentials == "expired"
+    for path in paths:
+        assert "ALTERED" in text.verification(verify([altered(path, 0.9)]))[0]
+    for path in (tmp_path / "late.jpg", tmp_path / "late.bmp"):
+        shutil.copy(paths[0], path)
+        with pytest.raises(OutputError, match=r"late\.\w+ cannot be signed: .*not valid"):
+            expiring.sign(path, path, path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_credentials_on_a_server_are_said_to_be_there(tmp_path, suffix):
+    """As Adobe's programs store them if asked to."""
+    address = "https://example.org/manifest.c2pa"
+    words = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        f'xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance="{address}"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    notes = PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", words)
+    about = {"pnginfo": notes} if suffix == ".png" else {"xmp": words.encode()}
+    source = tmp_path / f"remote{suffix}"
+    Image.fromarray(picture(0, 96, 80)).save(source, **about)
+
+    with pytest.raises(UncredentialedError, match=f"at {address}, and nothing is fetched"):
+        read(source)
+    assert info.inspect(source)["provenance"] is None
+    assert read(written(source, tmp_path / f"swapped{suffix}")).parent.credentials == "remote"
+
+
+def test_a_readable_file_of_another_suffix_has_facts(tmp_path):
+    shutil.copy(original(tmp_path, ".mkv"), tmp_path / "really_mkv.mp4")
+
+    facts = info.inspect(tmp_path / "really_mkv.mp4")
+
+    assert (facts["kind"], facts["provenance"]) == ("video", None)
+
+
+def test_what_is_embedded_counts_before_a_foreign_sidecar_for_the_parent_too(tmp_path):
+    once = written(original(tmp_path, ".png"), tmp_path / "once.png")
+    other = written(original(tmp_path, ".bmp"), tmp_path / "other.bmp")
+    shutil.copy(sidecar_of(other), sidecar_of(once))
+
+    twice = written(once, tmp_path / "twice.png")
+
+    assert read(once).intact
+    assert read(twice).parent.credentials == "intact"
+
+
+@pytest.mark.parametrize("notes", [5, 1.5, True, "words", {"a": 1}, None, [None, 1]])
+def test_notes_of_another_program_may_be_anything(tmp_path, notes):
+    signs = signer()
+    builder = c2pa.Builder(
+        {"format": "image/jpeg", "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [
+            {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "parameters":
+             {"model": {"name": "x", "sha256": 7}, "notes": notes}}]}}]},
+        context=credentials.context(),
+    )  # fmt: skip
+    with original(tmp_path, ".jpg").open("rb") as old, (tmp_path / "x.jpg").open("w+b") as new:
+        builder.sign(signs._signer, "image/jpeg", old, new)
+
+    found = read(tmp_path / "x.jpg")
+
+    assert found.intact
+    assert all(isinstance(note, str) for note in found.model.notes)
+    assert found.model.sha256 == "7"
+
+
+@pytest.mark.parametrize("manifests", [[], {}, None])
+def test_a_manifest_that_the_library_cannot_take_apart_is_altered(tmp_path, monkeypatch, manifests):
+    target = written(original(tmp_path, ".png"), tmp_path / "swapped.png")
+    failure = {"code": "claim.missing"}
+    report = {
+        "active_manifest": "urn:c2pa:x", "manifests": manifests, "validation_state": "Invalid",
+        "validation_results": {"activeManifest": {"failure": [failure]}},
+    }  # fmt: skip
+    monkeypatch.setattr(credentials, "report_of", lambda *_: report)
+
+    found = read(target)
+
+    assert (found.intact, found.failures, found.generator) == (False, ("claim.missing",), "")
+    assert "ALTERED" in text.verification(verify([target]))[0]

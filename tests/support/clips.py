@@ -1,0 +1,262 @@
+"""Small clips with everything a container can hold, and what PyAV reads of them."""
+
+import struct
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+
+import av
+import numpy as np
+
+from faceswap.files import temporary_beside
+from faceswap.media import reader, segments, writers
+from faceswap.media.codecs import choose_encoding
+from faceswap.media.photos import PHOTO_SUFFIXES
+from faceswap.media.writers import Target
+from faceswap.provenance.credentials import ModelRecord
+from faceswap.provenance.identity import signing_identity
+from faceswap.provenance.signer import Signer
+
+STYLES = (
+    b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, "
+    b"PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, "
+    b"StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, "
+    b"MarginR, MarginV, Encoding\r\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,"
+    b"100,0,0,1,1,0,2,10,10,10,1\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, Name, "
+    b"MarginL, MarginR, MarginV, Effect, Text\r\n"
+)
+RICH_TIMES = [1000 + t for t in (0, 40, 75, 200, 210, 333, 500, 540, 580, 620, 660, 700, 780)]
+
+
+def hdr_clip(path, transfer):
+    """One frame whose transfer characteristic (AVColorTransferCharacteristic) is HDR's."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        video.codec_context.color_trc = transfer
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        frame = frame.reformat(format="yuv420p10le")
+        frame.color_trc, frame.pts, frame.time_base = transfer, 0, Fraction(1, 25)
+        out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotation=0):
+    """Variable frame rate from 1 s on, B-frames, two sounds, subtitles and chapters.
+
+    Args:
+        path: An .mp4 or .mov file.
+        times: In milliseconds.
+        size: Width and height.
+        pix_fmt: How pictures are stored.
+        rotation: Degrees.
+    """
+    milli = Fraction(1, 1000)
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "A title"
+        chapters = [(1000, 1250, "One"), (1250, 1600, "Two"), (1600, 1800, "Three")]
+        out.set_chapters(
+            [
+                {"id": n, "start": a, "end": b, "time_base": milli, "metadata": {"title": title}}
+                for n, (a, b, title) in enumerate(chapters)
+            ]
+        )
+        video = out.add_stream("libx264", rate=25, options={"bf": "3", "g": "30", "crf": "10"})
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        video.time_base = video.codec_context.time_base = milli
+        if rotation:
+            video.set_display_rotation(rotation)
+        sounds = [out.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
+        words = out.add_stream("mov_text")
+        words.time_base = milli
+        words.codec_context.subtitle_header = STYLES
+        for track, language in zip((*sounds, words), ("eng", "fra", "ita"), strict=True):
+            track.metadata["language"] = language
+        for number, pts in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+            frame = frame.reformat(format=pix_fmt)
+            following = times[number + 1] if number + 1 < len(times) else pts + 40
+            frame.pts, frame.time_base, frame.duration = pts, milli, following - pts
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for pitch, track in enumerate(sounds, start=1):
+            wave = np.sin(np.arange(38400) * 0.05 * pitch) * 9000
+            chunk = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
+            chunk.sample_rate, chunk.pts = 48000, 48000
+            out.mux(track.encode(chunk))
+            out.mux(track.encode(None))
+        for number in range(3):
+            text = f"word {number}".encode()
+            packet = av.Packet(struct.pack(">H", len(text)) + text)
+            packet.pts = packet.dts = 1000 + 250 * number
+            packet.duration, packet.time_base, packet.stream = 200, milli, words
+            out.mux(packet)
+    return path
+
+
+def packets(path, kind=None):
+    """Bytes, time stamp, decoding time and length of each packet, by stream; of one kind or all."""
+    with av.open(str(path)) as container:
+        streams = [s for s in container.streams if s.type == kind or kind is None]
+        found = {stream.index: [] for stream in streams}
+        for packet in container.demux(streams):
+            if packet.dts is not None:
+                base = packet.time_base
+                pts = None if packet.pts is None else packet.pts * base
+                facts = (bytes(packet), pts, packet.dts * base, packet.duration * base)
+                found[packet.stream.index].append(facts)
+    return list(found.values())
+
+
+def tags(path):
+    """Tags of the file and of each stream."""
+    with av.open(str(path)) as container:
+        own = {k: v for k, v in container.metadata.items() if k in ("title", "comment")}
+        return own, [s.metadata.get("language") for s in container.streams]
+
+
+def chapters(path):
+    """Start, end and title of each chapter."""
+    with av.open(str(path)) as container:
+        return [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+            for c in container.chapters()
+        ]
+
+
+def shown(path):
+    """Every frame's RGB, upright."""
+    return [frame.image for frame in reader.read_video(path)]
+
+
+def noise(one, other):
+    """The largest mean difference between frames of two videos, of 255."""
+    return max(
+        float(np.abs(a.astype(int) - b).mean())
+        for a, b in zip(shown(one), shown(other), strict=True)
+    )
+
+
+def part_length(monkeypatch, frames):
+    """Let parts be this long."""
+    for module in (segments, writers):
+        monkeypatch.setattr(module, "PART", frames)
+
+
+def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=None, **options):
+    """Write a video's frames again, as they are or changed, part by part.
+
+    Args:
+        source: The video.
+        target: The output.
+        codec: As in the settings.
+        quality: As in the settings.
+        change: Makes a frame's new form.
+        frames: Instead of all of the source's.
+        options: Of ``open_video``.
+    """
+    suffix = target.suffix.lower()
+    encoding = choose_encoding(suffix, codec, quality, hardware=False)
+    sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
+    targets = {"video": Target(target, encoding, sound, quality, pictures=not suffix)}
+    folder = options.pop("folder", target.with_name(f".{target.name}.parts"))
+    with writers.open_video(
+        targets, source, signer().publisher(source), folder, **options
+    ) as output:
+        for frame in frames or reader.read_video(source):
+            output.write({"video": change(frame) if change else frame})
+    return target
+
+
+RATE = 25
+
+
+def picture(number, width, height):
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack(
+        [x * 255 / width, y * 255 / height, 128 + 100 * np.sin((x + y) / 9 + number / 3)], axis=-1
+    ).astype(np.uint8)
+
+
+def make_clip(
+    path, *, size=(64, 48), times=range(12), time_base=Fraction(1, RATE), pix_fmt="yuv420p",
+    codec="libx264", rotation=0, audio=1, options=None,
+):  # fmt: skip
+    """Write a test clip; ``times`` are pts in ``time_base``."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=RATE, options=options or {})
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        video.time_base = video.codec_context.time_base = time_base
+        if rotation:
+            video.set_display_rotation(rotation)
+        tracks = [out.add_stream("aac", rate=48000, layout="mono") for _ in range(audio)]
+        for number, pts in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+            frame = frame.reformat(format=pix_fmt)
+            frame.pts, frame.time_base = pts, time_base
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for pitch, track in enumerate(tracks, start=1):
+            wave = np.sin(np.arange(24000) * 0.05 * pitch) * 9000
+            chunk = av.AudioFrame.from_ndarray(
+                wave.astype(np.int16)[None], format="s16", layout="mono"
+            )
+            chunk.sample_rate, chunk.pts = 48000, 0
+            out.mux(track.encode(chunk))
+            out.mux(track.encode(None))
+    return path
+
+
+def times_of(path):
+    with av.open(str(path)) as container:
+        return [f.pts * f.time_base for f in container.decode(video=0)]
+
+
+def sound_of(path):
+    """Bytes and times of every sound packet, by track."""
+    with av.open(str(path)) as container:
+        packets = {stream.index: [] for stream in container.streams.audio}
+        for packet in container.demux(*container.streams.audio) if packets else ():
+            if packet.dts is not None:
+                packets[packet.stream.index].append((bytes(packet), packet.pts * packet.time_base))
+    return list(packets.values())
+
+
+@cache
+def signer():
+    """What signs the outputs of these tests."""
+    record = ModelRecord("collins-hopper", "5a" * 32, ("both agreed in writing",))
+    return Signer(record, signing_identity())
+
+
+def span(source, start, end):
+    """The frames of a span and how it is cut out of a video."""
+    origin = reader.probe(source).start
+    frames = [f for f in reader.read_video(source) if start <= f.time - origin < end]
+    return {"frames": frames, "excerpt": True, "end": origin + end}
+
+
+class OneStream:
+    """Writes the frames of a video that has one stream of pictures."""
+
+    def __init__(self, output):
+        self._output = output
+
+    def write(self, frame):
+        self._output.write({"video": frame})
+
+
+@contextmanager
+def open_writer(target, source):
+    """Open the product's own writer for a photo or a video by its suffix; outputs are signed."""
+    suffix, publish = target.suffix.lower(), signer().publisher(source)
+    if suffix in PHOTO_SUFFIXES:
+        with writers.photo_writer(target, source, publish) as writer:
+            yield writer
+        return
+    encoding = choose_encoding(suffix, "auto", writers.QUALITY, hardware=False)
+    targets = {"video": Target(target, encoding, sound=True)}
+    folder = temporary_beside(target)
+    with writers.open_video(targets, source, publish, folder, resume=False) as output:
+        yield OneStream(output)

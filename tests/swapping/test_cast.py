@@ -1,0 +1,268 @@
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from faceswap.config import ConvertConfig
+from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
+from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.selection import choose
+from faceswap.media.frame import Frame
+from faceswap.media.photos import read_photo
+from faceswap.media.reader import read_video
+from faceswap.media.writers import write_clip
+from faceswap.models import autoencoder, modelfile
+from faceswap.models.architectures import PRESETS
+from faceswap.swapping import cast
+from faceswap.swapping.cast import Company, Entry, assemble, read_cast
+from faceswap.swapping.converter import contact_sheet, convert
+from faceswap.swapping.swapper import Swapper
+
+QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", color="none")
+CPU = torch.device("cpu")
+RED, BLUE, GREEN = (250, 0, 0), (0, 0, 250), (0, 250, 0)
+
+
+def painting(decoder, color):
+    """Let a decoder paint one colour, and its mask everywhere."""
+    torch.nn.init.zeros_(decoder[-2].weight)
+    values = torch.tensor([*color, 250]) / 255
+    decoder[-2].bias.data = torch.logit(values.clamp(1e-4, 1 - 1e-4))
+
+
+def model_of(a, b, **known):
+    """A model whose decoders paint one colour each."""
+    network = autoencoder.build(PRESETS["small"])
+    painting(network.decoders["a"], a)
+    painting(network.decoders["b"], b)
+    return modelfile.TrainedModel(network, ("x", "y"), (0.0, 0.0, 0.0), 1, **known)
+
+
+@pytest.fixture
+def place(tmp_path, collins, hopper):
+    """A folder with reference photos and two models, one of red and blue, one of green."""
+    Image.fromarray(collins).save(tmp_path / "collins.png")
+    Image.fromarray(hopper).save(tmp_path / "hopper.png")
+    Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(tmp_path / "wall.png")
+    modelfile.save(tmp_path / "models/one" / modelfile.MODEL_FILE, model_of(BLUE, RED))
+    modelfile.save(tmp_path / "models/two" / modelfile.MODEL_FILE, model_of(GREEN, GREEN))
+    return tmp_path
+
+
+def write_cast(place, text):
+    (place / "cast.toml").write_text(text, encoding="utf-8")
+    return place / "cast.toml"
+
+
+BOTH = """
+[[swap]]
+who = "collins.png"
+model = "models/one"
+
+[[swap]]
+who = ["hopper.png", "hopper.png"]
+model = "models/two"
+to = "a"
+"""
+
+
+def colors_of(image, faces):
+    """The most frequent of the pure colours in each face's middle; None: it is not painted."""
+    found = []
+    for face in faces:
+        x, y = face.landmarks[30].astype(int)  # the tip of the nose
+        middle = image[y - 8 : y + 8, x - 8 : x + 8].reshape(-1, 3).mean(axis=0)
+        near = [c for c in (RED, BLUE, GREEN) if np.abs(middle - c).max() < 40]
+        found.append(near[0] if near else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(together):
+    """Collins's and Hopper's faces in the picture of both."""
+    return sorted(find_hog(together, 0.2), key=lambda face: face.box.left)
+
+
+def test_a_cast_file_says_who_becomes_whom(tmp_path):
+    entries = read_cast(write_cast(tmp_path, BOTH + '[[swap]]\nwho = "x.jpg"\n'))
+
+    assert entries == [
+        Entry((tmp_path / "collins.png",), tmp_path / "models/one", "b"),
+        Entry((tmp_path / "hopper.png",) * 2, tmp_path / "models/two", "a"),
+        Entry((tmp_path / "x.jpg",), None, "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("swap = \n", r"cast\.toml is not TOML: .*line 1"),
+        ("", r"must hold \[\[swap\]\] tables$"),
+        ("swap = 3", r"must hold \[\[swap\]\] tables$"),
+        ('swap = ["x"]', r"swap 1: must be a \[\[swap\]\] table, not 'x'"),
+        ('[[swop]]\nwho = "x"', r"must hold \[\[swap\]\] tables, not swop$"),
+        ('size = 3\n[[swap]]\nwho = "x"', "tables, not size$"),
+        ('[[swap]]\nwho = "x"\n[[swap]]\nwho = "x"\nhow = 1', "swap 2: unknown how; known: who, m"),
+        ('[[swap]]\nto = "b"', "swap 1: who must be a photo or a list of photos, not None"),
+        ("[[swap]]\nwho = []", r"who must be a photo or a list of photos, not \[\]"),
+        ('[[swap]]\nwho = ["x", 3]', "who must be a photo or a list of photos, not"),
+        ('[[swap]]\nwho = ""', "who must be a photo or a list of photos, not ''"),
+        ('[[swap]]\nwho = "x\\u0000"', "who must be a photo or a list of photos, not 'x"),
+        ('[[swap]]\nwho = "x"\nmodel = "\\u0000"', "model must be a model's folder, not '"),
+        ("x = " + "9" * 5000, r"cast\.toml is not TOML: Exceeds the limit"),
+        ('[[swap]]\nwho = "x"\nmodel = 3', "model must be a model's folder, not 3"),
+        ('[[swap]]\nwho = "x"\nto = "c"', 'swap 1: to must be "a" or "b", not \'c\''),
+        ('[[swap]]\nwho = "x"\nto = []', r'swap 1: to must be "a" or "b", not \[\]'),
+    ],
+)
+def test_a_mistake_in_a_cast_file_is_one_line(tmp_path, text, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        read_cast(write_cast(tmp_path, text))
+
+    assert "cast.toml" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_cast_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "cast.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(SettingsError, match=r"cast\.toml is not TOML"):
+        read_cast(tmp_path / "cast.toml")
+    with pytest.raises(InputError, match=r"the cast .*none\.toml cannot be read: No such file"):
+        read_cast(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("who", "model", "error", "message"),
+    [
+        ("nobody.png", "models/one", InputError, r"cast\.toml, swap 1: .*nobody\.png"),
+        ("wall.png", "models/one", NoFacesError, r"swap 1: no face found in .*wall\.png"),
+        ("collins.png", "models/none", ModelError, r"swap 1: .*models/none holds no model"),
+    ],
+)
+def test_what_a_cast_names_must_be_there(place, who, model, error, message):
+    path = write_cast(place, f'[[swap]]\nwho = "{who}"\nmodel = "{model}"\n')
+
+    with pytest.raises(error, match=message):
+        assemble(replace(QUICK, cast=str(path)), None)
+
+
+def test_each_face_goes_to_its_own_painter(place, together, pair):
+    Image.fromarray(together).save(place / "x.png")
+    config = replace(QUICK, cast=str(write_cast(place, BOTH)))
+
+    report = convert(place / "x.png", config=config)
+
+    swapped = read_photo(report.output).image
+    assert report.faces == 2
+    assert colors_of(together, pair) == [None, None]
+    assert colors_of(swapped, pair) == [RED, GREEN]
+
+
+def test_who_is_not_in_the_cast_is_left_alone(place, together, pair):
+    Image.fromarray(together).save(place / "x.png")
+    path = write_cast(place, '[[swap]]\nwho = "hopper.png"\nto = "a"\n')
+
+    report = convert(place / "x.png", None, place / "models/one", replace(QUICK, cast=str(path)))
+
+    assert report.faces == 1
+    assert colors_of(read_photo(report.output).image, pair) == [None, BLUE]
+
+
+def test_a_cast_plays_in_a_video_and_in_its_preview(place, together, pair):
+    write_clip(place / "x.mp4", [together] * 4, 25, np.zeros(7680, np.int16), 48000)
+    config = replace(QUICK, cast=str(write_cast(place, BOTH)))
+
+    report = convert(place / "x.mp4", config=config)
+    shown = contact_sheet(place / "x.mp4", place / "sheet.png", 2, None, config)
+
+    assert (report.faces, shown) == (8, 2)
+    for frame in read_video(report.output):
+        assert colors_of(frame.image, pair) == [RED, GREEN]
+    sheet = read_photo(place / "sheet.png").image.astype(int)
+    swap = sheet[: len(sheet) // 2, 426:852]
+    for color, half in ((RED, swap[:, :213]), (GREEN, swap[:, 213:])):
+        assert (np.abs(half - color).max(axis=2) < 40).sum() > 100
+
+
+def test_a_cast_needs_no_other_model(place, collins, monkeypatch):
+    from click.testing import CliRunner
+
+    from faceswap.cli.main import cli
+
+    Image.fromarray(collins).save(place / "x.png")
+    write_cast(place, BOTH)
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")  # holds no models/
+
+    done = CliRunner().invoke(cli, ["convert", "../x.png", "--cast", "../cast.toml"])
+
+    assert done.exit_code == 0, done.exception
+    assert "1 frames, 1 faces swapped" in done.output
+
+
+def test_equal_roles_share_their_swapper_and_a_model_is_loaded_once(place, monkeypatch):
+    loaded, load = [], modelfile.load
+    monkeypatch.setattr(cast.modelfile, "load", lambda *a: loaded.append(1) or load(*a))
+    text = "".join(
+        f'[[swap]]\nwho = "collins.png"\nmodel = "{model}"\nto = "{to}"\n'
+        for model, to in (("models/one", "b"), ("models/../models/one", "b"), ("models/one", "a"))
+    )
+
+    company, choice = assemble(replace(QUICK, cast=str(write_cast(place, text))), None)
+
+    first, second, third = company._by_role
+    assert first is second is not third
+    assert len(loaded) == 1
+    assert len(choice.roles) == 3
+
+
+def test_swaps_keep_the_order_of_the_faces(together, pair):
+    one, two = model_of(BLUE, RED), model_of(GREEN, GREEN)
+    company = Company([Swapper(one, QUICK, CPU), Swapper(two, QUICK, CPU)])
+    frame = Frame(together, 0, Fraction(0), Path("x"))
+    faces = [replace(pair[1], role=1), replace(pair[0], role=0), replace(pair[0], role=1)]
+
+    first, second = company.prepare([(frame, faces), (frame, faces[1:2])])
+
+    assert [swap.aligned.face for swap in first] == faces
+    assert [swap.image[128, 128].argmax() for swap in first] == [1, 0, 1]
+    assert [swap.aligned.face for swap in second] == faces[1:2]
+
+
+def test_a_model_prefers_the_people_it_knows_as_footage(place, together, pair):
+    from faceswap.faces.recognition import descriptor_of
+
+    centroids = {
+        "a": descriptor_of(place / "hopper.png"), "b": descriptor_of(place / "collins.png"),
+    }  # fmt: skip
+    modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=centroids))
+    Image.fromarray(together).save(place / "x.png")
+    known = place / "known.safetensors"
+
+    for settings, colors in (
+        ({}, [None, RED]),
+        ({"to": "a"}, [BLUE, None]),
+        ({"everybody": True}, [RED, RED]),
+        ({"who": (str(place / "collins.png"),)}, [RED, None]),
+        ({"never": (str(place / "hopper.png"),)}, [RED, None]),
+    ):
+        report = convert(place / "x.png", None, known, replace(QUICK, **settings))
+        assert colors_of(read_photo(report.output).image, pair) == colors
+
+
+@pytest.mark.parametrize("named", ["largest", "everybody"])
+def test_the_largest_and_everybody_need_no_look(place, together, pair, monkeypatch, named):
+    far = {key: np.zeros(128, np.float32) for key in "ab"}
+    modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=far))
+    _, choice = assemble(replace(QUICK, **{named: True}), place / "known.safetensors")
+    monkeypatch.setattr("faceswap.faces.selection.describe", None)
+    frame = Frame(together, 0, Fraction(0), Path("x"))
+
+    ((_, kept),) = choose([(frame, pair)], choice)
+
+    assert len(kept) == (1 if named == "largest" else 2)

@@ -1,0 +1,389 @@
+"""The whole way: photos and a clip through extract, train and convert."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceswap.config import ConvertConfig
+from faceswap.errors import InputError, ModelError, NoFacesError, OutputError, SettingsError
+from faceswap.files import sha256_of
+from faceswap.media import photos, reader
+from faceswap.media.photos import read_photo
+from faceswap.media.writers import write_clip
+from faceswap.provenance.credentials import read
+from faceswap.swapping import converter
+from faceswap.swapping.converter import contact_sheet, convert, default_output
+
+QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
+
+
+@pytest.fixture
+def clip(tmp_path, collins):
+    """Ten frames: the face in all but frames 3 and 7; odd content, sound."""
+    empty = np.full_like(collins, 40)
+    images = [empty if i in (3, 7) else np.roll(collins, 3 * i, axis=1) for i in range(10)]
+    sound = (np.sin(np.arange(19200) * 0.1) * 9000).astype(np.int16)
+    write_clip(tmp_path / "video.mp4", images, 25, sound, 48000)
+    return tmp_path / "video.mp4"
+
+
+def test_a_video_comes_back_swapped_and_otherwise_exact(clip, model):
+    from tests.support.clips import sound_of, times_of
+
+    report = convert(clip, model=model, config=QUICK)
+
+    assert report.output == clip.with_name("video.swapped.mp4")
+    assert (report.frames, report.faces, report.without_face) == (10, 8, 2)
+    assert times_of(report.output) == times_of(clip)
+    assert sound_of(report.output) == sound_of(clip)
+    before = [frame.image.astype(int) for frame in reader.read_video(clip)]
+    after = [frame.image.astype(int) for frame in reader.read_video(report.output)]
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert new.shape == old.shape
+        face = np.abs(new - old)[70:150, 190 + 3 * index : 250 + 3 * index].mean()
+        assert (face > 8) == (index not in (3, 7))
+        assert np.abs(new[300:] - old[300:]).mean() < 3  # the encoder's own loss
+
+
+def test_a_photo_comes_back_swapped_within_the_face_only(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    report = convert(tmp_path / "x.png", model=model, config=QUICK)
+
+    swapped = read_photo(report.output).image
+    assert report.output.name == "x.swapped.png"
+    assert (swapped != collins).any()
+    changed = (swapped != collins).any(axis=2)
+    assert changed[40:200, 150:320].sum() == changed.sum()
+
+
+def test_a_folder_keeps_its_places_and_faceless_photos_their_bytes(tmp_path, collins, model):
+    source = tmp_path / "photos"
+    (source / "deep").mkdir(parents=True)
+    Image.fromarray(collins).save(source / "deep" / "face.jpg")
+    Image.fromarray(np.full((90, 90, 3), 7, np.uint8)).save(source / "wall.jpg", quality=30)
+    (source / "torn.png").write_bytes(b"words")
+
+    report = convert(source, model=model, config=QUICK)
+
+    output = tmp_path / "photos.swapped"
+    assert (report.frames, report.faces, report.without_face) == (2, 1, 1)
+    assert len(report.unreadable) == 1
+    assert (output / "wall.jpg").read_bytes() == (source / "wall.jpg").read_bytes()
+    assert (output / "deep" / "face.jpg").is_file()
+
+
+def test_both_directions_differ(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    to_b = convert(tmp_path / "x.png", tmp_path / "b.png", model, QUICK)
+    to_a = convert(tmp_path / "x.png", tmp_path / "a.png", model, replace(QUICK, to="a"))
+
+    assert (read_photo(to_a.output).image != read_photo(to_b.output).image).any()
+
+
+def test_average_color_keeps_the_footage_color(tmp_path, collins, model, collins_face):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+    box = collins_face.box
+    window = np.s_[
+        int(box.top) + 20 : int(box.bottom) - 20, int(box.left) + 15 : int(box.right) - 15
+    ]
+    square = replace(QUICK, mask="square", feather=0.0, erosion=0.0)
+
+    shifts = []
+    for color in ("average", "none"):
+        report = convert(tmp_path / "x.png", tmp_path / f"{color}.png", model,
+                         replace(square, color=color))  # fmt: skip
+        difference = read_photo(report.output).image[window].astype(float) - collins[window]
+        shifts.append(np.abs(difference.mean(axis=(0, 1))).max())
+
+    assert shifts[0] < shifts[1]
+
+
+def test_without_a_name_the_newest_model_is_taken(tmp_path, monkeypatch, collins, model):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(collins).save("x.png")
+    with pytest.raises(ModelError, match="no model in models"):
+        convert("x.png", config=QUICK)
+    shutil.copytree(model, "models/mine")
+
+    assert convert("x.png", config=QUICK).faces == 1
+
+
+def test_the_output_cannot_be_the_input(clip, model):
+    before = clip.read_bytes()
+
+    with pytest.raises(OutputError, match="is the input itself"):
+        convert(clip, clip, model, QUICK)
+
+    assert clip.read_bytes() == before
+
+
+def test_nothing_that_goes_with_the_output_is_written_over_the_input(clip, model, tmp_path):
+    named = clip.rename(tmp_path / "x.matte.mp4")
+    before = named.read_bytes()
+
+    with pytest.raises(OutputError, match="is the input itself"):
+        convert(named, tmp_path / "x.mp4", model, replace(QUICK, matte=True))
+    with pytest.raises(OutputError, match="a preview is a picture"):
+        contact_sheet(named, named, 2, model, QUICK)
+    named.rename(tmp_path / "x.png")  # FFmpeg looks at what is inside, and so is it a video
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "x.png")
+    with pytest.raises(OutputError, match="is the input itself"):
+        contact_sheet(tmp_path / "link.mp4", tmp_path / "x.png", 2, model, QUICK)
+
+    assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_a_faceless_photo_keeps_the_credentials_beside_it_and_no_other(tmp_path, collins, model):
+    source, output = tmp_path / "photos", tmp_path / "photos.swapped"
+    source.mkdir()
+    for name in ("face.bmp", "wall.bmp", "plain.bmp"):
+        Image.fromarray(collins).save(source / name)
+    convert(source, model=model, config=QUICK)
+    for name in ("wall.bmp", "wall.bmp.c2pa"):  # a marked file, in which no face is found
+        (output / name).rename(source / name)
+    wall = np.full((90, 90, 3), 7, np.uint8)
+    Image.fromarray(wall).save(source / "plain.bmp")
+    blind = replace(QUICK, never=(str(source / "face.bmp"),))
+
+    with pytest.raises(NoFacesError):
+        convert(source, model=model, config=blind)
+
+    assert read(output / "wall.bmp").intact
+    assert sorted(p.name for p in output.iterdir()) == [
+        "face.bmp", "plain.bmp", "wall.bmp", "wall.bmp.c2pa"
+    ]  # fmt: skip
+
+
+def test_no_face_at_all_writes_nothing(tmp_path, model):
+    wall = np.full((120, 120, 3), 60, np.uint8)
+    write_clip(tmp_path / "wall.mp4", [wall] * 3, 25, np.zeros(9600, np.int16), 48000)
+    Image.fromarray(wall).save(tmp_path / "wall.png")
+
+    for name, output in (("wall.mp4", None), ("wall.png", None), ("wall.png", "wall.jpg")):
+        with pytest.raises(NoFacesError, match="no face found"):
+            convert(tmp_path / name, output and tmp_path / output, model, QUICK)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["wall.mp4", "wall.png"]
+
+
+def test_bad_sources_are_bad_input(tmp_path, model):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.png").write_bytes(b"words")
+    for name, message in (
+        ("nowhere.mp4", "does not exist"), ("empty", "holds no photo"), ("x.png", "not an image"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / name, model=model, config=QUICK)
+
+
+def test_an_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    with pytest.raises(OutputError, match="is a video, and a video is written as"):
+        convert(clip, tmp_path / "out.jpg", model, QUICK)
+    with pytest.raises(OutputError, match="is a photo, and a photo is written as"):
+        convert(tmp_path / "x.png", tmp_path / "out.mp4", model, QUICK)
+
+
+def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert default_output(Path()) == tmp_path / "photos.swapped"
+    monkeypatch.chdir(tmp_path)
+    assert default_output(Path("photos/")) == Path("photos.swapped")
+    assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
+    assert default_output(tmp_path / "a.avi").name == "a.swapped.mov"
+    assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
+
+
+def test_a_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
+    shown = contact_sheet(clip, tmp_path / "sheet.png", 3, model, QUICK)
+
+    sheet = read_photo(tmp_path / "sheet.png").image
+    height, width = len(sheet) // 3, 426
+    original, swap, mask = (sheet[:height, i * width : (i + 1) * width] for i in range(3))
+    assert shown == 3
+    assert sheet.shape == (3 * height, 3 * width, 3)
+    changed = (original.astype(int) - swap).any(axis=2)
+    assert changed.any()
+    assert mask[changed].mean() > 40
+    assert not mask[0].any()
+
+
+def test_a_contact_sheet_needs_a_video(model, tmp_path, collins):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    with pytest.raises(InputError, match="is no video; a preview needs one"):
+        contact_sheet(tmp_path / "x.png", tmp_path / "sheet.png", 3, model)
+
+
+def test_only_the_frames_asked_for_are_swapped(clip, model):
+    from tests.support.clips import sound_of, times_of
+
+    report = convert(clip, model=model, config=replace(QUICK, frames="1-2, 8-"))
+
+    assert (report.frames, report.faces) == (10, 4)
+    assert times_of(report.output) == times_of(clip)
+    assert sound_of(report.output) == sound_of(clip)
+    before = [frame.image.astype(int) for frame in reader.read_video(clip)]
+    after = [frame.image.astype(int) for frame in reader.read_video(report.output)]
+    changed = [
+        np.abs(new - old)[70:150, 190 + 3 * i : 250 + 3 * i].mean() > 8
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+    ]
+    assert [i for i, there in enumerate(changed) if there] == [1, 2, 8, 9]
+
+
+def test_a_matte_shows_where_faces_were_swapped(clip, model):
+    from tests.support.clips import times_of
+
+    report = convert(clip, model=model, config=replace(QUICK, matte=True))
+
+    matte = report.output.with_name("video.swapped.matte.mp4")
+    assert times_of(matte) == times_of(clip)
+    assert not reader.probe(matte).has_audio
+    frames = [frame.image.mean(axis=2) for frame in reader.read_video(matte)]
+    for index, frame in enumerate(frames):
+        inside = frame[100:140, 205 + 3 * index : 235 + 3 * index].mean()
+        assert inside < 5 if index in (3, 7) else inside > 240
+        assert frame[300:].max() < 5
+
+
+def test_a_photo_has_a_matte_too(tmp_path, collins, model):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    convert(tmp_path / "x.png", model=model, config=replace(QUICK, matte=True))
+
+    matte = read_photo(tmp_path / "x.swapped.matte.png").image
+    assert matte.shape == collins.shape
+    assert matte.max() == 255
+    assert not matte[300:].any()
+
+
+def test_all_that_is_made_of_a_video_carries_its_credentials(clip, model, tmp_path):
+    report = convert(clip, model=model, config=replace(QUICK, matte=True, frames="0-2"))
+    contact_sheet(clip, tmp_path / "sheet.png", 1, model, QUICK)
+
+    for name in ("video.swapped.mp4", "video.swapped.matte.mp4", "sheet.png"):
+        found = read(report.output.with_name(name))
+        assert found.intact
+        assert (found.parent.title, found.parent.sha256) == ("video.mp4", sha256_of(clip))
+        assert found.model.name == "collins-hopper"
+        assert found.model.sha256 == sha256_of(model / "model.safetensors")
+
+
+def test_swapped_photos_carry_credentials_and_untouched_ones_none(tmp_path, collins, model):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in ("face.jpg", "face.bmp"):
+        Image.fromarray(collins).save(source / name)
+    Image.fromarray(np.full((90, 90, 3), 7, np.uint8)).save(source / "wall.jpg")
+
+    convert(source, model=model, config=QUICK)
+
+    output = tmp_path / "photos.swapped"
+    names = sorted(path.name for path in output.iterdir())
+    assert names == ["face.bmp", "face.bmp.c2pa", "face.jpg", "wall.jpg"]
+    for name in ("face.jpg", "face.bmp"):
+        assert read(output / name).intact
+        assert read(output / name).parent.sha256 == sha256_of(source / name)
+
+
+def test_a_certificate_that_cannot_sign_stops_it_before_any_work(tmp_path, clip, model):
+    from tests.support.certificates import organisation
+
+    chain, key, _ = organisation(tmp_path / "studio", days=-1)
+    calls = []
+
+    with pytest.raises(SettingsError, match="nothing can be signed with"):
+        convert(clip, model=model, on_progress=calls.append,
+                config=replace(QUICK, sign_cert=str(chain), sign_key=str(key)))  # fmt: skip
+
+    assert not calls
+    assert not clip.with_name("video.swapped.mp4").exists()
+
+
+def test_an_organisations_certificate_signs_it(tmp_path, collins, model):
+    from tests.support.certificates import organisation
+
+    chain, key, root = organisation(tmp_path / "studio")
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    signed = replace(QUICK, sign_cert=str(chain), sign_key=str(key))
+    report = convert(tmp_path / "x.png", model=model, config=signed)
+
+    assert read(report.output, root).trusted
+
+
+def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
+    from faceswap.swapping.label import draw
+
+    labelled = replace(QUICK, label="AI-generated", label_position="top-left", label_size=0.06)
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    video = convert(clip, model=model, config=labelled).output
+    photo = convert(tmp_path / "x.png", model=model, config=labelled).output
+
+    (left, top, right, bottom), plate = draw((512, 512), "AI-generated", "top-left", 0.06)
+    assert np.array_equal(read_photo(photo).image[top:bottom, left:right], plate)
+    frames = list(reader.read_video(video))  # 3 and 7 show no face
+    assert len(frames) == 10
+    for frame in frames:
+        shown = frame.image[top:bottom, left:right].astype(int)
+        assert np.abs(shown - plate).mean() < 6  # the encoder's loss
+
+
+def test_photos_that_differ_in_their_suffix_alone_have_a_layer_each(tmp_path, collins, model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in (("a.jpg", collins), ("a.png", collins[:, ::-1]), ("b.png", collins)):
+        Image.fromarray(image).save(folder / name)
+
+    report = convert(folder, model=model, config=replace(QUICK, layers=True))
+
+    assert report.faces == 3
+    assert {path.name for path in report.output.glob("*.layers.png")} == {
+        "a.jpg.layers.png", "a.png.layers.png", "b.layers.png"
+    }  # fmt: skip
+
+
+def test_a_folders_videos_are_told_of(clip, collins, model, caplog):
+    Image.fromarray(collins).save(clip.with_name("a.png"))
+
+    report = convert(clip.parent, model=model, config=QUICK)
+
+    assert report.frames == 1
+    assert "1 videos are left out, the first is video.mp4" in caplog.text
+    clip.with_name("a.png").unlink()
+    with pytest.raises(InputError, match="holds no photo; videos are converted one by one"):
+        convert(clip.parent, model=model, config=QUICK)
+
+
+@pytest.mark.parametrize("with_face", [True, False])
+def test_a_photo_that_vanishes_while_others_are_made_is_named(tmp_path, collins, model, with_face):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(collins if with_face else collins * 0).save(folder / "a.png")
+    Image.fromarray(collins).save(folder / "b.png")
+    original = photos.read_photo
+
+    def vanishing(path):
+        photo = original(path)
+        if path.name == "a.png":
+            path.unlink()
+        return photo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "read_photo", vanishing)
+        report = convert(folder, model=model, config=QUICK)
+
+    assert report.frames == 1
+    assert report.unreadable == [f"{folder / 'a.png'} cannot be read: No such file or directory"]
+    assert [path.name for path in report.output.iterdir()] == ["b.png"]

@@ -1,0 +1,218 @@
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from faceswap.config import ConvertConfig
+from faceswap.faces.geometry import Box, Face
+from faceswap.media.frame import Frame
+from faceswap.models import autoencoder, modelfile
+from faceswap.models.architectures import PRESETS
+from faceswap.swapping import detail
+from faceswap.swapping.swapper import Swapper
+
+
+@pytest.fixture
+def photo(collins):
+    return np.ascontiguousarray(collins[60:260, 130:320])
+
+
+@pytest.fixture
+def mask(photo):
+    mask = np.zeros(photo.shape[:2], np.float32)
+    cv2.ellipse(mask, (95, 90), (70, 85), 0, 0, 360, 1.0, -1)
+    return np.asarray(cv2.GaussianBlur(mask, (9, 9), 2), np.float32)
+
+
+def draw(seed=0):
+    return np.random.default_rng(seed)
+
+
+def rounded(pixels):
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def noisy(image, sigma, blur=0.0):
+    grain = draw(3).standard_normal(image.shape[:2])
+    grain = cv2.GaussianBlur(grain, (0, 0), blur) if blur else grain
+    return rounded(image + (grain * sigma / grain.std())[..., None])
+
+
+def streaked(image, x, y):
+    """Averaged over copies moved along a line, by the definition of motion blur."""
+    moved = [
+        cv2.warpAffine(
+            image.astype(np.float32),
+            np.array([[1, 0, t * x], [0, 1, t * y]]),
+            image.shape[1::-1],
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for t in np.linspace(-0.5, 0.5, 65)
+    ]
+    return rounded(np.mean(moved, axis=0))
+
+
+def band(image, mask, fine, coarse):
+    """Energy between two Gaussian blurs, well inside the mask."""
+    luma = image.astype(np.float32).mean(axis=2)
+    difference = cv2.GaussianBlur(luma, (0, 0), fine) - cv2.GaussianBlur(luma, (0, 0), coarse)
+    inside = cv2.erode((mask > 0.99).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    return float((difference[inside] ** 2).mean())
+
+
+def matched(swapped, reference, mask, seed=0, **motion):
+    numbers = detail.measure(swapped, reference, mask, **motion)
+    return detail.apply(swapped, numbers, draw(seed))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5, 3.0])
+def test_a_sharp_face_becomes_as_soft_as_the_footage(photo, mask, sigma):
+    reference = cv2.GaussianBlur(photo, (0, 0), sigma)
+
+    result = matched(photo, reference, mask)
+
+    for scales in ((0.5, 1), (1, 2), (2, 4)):
+        ratio = band(result, mask, *scales) / band(reference, mask, *scales)
+        assert ratio == pytest.approx(1, abs=0.15)
+    assert band(photo, mask, 1, 2) > 1.15 * band(reference, mask, 1, 2)
+
+
+def test_a_soft_face_is_sharpened_within_bounds(photo, mask):
+    soft = cv2.GaussianBlur(photo, (0, 0), 1.2)
+
+    numbers = detail.measure(soft, photo, mask)
+    result = detail.apply(soft, np.r_[numbers[:6], 0, 0], draw())
+
+    before, after, wanted = (band(image, mask, 1, 2) for image in (soft, result, photo))
+    assert 1.3 * before < after <= wanted
+    assert numbers[3:6].max() <= detail.MOST_GAIN
+
+
+@pytest.mark.parametrize("sigma", [2.0, 4.0, 8.0])
+def test_grain_of_the_footage_is_added(photo, mask, sigma):
+    clean = rounded(cv2.GaussianBlur(photo, (0, 0), 1.5) * 0.6 + 50)  # clear of black and white
+
+    result = matched(clean, noisy(clean, sigma), mask)
+
+    difference = (result - clean.astype(float)).mean(axis=2)[mask > 0.99]
+    assert difference.std() == pytest.approx(sigma, rel=0.2)
+
+
+def test_coarse_grain_stays_coarse():
+    """Neighbours of real grain are alike: its correlation from pixel to pixel is kept."""
+
+    def correlation(image):
+        values = image[..., 0].astype(float) - 120
+        return (values[:, 1:] * values[:, :-1]).mean() / values.var()
+
+    gray = np.full((200, 200, 3), 120, np.uint8)
+    reference = noisy(gray, 6, blur=0.6)
+
+    result = matched(gray, reference, np.ones((200, 200), np.float32))
+
+    assert correlation(result) == pytest.approx(correlation(reference), abs=0.1)
+    assert result.std() == pytest.approx(6, rel=0.2)
+
+
+def test_a_face_with_the_footage_s_detail_stays_bit_for_bit(photo, mask):
+    for image in (photo, noisy(photo, 5)):
+        assert np.array_equal(matched(image, image, mask), image)
+
+
+def test_grain_is_the_same_again_and_another_in_another_frame(photo, mask):
+    reference = noisy(photo, 5)
+
+    first, again, other = (matched(photo, reference, mask, seed) for seed in (1, 1, 2))
+
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_nothing_but_the_full_mask_has_a_say(photo, mask):
+    reference = noisy(cv2.GaussianBlur(photo, (0, 0), 1.0), 4)
+    numbers = detail.measure(photo, reference, mask, (12.0, 0.0))
+    outside = mask < 0.99
+    swapped, other = photo.copy(), reference.copy()
+    swapped[outside] = draw(1).integers(0, 256, (outside.sum(), 3))
+    other[outside] = draw(2).integers(0, 256, (outside.sum(), 3))
+
+    assert np.array_equal(detail.measure(swapped, other, mask, (12.0, 0.0)), numbers)
+
+
+@pytest.mark.parametrize("line", [(8.0, 0.0), (0.0, 8.0), (7.0, 4.0), (-12.0, 5.0)])
+def test_motion_blur_of_the_footage_is_found_and_applied(photo, mask, line):
+    reference = streaked(photo, *line)
+
+    numbers = detail.measure(photo, reference, mask, (2 * line[0], 2 * line[1]))
+    result = detail.apply(photo, numbers, draw())
+
+    assert np.hypot(*numbers[:2]) == pytest.approx(np.hypot(*line), rel=0.2)
+    assert numbers[0] * line[1] == pytest.approx(numbers[1] * line[0], abs=1e-6)
+    error = np.abs(result.astype(float) - reference)[mask > 0.99].mean()
+    assert error < 0.3 * np.abs(photo.astype(float) - reference)[mask > 0.99].mean()
+
+
+@pytest.mark.parametrize(
+    ("blurred", "displacement"),
+    [(True, (0.0, 0.0)), (True, (1.0, 0.0)), (False, (16.0, 0.0)), (False, (0.0, 16.0))],
+)
+def test_no_motion_blur_for_a_still_face_or_a_short_shutter(photo, mask, blurred, displacement):
+    reference = streaked(photo, 8.0, 0.0) if blurred else cv2.GaussianBlur(photo, (0, 0), 1.5)
+
+    assert not detail.measure(photo, reference, mask, displacement)[:2].any()
+
+
+def test_a_face_too_small_to_judge_stays(photo):
+    small = np.zeros(photo.shape[:2], np.float32)
+    small[80:95, 80:95] = 1
+
+    assert np.array_equal(matched(photo, noisy(photo, 9), small), photo)
+
+
+def face_at(x, y, track=1):
+    return Face(Box(0, 0, 9, 9), 1.0, np.full((68, 2), (x, y), np.float32), track)
+
+
+def test_displacement_is_per_frame_and_of_the_same_track():
+    before, now, after = face_at(0, 10), face_at(4, 10), face_at(10, 4)
+    other = face_at(99, 99, track=2)
+
+    assert detail.displacement(now, [[other, before], [now], [after]]) == (5.0, -3.0)
+    assert detail.displacement(now, [[now, other], [after]]) == (6.0, -6.0)
+    assert detail.displacement(now, [[now], [other]]) == (0.0, 0.0)
+    assert detail.displacement(face_at(0, 0, track=-1), [[before], [after]]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_convert_puts_grain_of_one_frame_pixel_on_large_and_small_faces(
+    collins, collins_face, scale
+):
+    """The crop is 256 pixels wide whatever the face's size in the frame."""
+    network = autoencoder.build(PRESETS["small"])
+    network.swap = lambda images, to, likeness: images
+    trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
+    large = cv2.resize(collins, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    film = noisy(rounded(large * 0.7 + 40), 6)
+    landmarks = ((collins_face.landmarks + 0.5) * scale - 0.5).astype(np.float32)
+    face = replace(collins_face, landmarks=landmarks, track=0)
+    frames = [Frame(film, index, Fraction(index, 25), Path("x")) for index in range(3)]
+    grain, frame_swaps = {}, {}
+    for wanted in (False, True):
+        swapper = Swapper(trained, ConvertConfig(match_detail=wanted), torch.device("cpu"))
+        for frame, swaps in swapper.prepare_video([(frame, [face]) for frame in frames]):
+            frame_swaps[wanted, frame.index] = swapper.paste(frame, swaps).image
+    left, top = landmarks[27:36].min(axis=0) - 12 * scale
+    right, bottom = landmarks[27:36].max(axis=0) + 12 * scale
+    nose = np.s_[int(top) : int(bottom), int(left) : int(right)]
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    for (wanted, index), image in [*frame_swaps.items(), ((None, 0), film)]:
+        gray = image.mean(axis=2)[nose]
+        grain[wanted, index] = 1.4826 * np.median(np.abs(cv2.filter2D(gray, -1, kernel)))
+
+    assert grain[False, 0] < 0.5 * grain[None, 0]
+    assert grain[True, 0] == pytest.approx(grain[None, 0], rel=0.2)
+    assert not np.array_equal(frame_swaps[True, 0][nose], frame_swaps[True, 1][nose])

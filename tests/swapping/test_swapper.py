@@ -1,0 +1,113 @@
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from faceswap.config import ConvertConfig
+from faceswap.errors import DeviceError, SettingsError
+from faceswap.media.frame import Frame
+from faceswap.models import autoencoder, modelfile
+from faceswap.models.architectures import PRESETS
+from faceswap.swapping.swapper import Swapper
+
+CPU = torch.device("cpu")
+SHARP = replace(PRESETS["small"], size=176, crop_size=256)
+
+
+def swapper_of(swap, **settings):
+    """A Swapper whose network does ``swap``."""
+    network = autoencoder.build(SHARP)
+    network.swap = lambda images, to, likeness: swap(images)
+    trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
+    return Swapper(trained, ConvertConfig(color="none", **settings), CPU)
+
+
+def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
+    """Geometry from frame to network and back is exact: with a copying network nothing moves."""
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    swapper = swapper_of(lambda images: images)
+    (swaps,) = swapper.prepare([(frame, [collins_face])])
+    swapped = swapper.paste(frame, swaps)
+
+    box = collins_face.box
+    window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
+    error = (swapped.image[window].astype(float) - collins[window]) ** 2
+    assert len(swaps) == 1
+    assert 10 * np.log10(255**2 / error.mean()) > 38
+
+
+def left_half(images):
+    """A dark face, and a mask that holds its left half."""
+    mask = torch.zeros_like(images[:, :1])
+    mask[..., : images.shape[-1] // 2] = 1
+    return torch.cat([images * 0.1, mask], dim=1)
+
+
+@pytest.mark.parametrize("mask", ["learned", "product"])
+def test_the_painted_mask_says_what_is_pasted(collins, collins_face, mask):
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    swapper = swapper_of(left_half, mask=mask, erosion=0.0, feather=0.0)
+    ((swap,),) = swapper.prepare([(frame, [collins_face])])
+
+    assert swap.mask[128, 80:120].min() > 0.9
+    assert swap.mask[:, 131:].max() < 0.05
+    assert swap.image.shape == (256, 256, 3)
+    assert swap.mask.any(axis=1).sum() <= round(SHARP.view * 256)
+
+
+def test_a_model_without_a_mask_head_says_so():
+    trained = modelfile.TrainedModel(
+        autoencoder.build(replace(SHARP, mask_head=False)), ("a", "b"), (0.0, 0.0, 0.0), 0
+    )
+
+    with pytest.raises(SettingsError, match="'small' has no mask of its own; use --mask hull"):
+        Swapper(trained, ConvertConfig(mask="learned"), CPU)
+
+
+def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
+    collins, collins_face, caplog
+):
+    sizes = []
+
+    def paint(images):
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images
+
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    found = [(frame, [collins_face] * 3)] * 4
+    wanted = list(swapper_of(lambda images: images).prepare(found))
+
+    swaps = list(swapper_of(paint).prepare(found))
+
+    assert sizes == [12, 6, 3, 3, 6, 3, 3]
+    assert "12 faces at once: going on with 6" in caplog.text
+    assert [[swap.image.tobytes() for swap in frame] for frame in swaps] == [
+        [swap.image.tobytes() for swap in frame] for frame in wanted
+    ]
+
+
+def test_memory_too_small_for_one_face_is_one_clear_line(collins, collins_face):
+    def paint(images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+
+    with pytest.raises(DeviceError, match="does not suffice for one face"):
+        list(swapper_of(paint).prepare([(frame, [collins_face] * 2)]))
+
+
+def test_a_crowd_goes_through_the_network_in_parts(collins, collins_face):
+    sizes = []
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    swapper = swapper_of(lambda images: sizes.append(len(images)) or images)
+
+    (swaps,) = swapper.prepare([(frame, [collins_face] * 70)])
+
+    assert (len(swaps), sizes) == (70, [32, 32, 6])

@@ -1,0 +1,367 @@
+"""A conversion that is stopped and goes on ends as one that never was; excerpts, layers, memory."""
+
+import signal
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from faceswap.config import ConvertConfig, ExtractConfig
+from faceswap.errors import InputError, OutputError
+from faceswap.faces import extractor, tracking
+from faceswap.faces.geometry import Box, Face
+from faceswap.media import reader, segments, writers
+from faceswap.media.frame import Frame
+from faceswap.media.writers import write_clip
+from faceswap.swapping import video
+from faceswap.swapping.converter import convert
+from tests.support.clips import hdr_clip, packets, part_length, rich_clip, sound_of, times_of
+
+# FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
+QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", codec="ffv1")
+FRAMES = 70
+
+
+@pytest.fixture(scope="module")
+def footage_of_two(tmp_path_factory, together):
+    """Both people in motion; hers is the face to swap; she is gone for a while, and he joins late.
+
+    The first of three shots lasts 30 frames.
+    """
+    path = tmp_path_factory.mktemp("footage") / "video.mp4"
+    images = []
+    for number in range(FRAMES):
+        image = np.roll(together[:288, 96:832], 2 * number % 30, axis=1)
+        if 30 <= number < 36:
+            image = np.full_like(image, 40)
+        if number < 14:
+            image = image.copy()
+            image[:, 368:] = 90
+        images.append(image)
+    sound = (np.sin(np.arange(48000 * FRAMES // 25) * 0.1) * 9000).astype(np.int16)
+    write_clip(path, images, 25, sound, 48000)
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path, footage_of_two):
+    (tmp_path / "video.mp4").write_bytes(footage_of_two.read_bytes())
+    return tmp_path / "video.mp4"
+
+
+@pytest.fixture(autouse=True)
+def short_parts(monkeypatch):
+    part_length(monkeypatch, 10)
+
+
+@pytest.fixture(scope="module")
+def unbroken(footage_of_two, model, tmp_path_factory):
+    """Its picture packets, its sound packets and its counts."""
+    with pytest.MonkeyPatch.context() as patch:
+        part_length(patch, 10)
+        target = tmp_path_factory.mktemp("unbroken") / "out.mkv"
+        report = convert(footage_of_two, target, model, QUICK)
+    assert 0 < report.without_face < 10
+    return packets(target, "video"), packets(target, "audio"), report
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(count):
+    def progress(event):
+        if event.done == count:
+            raise Stopped
+
+    return progress
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """What is done: the numbers of the parts encoded, and the frames searched for faces."""
+    done = {"parts": [], "searched": 0}
+
+    class Counted(writers.EncodedStream):
+        def __init__(self, path, *rest):
+            done["parts"].append(int(path.stem[-5:]))
+            super().__init__(path, *rest)
+
+    def find(finder, images, *rest):
+        done["searched"] += len(images)
+        return find_in_segment(finder, images, *rest)
+
+    find_in_segment = tracking.find_in_segment
+    monkeypatch.setattr(writers, "EncodedStream", Counted)
+    monkeypatch.setattr(tracking, "find_in_segment", find)
+    return done
+
+
+def swapped(clip):
+    return clip.with_name("video.swapped.mkv")
+
+
+def check(clip, unbroken, report):
+    target = swapped(clip)
+    assert packets(target, "video") == unbroken[0]
+    assert packets(target, "audio") == unbroken[1]
+    times = times_of(target)  # Matroska begins at 0, and AAC's first packet lies before it
+    assert [time - times[0] for time in times] == times_of(clip)
+    for name in ("frames", "faces", "without_face"):
+        assert getattr(report, name) == getattr(unbroken[2], name)
+    assert sorted(path.name for path in clip.parent.iterdir()) == [
+        "video.mp4",
+        target.name,
+        f"{target.name}.c2pa",
+    ]
+
+
+@pytest.mark.parametrize("stops", [[3], [25, 26, 59], [70]])
+def test_going_on_after_a_stop_ends_as_an_unbroken_run(clip, model, unbroken, work, stops):
+    for number, stop in enumerate(stops):
+        with pytest.raises(Stopped):
+            convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(stop))
+        whole = max(stops[: number + 1]) // 10
+        left = [path for path in clip.parent.iterdir() if path.name.startswith(".")]
+        assert len(left) == (whole > 0)  # nothing is left of less than a part
+        assert len(list(left[0].glob("*.part"))) >= whole if left else True
+    before = work["searched"]
+    work["parts"].clear()
+
+    report = convert(clip, swapped(clip), model, QUICK)
+
+    check(clip, unbroken, report)
+    whole = max(stops) // 10
+    assert report.resumed == whole * 10
+    assert work["parts"] == list(range(whole, 7))
+    assert work["searched"] - before <= FRAMES - whole * 10
+
+
+def test_going_on_after_a_kill_ends_as_an_unbroken_run(clip, model, unbroken, work):
+    code = (
+        "import os, signal, sys\nfrom faceswap.media import segments, writers\n"
+        "from faceswap.config import ConvertConfig\n"
+        "from faceswap.swapping.converter import convert\n"
+        "segments.PART = writers.PART = 10\n"
+        "def kill(event):\n"
+        "    if event.done == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "convert(*sys.argv[1:],\n"
+        "        ConvertConfig(workers=1, device='cpu', finder='hog', codec='ffv1'), kill)"
+    )
+    other = subprocess.run([sys.executable, "-c", code, clip, swapped(clip), model], check=False)
+    assert other.returncode == -signal.SIGKILL
+
+    report = convert(clip, swapped(clip), model, QUICK)
+
+    check(clip, unbroken, report)
+    assert report.resumed == 40
+    assert work["parts"] == [4, 5, 6]
+
+
+def only_parts(clip):
+    (folder,) = (path for path in clip.parent.iterdir() if path.name.startswith("."))
+    return folder
+
+
+def cut_lines(path, keep, tail=b""):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:keep]) + tail)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "tail"),
+    [("done.jsonl", 0, b""), ("done.jsonl", 3, b'{"times": [1'),
+     ("faces.jsonl", 0, b""), ("faces.jsonl", 2, b"\0" * 900)],
+)  # fmt: skip
+def test_lines_lost_in_a_power_cut_are_made_up_for(clip, model, unbroken, name, keep, tail):
+    with pytest.raises(Stopped):
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(55))
+    cut_lines(only_parts(clip) / name, keep, tail)
+
+    check(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
+
+
+@pytest.mark.parametrize("name", ["done.jsonl", "faces.jsonl"])
+def test_garbled_notes_are_one_clear_line(clip, model, unbroken, name):
+    with pytest.raises(Stopped):
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(55))
+    folder = only_parts(clip)
+    cut_lines(folder / name, 1, b"words\n")
+
+    with pytest.raises(
+        (InputError, OutputError), match=f"{name}.* is damaged .*: delete"
+    ) as caught:
+        convert(clip, swapped(clip), model, QUICK)
+
+    assert "\n" not in str(caught.value)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    check(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
+
+
+def test_other_settings_do_not_take_the_parts(clip, model, unbroken, work):
+    with pytest.raises(Stopped):
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(25))
+    work["parts"].clear()
+
+    other = convert(clip, clip.with_name("other.mkv"), model, QUICK)
+    assert only_parts(clip).is_dir()
+    bare = convert(clip, swapped(clip), model, replace(QUICK, color="none"))
+
+    assert (other.resumed, bare.resumed) == (0, 0)
+    assert work["parts"] == [*range(7), *range(7)]
+    assert packets(bare.output, "video") != packets(other.output, "video") == unbroken[0]
+    assert [kept.frames for kept in bare.unfinished] == [20]
+    assert bare.unfinished[0].folder == only_parts(clip)
+
+    resumed = convert(clip, swapped(clip), model, QUICK)
+
+    assert (resumed.resumed, resumed.unfinished) == (20, [])
+    assert packets(resumed.output, "video") == unbroken[0]
+
+
+def test_two_at_once_are_refused(clip, model):
+    def again(event):
+        if event.done == 12:
+            with pytest.raises(OutputError, match="is under way in another process") as caught:
+                convert(clip, swapped(clip), model, QUICK)
+            assert "\n" not in str(caught.value)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        convert(clip, swapped(clip), model, QUICK, on_progress=again)
+    assert only_parts(clip).is_dir()
+
+
+@pytest.mark.parametrize("stop", [None, 27])
+def test_an_excerpt_is_its_span_with_sound_in_step(clip, model, stop):
+    config = replace(QUICK, codec="auto", start="0.42", end="0:02.2")
+    if stop:
+        with pytest.raises(Stopped):
+            convert(clip, clip.with_name("out.mp4"), model, config, on_progress=stop_at(stop))
+
+    report = convert(clip, clip.with_name("out.mp4"), model, config)
+
+    wanted = [time for time in times_of(clip) if Fraction(42, 100) <= time < Fraction(22, 10)]
+    assert report.resumed == (20 if stop else 0)
+    assert report.frames == len(wanted)
+    assert times_of(report.output) == [time - wanted[0] for time in wanted]
+    (before,), (after,) = sound_of(clip), sound_of(report.output)
+    inside = [p for p in before if wanted[0] <= p[1] < Fraction(22, 10)]
+    assert [p[0] for p in after] == [p[0] for p in inside]
+    for old, new in zip(inside, after, strict=True):
+        assert abs(old[1] - wanted[0] - new[1]) <= Fraction(1, 48000)
+    whole = list(reader.read_video(clip))
+    first = whole.index(next(f for f in whole if f.time == wanted[0]))
+    for old, new in zip(whole[first:], reader.read_video(report.output), strict=False):
+        assert np.abs(old.image[200:].astype(int) - new.image[200:]).mean() < 3  # the same frame
+
+
+def test_an_excerpt_without_a_frame_is_one_clear_line(clip, model):
+    with pytest.raises(InputError, match=r"video\.mp4 has no frame between --start and --end"):
+        convert(clip, swapped(clip), model, replace(QUICK, start="100"))
+    assert [path.name for path in clip.parent.iterdir()] == ["video.mp4"]
+
+
+def test_a_clips_layers_over_it_are_its_swap(clip, model):
+    config = replace(QUICK, end="0.8", layers=True, matte=True)
+    report = convert(clip, clip.with_name("out.mkv"), model, config)
+
+    layers = clip.with_name("out.layers.mov")
+    with av.open(str(layers)) as container:
+        video = container.streams.video[0]
+        assert (video.codec_context.name, video.pix_fmt) == ("prores", "yuva444p12le")
+        assert (video.width, video.height) == (736, 288)
+        rgba = [frame.to_ndarray(format="rgba") for frame in container.decode(video)]
+    frames = list(reader.read_video(report.output))
+    assert times_of(layers) == times_of(report.output) == times_of(clip.with_name("out.matte.mkv"))
+    assert len(rgba) == 20
+    for layer, swapped, original in zip(rgba, frames, reader.read_video(clip), strict=False):
+        share = layer[..., 3:] / 255
+        over = layer[..., :3] * share + original.image * (1 - share)
+        difference = np.abs(over - swapped.image)
+        assert difference.mean() < 1
+        assert difference[share[..., 0] > 0.5].mean() < 5
+        assert (share == 1).any()
+
+
+def test_a_folder_of_pictures_has_a_matte_and_layers_beside_it(clip, model):
+    import cv2
+
+    config = replace(QUICK, codec="auto", start="0.2", end="0.6", layers=True, matte=True)
+
+    report = convert(clip, clip.with_name("out"), model, config)
+
+    assert report.frames == 10
+    names = [f"{number:06d}.png" for number in range(1, 11)]
+    for folder, channels in (("out", 3), ("out.matte", 3), ("out.layers", 4)):
+        paths = sorted(clip.with_name(folder).iterdir())
+        assert [path.name for path in paths] == names
+        picture = cv2.imread(str(paths[-1]), cv2.IMREAD_UNCHANGED)
+        assert picture.shape == (288, 736, channels)
+
+
+@pytest.mark.parametrize("tag", [16, 18])
+def test_hdr_is_neither_extracted_from_nor_converted(tmp_path, model, tag):
+    source = hdr_clip(tmp_path / "in.mkv", tag)
+
+    for run in (
+        lambda: convert(source, model=model, config=replace(QUICK, codec="auto")),
+        lambda: extractor.extract(source, tmp_path / "faces", ExtractConfig(workers=1)),
+    ):
+        with pytest.raises(InputError, match=r"in\.mkv is HDR .*tone-map it first") as caught:
+            run()
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mkv"] == ["in.mkv"]
+
+
+def frames_alive(monkeypatch, source, target, model, collins_face):
+    """The most frames that were in memory at one moment of a conversion."""
+    alive, most = weakref.WeakSet(), 0
+
+    class Counted(reader.Decoded):  # without slots: it can be watched
+        pass
+
+    def read(path):
+        nonlocal most
+        for read_frame in read_video(path):
+            picture = Counted(read_frame.picture.frame)
+            alive.add(picture)
+            most = max(most, len(alive))
+            yield Frame(picture, read_frame.index, read_frame.time, path)
+
+    def find(finder, images, *rest):
+        return [[replace(face, track=0)] for _ in images]
+
+    face = replace(collins_face, landmarks=collins_face.landmarks * np.float32(0.12),
+                   box=Box(20, 10, 40, 30))  # fmt: skip
+    assert isinstance(face, Face)
+    read_video = reader.read_video
+    with monkeypatch.context() as patch:
+        patch.setattr(video.reader, "read_video", read)
+        patch.setattr(tracking, "find_in_segment", find)
+        report = convert(source, target, model, QUICK)
+    assert report.faces == report.frames
+    return most
+
+
+def test_memory_is_bounded_however_long_the_clip(tmp_path, monkeypatch, model, collins_face):
+    most = []
+    for count in (200, 300):
+        source = rich_clip(tmp_path / f"{count}.mp4", times=[40 * n for n in range(count)])
+        most.append(
+            frames_alive(monkeypatch, source, tmp_path / f"{count}.out.mkv", model, collins_face)
+        )
+
+    assert most[0] <= 100
+    assert most[1] <= most[0] + 8  # threads run ahead by a few, now so, now so
+
+
+def test_parts_are_as_long_here_as_the_tests_say():
+    assert segments.PART == writers.PART == 10

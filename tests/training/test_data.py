@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from faceswap.models.architectures import PRESETS
+from faceswap.models.autoencoder import build
+from faceswap.training import data
+from faceswap.training.checkpoint import Run
+from faceswap.training.distributed import World
+
+COUNT = 6
+
+
+@pytest.fixture
+def crops():
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bilinear")
+
+
+def new_run(shift=(0.0, 0.0, 0.0)):
+    network = build(PRESETS["small"])
+    return Run(network, None, torch.Generator().manual_seed(0), ("x", "y"), shift)
+
+
+def test_the_parts_of_two_processes_are_the_batch_of_one(crops):
+    whole = data.training_pair(new_run(), crops, "a", COUNT, World())
+
+    parts = [data.training_pair(new_run(), crops, "a", COUNT, World(rank, 2)) for rank in (0, 1)]
+
+    for one, two in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(one, torch.cat(two))
+
+
+def test_without_warp_input_and_target_are_the_same(crops):
+    warped, target = data.training_pair(new_run(), crops, "b", COUNT, World(), warp=False)
+    bent, _ = data.training_pair(new_run(), crops, "b", COUNT, World())
+
+    assert (warped - target).abs().max() < 1e-3
+    assert (bent - target).abs().max() > 0.05
+
+
+def test_warp_or_not_the_same_random_numbers_are_used_up(crops):
+    one, two = new_run(), new_run()
+    data.training_pair(one, crops, "a", COUNT, World())
+    data.training_pair(two, crops, "a", COUNT, World(), warp=False)
+
+    assert torch.equal(one.generator.get_state(), two.generator.get_state())
+
+
+def test_only_a_gets_the_color_shift(crops):
+    plain = data.training_pair(new_run(), crops, "a", COUNT, World())[1]
+    shifted = data.training_pair(new_run((0.1, 0, -0.1)), crops, "a", COUNT, World())[1]
+    other = data.training_pair(new_run((0.1, 0, -0.1)), crops, "b", COUNT, World())[1]
+
+    assert torch.equal(other, plain)
+    torch.testing.assert_close(
+        shifted, (plain + torch.tensor([0.1, 0, -0.1])[:, None, None]).clamp(0, 1)
+    )
+
+
+def test_views_are_all_faces_in_order(crops):
+    many = crops.repeat(15, 1, 1, 1)
+
+    parts = data.views(new_run(), many, "b")
+
+    assert sum(map(len, parts)) == 150
+    assert torch.equal(torch.cat(parts)[:10], torch.cat(parts)[10:20])
+
+
+def test_a_mask_moves_with_its_face(crops):
+    with_mask = torch.cat([crops, crops[:, :1]], dim=1)  # red as the mask
+
+    warped, target = data.training_pair(new_run((0.1, 0, 0)), with_mask, "b", COUNT, World())
+
+    assert warped.shape == (COUNT, 3, 80, 80)
+    assert torch.equal(target[:, 3], target[:, 0])
+    assert len(data.views(new_run(), with_mask, "b")[0][0]) == 3
+
+
+def test_the_light_changes_input_and_target_alike_and_not_the_mask(crops):
+    with_mask = torch.cat([crops, crops[:, :1]], dim=1)
+    settings = (with_mask, "b", COUNT, World())
+
+    plain = data.training_pair(new_run(), *settings, warp=False)[1]
+    warped, target = data.training_pair(new_run(), *settings, warp=False, jitter=0.1)
+
+    assert torch.equal(target[:, 3:], plain[:, 3:])
+    assert (warped - target[:, :3]).abs().max() < 1e-3
+    gain = target[:, :3].sum(dim=(2, 3)) / plain[:, :3].sum(dim=(2, 3))
+    assert len(gain.flatten().unique()) == 3 * COUNT
+    assert 0.02 < gain.std() < 0.2

@@ -1,0 +1,541 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from faceswap.config import TrainConfig
+from faceswap.errors import (
+    DeviceError,
+    InputError,
+    ModelError,
+    NoFacesError,
+    OutputError,
+    SettingsError,
+    TrainingError,
+)
+from faceswap.faces import recognition
+from faceswap.faces.faceset import Faceset
+from faceswap.media.photos import read_photo
+from faceswap.models import autoencoder, modelfile
+from faceswap.models.architectures import PRESETS
+from faceswap.training import checkpoint, data, monitor, trainer
+from faceswap.training.data import next_indices
+
+SHORT = TrainConfig(model="small", steps=6, batch_size=4, device="cpu", preview_every=0)
+
+
+@pytest.fixture
+def run(faceset_folders, tmp_path):
+    """Train into a folder of this test's own."""
+
+    def train(config=SHORT, folder="model", **keywords):
+        return trainer.train(*faceset_folders, tmp_path / folder, config, **keywords)
+
+    return train
+
+
+def weights_of(folder):
+    return modelfile.load(folder).network.state_dict()
+
+
+def assert_equal(one, two):
+    assert one.keys() == two.keys()
+    for key in one:
+        assert torch.equal(one[key], two[key]), key
+
+
+def test_the_loss_falls(run):
+    losses = []
+
+    report = run(
+        replace(SHORT, steps=120),
+        on_progress=lambda p: p.unit == "steps" and losses.append(float(p.note.split()[2])),
+    )
+
+    first = json.loads((report.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert report.step == 120
+    assert report.loss_a < 0.85 * first["loss_a"]
+    assert losses
+
+
+def test_a_run_leaves_all_its_files(run):
+    report = run()
+
+    folder = report.folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "best.safetensors", "config.json", "curves.png", "metrics.jsonl", "model.safetensors",
+        "previews", "resume.pt", "snapshots",
+    ]  # fmt: skip
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["train"]["model"] == "small"
+    assert settings["train"]["learning_rate"] == 1e-3
+    assert settings["names"] == ["collins", "hopper"]
+    TrainConfig.from_dict(settings["train"])  # what --config reads
+    trained = modelfile.load(folder)
+    assert trained.names == ("collins", "hopper")
+    assert trained.step == 6
+    preview = read_photo(folder / "previews" / "step-000000006.png").image
+    assert preview.shape == (8 * 82 + 2, 6 * 82 + 2, 3)  # eight rows of six faces
+
+
+def test_every_tenth_face_is_held_out_and_stays_so(run, faceset_folders):
+    from faceswap.faces.faceset import Faceset
+
+    folder = run().folder
+    held_out = modelfile.load(folder).held_out
+    run(replace(SHORT, steps=8, holdout=0.5))
+
+    faceset = Faceset.read(faceset_folders[0])
+    assert held_out["a"] == faceset.keys[::10]
+    assert len(held_out["b"]) == 3
+    assert modelfile.load(folder).held_out == held_out
+    assert len(faceset.subset(held_out["a"], inside=False).crops) == 27
+
+
+def test_the_color_shift_brings_a_to_b(run, faceset_folders):
+    from faceswap.faces.faceset import Faceset
+
+    shift = modelfile.load(run().folder).color_shift
+
+    seen = [f.subset(f.held_out(0.1), inside=False) for f in map(Faceset.read, faceset_folders)]
+    a, b = (f.crops.float().mean(dim=(0, 2, 3)) / 255 for f in seen)
+    np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
+
+
+def test_a_model_knows_what_both_people_look_like(run, faceset_folders):
+    seen = []
+    report = run(on_progress=lambda p: p.unit == "faces" and seen.append((p.done, p.total)))
+
+    trained = modelfile.load(report.folder)
+    for key, folder in zip("ab", faceset_folders, strict=True):
+        known = Faceset.read(folder, PRESETS["small"].crop_size)
+        known = known.subset(trained.held_out[key], inside=False)
+        assert 0 < len(known.keys) < 30
+        np.testing.assert_array_equal(trained.centroids[key], recognition.centroid(known))
+    assert np.linalg.norm(trained.centroids["a"] - trained.centroids["b"]) > 0.6
+    assert seen == [(done, 54) for done in range(1, 55)]
+
+
+def test_a_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
+    folder = run(replace(SHORT, steps=2)).folder
+    before = modelfile.load(folder).centroids
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "centroid", None)  # nobody asks again
+        run(replace(SHORT, steps=3))
+    kept = modelfile.load(folder).centroids
+
+    state = torch.load(folder / "resume.pt", weights_only=True)
+    del state["centroids"]
+    torch.save(state, folder / "resume.pt")
+    run(replace(SHORT, steps=4))
+
+    for key in "ab":
+        np.testing.assert_array_equal(kept[key], before[key])
+        np.testing.assert_array_equal(modelfile.load(folder).centroids[key], before[key])
+
+
+def test_resuming_equals_an_unbroken_run_bit_for_bit(run):
+    steady = replace(SHORT, minutes=None)
+    whole = run(replace(steady, steps=9), folder="whole")
+    # the same schedule needs the same end, so the break comes from outside, as Ctrl-C would
+    steps = 0
+
+    def stop_after_four(step):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step
+
+    original = trainer.learn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "learn", lambda *args: stop_after_four(original(*args)))
+        first = run(replace(steady, steps=9), folder="broken")
+    second = run(replace(steady, steps=9), folder="broken")
+
+    assert (first.step, first.interrupted) == (4, True)
+    assert (second.step, second.interrupted) == (9, False)
+    assert_equal(weights_of(second.folder), weights_of(whole.folder))
+    states = [
+        torch.load(report.folder / "resume.pt", weights_only=True)["optimizer"]
+        for report in (whole, second)
+    ]
+    assert states[0].keys() == states[1].keys() == {"adamw", "muon"}
+    for part, state in states[0].items():
+        for key, values in state["state"].items():
+            assert_equal(values, states[1][part]["state"][key])
+
+
+def test_another_seed_gives_another_model(run):
+    one, two = run(folder="one"), run(replace(SHORT, seed=1), folder="two")
+
+    assert not torch.equal(
+        weights_of(one.folder)["down.0.conv.weight"], weights_of(two.folder)["down.0.conv.weight"]
+    )
+
+
+def test_a_finished_run_is_left_alone(run):
+    first = run()
+    before = weights_of(first.folder)
+
+    again = run()
+
+    assert again.done
+    assert (again.step, again.loss_a) == (first.step, pytest.approx(first.loss_a, abs=1e-5))
+    assert_equal(weights_of(first.folder), before)
+
+
+def test_more_steps_go_on(run):
+    run()
+
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_restart_begins_again(run):
+    run(replace(SHORT, steps=8))
+
+    report = run(replace(SHORT, restart=True))
+
+    assert report.step == 6
+    lines = (report.folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 6
+
+
+def test_minutes_end_a_run(run):
+    report = run(replace(SHORT, steps=None, minutes=0.03))
+
+    assert report.minutes >= 0.03
+    assert report.step >= 1
+
+
+def test_metrics_after_the_saved_state_are_dropped(run):
+    folder = run().folder
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999, "loss_a": 1, "loss_b": 1}\n{"step": 10')  # killed after this
+
+    run(replace(SHORT, steps=8))
+
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert max(steps) == 8
+    assert steps == sorted(steps)
+
+
+def test_a_model_without_its_resume_state_goes_on(run):
+    folder = run().folder
+    (folder / "resume.pt").unlink()
+
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_a_damaged_resume_state_falls_back_to_the_one_before(run, caplog):
+    folder = run(replace(SHORT, save_every=0.0)).folder  # saves after every step
+    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+
+    report = run(replace(SHORT, steps=8))
+
+    assert "going on from step 5 (resume-000006.pt)" in caplog.text
+    assert report.step == 8
+
+
+def test_the_last_states_are_kept(run):
+    folder = run(replace(SHORT, save_every=0.0, keep=3)).folder
+
+    kept = sorted((folder / "snapshots").iterdir())
+    states = [torch.load(path, weights_only=True) for path in [*kept, folder / "resume.pt"]]
+    assert [state["step"] for state in states] == [4, 5, 6]
+
+
+def test_a_restart_keeps_no_state_of_the_run_it_replaces(run):
+    run()
+
+    folder = run(replace(SHORT, steps=2, restart=True, keep=3)).folder
+
+    kept = sorted((folder / "snapshots").iterdir())
+    assert [torch.load(path, weights_only=True)["step"] for path in kept] == [0]
+
+
+def test_the_best_model_is_the_one_with_the_best_score(run):
+    folder = run(replace(SHORT, save_every=0.0, steps=10)).folder
+
+    scores = torch.load(folder / "resume.pt", weights_only=True)["scores"]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    scored = [(line["ssim_a"] + line["ssim_b"], line["step"]) for line in lines if "ssim_a" in line]
+    assert len(scores) == len(scored) >= 10
+    assert modelfile.load(folder / "best.safetensors").step == max(scored)[1]
+
+
+def test_a_damaged_resume_state_is_named(run):
+    folder = run(replace(SHORT, keep=1)).folder
+    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+
+    with pytest.raises(ModelError, match=r"resume\.pt is damaged.*--restart"):
+        run(replace(SHORT, steps=8))
+
+
+def test_one_person_is_not_swapped_with_herself(faceset_folders, tmp_path):
+    again = tmp_path / "link"
+    again.symlink_to(faceset_folders[0], target_is_directory=True)
+
+    with pytest.raises(SettingsError, match="training needs the faces of two people"):
+        trainer.train(faceset_folders[0], again, tmp_path / "model", SHORT)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_newer_resume_state_is_refused(run):
+    folder = run().folder
+    torch.save({"version": 99}, folder / "resume.pt")
+
+    with pytest.raises(ModelError, match="update faceswap"):
+        run(replace(SHORT, steps=8))
+
+
+def test_another_architecture_is_not_mixed_in(run):
+    run()
+
+    with pytest.raises(SettingsError, match="holds a model 'small' of 80 px, not 'original': give"):
+        run(replace(SHORT, model="original"))
+    with pytest.raises(SettingsError, match="of 80 px, not 'small' of 96 px"):
+        run(replace(SHORT, size=96))
+
+
+def test_another_size_is_trained_as_asked(run):
+    report = run(replace(SHORT, size=96, steps=2))
+
+    trained = modelfile.load(report.folder)
+    assert (trained.network.config.size, trained.network.config.crop_size) == (96, 153)
+    assert trained.network(torch.rand(1, 3, 96, 96), "a").shape == (1, 4, 96, 96)
+
+
+def test_a_size_that_does_not_fit_is_refused(run):
+    with pytest.raises(SettingsError, match="size must be a multiple of 16, not 72"):
+        run(replace(SHORT, size=72))
+
+
+def test_a_new_model_begins_with_anothers_encoder_and_decoders(run):
+    other = run(replace(SHORT, seed=3)).folder
+
+    begun = run(replace(SHORT, init_from=str(other), steps=1, learning_rate=1e-9), "begun").folder
+
+    before, after = weights_of(other), weights_of(begun)
+    plain = weights_of(run(replace(SHORT, steps=1, learning_rate=1e-9), "plain").folder)
+    for key in before:
+        if key != "means":
+            origin = plain if "latent" in key else before
+            torch.testing.assert_close(after[key], origin[key], atol=1e-5, rtol=0)
+    assert not torch.equal(before["to_latent.weight"], after["to_latent.weight"])
+
+
+def test_only_a_model_of_the_same_kind_can_begin_another(run):
+    other = run().folder
+
+    with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': only a model of"):
+        run(replace(SHORT, init_from=str(other), model="original"), "begun")
+    with pytest.raises(ModelError, match="holds no model"):
+        run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
+
+
+def test_conversion_gets_the_mean_of_the_weights(run):
+    folder = run(replace(SHORT, steps=30)).folder
+
+    state = torch.load(folder / "resume.pt", weights_only=True)
+    assert_equal(weights_of(folder), state["average"])
+    apart = state["network"]["up.conv.weight"] - state["average"]["up.conv.weight"]
+    assert apart.abs().max() > 1e-4
+
+
+def test_the_mean_of_the_weights_follows_them():
+    network, average = (autoencoder.build(PRESETS["small"]) for _ in range(2))
+
+    trainer.follow(average, network, 0.999, step=0)
+    weight, mean = network.up.conv.weight.detach(), average.up.conv.weight
+    early = mean - weight
+    weight.add_(1.0)
+    trainer.follow(average, network, 0.999, step=10**6)
+
+    begun = autoencoder.build(PRESETS["small"]).up.conv.weight.std()
+    assert early.std() < 0.2 * begun  # at first it keeps a tenth of its random beginning
+    torch.testing.assert_close(weight - mean, (1 - early) * 0.999)
+
+
+def test_the_mask_head_learns_where_the_face_is(run):
+    folder = run(replace(SHORT, steps=150)).folder
+
+    network = modelfile.load(folder).network
+    with torch.no_grad():
+        painted = network(torch.full((1, 3, 80, 80), 0.5), "a")[0, 3]
+    corners = painted[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert painted[30:50, 30:50].mean() > corners.max() + 0.3
+
+
+def test_other_people_are_not_mixed_in(run, faceset_folders, tmp_path):
+    run()
+
+    with pytest.raises(SettingsError, match="trained on collins and hopper, not hopper and"):
+        trainer.train(*reversed(faceset_folders), tmp_path / "model", SHORT)
+
+
+def test_too_few_faces_say_how_many_are_needed(faceset_folders, tmp_path):
+    import shutil
+
+    few = tmp_path / "few" / "faces"
+    shutil.copytree(faceset_folders[0], few)
+    lines = (few / "faces.jsonl").read_text().splitlines(keepends=True)
+    (few / "faces.jsonl").write_text("".join(lines[:4]))
+
+    with pytest.raises(NoFacesError, match="holds 3 faces; training needs at least 25"):
+        trainer.train(few, faceset_folders[1], tmp_path / "model", SHORT)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_faceset_is_bad_input(faceset_folders, tmp_path):
+    with pytest.raises(InputError, match="no faceset"):
+        trainer.train(tmp_path, faceset_folders[1], tmp_path / "model", SHORT)
+
+
+def broken_loss(monkeypatch, times):
+    """A training loss that is not a number the first ``times`` times."""
+    calls = 0
+    good = trainer.LOSSES["l1-dssim"]
+
+    def loss(output, target, mask):
+        nonlocal calls
+        calls += 1
+        return good(output, target, mask) * (float("nan") if calls <= times else 1)
+
+    monkeypatch.setitem(trainer.LOSSES, "l1-dssim", loss)
+
+
+def test_a_loss_that_is_no_number_goes_back_once_at_a_lower_rate(run, monkeypatch, caplog):
+    run()
+    broken_loss(monkeypatch, 2)  # a's and b's of one step
+
+    report = run(replace(SHORT, steps=12))
+
+    assert report.step == 12
+    assert "back to step 6 at 0.5 of the rate" in caplog.text
+    state = torch.load(report.folder / "resume.pt", weights_only=True)
+    assert state["rate"] == 0.5
+    assert all(torch.isfinite(value).all() for value in weights_of(report.folder).values())
+
+
+def test_a_loss_that_stays_no_number_stops_and_keeps_the_last_state(run, monkeypatch):
+    folder = run().folder
+    before = weights_of(folder)
+    broken_loss(monkeypatch, 10**6)
+
+    with pytest.raises(TrainingError, match=r"for the second time.*--learning-rate"):
+        run(replace(SHORT, steps=12))
+
+    assert_equal(weights_of(folder), before)
+
+
+def test_a_score_that_stays_the_same_brings_advice_once(run, caplog, monkeypatch):
+    monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
+
+    run(replace(SHORT, save_every=0.0, steps=15), folder="short")
+    assert "brings little" not in caplog.text  # too early to tell
+
+    monkeypatch.setattr(monitor, "FLAT_AFTER", 10)
+    run(replace(SHORT, save_every=0.0, steps=15))
+    assert caplog.text.count("more training brings little") == 1
+
+
+def test_tensorboard_is_asked_for_by_name(run, monkeypatch):
+    monkeypatch.setattr(monitor, "find_spec", lambda name: None)
+
+    with pytest.raises(SettingsError, match="pip install tensorboard"):
+        run(replace(SHORT, tensorboard=True))
+
+
+def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
+    folder = run().folder
+    before = weights_of(folder)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(OutputError, match=r"cannot write .*resume\.pt: No space left"):
+        run(replace(SHORT, steps=8))
+
+    monkeypatch.undo()
+    assert_equal(weights_of(folder), before)
+    assert not [p for p in folder.iterdir() if ".part" in p.name]
+    assert run(replace(SHORT, steps=8)).step == 8
+
+
+def test_every_face_is_dealt_once_before_any_comes_again():
+    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+
+    dealt = torch.cat([next_indices(run, "a", 10, 4) for _ in range(5)])
+
+    assert sorted(dealt[:10].tolist()) == list(range(10))
+    assert sorted(dealt[10:].tolist()) == list(range(10))
+
+
+def test_faces_that_are_gone_are_not_dealt():
+    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+    next_indices(run, "a", 50, 4)
+
+    assert next_indices(run, "a", 10, 30).max() < 10
+
+
+def test_the_rate_warms_up_holds_and_falls():
+    small = trainer.RECIPES["small"]
+
+    assert trainer._rate_factor(0, 0.0, small) == pytest.approx(0.1)
+    assert trainer._rate_factor(small.warm_up, 0.3, small) == pytest.approx(1)
+    assert trainer._rate_factor(1000, 0.75, small) == pytest.approx((1 + small.decay_to) / 2)
+    assert trainer._rate_factor(1000, 1.0, small) == pytest.approx(small.decay_to)
+
+
+def test_the_classic_rate_is_constant():
+    rates = {trainer._rate_factor(s, s / 10, trainer.RECIPES["original"]) for s in range(11)}
+
+    assert rates == {1.0}
+
+
+def test_cuda_is_refused_where_there_is_none(run):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceError, match="device cuda is not available"):
+        run(replace(SHORT, device="cuda"))
+
+
+def out_of_memory(monkeypatch, times):
+    """A step for which the memory does not suffice the first ``times`` times; its batches."""
+    batches, good = [], trainer.learn
+
+    def learn(run, pair, warped, *rest):
+        batches.append(len(warped[0]))
+        if len(batches) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return good(run, pair, warped, *rest)
+
+    monkeypatch.setattr(trainer, "learn", learn)
+    return batches
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(run, monkeypatch, caplog):
+    batches = out_of_memory(monkeypatch, 1)
+
+    report = run(replace(SHORT, steps=3))
+
+    assert batches == [4, 2, 2, 2]
+    assert (report.step, report.batch_size) == (3, 2)
+    assert "the memory of cpu does not suffice for a batch of 4: going on with 2" in caplog.text
+
+
+def test_a_memory_too_small_for_one_face_ends_the_training(run, monkeypatch):
+    batches = out_of_memory(monkeypatch, 10)
+
+    with pytest.raises(DeviceError, match=r"for a batch of 1 at step 0.*--batch-size"):
+        run()
+    assert batches == [4, 2, 1]
