@@ -124,7 +124,7 @@ def read_json(text: str) -> dict[str, Any]:
     return values
 
 
-FinderName = Literal["auto", "blaze", "hog", "cnn"]
+DetectorName = Literal["auto", "blaze", "hog", "cnn"]
 MaskName = Literal["hull", "square", "learned", "product"]
 ColorName = Literal["average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
@@ -146,8 +146,8 @@ class ExtractConfig(Settings):
     every: Annotated[int, "Read only every N-th frame of a video."] = 1
     max_faces: Annotated[int, "Keep at most N faces of an image, the largest; 0 keeps all."] = 0
     min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
-    finder: Annotated[
-        FinderName,
+    detector: Annotated[
+        DetectorName,
         "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
         "they find none.",
     ] = "auto"
@@ -268,8 +268,8 @@ class ConvertConfig(Settings):
         str | None, "Swap only in these frames, such as 10-50,90-, counted from 0; others stay."
     ] = None
     largest: Annotated[bool, "Swap only the largest of the faces chosen in a frame."] = False
-    finder: Annotated[
-        FinderName,
+    detector: Annotated[
+        DetectorName,
         "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
         "they find none.",
     ] = "auto"

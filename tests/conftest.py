@@ -36,9 +36,9 @@ def hopper():
 
 @pytest.fixture(scope="session")
 def collins_face(collins):
-    from faceswap.faces.dlib_backend import find_hog
+    from faceswap.faces.dlib_backend import detect_hog
 
-    return find_hog(collins, 0.2)[0]
+    return detect_hog(collins, 0.2)[0]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     from fractions import Fraction
 
     from faceswap.config import COVERAGE
-    from faceswap.faces.dlib_backend import find_hog
+    from faceswap.faces.dlib_backend import detect_hog
     from faceswap.faces.faceset import FacesetWriter
     from faceswap.faces.geometry import align_face
     from faceswap.media.frame import Frame
@@ -56,7 +56,7 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     root = tmp_path_factory.mktemp("facesets")
     random = np.random.default_rng(0)
     for name, photo in (("collins", collins), ("hopper", hopper)):
-        face = find_hog(photo, 0.2)[0]
+        face = detect_hog(photo, 0.2)[0]
         writer = FacesetWriter(root / name / "faces", 64, COVERAGE, {})
         for number in range(30):
             moved = face.landmarks + random.normal(0, 2, (1, 2)).astype(np.float32)

@@ -21,7 +21,7 @@ from faceswap.models.architectures import ModelConfig
 
 
 def test_choices_equal_the_registries():
-    from faceswap.faces.detection import FINDERS
+    from faceswap.faces.detection import DETECTORS
     from faceswap.faces.masks import MASKS
     from faceswap.models.autoencoder import MODELS
     from faceswap.swapping.compositor import BLENDS, COLORS
@@ -29,7 +29,7 @@ def test_choices_equal_the_registries():
     from faceswap.training.trainer import RECIPES
 
     for literal, registry in (
-        (config.FinderName, FINDERS),
+        (config.DetectorName, DETECTORS),
         (config.MaskName, MASKS),
         (config.ColorName, COLORS),
         (config.BlendName, BLENDS),

@@ -73,7 +73,9 @@ def test_a_second_training_is_refused_until_the_first_is_killed(at_work, faceset
     first = at_work(*command)
 
     refused = faceswap(*command)
-    follower = faceswap(*command, RANK="1")  # as the second process of torchrun: it takes no lock
+    landmark_tracker = faceswap(
+        *command, RANK="1"
+    )  # as the second process of torchrun: it takes no lock
     first.send_signal(signal.SIGKILL)
     first.wait()
     lock_left = (tmp_path / "model" / LOCK).exists()
@@ -84,7 +86,7 @@ def test_a_second_training_is_refused_until_the_first_is_killed(at_work, faceset
         f"faceswap: error: training of {tmp_path / 'model'} is under way in another process; "
         "wait for it or stop it"
     ]
-    assert follower.returncode == 0, follower.stderr
+    assert landmark_tracker.returncode == 0, landmark_tracker.stderr
     assert lock_left
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "model" / LOCK).exists()
@@ -94,7 +96,7 @@ def test_a_second_extraction_is_refused_until_the_first_is_killed(at_work, colli
     from PIL import Image
 
     Image.fromarray(collins).save(tmp_path / "x.png")
-    command = ["extract", tmp_path / "x.png", "-o", tmp_path / "faces", "--finder", "hog"]
+    command = ["extract", tmp_path / "x.png", "-o", tmp_path / "faces", "--detector", "hog"]
     first = at_work(*command)
 
     refused = faceswap(*command)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
-from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.extractor import extract
 from faceswap.faces.geometry import warp_image
 from faceswap.files import replacing, write_bytes
@@ -95,7 +95,7 @@ def _make_data(folder: Path, on_progress: OnProgress) -> None:
 
 def _face(photo: Image) -> tuple[tuple[float, float], float]:
     """Centre and width of the photo's face box."""
-    box = find_hog(photo, 0.2)[0].box
+    box = detect_hog(photo, 0.2)[0].box
     return ((box.left + box.right) / 2, (box.top + box.bottom) / 2), box.right - box.left
 
 

@@ -29,7 +29,7 @@ from faceswap.errors import (
     TrainingError,
 )
 from faceswap.faces import blazeface
-from faceswap.faces.dlib_backend import WEIGHT_FILES, find_hog, weights
+from faceswap.faces.dlib_backend import WEIGHT_FILES, detect_hog, weights
 from faceswap.files import write_bytes
 from faceswap.media import codecs, reader, writers
 from faceswap.models import autoencoder, devices
@@ -170,7 +170,7 @@ def _folder(folder: Path) -> Facts:
 
 def _find_face() -> str:
     photo = public_photos()["collins"]
-    faces = find_hog(photo, 0.2)
+    faces = detect_hog(photo, 0.2)
     if len(faces) != 1:
         raise NoFacesError(f"{len(faces)} faces found in a photo of one")
     return "the face of a photo found, with 68 landmarks"

@@ -17,7 +17,7 @@ def extraction(report: Any) -> list[str]:
     known = f" ({report.known} more were done before)" if report.known else ""
     return [
         f"{report.images} images read{known}, {report.faces} faces in {report.folder}"
-        f" (found by {report.finder})",
+        f" (found by {report.detector})",
         *_listed("without a face", report.without_face),
         *_listed("unreadable", report.unreadable),
     ]
@@ -46,7 +46,7 @@ def conversion(report: Any) -> list[str]:
     return [
         f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
         f"{report.without_face} frames without a face unchanged "
-        f"(found by {report.finder})",
+        f"(found by {report.detector})",
         *_listed("unreadable", report.unreadable),
         *(
             f"kept: {kept.frames} frames of an unfinished conversion to the same output with other "

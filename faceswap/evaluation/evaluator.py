@@ -36,7 +36,7 @@ from faceswap.faces.dlib_backend import describe, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, Face, typical_box
 from faceswap.faces.masks import PAINTED
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
 from faceswap.media import reader
@@ -242,8 +242,8 @@ def measure_clip(
     runs: list[list[_Moment]] = [[]]  # without a gap each
     total = config.clip_frames or reader.probe(clip).frames or None
     frames = islice(reader.read_video(clip), config.clip_frames or None)
-    with FaceFinder(config.min_score, 0) as finder:
-        found = tracking.follow(frames, finder, "hog", config.smooth)  # one ruler for all machines
+    with DetectorPool(config.min_score, 0) as pool:
+        found = tracking.follow(frames, pool, "hog", config.smooth)  # one ruler for all machines
         largest = ((frame, faces[:1]) for frame, faces in found)
         for frame, swaps in swapper.prepare_video(largest):
             if swaps:

@@ -72,7 +72,7 @@ class _Detector:
     shift: float
 
 
-DETECTORS = (
+NETWORKS = (
     _Detector(  # faces from an eighth of the picture's longer side
         "face_detection_short_range.tflite", 128, ((16, 2), (8, 6)),
         ("classificators", "regressors"), 0.0,
@@ -97,7 +97,7 @@ def require() -> None:
         InputError: If the package is missing.
     """
     if not is_installed():
-        raise InputError(f"the finder blaze needs files that are not installed: {INSTALL}")
+        raise InputError(f"the detector blaze needs files that are not installed: {INSTALL}")
 
 
 def _folder() -> Path | None:
@@ -105,7 +105,7 @@ def _folder() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(spec.submodule_search_locations[0], "data")
-    names = (MESH, *(detector.file for detector in DETECTORS))
+    names = (MESH, *(detector.file for detector in NETWORKS))
     return folder if all((folder / name).is_file() for name in names) else None
 
 
@@ -140,12 +140,12 @@ def _offsets() -> Points:
     return np.array(json.loads(text)["offsets"], np.float32)
 
 
-def find_all(image: Image, min_score: float) -> list[Face]:
+def detect_all(image: Image, min_score: float) -> list[Face]:
     """The faces of an image (H, W, 3), largest first; scores are logits, 0 an even chance.
 
     Those count that the mesh confirms. Their boxes are those HOG would draw.
     """
-    found = [_detect(detector, image, min_score) for detector in DETECTORS]
+    found = [_boxes_of(detector, image, min_score) for detector in NETWORKS]
     scores = np.concatenate([scores for scores, _ in found])
     shapes = np.concatenate([shapes for _, shapes in found])
     corners = shapes[:, 0] - shapes[:, 1] / 2
@@ -176,7 +176,7 @@ def _apart(faces: list[Face], image: Image) -> list[Face]:
     return kept
 
 
-def _detect(
+def _boxes_of(
     detector: _Detector, image: Image, min_score: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scores (N,), and centre, size and six key points (N, 8, 2) in image pixels."""
@@ -252,7 +252,7 @@ def landmarks_near(image: Image, landmarks: Points) -> Points | None:
         return None
 
 
-def follow_face(image: Image, face: Face) -> Face | None:
+def track_face(image: Image, face: Face) -> Face | None:
     """The same face in a neighbouring frame (H, W, 3), by the mesh alone; None if it is lost."""
     moved = with_mesh(image, face)
     if moved is face or not is_one_step(typical_box(face.landmarks), moved.box, image):

@@ -143,26 +143,26 @@ def _cnn() -> Any:
     return dlib.cnn_face_detection_model_v1(weights("mmod_human_face_detector.dat"))
 
 
-def find_hog(image: Image, min_score: float) -> list[Face]:
+def detect_hog(image: Image, min_score: float) -> list[Face]:
     """Faces by dlib's HOG detector, largest first; a mirrored border and enlarging as second try.
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
     """
-    return _with_landmarks(image, _detect_hog_twice(image, min_score))
+    return _with_landmarks(image, _hog_boxes_twice(image, min_score))
 
 
-def find_cnn(image: Image, min_score: float) -> list[Face]:
+def detect_cnn(image: Image, min_score: float) -> list[Face]:
     """Faces by dlib's CNN detector, largest first; a mirrored border as second try.
 
     D. E. King, "Max-margin object detection", arXiv:1502.00046.
     """
-    found = _detect_cnn(image, min_score, border=0.0) or _detect_cnn(image, min_score, BORDER)
+    found = _cnn_boxes(image, min_score, border=0.0) or _cnn_boxes(image, min_score, BORDER)
     return _with_landmarks(image, found)
 
 
-def find_hog_quickly(image: Image, min_score: float) -> list[Face]:
-    """Faces as by :func:`find_hog`, but with the landmarks of a face that is followed."""
-    return _with_landmarks(image, _detect_hog_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
+def detect_hog_quickly(image: Image, min_score: float) -> list[Face]:
+    """Faces as by :func:`detect_hog`, but with the landmarks of a face that is followed."""
+    return _with_landmarks(image, _hog_boxes_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
 
 
 def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
@@ -181,14 +181,14 @@ def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]
     return image, scale, margin
 
 
-def _detect_hog_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
-    found = _detect_hog(image, min_score, border=0.0, enlarge=0)
+def _hog_boxes_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
+    found = _hog_boxes(image, min_score, border=0.0, enlarge=0)
     if not found and max(image.shape[:2]) <= FINE_SIDE:
-        found = _detect_hog(image, min_score, border=BORDER, enlarge=1)
+        found = _hog_boxes(image, min_score, border=BORDER, enlarge=1)
     return found
 
 
-def _detect_hog(
+def _hog_boxes(
     image: Image, min_score: float, border: float, enlarge: int
 ) -> list[tuple[Box, float]]:
     view, scale, margin = _view(image, HOG_SIDE, border)
@@ -200,7 +200,7 @@ def _detect_hog(
     ]
 
 
-def _detect_cnn(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
+def _cnn_boxes(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
     view, scale, margin = _view(image, CNN_SIDE, border)
     if min(view.shape[:2]) < CNN_LEAST:
         return []
@@ -261,7 +261,7 @@ def predict_landmarks(
     return second if improved <= disagreement else first
 
 
-def follow_face(image: Image, face: Face) -> Face | None:
+def track_face(image: Image, face: Face) -> Face | None:
     """The same face in a neighbouring frame, from where it was; None if it is lost.
 
     It counts as lost if the landmark model's answers for a few boxes disagree as they do where

@@ -10,11 +10,11 @@ from faceswap import parallel
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faces import tracking
-from faceswap.faces.detection import finder_in_words, resolve_finder
+from faceswap.faces.detection import describe_detector, resolve_detector
 from faceswap.faces.dlib_backend import landmarks_digest
 from faceswap.faces.faceset import INDEX, FacesetWriter, discard, png_of
-from faceswap.faces.geometry import AlignedFace, Face, Found, align_face
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.geometry import AlignedFace, Face, FrameFaces, align_face
+from faceswap.faces.pool import DetectorPool
 from faceswap.files import alone
 from faceswap.media import reader
 from faceswap.media.frame import Frame
@@ -39,7 +39,7 @@ class ExtractReport:
         faces: Faces in the faceset now.
         without_face: Photos (or "clip.mp4 frame 12") of this run in which none was found.
         unreadable: Files of this run that could not be read, and why.
-        finder: The detectors used, in words.
+        detector: The detectors used, in words.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class ExtractReport:
     faces: int = 0
     without_face: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    finder: str = ""
+    detector: str = ""
 
 
 def default_output(source: Path) -> Path:
@@ -91,23 +91,23 @@ def _extract_into(
 ) -> ExtractReport:  # fmt: skip
     """Extract into a folder that is this run's alone."""
     root = source if source.is_dir() else source.parent
-    finders = finder_in_words(config.finder, video=not photos)
+    detectors = describe_detector(config.detector, video=not photos)
     if config.restart:
         discard(folder)
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
     settings["landmarks"] = landmarks_digest()
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
-    writer = FacesetWriter(folder, config.size, COVERAGE, settings, finders)
-    report = ExtractReport(folder, finder=finders)
+    writer = FacesetWriter(folder, config.size, COVERAGE, settings, detectors)
+    report = ExtractReport(folder, detector=detectors)
     _tell_of_changes([*photos, *videos], root, writer)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
-    with FaceFinder(config.min_score, workers) as finder:
+    with DetectorPool(config.min_score, workers) as pool:
         frames = parallel.prefetch(_read_photos(photos, root, writer, report), 4)
-        runs = [finder.find(frames, config.finder)]
+        runs = [pool.detect(frames, config.detector)]
         for video in videos:
             frames = parallel.prefetch(_read_video(video, config.every, root, writer, report), 4)
-            runs.append(_find_in_video(frames, finder, config))
+            runs.append(_find_in_video(frames, pool, config))
         for found in runs:
             for frame, crops, pngs in parallel.prefetch(_cropped(found, config), 8):
                 _store(crops, pngs, frame, _name(frame.source, root), writer, report)
@@ -119,16 +119,16 @@ def _extract_into(
 
 
 def _find_in_video(
-    frames: Iterator[Frame], finder: FaceFinder, config: ExtractConfig
+    frames: Iterator[Frame], pool: DetectorPool, config: ExtractConfig
 ) -> Iterator[tuple[Frame, list[Face]]]:
     """The faces of a video's frames, followed where these are neighbours."""
     if config.every > NEIGHBOURS:
-        return finder.find(frames, resolve_finder(config.finder, True))
-    return tracking.follow(frames, finder, config.finder, smooth=config.every == 1)
+        return pool.detect(frames, resolve_detector(config.detector, True))
+    return tracking.follow(frames, pool, config.detector, smooth=config.every == 1)
 
 
 def _cropped(
-    found: Iterator[Found], config: ExtractConfig
+    found: Iterator[FrameFaces], config: ExtractConfig
 ) -> Iterator[tuple[Frame, list[AlignedFace], list[bytes]]]:
     """The frames with the crops of their faces, and these as PNGs."""
     for frame, faces in found:
@@ -238,5 +238,5 @@ def _check(report: ExtractReport, source: Path) -> None:
         raise InputError(f"nothing of {source} could be read: {report.unreadable[0]}")
     raise NoFacesError(
         f"no face found in the {report.images + report.known} images of {source}; give sharper or "
-        "larger faces, or try --finder cnn"
+        "larger faces, or try --detector cnn"
     )

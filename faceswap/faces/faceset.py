@@ -65,10 +65,10 @@ class FacesetWriter:
     """Adds faces to a faceset, new or existing, and knows what it already holds."""
 
     def __init__(
-        self, folder: Path, size: int, coverage: float, settings: dict[str, Any], finder: str = ""
+        self, folder: Path, size: int, coverage: float, settings: dict[str, Any], detector: str = ""
     ) -> None:
         self.folder = folder
-        self._finder = finder  # where this one found nothing, another may
+        self._detector = detector  # where this one found nothing, another may
         self.done: set[Key] = set()
         self.with_faces: set[str] = set()  # source files
         self._bytes: dict[str, int] = {}  # how long they were
@@ -102,7 +102,7 @@ class FacesetWriter:
         if skipped.is_file():
             drop_torn_line(skipped)
             for record in _skips(skipped):
-                if record.get("finder") == self._finder:
+                if record.get("detector") == self._detector:
                     self._know(record)
         for record in read_records(index):
             self._know(record)
@@ -166,7 +166,7 @@ class FacesetWriter:
         Raises:
             OutputError: If the disk refuses.
         """
-        record = {"source": source, "index": index, "why": why, "finder": self._finder}
+        record = {"source": source, "index": index, "why": why, "detector": self._detector}
         record |= {"bytes": _length(path)} if path else {}
         append_lines(self.folder / SKIPPED, [json.dumps(record)])
 

@@ -44,7 +44,7 @@ class Face:
     role: int = 0
 
 
-Found = tuple[Frame, list[Face]]  # a frame and its faces, largest first
+FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces, largest first
 
 
 @dataclass(frozen=True, slots=True, eq=False)

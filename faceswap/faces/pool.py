@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from faceswap.config import LANDMARKS, FinderName
+from faceswap.config import LANDMARKS, DetectorName
 from faceswap.parallel import OrderedPool, cores
 from faceswap.types import Image
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class FaceFinder:
+class DetectorPool:
     """Finds the faces of frames, in order, on several processes; a context manager.
 
     Args:
@@ -42,20 +42,22 @@ class FaceFinder:
     def __exit__(self, *error: object) -> None:
         self._pool.close()
 
-    def find(
-        self, frames: "Iterable[Frame]", finder: FinderName | "Callable[[Image, float], list[Face]]"
+    def detect(
+        self,
+        frames: "Iterable[Frame]",
+        detector: DetectorName | "Callable[[Image, float], list[Face]]",
     ) -> "Iterator[tuple[Frame, list[Face]]]":
         """Yield each frame with its faces; few more frames than processes are held at a time.
 
         Args:
             frames: The frames.
-            finder: A key of FINDERS, or a callable of one's own, which runs in this process.
+            detector: A key of DETECTORS, or a callable of one's own, which runs in this process.
         """
-        if callable(finder):
+        if callable(detector):
             for frame in frames:
-                yield frame, finder(frame.image, self.min_score)
+                yield frame, detector(frame.image, self.min_score)
             return
-        yield from self.each(frames, _find, lambda frame: (finder, frame.image, self.min_score))
+        yield from self.each(frames, _detect, lambda frame: (detector, frame.image, self.min_score))
 
     def each(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
@@ -83,10 +85,10 @@ def _context() -> BaseContext:
     return context
 
 
-def _find(finder: FinderName, image: Image, min_score: float) -> "list[Face]":
-    from faceswap.faces.detection import FINDERS
+def _detect(detector: DetectorName, image: Image, min_score: float) -> "list[Face]":
+    from faceswap.faces.detection import DETECTORS
 
-    return FINDERS[finder](image, min_score)
+    return DETECTORS[detector](image, min_score)
 
 
 def _start_worker(landmarks: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from faceswap.errors import InputError, NoFacesError
-from faceswap.faces.detection import find_auto
-from faceswap.faces.dlib_backend import describe, find_hog_quickly, predict_landmarks
+from faceswap.faces.detection import detect_auto
+from faceswap.faces.dlib_backend import describe, detect_hog_quickly, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, typical_box
 from faceswap.media.photos import read_photo
@@ -29,7 +29,7 @@ def descriptor_of(photo: Path) -> Descriptor:
         NoFacesError: If no face is found in it.
     """
     image = read_photo(photo).image
-    faces = find_auto(image, 0.0)
+    faces = detect_auto(image, 0.0)
     if not faces:
         raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
     return describe(image, faces[0].landmarks)
@@ -44,7 +44,7 @@ def appears(person: Descriptor, video: Path) -> bool:
     """
     try:
         for frame in sample_video(video, SURVEYED, exact=False):
-            for face in find_hog_quickly(frame.image, 0.2):
+            for face in detect_hog_quickly(frame.image, 0.2):
                 if np.linalg.norm(describe(frame.image, face.landmarks) - person) < CERTAIN:
                     return True
     except InputError:  # its length is not known: no reason to stop

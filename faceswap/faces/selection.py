@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from faceswap.faces.dlib_backend import describe
-from faceswap.faces.geometry import Face, Found
+from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.recognition import SAME_PERSON
 from faceswap.types import Descriptor
 
@@ -22,7 +22,7 @@ VOTES = 3  # frames of a track that are compared
 AHEAD = 12  # frames a track's votes are drawn from
 
 Role = tuple[Descriptor, ...]  # what those look like who get one kind of swap; empty: anybody
-Window = deque[Found]  # a frame with its faces, and up to AHEAD that follow
+Window = deque[FrameFaces]  # a frame with its faces, and up to AHEAD that follow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +84,11 @@ class Decisions:
 
 
 def choose(
-    found: Iterable[Found],
+    found: Iterable[FrameFaces],
     choice: Choice,
     decisions: Decisions | None = None,
     is_present: Callable[[], bool] | None = None,
-) -> Iterator[Found]:
+) -> Iterator[FrameFaces]:
     """Yield every frame with only the faces to swap, and these with their roles.
 
     A track is decided once, when it begins, by the majority of up to three of its next frames.
@@ -121,7 +121,7 @@ def choose(
         yield frame, kept
 
 
-def _windows(found: Iterable[Found]) -> Iterator[Window]:
+def _windows(found: Iterable[FrameFaces]) -> Iterator[Window]:
     """Each frame with those that follow, in a window that is reused."""
     window: Window = deque()
     for item in found:

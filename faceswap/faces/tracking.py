@@ -13,10 +13,15 @@ from itertools import chain, count, repeat
 import cv2
 import numpy as np
 
-from faceswap.config import FinderName
-from faceswap.faces.detection import FOLLOWERS, VIDEO_FINDERS, Follower, resolve_finder
-from faceswap.faces.geometry import Box, Face, Found
-from faceswap.faces.pool import FaceFinder
+from faceswap.config import DetectorName
+from faceswap.faces.detection import (
+    LANDMARK_TRACKERS,
+    VIDEO_DETECTORS,
+    LandmarkTracker,
+    resolve_detector,
+)
+from faceswap.faces.geometry import Box, Face, FrameFaces
+from faceswap.faces.pool import DetectorPool
 from faceswap.faces.smoothing import Values, steadied
 from faceswap.faces.tracklog import Entry, FaceLog, Placed
 from faceswap.media.frame import Frame
@@ -45,55 +50,57 @@ class _Segment:
 
 def follow(
     frames: Iterable[Frame],
-    workers: FaceFinder,
-    finder: FinderName,
+    workers: DetectorPool,
+    detector: DetectorName,
     smooth: bool = True,
     log: FaceLog | None = None,
-) -> Iterator[Found]:
+) -> Iterator[FrameFaces]:
     """Yield every frame with its faces, largest first, each with the number of its track.
 
     Args:
         frames: Of one video, in order; from the first of the log's segments on, if it has any.
         workers: Where to look for faces.
-        finder: A key of FINDERS.
+        detector: A key of DETECTORS.
         smooth: Whether to steady the landmarks over time.
         log: What an interrupted run has found; what this one finds is added.
     """
     stride = 2 if smooth else 1  # what is steadied needs no face of its own in every frame
-    found = _tracked(frames, workers, resolve_finder(finder, video=True), stride, log)
+    found = _tracked(frames, workers, resolve_detector(detector, video=True), stride, log)
     return steadied(found, _landmarks, _with_landmarks) if smooth else found
 
 
 def _tracked(
-    frames: Iterable[Frame], workers: FaceFinder, finder: FinderName, stride: int,
+    frames: Iterable[Frame], workers: DetectorPool, detector: DetectorName, stride: int,
     log: FaceLog | None,
-) -> Iterator[Found]:  # fmt: skip
-    def arguments(segment: _Segment) -> tuple[FinderName, list[Image], float, int]:
+) -> Iterator[FrameFaces]:  # fmt: skip
+    def arguments(segment: _Segment) -> tuple[DetectorName, list[Image], float, int]:
         images, segment.images = segment.images, []
-        return finder, images, workers.min_score, stride
+        return detector, images, workers.min_score, stride
 
-    joiner = _Joiner(finder, log)
+    joiner = _Joiner(detector, log)
     known = list(log.entries) if log else []
-    segments = _segments(frames, finder, [entry.count for entry in known])
+    segments = _segments(frames, detector, [entry.count for entry in known])
     for entry in known:
         yield from joiner.repeat(next(segments), entry)
-    for segment, faces in workers.each(segments, find_in_segment, arguments):
+    for segment, faces in workers.each(segments, detect_in_segment, arguments):
         yield from joiner.add(segment, faces)
     yield from joiner.before
 
 
-def _searched(frame: Frame, finder: FinderName) -> Image:
-    """What a finder looks at: for HOG without colour, a third of the data, and HOG is quicker."""
-    return frame.gray() if finder == "hog" else frame.image
+def _searched(frame: Frame, detector: DetectorName) -> Image:
+    """What a detector looks at: for HOG without colour, a third of the data, and HOG is quicker."""
+    return frame.gray() if detector == "hog" else frame.image
 
 
-def _segments(frames: Iterable[Frame], finder: FinderName, known: list[int]) -> Iterator[_Segment]:
+def _segments(
+    frames: Iterable[Frame], detector: DetectorName, known: list[int]
+) -> Iterator[_Segment]:
     """Cut a video into segments, at the latest where the shot changes; ``known``: first lengths."""
     lengths = chain(known, repeat(SEGMENT))
     segment, length = _Segment(joined=False), next(lengths)
     before: Image | None = None
     for frame in frames:
-        image = _searched(frame, finder)
+        image = _searched(frame, detector)
         thumb = _thumb(image)
         cut = before is not None and _differ(before, thumb)
         before = thumb
@@ -128,8 +135,8 @@ def _differ(before: Image, after: Image) -> bool:
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
 
 
-def find_in_segment(
-    finder: FinderName, images: list[Image], min_score: float, stride: int
+def detect_in_segment(
+    detector: DetectorName, images: list[Image], min_score: float, stride: int
 ) -> list[list[Face]]:
     """The faces of each of a segment's frames, numbered within the segment.
 
@@ -141,12 +148,14 @@ def find_in_segment(
     for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
         if found[start]:
             continue
-        for detected in VIDEO_FINDERS[finder](images[start], min_score):
+        for detected in VIDEO_DETECTORS[detector](images[start], min_score):
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-                follower = FOLLOWERS[finder]
-                for index, moved in _followed(face, images.__getitem__, indices, follower, stride):
+                landmark_tracker = LANDMARK_TRACKERS[detector]
+                for index, moved in _followed(
+                    face, images.__getitem__, indices, landmark_tracker, stride
+                ):
                     if same(moved, found[index]):
                         break
                     found[index].append(moved)
@@ -157,7 +166,7 @@ def _followed(
     face: Face,
     image_at: Callable[[int], Image],
     indices: Sequence[int],
-    follower: Follower,
+    landmark_tracker: LandmarkTracker,
     stride: int = 1,
 ) -> Iterator[tuple[int, Face]]:
     """The face in one frame after the other until it is lost.
@@ -168,13 +177,13 @@ def _followed(
     place = 0
     while place < len(indices):
         if stride == 2 and place + 1 < len(indices):
-            far = follower(image_at(indices[place + 1]), face)
+            far = landmark_tracker(image_at(indices[place + 1]), face)
             if far and _is_near(face.box, far.box):
                 yield indices[place], _between(face, far)
                 yield indices[place + 1], far
                 face, place = far, place + 2
                 continue
-        moved = follower(image_at(indices[place]), face)
+        moved = landmark_tracker(image_at(indices[place]), face)
         if moved is None:
             return
         yield indices[place], moved
@@ -200,12 +209,12 @@ def _between(one: Face, other: Face) -> Face:
 class _Joiner:
     """Numbers tracks through the whole video; follows faces over the border of two segments."""
 
-    def __init__(self, finder: FinderName, log: FaceLog | None) -> None:
-        self._finder, self._log = finder, log
+    def __init__(self, detector: DetectorName, log: FaceLog | None) -> None:
+        self._detector, self._log = detector, log
         self._tracks = 0
-        self.before: list[Found] = []
+        self.before: list[FrameFaces] = []
 
-    def add(self, segment: _Segment, faces: list[list[Face]]) -> Iterator[Found]:
+    def add(self, segment: _Segment, faces: list[list[Face]]) -> Iterator[FrameFaces]:
         """Take the next segment and yield the one before."""
         within = sorted({face.track for some in faces for face in some})
         new = dict(zip(within, count(self._tracks), strict=False))
@@ -215,29 +224,31 @@ class _Joiner:
             for frame, some in zip(segment.frames, faces, strict=True)
         ]
         joined = segment.joined and self.before
-        back = _join_at_border(self.before, now, self._finder) if joined else []
+        back = _join_at_border(self.before, now, self._detector) if joined else []
         if self._log:
             placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
             first = segment.frames[0].index
             self._log.add(Entry(first, len(now), segment.joined, self._tracks, placed, back))
         yield from self._put(back, now)
 
-    def repeat(self, segment: _Segment, entry: Entry) -> Iterator[Found]:
+    def repeat(self, segment: _Segment, entry: Entry) -> Iterator[FrameFaces]:
         """Take a segment whose faces are known, and yield the one before."""
         self._tracks = entry.tracks
-        now: list[Found] = [(frame, []) for frame in segment.frames]
+        now: list[FrameFaces] = [(frame, []) for frame in segment.frames]
         for place, face in entry.faces:
             now[place][1].append(face)
         yield from self._put(entry.before if self.before else [], now)
 
-    def _put(self, back: list[Placed], now: list[Found]) -> Iterator[Found]:
+    def _put(self, back: list[Placed], now: list[FrameFaces]) -> Iterator[FrameFaces]:
         for place, face in back:
             self.before[place][1].append(face)
         before, self.before = self.before, now
         yield from before
 
 
-def _join_at_border(before: list[Found], now: list[Found], finder: FinderName) -> list[Placed]:
+def _join_at_border(
+    before: list[FrameFaces], now: list[FrameFaces], detector: DetectorName
+) -> list[Placed]:
     """Give faces that go on their earlier number, and follow those that one side missed.
 
     Returns:
@@ -255,23 +266,23 @@ def _join_at_border(before: list[Found], now: list[Found], finder: FinderName) -
     known = {face.track for face in now[0][1]}
     for face in last:
         if face.track not in known:
-            for place, moved in _beyond(face, now, finder):
+            for place, moved in _beyond(face, now, detector):
                 now[place][1].append(moved)
     back: list[Placed] = []
     for face in now[0][1]:
         if face.track not in {other.track for other in last}:
-            beyond = _beyond(face, before[::-1], finder)
+            beyond = _beyond(face, before[::-1], detector)
             back += [(len(before) - 1 - place, moved) for place, moved in beyond]
     return back
 
 
-def _beyond(face: Face, found: list[Found], finder: FinderName) -> Iterator[Placed]:
+def _beyond(face: Face, found: list[FrameFaces], detector: DetectorName) -> Iterator[Placed]:
     """The face in frames in which it was not found, as long as no other is there."""
 
     def image_at(place: int) -> Image:
-        return _searched(found[place][0], finder)
+        return _searched(found[place][0], detector)
 
-    for place, moved in _followed(face, image_at, range(len(found)), FOLLOWERS[finder]):
+    for place, moved in _followed(face, image_at, range(len(found)), LANDMARK_TRACKERS[detector]):
         if same(moved, found[place][1]):
             return
         yield place, moved
@@ -292,11 +303,11 @@ def _overlap(one: Box, other: Box) -> float:
     return shared / max(both - shared, 1e-9)
 
 
-def _landmarks(item: Found) -> Values:
+def _landmarks(item: FrameFaces) -> Values:
     return {face.track: face.landmarks for face in item[1]}
 
 
-def _with_landmarks(item: Found, steady: Values) -> Found:
+def _with_landmarks(item: FrameFaces, steady: Values) -> FrameFaces:
     frame, faces = item
     moved = [replace(face, landmarks=steady[face.track].astype(np.float32)) for face in faces]
     return frame, sorted(moved, key=lambda face: face.box.left - face.box.right)

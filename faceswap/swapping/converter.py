@@ -13,9 +13,9 @@ import torch
 from faceswap import parallel
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.faces.detection import finder_in_words, resolve_finder
-from faceswap.faces.geometry import Found
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.detection import describe_detector, resolve_detector
+from faceswap.faces.geometry import FrameFaces
+from faceswap.faces.pool import DetectorPool
 from faceswap.faces.selection import choose
 from faceswap.files import refusing, sha256_of, sweep
 from faceswap.media import reader, writers
@@ -81,7 +81,7 @@ def convert(
     files = model_files(config, Path(model) if model else None)
     swapper, choice = assemble(config, files[0])
     signer, record = signer_for(files, config)
-    report = ConvertReport(target, finder=finder_in_words(config.finder, kind == "video"))
+    report = ConvertReport(target, detector=describe_detector(config.detector, kind == "video"))
     sweep(target if kind == "folder" else target.parent)
     photos = reader.photos_in(source, skip=[target]) if kind == "folder" else [source]
     if not photos:
@@ -93,14 +93,14 @@ def convert(
         log.warning("of %s only the photos are converted: %d videos are left out, the first is %s",
                     source, len(videos), videos[0].name)  # fmt: skip
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
-    with FaceFinder(config.min_score, workers) as finder, _threads(max(cores() // 2, 1)):
+    with DetectorPool(config.min_score, workers) as pool, _threads(max(cores() // 2, 1)):
         if kind == "video":
             job = Job(source, target, swapper, choice, config, record, signer)
-            convert_video(job, finder, report, on_progress)
+            convert_video(job, pool, report, on_progress)
         else:
             root = source if kind == "folder" else None
             readable = parallel.prefetch(_readable(photos, report), 4)
-            faces = choose(finder.find(readable, config.finder), choice)
+            faces = choose(pool.detect(readable, config.detector), choice)
             _convert_photos(photos, root, target, swapper, signer, faces, report, on_progress)
     return report
 
@@ -156,8 +156,10 @@ def contact_sheet(
     swapper, choice = assemble(config, files[0])
     signer, _ = signer_for(files, config)
     rows, with_face = [], 0
-    with FaceFinder(config.min_score, config.workers) as finder:
-        found = finder.find(reader.sample_video(source, count), resolve_finder(config.finder, True))
+    with DetectorPool(config.min_score, config.workers) as pool:
+        found = pool.detect(
+            reader.sample_video(source, count), resolve_detector(config.detector, True)
+        )
         for frame, faces in choose(found, choice, is_present=presence(source, choice)):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)
@@ -215,7 +217,7 @@ def _convert_photos(
     target: Path,
     swapper: Swapper,
     signer: Signer,
-    found: Iterator[Found],
+    found: Iterator[FrameFaces],
     report: ConvertReport,
     on_progress: OnProgress,
 ) -> None:

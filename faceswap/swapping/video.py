@@ -13,10 +13,10 @@ from faceswap import parallel
 from faceswap.config import ConvertConfig, frame_ranges, seconds_of
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces import tracking
-from faceswap.faces.detection import resolve_finder
+from faceswap.faces.detection import resolve_detector
 from faceswap.faces.dlib_backend import landmarks_digest
-from faceswap.faces.geometry import Found
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.geometry import FrameFaces
+from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import appears
 from faceswap.faces.selection import Choice, Decisions, choose
 from faceswap.faces.tracklog import FaceLog
@@ -47,7 +47,7 @@ class ConvertReport:
         faces: Faces swapped.
         without_face: Frames or photos passed through unchanged.
         unreadable: Photos that could not be read, and why.
-        finder: The detectors used, in words.
+        detector: The detectors used, in words.
         resumed: Frames that an interrupted run had made before.
         unfinished: Stopped conversions to the same output, with other settings, that were kept.
     """
@@ -57,7 +57,7 @@ class ConvertReport:
     faces: int = 0
     without_face: int = 0
     unreadable: list[str] = field(default_factory=list)
-    finder: str = ""
+    detector: str = ""
     resumed: int = 0
     unfinished: list[Unfinished] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ class Job:
 
 
 def convert_video(
-    job: Job, finder: FaceFinder, report: ConvertReport, on_progress: OnProgress
+    job: Job, pool: DetectorPool, report: ConvertReport, on_progress: OnProgress
 ) -> None:
     """Swap the faces of a video.
 
@@ -117,7 +117,7 @@ def convert_video(
         log = FaceLog(folder / "faces.jsonl")
         first = _agree(output, log)
         report.resumed = output.frames
-        found = _found(job, finder, log, info.start)
+        found = _detected(job, pool, log, info.start)
         later = dropwhile(lambda result: result[0]["video"].index < first, _results(job, found))
         total = _total(job, info)
         for frames, faces in parallel.prefetch(later, 4):
@@ -147,13 +147,13 @@ def _agree(output: writers.VideoOutput, log: FaceLog) -> int:
     return first
 
 
-def _found(job: Job, finder: FaceFinder, log: FaceLog, origin: Fraction) -> Iterator[Found]:
+def _detected(job: Job, pool: DetectorPool, log: FaceLog, origin: Fraction) -> Iterator[FrameFaces]:
     """The frames to look at, with the faces to swap."""
     begin = log.entries[0].first if log.entries else 0
     frames = dropwhile(lambda frame: frame.index < begin, reader.read_video(job.source))
     within = _excerpt(frames, job, origin)
     tracked = tracking.follow(
-        parallel.prefetch(within, 4), finder, job.config.finder, job.config.smooth, log
+        parallel.prefetch(within, 4), pool, job.config.detector, job.config.smooth, log
     )
     decisions = Decisions(dict(log.roles), dict(log.distances))
     ranges = frame_ranges(job.config.frames or "0-")
@@ -183,7 +183,7 @@ def _excerpt(frames: Iterator[Frame], job: Job, origin: Fraction) -> Iterator[Fr
             yield frame
 
 
-def _results(job: Job, found: Iterator[Found]) -> Iterator[tuple[dict[str, Frame], int]]:
+def _results(job: Job, found: Iterator[FrameFaces]) -> Iterator[tuple[dict[str, Frame], int]]:
     """Each frame swapped, with its matte and its layer if wanted, and how many faces it holds."""
     swapper, config = job.swapper, job.config
     for frame, swaps in swapper.prepare_video(found):
@@ -227,7 +227,8 @@ def _key(job: Job) -> dict[str, Any]:
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
         "source": [str(job.source.resolve()), status.st_size, status.st_mtime_ns],
-        "finder": resolve_finder(job.config.finder, video=True), "landmarks": landmarks_digest(),
+        "detector": resolve_detector(job.config.detector, video=True),
+        "landmarks": landmarks_digest(),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in photos],
     }  # fmt: skip

@@ -16,25 +16,25 @@ from pathlib import Path
 
 from faceswap import parallel
 from faceswap.faces import tracking
-from faceswap.faces.geometry import Found
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.geometry import FrameFaces
+from faceswap.faces.pool import DetectorPool
 from faceswap.media import reader
 
 MIN_SCORE = 0.2
 
 
-def followed(clip: Path, finder: FaceFinder) -> Iterator[Found]:
+def followed(clip: Path, detector: DetectorPool) -> Iterator[FrameFaces]:
     """What convert sees."""
-    return tracking.follow(parallel.prefetch(reader.read_video(clip), 4), finder, "hog")
+    return tracking.follow(parallel.prefetch(reader.read_video(clip), 4), detector, "hog")
 
 
 def compare(clip: Path) -> dict[str, object]:
     """The two counts of each shot."""
-    with FaceFinder(MIN_SCORE, 0) as finder:
+    with DetectorPool(MIN_SCORE, 0) as detector:
         began = time.perf_counter()
-        tracked = [(frame.index, faces) for frame, faces in followed(clip, finder)]
+        tracked = [(frame.index, faces) for frame, faces in followed(clip, detector)]
         seconds = time.perf_counter() - began
-        single = finder.find(parallel.prefetch(reader.read_video(clip), 4), "hog")
+        single = detector.detect(parallel.prefetch(reader.read_video(clip), 4), "hog")
         plain = [faces for _, faces in single]
     cuts = [index for index, cut in enumerate(tracking.cuts(reader.read_video(clip))) if cut]
     rows, lost = [], []

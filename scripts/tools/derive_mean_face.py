@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.dlib_backend import detect_hog
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import photos_in
@@ -38,7 +38,7 @@ def landmarks_of(folder: Path) -> list[Points]:
         image = read_photo(path).image
         if image.shape[:2] != (CROP, CROP):
             raise SystemExit(f"{path} is {image.shape[1]}x{image.shape[0]}, not a {CROP} px crop")
-        found += [face.landmarks for face in find_hog(image, min_score=0.2)[:1]]
+        found += [face.landmarks for face in detect_hog(image, min_score=0.2)[:1]]
     return found
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.faces import blazeface
-from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.geometry import compose, face_matrix, invert, scale_of, transform
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
@@ -41,7 +41,7 @@ def pairs_of(folder: Path) -> tuple[list[Pair], list[Pair]]:
     left_out: list[Pair] = []
     for number, path in enumerate(photos_in(folder)):
         image = read_photo(path).image
-        for face in find_hog(image, min_score=0.2)[:1]:
+        for face in detect_hog(image, min_score=0.2)[:1]:
             mesh, presence = blazeface.mesh_near(image, face.landmarks)
             if presence >= blazeface.PRESENT:
                 chosen = mesh[list(blazeface.VERTICES)]

@@ -24,12 +24,12 @@ def test_the_demo_runs_from_nothing_to_its_picture(tmp_path, monkeypatch):
 
 
 def test_views_differ_and_show_the_face(collins):
-    from faceswap.faces.dlib_backend import find_hog
+    from faceswap.faces.dlib_backend import detect_hog
 
     center, side = demo._face(collins)
     random = np.random.default_rng(0)
 
     views = [demo._view(collins, center, side, random) for _ in range(5)]
 
-    assert all(len(find_hog(view, 0.2)) == 1 for view in views)
+    assert all(len(detect_hog(view, 0.2)) == 1 for view in views)
     assert len({view.tobytes() for view in views}) == 5

@@ -47,7 +47,7 @@ def test_what_does_not_work_is_named_and_has_a_code_of_its_own(monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("check", "what", "name", "value"),
     [
-        ("extract", "faces found", "find_hog", lambda photo, score: []),
+        ("extract", "faces found", "detect_hog", lambda photo, score: []),
         ("train", "changes nothing", "learn", lambda run, *rest: doctor.torch.zeros(2)),
         ("convert", "frames came back", "FRAMES", 9),
         ("verify", "does not verify", "ModelRecord", lambda *values: object()),

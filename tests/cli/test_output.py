@@ -50,7 +50,7 @@ def test_every_command_has_a_schema():
 
 
 def test_extract(folder):
-    facts = said("extract", folder / "x.png", "-o", folder / "faces", "--finder", "hog")
+    facts = said("extract", folder / "x.png", "-o", folder / "faces", "--detector", "hog")
 
     assert (facts["faces"], facts["unreadable"]) == (1, [])
 
@@ -200,7 +200,7 @@ def test_an_output_that_takes_nothing_is_one_line(folder, command, code):
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
 def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
     name = {"2>&-": "closed", "2>/dev/full": "full"}[where]
-    command = f"extract {folder / 'x.png'} -o {folder / name} --finder hog --json {where}"
+    command = f"extract {folder / 'x.png'} -o {folder / name} --detector hog --json {where}"
 
     done = run(command, stdout=subprocess.PIPE)
 

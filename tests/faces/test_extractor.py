@@ -10,7 +10,7 @@ from faceswap.faces.extractor import default_output, extract
 from faceswap.faces.faceset import Faceset, read_records
 from faceswap.media.writers import write_clip
 
-QUICK = ExtractConfig(workers=1, finder="hog")
+QUICK = ExtractConfig(workers=1, detector="hog")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_folder_becomes_a_faceset_and_the_rest_is_named(photos):
     report = extract(photos, config=QUICK)
 
     assert report.folder == photos / "faces"
-    assert (report.images, report.faces, report.finder) == (3, 2, "HOG")
+    assert (report.images, report.faces, report.detector) == (3, 2, "HOG")
     assert report.without_face == ["wall.png"]
     assert len(report.unreadable) == 1
     assert "torn.jpg" in report.unreadable[0]
@@ -79,7 +79,9 @@ def test_another_photo_of_the_same_name_is_told_of(photos, collins, hopper, capl
 def test_restart_begins_again(photos):
     extract(photos, config=QUICK)
 
-    report = extract(photos, config=ExtractConfig(workers=1, finder="hog", size=128, restart=True))
+    report = extract(
+        photos, config=ExtractConfig(workers=1, detector="hog", size=128, restart=True)
+    )
 
     assert (report.images, report.known, report.faces) == (3, 0, 2)
     with pytest.raises(SettingsError, match="size 128, not 256"):
@@ -105,7 +107,7 @@ def test_max_faces_keeps_the_largest(tmp_path, collins, hopper):
     both[:, :512], both[:512, 512:] = hopper, collins
     Image.fromarray(both).save(tmp_path / "both.png")
 
-    settings = ExtractConfig(workers=1, finder="hog", max_faces=1)
+    settings = ExtractConfig(workers=1, detector="hog", max_faces=1)
     extract(tmp_path / "both.png", tmp_path / "one", settings)
 
     (record,) = read_records(tmp_path / "one" / "faces.jsonl")

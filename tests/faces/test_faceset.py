@@ -79,7 +79,7 @@ def test_discarding_takes_only_the_faceset(tmp_path, aligned):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_what_one_finder_missed_is_left_to_another(tmp_path):
+def test_what_one_detector_missed_is_left_to_another(tmp_path):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").skip("a.jpg", 0, "no face")
 
     assert FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").done == {("a.jpg", 0)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceswap.errors import DeviceError
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
 
 
@@ -16,22 +16,22 @@ def test_frames_come_in_order_with_their_faces(collins, hopper, workers):
     images = [collins, empty, hopper, empty, collins]
     frames = [Frame(image, i, Fraction(i), Path("x")) for i, image in enumerate(images)]
 
-    with FaceFinder(0.2, workers) as finder:
-        found = list(finder.find(frames, "hog"))
+    with DetectorPool(0.2, workers) as detector:
+        found = list(detector.detect(frames, "hog"))
 
     assert [frame.index for frame, _ in found] == [0, 1, 2, 3, 4]
     assert [len(faces) for _, faces in found] == [1, 0, 1, 0, 1]
 
 
-def test_a_finder_of_ones_own_is_called(collins, collins_face):
+def test_a_detector_of_ones_own_is_called(collins, collins_face):
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
-    with FaceFinder(0.5, 0) as finder:
-        found = list(finder.find([frame], lambda image, score: [collins_face] * (score == 0.5)))
+    with DetectorPool(0.5, 0) as detector:
+        found = list(detector.detect([frame], lambda image, score: [collins_face] * (score == 0.5)))
 
     assert found == [(frame, [collins_face])]
 
 
 def test_a_process_that_is_ended_from_outside_is_one_clear_line():
-    with FaceFinder(0.2, 2) as finder, pytest.raises(DeviceError, match="ended from outside"):
-        list(finder.each(range(5), os._exit, lambda item: (1,)))
+    with DetectorPool(0.2, 2) as detector, pytest.raises(DeviceError, match="ended from outside"):
+        list(detector.each(range(5), os._exit, lambda item: (1,)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceswap.faces import selection
-from faceswap.faces.dlib_backend import describe, find_hog
+from faceswap.faces.dlib_backend import describe, detect_hog
 from faceswap.faces.geometry import Box, Face
 from faceswap.faces.selection import Choice, Decisions, choose
 from faceswap.media.frame import Frame
@@ -13,7 +13,7 @@ from faceswap.media.frame import Frame
 
 @pytest.fixture(scope="module")
 def people(collins, collins_face, hopper):
-    (hopper_face,) = find_hog(hopper, 0.2)
+    (hopper_face,) = detect_hog(hopper, 0.2)
     return {
         "collins": describe(collins, collins_face.landmarks),
         "hopper": describe(hopper, hopper_face.landmarks),
@@ -237,7 +237,7 @@ def test_decisions_given_back_are_repeated_without_a_look(by_landmarks, monkeypa
 
 def test_the_real_person_is_preferred_in_a_photo_of_two(together, people):
     frame = Frame(together, 0, Fraction(0), Path("x.png"))
-    faces = find_hog(together, 0.2)
+    faces = detect_hog(together, 0.2)
     assert len(faces) == 2
 
     for name, on_the_left in (("collins", True), ("hopper", False)):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from faceswap.faces import detection, tracking
-from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.geometry import transform, warp_image
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
 
 
@@ -30,8 +30,10 @@ def pan(collins):
 
 
 def follow(images, workers=1, **options):
-    with FaceFinder(0.2, workers) as finder:
-        return [faces for _, faces in tracking.follow(frames_of(images), finder, "hog", **options)]
+    with DetectorPool(0.2, workers) as detector:
+        return [
+            faces for _, faces in tracking.follow(frames_of(images), detector, "hog", **options)
+        ]
 
 
 def mean_error(face, points):
@@ -68,9 +70,9 @@ def test_detection_runs_once_a_segment(pan, monkeypatch):
 
     def counting(image, min_score):
         calls.append(image.shape)
-        return find_hog(image, min_score)
+        return detect_hog(image, min_score)
 
-    monkeypatch.setitem(detection.VIDEO_FINDERS, "hog", counting)
+    monkeypatch.setitem(detection.VIDEO_DETECTORS, "hog", counting)
     follow(pan)
 
     assert calls == [(300, 320)] * 2  # 16 + 4 frames, in grey
@@ -106,16 +108,16 @@ def test_a_frame_without_a_picture_ends_the_track(pan):
 
 @pytest.mark.parametrize("blind", [0, 1])
 def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, blind):
-    seen = tracking.find_in_segment
+    seen = tracking.detect_in_segment
     segments = []
 
-    def sometimes(finder, images, min_score, stride):
+    def sometimes(detector, images, min_score, stride):
         segments.append(len(images))
         if len(segments) - 1 == blind:
             return [[] for _ in images]
-        return seen(finder, images, min_score, stride)
+        return seen(detector, images, min_score, stride)
 
-    monkeypatch.setattr(tracking, "find_in_segment", sometimes)
+    monkeypatch.setattr(tracking, "detect_in_segment", sometimes)
 
     found = follow(pan)
 
@@ -132,8 +134,8 @@ def test_no_more_than_a_few_segments_are_held(pan):
             asked += 1
             yield frames_of(pan[:1])[0]
 
-    with FaceFinder(0.2, 1) as finder:
-        found = tracking.follow(frames(), finder, "hog")
+    with DetectorPool(0.2, 1) as detector:
+        found = tracking.follow(frames(), detector, "hog")
         ahead = [asked - number for number, _ in zip(range(60), found, strict=False)]
 
     assert max(ahead) <= 3 * tracking.SEGMENT + 5

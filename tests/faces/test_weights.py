@@ -14,7 +14,7 @@ from faceswap.cli import main
 from faceswap.config import LANDMARKS, ExtractConfig
 from faceswap.errors import InputError, SettingsError
 from faceswap.faces import blazeface, detection, dlib_backend, extractor
-from faceswap.faces.pool import FaceFinder
+from faceswap.faces.pool import DetectorPool
 from faceswap.media.photos import read_photo
 
 
@@ -49,27 +49,27 @@ def test_missing_weights_say_what_to_install():
 
 
 def test_a_model_of_ones_own_finds_the_landmarks(collins, diagonal, monkeypatch):
-    standard = dlib_backend.find_hog(collins, 0.2)[0].landmarks
+    standard = dlib_backend.detect_hog(collins, 0.2)[0].landmarks
     monkeypatch.setenv(LANDMARKS, str(diagonal))
-    (face,) = dlib_backend.find_hog(collins, 0.2)
+    (face,) = dlib_backend.detect_hog(collins, 0.2)
 
     slope = np.diff(face.landmarks[:, 1]).sum() / np.diff(face.landmarks[:, 0]).sum()
     assert abs(slope - 1) < 0.1  # a diagonal, and no face
     assert np.abs(face.landmarks - standard).max() > 20
     monkeypatch.delenv(LANDMARKS)
-    assert np.array_equal(dlib_backend.find_hog(collins, 0.2)[0].landmarks, standard)
+    assert np.array_equal(dlib_backend.detect_hog(collins, 0.2)[0].landmarks, standard)
 
 
 def test_every_process_takes_it(collins, diagonal, monkeypatch, tmp_path):
     Image.fromarray(collins).save(tmp_path / "x.png")
     frames = [read_photo(tmp_path / "x.png")] * 2
-    with FaceFinder(0.2, 2) as before:
+    with DetectorPool(0.2, 2) as before:
         standard = [found[0].landmarks for _, found in before.find(frames, "hog")]
     monkeypatch.setenv(LANDMARKS, str(diagonal))
-    with FaceFinder(0.2, 2) as after:
+    with DetectorPool(0.2, 2) as after:
         own = [found[0].landmarks for _, found in after.find(frames, "hog")]
 
-    here = dlib_backend.find_hog(collins, 0.2)[0].landmarks
+    here = dlib_backend.detect_hog(collins, 0.2)[0].landmarks
     assert all(np.array_equal(points, here) for points in own)
     assert not any(np.array_equal(points, here) for points in standard)
 
@@ -77,7 +77,7 @@ def test_every_process_takes_it(collins, diagonal, monkeypatch, tmp_path):
 def test_a_faceset_says_which_and_does_not_mix(collins, diagonal, monkeypatch, tmp_path):
     (tmp_path / "data").mkdir()
     Image.fromarray(collins).save(tmp_path / "data" / "x.png")
-    config = ExtractConfig(workers=1, finder="hog")
+    config = ExtractConfig(workers=1, detector="hog")
     monkeypatch.setenv(LANDMARKS, str(diagonal))
     extractor.extract(tmp_path / "data", tmp_path / "own", config)
 
@@ -116,10 +116,10 @@ def test_other_points_are_refused(tmp_path, monkeypatch):
 def test_blaze_stands_back(diagonal, monkeypatch):
     monkeypatch.setattr(blazeface, "is_installed", lambda: True)
     monkeypatch.setattr(blazeface, "require", lambda: None)
-    assert detection.resolve_finder("auto", video=True) == "blaze"
+    assert detection.resolve_detector("auto", video=True) == "blaze"
     monkeypatch.setenv(LANDMARKS, str(diagonal))
 
-    assert detection.resolve_finder("auto", video=True) == "hog"
-    assert detection.finder_in_words("auto", video=False) == "HOG, else CNN"
+    assert detection.resolve_detector("auto", video=True) == "hog"
+    assert detection.describe_detector("auto", video=False) == "HOG, else CNN"
     with pytest.raises(SettingsError, match="landmarks of its own"):
-        detection.resolve_finder("blaze", video=True)
+        detection.resolve_detector("blaze", video=True)

@@ -388,7 +388,7 @@ def prepared(work: Path, frames: int, steps: int) -> list[Stage]:
     converted = work / "converted" / "out.mp4"
     model = ["--model", work / "model" / "m", "--device", "cpu", "--workers", 1]
     return [
-        Extract("extract", extracted, few, "-o", extracted, "--finder", "hog", "--workers", 1),
+        Extract("extract", extracted, few, "-o", extracted, "--detector", "hog", "--workers", 1),
         Train("train", trained, *train, "-o", trained),
         Convert("convert", converted, work / demo.CLIP, "-o", converted, *model),
     ]

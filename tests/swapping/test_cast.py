@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
-from faceswap.faces.dlib_backend import find_hog
+from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.selection import choose
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
@@ -22,7 +22,7 @@ from faceswap.swapping.cast import Company, Entry, assemble, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.swapper import Swapper
 
-QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", color="none")
+QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", color="none")
 CPU = torch.device("cpu")
 RED, BLUE, GREEN = (250, 0, 0), (0, 0, 250), (0, 250, 0)
 
@@ -84,7 +84,7 @@ def colors_of(image, faces):
 @pytest.fixture(scope="module")
 def pair(together):
     """Collins's and Hopper's faces in the picture of both."""
-    return sorted(find_hog(together, 0.2), key=lambda face: face.box.left)
+    return sorted(detect_hog(together, 0.2), key=lambda face: face.box.left)
 
 
 def test_a_cast_file_says_who_becomes_whom(tmp_path):

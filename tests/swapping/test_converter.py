@@ -17,7 +17,7 @@ from faceswap.provenance.credentials import read
 from faceswap.swapping import converter
 from faceswap.swapping.converter import contact_sheet, convert, default_output
 
-QUICK = ConvertConfig(workers=1, device="cpu", finder="hog")
+QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
 
 
 @pytest.fixture

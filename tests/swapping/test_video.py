@@ -23,7 +23,7 @@ from faceswap.swapping.converter import convert
 from tests.support.clips import hdr_clip, packets, part_length, rich_clip, sound_of, times_of
 
 # FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
-QUICK = ConvertConfig(workers=1, device="cpu", finder="hog", codec="ffv1")
+QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
 FRAMES = 70
 
 
@@ -92,13 +92,13 @@ def work(monkeypatch):
             done["parts"].append(int(path.stem[-5:]))
             super().__init__(path, *rest)
 
-    def find(finder, images, *rest):
+    def find(detector, images, *rest):
         done["searched"] += len(images)
-        return find_in_segment(finder, images, *rest)
+        return detect_in_segment(detector, images, *rest)
 
-    find_in_segment = tracking.find_in_segment
+    detect_in_segment = tracking.detect_in_segment
     monkeypatch.setattr(writers, "EncodedStream", Counted)
-    monkeypatch.setattr(tracking, "find_in_segment", find)
+    monkeypatch.setattr(tracking, "detect_in_segment", find)
     return done
 
 
@@ -151,7 +151,7 @@ def test_going_on_after_a_kill_ends_as_an_unbroken_run(clip, model, unbroken, wo
         "def kill(event):\n"
         "    if event.done == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(*sys.argv[1:],\n"
-        "        ConvertConfig(workers=1, device='cpu', finder='hog', codec='ffv1'), kill)"
+        "        ConvertConfig(workers=1, device='cpu', detector='hog', codec='ffv1'), kill)"
     )
     other = subprocess.run([sys.executable, "-c", code, clip, swapped(clip), model], check=False)
     assert other.returncode == -signal.SIGKILL
@@ -336,7 +336,7 @@ def frames_alive(monkeypatch, source, target, model, collins_face):
             most = max(most, len(alive))
             yield Frame(picture, read_frame.index, read_frame.time, path)
 
-    def find(finder, images, *rest):
+    def find(detector, images, *rest):
         return [[replace(face, track=0)] for _ in images]
 
     face = replace(collins_face, landmarks=collins_face.landmarks * np.float32(0.12),
@@ -345,7 +345,7 @@ def frames_alive(monkeypatch, source, target, model, collins_face):
     read_video = reader.read_video
     with monkeypatch.context() as patch:
         patch.setattr(video.reader, "read_video", read)
-        patch.setattr(tracking, "find_in_segment", find)
+        patch.setattr(tracking, "detect_in_segment", find)
         report = convert(source, target, model, QUICK)
     assert report.faces == report.frames
     return most

@@ -16,9 +16,9 @@ BATCH = 16
 
 @pytest.fixture(scope="module")
 def crops(collins, hopper, collins_face):
-    from faceswap.faces.dlib_backend import find_hog
+    from faceswap.faces.dlib_backend import detect_hog
 
-    faces = [(collins, collins_face), (hopper, find_hog(hopper, 0.2)[0])]
+    faces = [(collins, collins_face), (hopper, detect_hog(hopper, 0.2)[0])]
     images = [
         warp_image(photo, face_matrix(face.landmarks, 256, 0.625), 256, 256)
         for photo, face in faces
