@@ -16,7 +16,7 @@ Light = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as t
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
-Descriptor = npt.NDArray[np.float32]  # (128,) of a face, for recognition
+Embedding = npt.NDArray[np.float32]  # (128,) of a face, for recognition
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
 

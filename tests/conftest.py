@@ -79,7 +79,7 @@ def model(faceset_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def described_once():
+def embedded_once():
     """Each training describes some faces, a tenth of a second each: the same ones only once."""
     from faceswap.faces import recognition
 
@@ -96,7 +96,7 @@ def described_once():
         return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("describe", "predict_landmarks"):
+        for name in ("compute_embedding", "predict_landmarks"):
             patch.setattr(recognition, name, remembering(getattr(recognition, name)))
         yield
 

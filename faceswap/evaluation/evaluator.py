@@ -32,7 +32,7 @@ from faceswap.evaluation.metrics import (
 )
 from faceswap.evaluation.report import Specimen
 from faceswap.faces import tracking
-from faceswap.faces.dlib_backend import describe, predict_landmarks
+from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, Face, typical_box
 from faceswap.faces.masks import PAINTED
@@ -57,7 +57,7 @@ from faceswap.types import (
     ignore_progress,
 )
 
-CENTROID_FACES = 150  # training faces whose descriptors are averaged
+CENTROID_FACES = 150  # training faces whose embeddings are averaged
 MIN_CLIP = 8  # frames in a row, for flicker
 
 
@@ -172,7 +172,7 @@ def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
 
 def _measure(image: Image, box: Box) -> Measured:
     landmarks = predict_landmarks(image, box)
-    return Measured(landmarks, describe(image, landmarks))
+    return Measured(landmarks, compute_embedding(image, landmarks))
 
 
 def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:

@@ -1,4 +1,4 @@
-"""What evaluation measures on faces: landmarks, recogniser's descriptors and seams; no model here.
+"""What evaluation measures on faces: landmarks, recogniser's embeddings and seams; no model here.
 
 Identity and expression stand side by side, because either alone is easily fooled.
 """
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from faceswap.faces.recognition import SAME_PERSON
-from faceswap.types import Descriptor, Image, Mask, Points
+from faceswap.types import Embedding, Image, Mask, Points
 
 Numbers = npt.NDArray[np.float64]
 Report = dict[str, Any]
@@ -31,17 +31,17 @@ class Measured:
     """One face: where its landmarks are and what it looks like to a recogniser."""
 
     landmarks: Points
-    descriptor: Descriptor
+    embedding: Embedding
 
 
 class Margins:
-    """Scales descriptor margins so that real unseen own faces are 0 and real others 1.
+    """Scales embedding margins so that real unseen own faces are 0 and real others 1.
 
-    The margin of a descriptor d is |d - own centroid| - |d - other's centroid|.
+    The margin of a embedding d is |d - own centroid| - |d - other's centroid|.
     """
 
     def __init__(
-        self, own: Descriptor, other: Descriptor, faces_own: list[Measured],
+        self, own: Embedding, other: Embedding, faces_own: list[Measured],
         faces_other: list[Measured],
     ) -> None:  # fmt: skip
         self._own, self.other = own, other
@@ -49,8 +49,8 @@ class Margins:
         self._one = float(np.mean([self._margin(face) for face in faces_other]))
 
     def _margin(self, face: Measured) -> float:
-        to_own = np.linalg.norm(face.descriptor - self._own)
-        return float(to_own - np.linalg.norm(face.descriptor - self.other))
+        to_own = np.linalg.norm(face.embedding - self._own)
+        return float(to_own - np.linalg.norm(face.embedding - self.other))
 
     def scaled(self, face: Measured) -> float:
         """0 looks like a real own face, 1 like a real face of the other person."""
@@ -68,7 +68,7 @@ def compare(originals: list[Measured], swaps: list[Measured], margins: Margins) 
         eye_correlation, mouth_correlation: Pearson correlation of eye and mouth aspect ratios.
         pose_error_deg: Mean angle between the head rotations of swap and original (solvePnP).
     """
-    distances = [np.linalg.norm(swap.descriptor - margins.other) for swap in swaps]
+    distances = [np.linalg.norm(swap.embedding - margins.other) for swap in swaps]
     pairs = list(zip(originals, swaps, strict=True))
     return {
         "identity_transfer": mean(margins.scaled(swap) for swap in swaps),
@@ -222,7 +222,7 @@ def flicker(
             between the eyes. placement_acceleration: The same of ``placed``, by itself: the head's
             own and how the pasted face shivers. color_spread: Standard deviation over time of the
             mean Lab colour, length over the three channels. descriptor_spread: Root mean square
-            distance of the descriptors from their mean. Each of the others is the swap's minus the
+            distance of the embeddings from their mean. Each of the others is the swap's minus the
             original's.
     """
 
@@ -242,6 +242,6 @@ def flicker(
         "placement_acceleration": round(acceleration(placed), 5),
         "color_spread": round(spread(list(after)) - spread(list(before)), 4),
         "descriptor_spread": round(
-            spread([f.descriptor for f in swaps]) - spread([f.descriptor for f in originals]), 4
+            spread([f.embedding for f in swaps]) - spread([f.embedding for f in originals]), 4
         ),
     }

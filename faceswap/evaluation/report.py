@@ -27,7 +27,7 @@ figure.pair img { width: 11em; } img { max-width: 100%; }
 """
 
 DEFINITIONS = {
-    "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face descriptor, scaled"
+    "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face embedding, scaled"
     " so that real unseen faces of the footage score 0 and real ones of the other person 1",
     "match_rate": "share of swaps within the same-person distance 0.6 of the wanted centroid",
     "nme": "mean distance between the 68 landmarks of swap and original over the distance between"
@@ -37,7 +37,7 @@ DEFINITIONS = {
     "seam_color_step": "CIEDE2000 step across the mask's edge, minus the original's",
     "seam_gradient_ratio": "gradient across the mask's edge, over the original's",
     "ssim, psnr, l1": "unseen faces painted by their own decoder, against the faces",
-    "flicker": "acceleration of landmarks, spread of colour and of descriptor over time, each minus"
+    "flicker": "acceleration of landmarks, spread of colour and of embedding over time, each minus"
     " the original's",
 }
 

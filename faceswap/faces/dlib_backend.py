@@ -31,7 +31,7 @@ from faceswap.faces.geometry import (
     warp_image,
 )
 from faceswap.files import sha256_of
-from faceswap.types import Descriptor, Image, Matrix, Points
+from faceswap.types import Embedding, Image, Matrix, Points
 
 POINTS = 68
 WEIGHT_FILES = (
@@ -339,15 +339,15 @@ def load() -> None:
 
 
 @cache
-def _describer() -> Any:
+def _embedding_network() -> Any:
     return dlib.face_recognition_model_v1(weights("dlib_face_recognition_resnet_model_v1.dat"))
 
 
-def describe(image: Image, landmarks: Points) -> Descriptor:
-    """Dlib's face-recognition descriptor, (128,): faces nearer than 0.6 are the same person.
+def compute_embedding(image: Image, landmarks: Points) -> Embedding:
+    """Dlib's face-recognition embedding, (128,): faces nearer than 0.6 are the same person.
 
     D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
     """
     points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
     shape = dlib.full_object_detection(dlib.rectangle(0, 0, *image.shape[1::-1]), points)
-    return np.asarray(_describer().compute_face_descriptor(image, shape), np.float32)
+    return np.asarray(_embedding_network().compute_face_descriptor(image, shape), np.float32)

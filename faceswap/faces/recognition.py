@@ -1,4 +1,4 @@
-"""Who a face is: descriptors of reference photos, and a person's mean descriptor."""
+"""Who a face is: embeddings of reference photos, and a person's mean embedding."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,22 +7,22 @@ import numpy as np
 
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.detection import detect_auto
-from faceswap.faces.dlib_backend import describe, detect_hog_quickly, predict_landmarks
+from faceswap.faces.dlib_backend import compute_embedding, detect_hog_quickly, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, typical_box
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import sample_video
-from faceswap.types import Descriptor, Image
+from faceswap.types import Embedding, Image
 
-SAME_PERSON = 0.6  # distance of descriptors below which dlib's authors call two faces one person
+SAME_PERSON = 0.6  # distance of embeddings below which dlib's authors call two faces one person
 
 SURVEYED = 48  # key frames at most of a video in which somebody is looked for
-# Of 694 portraits of two people one was nearer than that, by 0.002, to the other's mean descriptor.
+# Of 694 portraits of two people one was nearer than that, by 0.002, to the other's mean embedding.
 CERTAIN = 0.55
 
 
-def descriptor_of(photo: Path) -> Descriptor:
-    """The descriptor of the largest face of a reference photo, (128,).
+def embedding_of(photo: Path) -> Embedding:
+    """The embedding of the largest face of a reference photo, (128,).
 
     Raises:
         InputError: If the photo cannot be read.
@@ -32,20 +32,23 @@ def descriptor_of(photo: Path) -> Descriptor:
     faces = detect_auto(image, 0.0)
     if not faces:
         raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
-    return describe(image, faces[0].landmarks)
+    return compute_embedding(image, faces[0].landmarks)
 
 
-def appears(person: Descriptor, video: Path) -> bool:
+def appears(person: Embedding, video: Path) -> bool:
     """Whether somebody in a video is certainly this person, as far as some of its key frames tell.
 
     Args:
-        person: The mean descriptor of the person's faces, (128,).
+        person: The mean embedding of the person's faces, (128,).
         video: The file.
     """
     try:
         for frame in sample_video(video, SURVEYED, exact=False):
             for face in detect_hog_quickly(frame.image, 0.2):
-                if np.linalg.norm(describe(frame.image, face.landmarks) - person) < CERTAIN:
+                if (
+                    np.linalg.norm(compute_embedding(frame.image, face.landmarks) - person)
+                    < CERTAIN
+                ):
                     return True
     except InputError:  # its length is not known: no reason to stop
         return False
@@ -60,8 +63,8 @@ def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
     ]
 
 
-def centroid(faceset: Faceset, on_face: Callable[[], None] = lambda: None) -> Descriptor:
-    """The mean descriptor of a person's faces, (128,).
+def centroid(faceset: Faceset, on_face: Callable[[], None] = lambda: None) -> Embedding:
+    """The mean embedding of a person's faces, (128,).
 
     Args:
         faceset: The faces, at least one.
@@ -69,7 +72,7 @@ def centroid(faceset: Faceset, on_face: Callable[[], None] = lambda: None) -> De
     """
     descriptors = []
     for crop, box in pictures_of(faceset):
-        descriptors.append(describe(crop, predict_landmarks(crop, box)))
+        descriptors.append(compute_embedding(crop, predict_landmarks(crop, box)))
         on_face()
-    mean: Descriptor = np.mean(descriptors, axis=0)
+    mean: Embedding = np.mean(descriptors, axis=0)
     return mean

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from faceswap.faces.dlib_backend import describe
+from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.recognition import SAME_PERSON
-from faceswap.types import Descriptor
+from faceswap.types import Embedding
 
 log = logging.getLogger(__name__)
 
 
-# Of 376 and 318 portraits the farthest was 0.65 from its own person's mean descriptor; strangers in
+# Of 376 and 318 portraits the farthest was 0.65 from its own person's mean embedding; strangers in
 # four clips were 0.67 to 0.78 from it.
 STRANGER = 0.65  # distance from which on a face is certainly somebody else's
 VOTES = 3  # frames of a track that are compared
 AHEAD = 12  # frames a track's votes are drawn from
 
-Role = tuple[Descriptor, ...]  # what those look like who get one kind of swap; empty: anybody
+Role = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
 Window = deque[FrameFaces]  # a frame with its faces, and up to AHEAD that follow
 
 
@@ -38,9 +38,9 @@ class Choice:
     """
 
     roles: tuple[Role, ...] = ((),)
-    never: tuple[Descriptor, ...] = ()
+    never: tuple[Embedding, ...] = ()
     largest: bool = False
-    footage: Descriptor | None = None
+    footage: Embedding | None = None
 
     @property
     def by_looks(self) -> bool:
@@ -52,22 +52,22 @@ class Choice:
         """Whether there is nothing to choose."""
         return not (self.by_looks or self.largest or self.footage is not None)
 
-    def role_of(self, descriptor: Descriptor) -> int | None:
-        """The role of a face with this descriptor, by its index; None: leave it alone.
+    def role_of(self, embedding: Embedding) -> int | None:
+        """The role of a face with this embedding, by its index; None: leave it alone.
 
         It is the role of the person it is nearest to, if that is nearer than 0.6, and nearer than
         anybody to leave alone; where a role is for anybody, all play it but those.
         """
-        unwanted = _nearest(descriptor, self.never)
+        unwanted = _nearest(embedding, self.never)
         if not any(self.roles):
             return 0 if unwanted >= SAME_PERSON else None
-        distances = [_nearest(descriptor, role) for role in self.roles]
+        distances = [_nearest(embedding, role) for role in self.roles]
         best = int(np.argmin(distances))
         return best if distances[best] < min(SAME_PERSON, unwanted) else None
 
 
-def _nearest(descriptor: Descriptor, others: tuple[Descriptor, ...]) -> float:
-    return min((float(np.linalg.norm(descriptor - other)) for other in others), default=np.inf)
+def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
+    return min((float(np.linalg.norm(embedding - other)) for other in others), default=np.inf)
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ def _decide(
 ) -> int | None:  # fmt: skip
     """The role of a track that begins."""
     if choice.by_looks:
-        votes = [choice.role_of(descriptor) for descriptor in _described(track, window)]
+        votes = [choice.role_of(embedding) for embedding in _embeddings_of(track, window)]
         role, count = Counter(votes).most_common(1)[0]
         return role if 2 * count > len(votes) else None
     if choice.footage is None:
@@ -169,7 +169,7 @@ def _decide(
     if company == {track} and is_present is None:
         return 0
     for one in company - decisions.distances.keys():
-        distances = [_nearest(d, (choice.footage,)) for d in _described(one, window)]
+        distances = [_nearest(d, (choice.footage,)) for d in _embeddings_of(one, window)]
         decisions.distances[one] = float(np.median(distances))
     likest = min(company, key=decisions.distances.__getitem__)
     if decisions.distances[likest] < SAME_PERSON:
@@ -182,8 +182,8 @@ def _decide(
     return None if was_here or is_present() else 0
 
 
-def _described(track: int, window: Window) -> list[Descriptor]:
+def _embeddings_of(track: int, window: Window) -> list[Embedding]:
     """Descriptors of some of a track's faces in a window."""
     seen = [(frame, face) for frame, faces in window for face in faces if face.track == track]
     some = seen[:: max(len(seen) // VOTES, 1)][:VOTES]
-    return [describe(frame.image, face.landmarks) for frame, face in some]
+    return [compute_embedding(frame.image, face.landmarks) for frame, face in some]

@@ -19,7 +19,7 @@ from faceswap.files import parse_json, write_bytes
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build
 from faceswap.provenance.consent import Notes, in_words, read_notes
-from faceswap.types import Descriptor, Identity
+from faceswap.types import Embedding, Identity
 
 FORMAT, VERSION = "faceswap-model", 1
 MODEL_FILE = "model.safetensors"
@@ -36,7 +36,7 @@ class TrainedModel:
             a's faces, so conversion does the same.
         step: Training steps done.
         held_out: By identity, the keys of faces that training has not seen.
-        centroids: By identity, the mean descriptor of its faces, (128,); empty if not known.
+        centroids: By identity, the mean embedding of its faces, (128,); empty if not known.
         consent: By identity, who consented to what; empty if not stated.
     """
 
@@ -45,7 +45,7 @@ class TrainedModel:
     color_shift: tuple[float, float, float]
     step: int
     held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
-    centroids: dict[Identity, Descriptor] = field(default_factory=dict)
+    centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
 
@@ -144,8 +144,8 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         raise ModelError(f"{path} has a broken header: {error}") from error
 
 
-def read_centroids(values: Any) -> dict[Identity, Descriptor]:
-    """Mean descriptors by identity, checked; empty if there are none.
+def read_centroids(values: Any) -> dict[Identity, Embedding]:
+    """Mean embeddings by identity, checked; empty if there are none.
 
     Raises:
         KeyError: If one identity has none.

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from faceswap.config import ConvertConfig, clipped
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.faces.geometry import Face
-from faceswap.faces.recognition import descriptor_of
+from faceswap.faces.recognition import embedding_of
 from faceswap.faces.selection import Choice, Role
 from faceswap.files import reason
 from faceswap.media.frame import Frame
@@ -78,7 +78,7 @@ def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, Choice
         SettingsError: If the cast file says something else than roles, or a mask is asked for that
             a model does not paint.
     """
-    never = tuple(descriptor_of(Path(photo)) for photo in config.never)
+    never = tuple(embedding_of(Path(photo)) for photo in config.never)
     if config.cast:
         path = Path(config.cast)
         entries = read_cast(path)
@@ -86,7 +86,7 @@ def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, Choice
         return swapper, Choice(_roles(path, entries), never, config.largest)
     device = devices.resolve_device(config.device)
     trained = modelfile.load(model or modelfile.newest(Path("models")), device)
-    who = tuple(descriptor_of(Path(photo)) for photo in config.who)
+    who = tuple(embedding_of(Path(photo)) for photo in config.who)
     named = who or never or config.largest or config.everybody
     footage = None if named else trained.centroids.get("a" if config.to == "b" else "b")
     return Swapper(trained, config, device), Choice((who,), never, config.largest, footage)
@@ -185,7 +185,7 @@ def _roles(path: Path, entries: list[Entry]) -> tuple[Role, ...]:
     roles = []
     for number, entry in enumerate(entries, start=1):
         try:
-            roles.append(tuple(descriptor_of(photo) for photo in entry.who))
+            roles.append(tuple(embedding_of(photo) for photo in entry.who))
         except FaceswapError as error:
             raise type(error)(f"{_where(path, number)}: {error}") from error
     return tuple(roles)

@@ -35,7 +35,7 @@ from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
 from faceswap.provenance.consent import Notes
 from faceswap.training.optimizer import Optimizer
-from faceswap.types import Descriptor, Identity
+from faceswap.types import Embedding, Identity
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Run:
     rate: float = 1.0  # share of the learning rate; lower after a roll-back
     scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
     average: Autoencoder | None = None
-    centroids: dict[Identity, Descriptor] = field(default_factory=dict)
+    centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
     @property

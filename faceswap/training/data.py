@@ -21,10 +21,10 @@ from faceswap.training import augment
 from faceswap.training.checkpoint import Faces, Run
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import RECIPES, Optimizer
-from faceswap.types import Descriptor, Identity, OnProgress, Progress, ignore_progress
+from faceswap.types import Embedding, Identity, OnProgress, Progress, ignore_progress
 
 MIN_FACES = 25
-DESCRIBED = 32  # faces of a person whose mean descriptor the model keeps, about 0.1 s each
+MAX_EMBEDDED_FACES = 32  # faces of a person whose mean embedding the model keeps, about 0.1 s each
 
 
 def prepare(
@@ -75,15 +75,15 @@ def _consent(
 
 def _centroids(
     facesets: dict[Identity, Faceset], on_progress: OnProgress
-) -> dict[Identity, Descriptor]:
-    """Each person's mean descriptor, of some of the faces that training sees."""
-    some = {key: faceset.evenly(DESCRIBED) for key, faceset in facesets.items()}
+) -> dict[Identity, Embedding]:
+    """Each person's mean embedding, of some of the faces that training sees."""
+    some = {key: faceset.evenly(MAX_EMBEDDED_FACES) for key, faceset in facesets.items()}
     total, done = sum(len(faceset.keys) for faceset in some.values()), count(1)
 
-    def described() -> None:
-        on_progress(Progress(next(done), total, "faces", "described"))
+    def embedded() -> None:
+        on_progress(Progress(next(done), total, "faces", "embedded"))
 
-    return {key: centroid(faceset, described) for key, faceset in some.items()}
+    return {key: centroid(faceset, embedded) for key, faceset in some.items()}
 
 
 def _with_masks(faceset: Faceset, preset: ModelConfig) -> Tensor:

@@ -141,7 +141,7 @@ def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
 
     with progress.reporting() as on_progress:
         for done in (1, 54):
-            on_progress(Progress(done, 54, "faces", "described"))
+            on_progress(Progress(done, 54, "faces", "embedded"))
         for done in (0, 7):
             on_progress(Progress(done, 9, "steps"))
 

@@ -4,7 +4,7 @@ import pytest
 from faceswap.config import EvaluateConfig, TrainConfig
 from faceswap.errors import NoFacesError
 from faceswap.evaluation import evaluator
-from faceswap.faces.dlib_backend import describe, detect_hog
+from faceswap.faces.dlib_backend import compute_embedding, detect_hog
 from faceswap.training import trainer
 
 
@@ -21,9 +21,9 @@ def report(faceset_folders, tmp_path_factory):
 
 def test_descriptors_tell_people_apart(collins, hopper, collins_face):
     mirrored = np.ascontiguousarray(collins[:, ::-1])
-    one = describe(collins, collins_face.landmarks)
-    same = describe(mirrored, detect_hog(mirrored, 0.2)[0].landmarks)
-    other = describe(hopper, detect_hog(hopper, 0.2)[0].landmarks)
+    one = compute_embedding(collins, collins_face.landmarks)
+    same = compute_embedding(mirrored, detect_hog(mirrored, 0.2)[0].landmarks)
+    other = compute_embedding(hopper, detect_hog(hopper, 0.2)[0].landmarks)
 
     assert one.shape == (128,)
     assert np.linalg.norm(one - same) < 0.6 < np.linalg.norm(one - other)

@@ -3,26 +3,26 @@ import pytest
 from PIL import Image
 
 from faceswap.errors import InputError, NoFacesError
-from faceswap.faces.dlib_backend import describe
+from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.faceset import Faceset
-from faceswap.faces.recognition import appears, centroid, descriptor_of, pictures_of
+from faceswap.faces.recognition import appears, centroid, embedding_of, pictures_of
 from faceswap.media.writers import write_clip
 
 
 def test_a_reference_photo_gives_its_largest_face(tmp_path, collins, collins_face):
     Image.fromarray(collins).save(tmp_path / "c.png")
 
-    expected = describe(collins, collins_face.landmarks)
-    np.testing.assert_array_equal(descriptor_of(tmp_path / "c.png"), expected)
+    expected = compute_embedding(collins, collins_face.landmarks)
+    np.testing.assert_array_equal(embedding_of(tmp_path / "c.png"), expected)
 
 
 def test_a_reference_without_a_face_or_a_file_is_named(tmp_path):
     Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(tmp_path / "wall.png")
 
     with pytest.raises(NoFacesError, match=r"no face found in the reference .*wall\.png"):
-        descriptor_of(tmp_path / "wall.png")
+        embedding_of(tmp_path / "wall.png")
     with pytest.raises(InputError, match=r"nobody\.png"):
-        descriptor_of(tmp_path / "nobody.png")
+        embedding_of(tmp_path / "nobody.png")
 
 
 def test_a_centroid_is_the_mean_and_lies_near_the_person(
@@ -36,7 +36,7 @@ def test_a_centroid_is_the_mean_and_lies_near_the_person(
     singles = [centroid(faces.subset({key})) for key in some.keys]
     np.testing.assert_allclose(mean, np.mean(singles, axis=0), atol=1e-6)
     assert (mean.shape, mean.dtype, len(counted)) == ((128,), np.float32, 4)
-    assert np.linalg.norm(mean - describe(collins, collins_face.landmarks)) < 0.35
+    assert np.linalg.norm(mean - compute_embedding(collins, collins_face.landmarks)) < 0.35
     other = centroid(Faceset.read(faceset_folders[1]).evenly(4))
     assert np.linalg.norm(mean - other) > 0.6
 
@@ -58,14 +58,14 @@ def test_who_appears_anywhere_in_a_video(tmp_path, collins, hopper, collins_face
     images = [hopper[:500, :500]] * 45 + [collins[:500, :500]] * 5
     clip = tmp_path / "x.mp4"
     write_clip(clip, images, 25, np.zeros(96000, np.int16), 48000)
-    person = describe(collins, collins_face.landmarks)
+    person = compute_embedding(collins, collins_face.landmarks)
 
     assert appears(person, clip)
     assert not appears(-person, clip)
 
 
 def test_in_a_video_of_unknown_length_nobody_is_looked_for(tmp_path, collins, collins_face):
-    person = describe(collins, collins_face.landmarks)
+    person = compute_embedding(collins, collins_face.landmarks)
     Image.fromarray(collins).save(tmp_path / "x.mjpeg", "jpeg")
 
     assert not appears(person, tmp_path / "x.mjpeg")

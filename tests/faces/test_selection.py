@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceswap.faces import selection
-from faceswap.faces.dlib_backend import describe, detect_hog
+from faceswap.faces.dlib_backend import compute_embedding, detect_hog
 from faceswap.faces.geometry import Box, Face
 from faceswap.faces.selection import Choice, Decisions, choose
 from faceswap.media.frame import Frame
@@ -15,8 +15,8 @@ from faceswap.media.frame import Frame
 def people(collins, collins_face, hopper):
     (hopper_face,) = detect_hog(hopper, 0.2)
     return {
-        "collins": describe(collins, collins_face.landmarks),
-        "hopper": describe(hopper, hopper_face.landmarks),
+        "collins": compute_embedding(collins, collins_face.landmarks),
+        "hopper": compute_embedding(hopper, hopper_face.landmarks),
     }
 
 
@@ -64,7 +64,7 @@ def by_landmarks(monkeypatch):
         calls.append(1)
         return landmarks[0, :1]
 
-    monkeypatch.setattr(selection, "describe", look)
+    monkeypatch.setattr(selection, "compute_embedding", look)
     return calls
 
 
@@ -144,7 +144,9 @@ def test_where_nobody_looks_like_the_footage_everybody_is_swapped(by_landmarks, 
 
 @pytest.fixture
 def never_described(monkeypatch):
-    monkeypatch.setattr(selection, "describe", lambda *_: pytest.fail("a face was described"))
+    monkeypatch.setattr(
+        selection, "compute_embedding", lambda *_: pytest.fail("a face was described")
+    )
 
 
 def test_a_single_face_is_swapped_without_a_look_at_it(never_described):
@@ -228,7 +230,9 @@ def test_decisions_given_back_are_repeated_without_a_look(by_landmarks, monkeypa
     assert decisions.roles == {0: None, 1: 0, 2: None}
     assert decisions.distances == pytest.approx({0: 9, 1: 0.1, 2: 0.3})
 
-    monkeypatch.setattr(selection, "describe", lambda *_: pytest.fail("a face was described"))
+    monkeypatch.setattr(
+        selection, "compute_embedding", lambda *_: pytest.fail("a face was described")
+    )
     again = tracks_of(choose(frames[10:], FOOTAGE, decisions))
 
     assert list(enumerate(again, start=10)) == first[10:]

@@ -235,10 +235,10 @@ def test_swaps_keep_the_order_of_the_faces(together, pair):
 
 
 def test_a_model_prefers_the_people_it_knows_as_footage(place, together, pair):
-    from faceswap.faces.recognition import descriptor_of
+    from faceswap.faces.recognition import embedding_of
 
     centroids = {
-        "a": descriptor_of(place / "hopper.png"), "b": descriptor_of(place / "collins.png"),
+        "a": embedding_of(place / "hopper.png"), "b": embedding_of(place / "collins.png"),
     }  # fmt: skip
     modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=centroids))
     Image.fromarray(together).save(place / "x.png")
@@ -260,7 +260,7 @@ def test_the_largest_and_everybody_need_no_look(place, together, pair, monkeypat
     far = {key: np.zeros(128, np.float32) for key in "ab"}
     modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=far))
     _, choice = assemble(replace(QUICK, **{named: True}), place / "known.safetensors")
-    monkeypatch.setattr("faceswap.faces.selection.describe", None)
+    monkeypatch.setattr("faceswap.faces.selection.compute_embedding", None)
     frame = Frame(together, 0, Fraction(0), Path("x"))
 
     ((_, kept),) = choose([(frame, pair)], choice)
