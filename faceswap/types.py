@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-Light = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
+FloatImage = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y

@@ -34,7 +34,7 @@ def test_changes_one_over_the_other_equal_those_of_a_whole_picture(deep):
     random = np.random.default_rng(1)
     for _ in range(20):
         frame = frame_of(picture(random, deep))
-        whole = frame.light((0, 0, WIDTH, HEIGHT)).copy()
+        whole = frame.rgb_float((0, 0, WIDTH, HEIGHT)).copy()
         before = frame.image.copy()
         for left, top, right, bottom in windows(random, 6):
             new = random.uniform(0, 255, (bottom - top, right - left, 3)).astype(np.float32)
@@ -42,7 +42,7 @@ def test_changes_one_over_the_other_equal_those_of_a_whole_picture(deep):
             whole[top:bottom, left:right] = new
         for left, top, right, bottom in windows(random, 4):
             part = whole[top:bottom, left:right]
-            np.testing.assert_array_equal(frame.light((left, top, right, bottom)), part)
+            np.testing.assert_array_equal(frame.rgb_float((left, top, right, bottom)), part)
             np.testing.assert_array_equal(frame.part((left, top, right, bottom)), rounded(part))
         np.testing.assert_array_equal(frame.image, rounded(whole))
         assert (frame.index, frame.time, frame.shape) == (3, Fraction(3, 25), (HEIGHT, WIDTH))

@@ -222,12 +222,12 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
 
         def light(window: Window) -> Any:
             return np.rot90(
-                frame.light(colorspace.turned(window, turns, old.height, old.width)), -turns
+                frame.rgb_float(colorspace.turned(window, turns, old.height, old.width)), -turns
             )
 
         return colorspace.patched(light, windows, old)
     height, width = frame.shape
-    whole = np.rot90(frame.light((0, 0, width, height)), -turns)
+    whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
     return colorspace.converted(
         colorspace.stored(whole, colorspace.is_deep(old)), pixel_format, tags
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.media.frame import rounded
-from faceswap.types import Image, Light, Window
+from faceswap.types import FloatImage, Image, Window
 
 # The default conversion between YUV and RGB darkens by 1.6 of 255 a round trip; these flags do not.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -122,7 +122,7 @@ def _tagged(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
     return frame
 
 
-def stored(pixels: Image | Light, deep: bool) -> av.VideoFrame:
+def stored(pixels: Image | FloatImage, deep: bool) -> av.VideoFrame:
     """RGB pixels (H, W, 3) as a frame of 8 bits a colour, or of 16."""
     if deep:
         fine = np.clip(np.rint(pixels.astype(np.float32) * DEEP_SCALE), 0, 65535)
@@ -131,7 +131,7 @@ def stored(pixels: Image | Light, deep: bool) -> av.VideoFrame:
 
 
 def patched(
-    light: Callable[[Window], Image | Light], windows: Iterable[Window], like: av.VideoFrame
+    light: Callable[[Window], Image | FloatImage], windows: Iterable[Window], like: av.VideoFrame
 ) -> av.VideoFrame:
     """The stored frame, bit for bit, but for windows converted from RGB.
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.types import LUMA, Image, Light, Window
+from faceswap.types import LUMA, FloatImage, Image, Window
 
-Change = tuple[Window, Image | Light]  # where, and the new pixels
+Change = tuple[Window, Image | FloatImage]  # where, and the new pixels
 
 
 class Picture(Protocol):
@@ -23,7 +23,7 @@ class Picture(Protocol):
     def rgb(self, window: Window) -> Image:
         """The pixels of a window, (H, W, 3)."""
 
-    def light(self, window: Window) -> Light:
+    def rgb_float(self, window: Window) -> FloatImage:
         """The same with all the depth that is stored."""
 
     def gray(self) -> Image:
@@ -83,13 +83,13 @@ class Frame:
             _overlay(pixels, window, changed, rounded(new))
         return pixels
 
-    def light(self, window: Window) -> Light:
+    def rgb_float(self, window: Window) -> FloatImage:
         """The pixels of a window with all their depth, (H, W, 3)."""
         left, top, right, bottom = window
         if isinstance(self.picture, np.ndarray):
             pixels = self.picture[top:bottom, left:right].astype(np.float32)
         else:
-            pixels = self.picture.light(window)
+            pixels = self.picture.rgb_float(window)
         for changed, new in self.changes:
             _overlay(pixels, window, changed, new)
         return pixels
@@ -100,7 +100,7 @@ class Frame:
             return rounded(self.picture @ LUMA)
         return self.picture.gray()
 
-    def changed(self, window: Window, pixels: Image | Light) -> Self:
+    def changed(self, window: Window, pixels: Image | FloatImage) -> Self:
         """The same frame with new pixels (H, W, 3) in a window."""
         apart = tuple(change for change in self.changes if not _meet(change[0], window))
         if len(apart) < len(self.changes):
@@ -108,7 +108,7 @@ class Frame:
             lows, highs = zip(*((w[:2], w[2:]) for w in (window, *met)), strict=True)
             (left, top), (right, bottom) = map(min, zip(*lows)), map(max, zip(*highs))  # noqa: B905
             both = (left, top, right, bottom)
-            merged = self.light(both)
+            merged = self.rgb_float(both)
             _overlay(merged, both, window, pixels)
             return replace(self, changes=apart).changed(both, merged)
         return replace(self, changes=(*apart, (window, pixels)))

@@ -20,7 +20,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media.frame import Frame, rounded
-from faceswap.types import Image, Light, Window
+from faceswap.types import FloatImage, Image, Window
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +61,12 @@ class DeepPhoto:
 
     def rgb(self, window: Window) -> Image:
         """The pixels of a window, (H, W, 3)."""
-        return rounded(self.light(window))
+        return rounded(self.rgb_float(window))
 
-    def light(self, window: Window) -> Light:
+    def rgb_float(self, window: Window) -> FloatImage:
         """The same with all their depth."""
         left, top, right, bottom = window
-        light: Light = self.pixels[top:bottom, left:right, :3].astype(np.float32)
+        light: FloatImage = self.pixels[top:bottom, left:right, :3].astype(np.float32)
         return light / np.float32(DEEPER)
 
     def alpha(self) -> Image | None:
@@ -84,7 +84,7 @@ class DeepPhoto:
 def deep_pixels(frame: Frame) -> Deep:
     """All of a frame with 16 bits a colour, (H, W, 3)."""
     height, width = frame.shape
-    light = frame.light((0, 0, width, height)) * np.float32(DEEPER)
+    light = frame.rgb_float((0, 0, width, height)) * np.float32(DEEPER)
     fine: Deep = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
     return fine
 

@@ -22,7 +22,7 @@ from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.photos import MAX_PIXELS, PHOTO_SUFFIXES, check_pixels
-from faceswap.types import Image, Light, Window
+from faceswap.types import FloatImage, Image, Window
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class Decoded:
         """The pixels of a window, (H, W, 3)."""
         return self._window(window, deep=False)
 
-    def light(self, window: Window) -> Light:
+    def rgb_float(self, window: Window) -> FloatImage:
         """The same with all the depth that is stored."""
         if colorspace.is_deep(self.frame):
-            light: Light = self._window(window, deep=True).astype(np.float32)
+            light: FloatImage = self._window(window, deep=True).astype(np.float32)
             return light / np.float32(colorspace.DEEP_SCALE)
         return self.rgb(window).astype(np.float32)
 

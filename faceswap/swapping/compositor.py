@@ -23,7 +23,7 @@ from faceswap.faces.geometry import (
     warp_mask,
 )
 from faceswap.media.frame import Frame, rounded
-from faceswap.types import Image, Light, Mask, Points, Window
+from faceswap.types import FloatImage, Image, Mask, Points, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Swap:
 
 
 Numbers = npt.NDArray[np.float64]
-Mix = Callable[[Light, Light, Mask], Light]
+Mix = Callable[[FloatImage, FloatImage, Mask], FloatImage]
 
 LEVELS = 5  # of the pyramid that blends coarse things over a wide seam and fine ones over a narrow
 LEAST = 1e-6  # variance of a colour that counts as none
@@ -61,7 +61,7 @@ class ColorMatch:
     apply: Callable[[Image, Numbers], Image]
 
 
-def _moments(pixels: Image | Light, mask: Mask) -> tuple[Numbers, Numbers]:
+def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
     """Mean (3,) and covariance (3, 3) of the pixels (S, S, 3) that the mask weighs."""
     inside = mask > 0
     values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
@@ -107,7 +107,7 @@ def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
     return rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
 
 
-def _to_lab(image: Image) -> Light:
+def _to_lab(image: Image) -> FloatImage:
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
 
 
@@ -172,12 +172,12 @@ COLORS: dict[ColorName, ColorMatch] = {
 }
 
 
-def alpha(window: Light, face: Light, mask: Mask) -> Light:
+def alpha(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """``window * (1 - mask) + face * mask`` in display light."""
     return window + mask[..., np.newaxis] * (face - window)
 
 
-def alpha_linear(window: Light, face: Light, mask: Mask) -> Light:
+def alpha_linear(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """The same in linear light, as light itself mixes (sRGB transfer, IEC 61966-2-1)."""
     mixed = _to_linear(window) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(window))
     dark, bright = 12.92 * mixed, 1.055 * np.maximum(mixed, 0) ** (1 / 2.4) - 0.055
@@ -185,13 +185,13 @@ def alpha_linear(window: Light, face: Light, mask: Mask) -> Light:
     return np.where(mask[..., np.newaxis] > 0, shown, window).astype(np.float32)
 
 
-def _to_linear(pixels: Light) -> Light:
+def _to_linear(pixels: FloatImage) -> FloatImage:
     share = pixels / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     return linear.astype(np.float32)
 
 
-def poisson(window: Light, face: Light, mask: Mask) -> Light:
+def poisson(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """The face's gradients with the frame's colours at the edge, then :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
@@ -207,7 +207,7 @@ def poisson(window: Light, face: Light, mask: Mask) -> Light:
     return alpha(window, np.asarray(cloned, np.float32), mask)
 
 
-def pyramid(window: Light, face: Light, mask: Mask) -> Light:
+def pyramid(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """Coarse structure blended over a wide seam, fine structure over a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
@@ -215,7 +215,7 @@ def pyramid(window: Light, face: Light, mask: Mask) -> Light:
     """
     below, above = window, face
     share = (mask > 0.5).astype(np.float32)
-    details: list[Light] = []
+    details: list[FloatImage] = []
     for _ in range(LEVELS):
         if min(below.shape[:2]) < 4:
             break
@@ -251,7 +251,7 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     # gives an unchanged crop back exactly, which averaging would blur.
     face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
     mix = blend if callable(blend) else BLENDS[blend]
-    mixed = mix(frame.light(box), face, mask)
+    mixed = mix(frame.rgb_float(box), face, mask)
     return frame.changed(box, np.clip(mixed, 0, 255))
 
 

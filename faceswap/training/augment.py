@@ -148,7 +148,7 @@ def random_warp(
     return both[..., :size, :], both[..., size:, :]
 
 
-def draw_color(count: int, sigma: float, generator: torch.Generator) -> Tensor:
+def sample_gain(count: int, sigma: float, generator: torch.Generator) -> Tensor:
     """Draw ``count`` lights, (B, 3) float32: a gain for each of red, green and blue.
 
     Half of the variance of its logarithm, ``sigma`` squared, is common to the three.
@@ -157,7 +157,7 @@ def draw_color(count: int, sigma: float, generator: torch.Generator) -> Tensor:
     return torch.exp(normal[:, :1] + normal[:, 1:])
 
 
-def change_light(images: Tensor, gain: Tensor) -> Tensor:
+def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
     """Multiply float images (B, 3, H, W) by gains (B, 3), within [0, 1]; a fourth channel stays."""
     lit = (images[:, :3] * gain.to(images.device)[:, :, None, None]).clamp(0, 1)
     return lit if images.shape[1] == 3 else torch.cat([lit, images[:, 3:]], dim=1)

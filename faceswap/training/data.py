@@ -205,8 +205,8 @@ def training_pair(
     warped, target = augment.random_warp(picked, displacement, config, matrices)
     warped, target = colored(run, warped[:, :3], key), colored(run, target, key)
     if jitter:
-        gain = augment.draw_color(size, jitter, run.generator)[mine]
-        warped, target = augment.change_light(warped, gain), augment.change_light(target, gain)
+        gain = augment.sample_gain(size, jitter, run.generator)[mine]
+        warped, target = augment.apply_gain(warped, gain), augment.apply_gain(target, gain)
     return warped, target
 
 

@@ -167,7 +167,7 @@ def test_ten_bits_stay_what_they_are_under_an_unchanged_crop(tmp_path):
     box = (16, 16, 80, 64)
 
     def change(frame):
-        return frame.changed(box, frame.light(box))
+        return frame.changed(box, frame.rgb_float(box))
 
     target = pass_on(source, tmp_path / "out.mkv", codec="ffv1", change=change)
 
@@ -209,7 +209,7 @@ def test_footage_in_full_range_keeps_its_light_in_prores(tmp_path, is_changed):
 
     def same(frame):
         window = (8, 8, 40, 40)
-        return frame.changed(window, frame.light(window)) if is_changed else frame
+        return frame.changed(window, frame.rgb_float(window)) if is_changed else frame
 
     target = pass_on(source, tmp_path / "out.mov", codec="prores", change=same)
 

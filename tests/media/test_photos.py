@@ -24,7 +24,7 @@ def written(source, target, change=True):
     """The photo written again, with inverted colours in a box."""
     frame = photos.read_photo(source)
     if change:
-        frame = frame.changed(BOX, 255 - frame.light(BOX))
+        frame = frame.changed(BOX, 255 - frame.rgb_float(BOX))
     with open_writer(target, source) as writer:
         writer.write(frame)
     return target
