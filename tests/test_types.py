@@ -46,7 +46,7 @@ def test_changes_one_over_the_other_equal_those_of_a_whole_picture(deep):
             np.testing.assert_array_equal(frame.part((left, top, right, bottom)), rounded(part))
         np.testing.assert_array_equal(frame.image, rounded(whole))
         assert (frame.index, frame.time, frame.shape) == (3, Fraction(3, 25), (HEIGHT, WIDTH))
-        untouched = frame_of(frame.picture)
+        untouched = frame_of(frame.pixels)
         np.testing.assert_array_equal(untouched.image, before)
         np.testing.assert_array_equal(frame.gray(), untouched.gray())  # as it was read
 

@@ -198,8 +198,8 @@ def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
 
 def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright: bool) -> Any:
     """A frame as an encoder takes it; where nobody changed it, as it was decoded."""
-    assert isinstance(frame.picture, Decoded), "a frame of a video"
-    old, turns = frame.picture.frame, frame.picture.turns
+    assert isinstance(frame.pixels, Decoded), "a frame of a video"
+    old, turns = frame.pixels.frame, frame.pixels.turns
     if upright:
         return av.VideoFrame.from_ndarray(frame.image, "rgb24").reformat(format=pixel_format)
     if frame.layer is not None:

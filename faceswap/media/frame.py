@@ -13,7 +13,7 @@ from faceswap.types import LUMA, FloatImage, Image, Window
 Change = tuple[Window, Image | FloatImage]  # where, and the new pixels
 
 
-class Picture(Protocol):
+class PixelSource(Protocol):
     """A decoded picture, upright, that gives its pixels where they are asked for."""
 
     @property
@@ -38,14 +38,14 @@ class Frame:
     where it was changed.
 
     Attributes:
-        picture: (H, W, 3) RGB, or what gives it.
+        pixels: (H, W, 3) RGB, or what gives it.
         index: Position in its source, from 0.
         time: Seconds from the source's own zero; 0 for a photo.
         source: The file it was read from.
         changes: Windows that do not meet, and their new pixels, (H, W, 3) or (H, W, 4).
     """
 
-    picture: Image | Picture
+    pixels: Image | PixelSource
     index: int
     time: Fraction
     source: Path
@@ -54,14 +54,14 @@ class Frame:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        height, width = self.picture.shape[:2]
+        height, width = self.pixels.shape[:2]
         return height, width
 
     @property
     def image(self) -> Image:
         """All of it, (H, W, 3)."""
-        if isinstance(self.picture, np.ndarray) and not self.changes:
-            return self.picture
+        if isinstance(self.pixels, np.ndarray) and not self.changes:
+            return self.pixels
         height, width = self.shape
         return self.part((0, 0, width, height))
 
@@ -75,10 +75,10 @@ class Frame:
     def part(self, window: Window) -> Image:
         """The pixels of a window, (H, W, 3)."""
         left, top, right, bottom = window
-        if isinstance(self.picture, np.ndarray):
-            pixels = self.picture[top:bottom, left:right].copy()
+        if isinstance(self.pixels, np.ndarray):
+            pixels = self.pixels[top:bottom, left:right].copy()
         else:
-            pixels = self.picture.rgb(window)
+            pixels = self.pixels.rgb(window)
         for changed, new in self.changes:
             _overlay(pixels, window, changed, rounded(new))
         return pixels
@@ -86,19 +86,19 @@ class Frame:
     def rgb_float(self, window: Window) -> FloatImage:
         """The pixels of a window with all their depth, (H, W, 3)."""
         left, top, right, bottom = window
-        if isinstance(self.picture, np.ndarray):
-            pixels = self.picture[top:bottom, left:right].astype(np.float32)
+        if isinstance(self.pixels, np.ndarray):
+            pixels = self.pixels[top:bottom, left:right].astype(np.float32)
         else:
-            pixels = self.picture.rgb_float(window)
+            pixels = self.pixels.rgb_float(window)
         for changed, new in self.changes:
             _overlay(pixels, window, changed, new)
         return pixels
 
     def gray(self) -> Image:
         """The picture as it was read, without colour, (H, W)."""
-        if isinstance(self.picture, np.ndarray):
-            return rounded(self.picture @ LUMA)
-        return self.picture.gray()
+        if isinstance(self.pixels, np.ndarray):
+            return rounded(self.pixels @ LUMA)
+        return self.pixels.gray()
 
     def changed(self, window: Window, pixels: Image | FloatImage) -> Self:
         """The same frame with new pixels (H, W, 3) in a window."""

@@ -176,7 +176,7 @@ class PhotoWriter:
 
     def write(self, frame: Frame) -> None:
         """Write the photo; call once."""
-        picture = frame.picture
+        picture = frame.pixels
         kept = _kept(self._source, picture if isinstance(picture, DeepPhoto) else None)
         can_be_deep = self._suffix in (".png", *TIFFS) and frame.layer is None
         if isinstance(picture, DeepPhoto) and can_be_deep:

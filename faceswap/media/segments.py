@@ -230,11 +230,11 @@ class EncodedStream:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.picture, Decoded), "a frame of a video"
+        assert isinstance(frame.pixels, Decoded), "a frame of a video"
         if not self._started and self._upright:
             self._context.height, self._context.width = frame.shape
         self._started = True
-        old = frame.picture.frame
+        old = frame.pixels.frame
         new = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
         new.pict_type = 0  # let the encoder choose, not the source's encoder
         new.pts, new.time_base = old.pts, old.time_base
@@ -267,11 +267,11 @@ class PictureStream:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.picture, Decoded), "a frame of a video"
+        assert isinstance(frame.pixels, Decoded), "a frame of a video"
         pixels: npt.NDArray[Any]
         if frame.layer is not None:
             pixels = frame.layer[..., [2, 1, 0, 3]]
-        elif colorspace.is_deep(frame.picture.frame):
+        elif colorspace.is_deep(frame.pixels.frame):
             pixels = deep_pixels(frame)[..., ::-1]
         else:
             pixels = frame.image[..., ::-1]

@@ -191,7 +191,7 @@ class VideoOutput:
         Raises:
             OutputError: If the disk or the encoder refuses.
         """
-        picture = frames["video"].picture
+        picture = frames["video"].pixels
         assert isinstance(picture, Decoded), "a frame of a video"
         native: Any = picture.frame
         if native.interlaced_frame and not self._is_interlaced:

@@ -128,7 +128,7 @@ def test_deep_photos_are_turned_upright_once(tmp_path, suffix, orientation):
     target = written(source, tmp_path / f"out{suffix}", change=False)
 
     for path in (source, target):
-        np.testing.assert_array_equal(photos.read_photo(path).picture.pixels >> 8, wanted)
+        np.testing.assert_array_equal(photos.read_photo(path).pixels.pixels >> 8, wanted)
     np.testing.assert_array_equal(read_deep(target) >> 8, wanted)
 
 

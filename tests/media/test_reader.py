@@ -86,7 +86,7 @@ def test_a_rotated_clip_is_read_upright_and_written_rotated(tmp_path):
     again = next(reader.read_video(target))
     assert again.image.shape == (64, 48, 3)
     assert again.image[2:9, 2:9].mean() > 240
-    assert again.picture.frame.rotation == next(reader.read_video(source)).picture.frame.rotation
+    assert again.pixels.frame.rotation == next(reader.read_video(source)).pixels.frame.rotation
 
 
 def test_times_that_run_backwards_are_mended(tmp_path):

@@ -331,7 +331,7 @@ def frames_alive(monkeypatch, source, target, model, collins_face):
     def read(path):
         nonlocal most
         for read_frame in read_video(path):
-            picture = Counted(read_frame.picture.frame)
+            picture = Counted(read_frame.pixels.frame)
             alive.add(picture)
             most = max(most, len(alive))
             yield Frame(picture, read_frame.index, read_frame.time, path)
