@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 FloatImage = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255 in steps as fine as the source's
-Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
+Rect = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Embedding = npt.NDArray[np.float32]  # (128,) of a face, for recognition

@@ -16,12 +16,12 @@ import numpy as np
 
 from faceswap.errors import AlignmentError
 from faceswap.media.frame import Frame
-from faceswap.types import Image, Mask, Matrix, Points, Window
+from faceswap.types import Image, Mask, Matrix, Points, Rect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Box:
-    """A rectangle in frame pixels, right and bottom exclusive; it may leave the frame."""
+    """A rect in frame pixels, right and bottom exclusive; it may leave the frame."""
 
     left: float
     top: float
@@ -171,7 +171,7 @@ def resized(matrix: Matrix, factor: float) -> Matrix:
 
 
 def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
-    """The same map into a window whose pixel (0, 0) is target pixel (left, top)."""
+    """The same map into a rect whose pixel (0, 0) is target pixel (left, top)."""
     return np.column_stack([matrix[:, :2], matrix[:, 2] - [left, top]])
 
 
@@ -204,7 +204,7 @@ def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
     return np.asarray(warped, np.float32)
 
 
-def window_of(matrix: Matrix, size: int, height: int, width: int) -> Window:
+def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
     """The part of a frame (height, width) that a crop of side ``size`` is sampled from."""
     last = size - 0.5
     corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
@@ -223,6 +223,6 @@ def align_face(frame: Frame, face: Face, size: int, coverage: float) -> AlignedF
         AlignmentError: If the landmarks coincide.
     """
     matrix = face_matrix(face.landmarks, size, coverage)
-    window = window_of(matrix, size, *frame.shape)
-    inside = compose(matrix, shifted(np.eye(2, 3), -window[0], -window[1]))
-    return AlignedFace(face, warp_image(frame.part(window), inside, size, size), matrix)
+    rect = rect_of(matrix, size, *frame.shape)
+    inside = compose(matrix, shifted(np.eye(2, 3), -rect[0], -rect[1]))
+    return AlignedFace(face, warp_image(frame.part(rect), inside, size, size), matrix)

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 # four clips were 0.67 to 0.78 from it.
 STRANGER = 0.65  # distance from which on a face is certainly somebody else's
 VOTES = 3  # frames of a track that are compared
-AHEAD = 12  # frames a track's votes are drawn from
+LOOKAHEAD_FRAMES = 12  # frames a track's votes are drawn from
 
 Role = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
-Window = deque[FrameFaces]  # a frame with its faces, and up to AHEAD that follow
+Lookahead = deque[FrameFaces]  # a frame with its faces, and up to LOOKAHEAD_FRAMES that follow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +111,9 @@ def choose(
         return
     decisions = Decisions() if decisions is None else decisions
     quiet = choice.footage is None
-    for window in _windows(found):
-        frame, faces = window[0]
-        kept = _chosen(window, choice, decisions, is_present)
+    for lookahead in _with_lookahead(found):
+        frame, faces = lookahead[0]
+        kept = _chosen(lookahead, choice, decisions, is_present)
         if not quiet and len(kept) < len(faces):
             quiet = True
             log.warning("somebody else is in shot: only who looks like the footage that the model "
@@ -121,24 +121,27 @@ def choose(
         yield frame, kept
 
 
-def _windows(found: Iterable[FrameFaces]) -> Iterator[Window]:
+def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
     """Each frame with those that follow, in a window that is reused."""
-    window: Window = deque()
+    lookahead: Lookahead = deque()
     for item in found:
-        window.append(item)
-        if len(window) > AHEAD:
-            yield window
-            window.popleft()
-    while window:
-        yield window
-        window.popleft()
+        lookahead.append(item)
+        if len(lookahead) > LOOKAHEAD_FRAMES:
+            yield lookahead
+            lookahead.popleft()
+    while lookahead:
+        yield lookahead
+        lookahead.popleft()
 
 
 def _chosen(
-    window: Window, choice: Choice, decisions: Decisions, is_present: Callable[[], bool] | None
+    lookahead: Lookahead,
+    choice: Choice,
+    decisions: Decisions,
+    is_present: Callable[[], bool] | None,
 ) -> list[Face]:
     """The faces to swap in the window's first frame."""
-    frame, faces = window[0]
+    frame, faces = lookahead[0]
     if any(face.track < 0 for face in faces):  # a photo is a video of one frame
         numbered = [replace(face, track=number) for number, face in enumerate(faces)]
         kept = _chosen(deque([(frame, numbered)]), choice, Decisions(), is_present)
@@ -146,7 +149,9 @@ def _chosen(
     kept = []
     for face in faces:
         if face.track not in decisions.roles:
-            decisions.roles[face.track] = _decide(face.track, window, choice, decisions, is_present)
+            decisions.roles[face.track] = _decide(
+                face.track, lookahead, choice, decisions, is_present
+            )
         role = decisions.roles[face.track]
         if role is not None:
             kept.append(replace(face, role=role))
@@ -154,22 +159,22 @@ def _chosen(
 
 
 def _decide(
-    track: int, window: Window, choice: Choice, decisions: Decisions,
+    track: int, lookahead: Lookahead, choice: Choice, decisions: Decisions,
     is_present: Callable[[], bool] | None,
 ) -> int | None:  # fmt: skip
     """The role of a track that begins."""
     if choice.by_looks:
-        votes = [choice.role_of(embedding) for embedding in _embeddings_of(track, window)]
+        votes = [choice.role_of(embedding) for embedding in _embeddings_of(track, lookahead)]
         role, count = Counter(votes).most_common(1)[0]
         return role if 2 * count > len(votes) else None
     if choice.footage is None:
         return 0
-    shots = [{face.track for face in faces} for _, faces in window]
+    shots = [{face.track for face in faces} for _, faces in lookahead]
     company = set().union(*(tracks for tracks in shots if track in tracks))
     if company == {track} and is_present is None:
         return 0
     for one in company - decisions.distances.keys():
-        distances = [_nearest(d, (choice.footage,)) for d in _embeddings_of(one, window)]
+        distances = [_nearest(d, (choice.footage,)) for d in _embeddings_of(one, lookahead)]
         decisions.distances[one] = float(np.median(distances))
     likest = min(company, key=decisions.distances.__getitem__)
     if decisions.distances[likest] < SAME_PERSON:
@@ -182,8 +187,8 @@ def _decide(
     return None if was_here or is_present() else 0
 
 
-def _embeddings_of(track: int, window: Window) -> list[Embedding]:
+def _embeddings_of(track: int, lookahead: Lookahead) -> list[Embedding]:
     """Descriptors of some of a track's faces in a window."""
-    seen = [(frame, face) for frame, faces in window for face in faces if face.track == track]
+    seen = [(frame, face) for frame, faces in lookahead for face in faces if face.track == track]
     some = seen[:: max(len(seen) // VOTES, 1)][:VOTES]
     return [compute_embedding(frame.image, face.landmarks) for frame, face in some]

@@ -15,7 +15,7 @@ from faceswap.errors import SettingsError
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.reader import Decoded
-from faceswap.types import Window
+from faceswap.types import Rect
 
 # Codecs by the output's suffix; the first is its default.
 CONTAINERS: dict[str, tuple[CodecName, ...]] = {
@@ -218,14 +218,14 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
     if not frame.changes:
         return old if same else colorspace.converted(old, pixel_format, tags)
     if same and colorspace.is_planar_yuv(old):
-        windows = [colorspace.turned(window, -turns, *frame.shape) for window, _ in frame.changes]
+        rects = [colorspace.turned(rect, -turns, *frame.shape) for rect, _ in frame.changes]
 
-        def light(window: Window) -> Any:
+        def light(rect: Rect) -> Any:
             return np.rot90(
-                frame.rgb_float(colorspace.turned(window, turns, old.height, old.width)), -turns
+                frame.rgb_float(colorspace.turned(rect, turns, old.height, old.width)), -turns
             )
 
-        return colorspace.patched(light, windows, old)
+        return colorspace.patched(light, rects, old)
     height, width = frame.shape
     whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
     return colorspace.converted(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.media.frame import rounded
-from faceswap.types import FloatImage, Image, Window
+from faceswap.types import FloatImage, Image, Rect
 
 # The default conversion between YUV and RGB darkens by 1.6 of 255 a round trip; these flags do not.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -26,7 +26,7 @@ GRID = (
     8  # pixels a side: a whole number of chroma samples in every subsampling, and a filter's reach
 )
 
-CELL = 32  # windows of few sizes, for a converter is set up anew for every size
+CELL = 32  # rects of few sizes, for a converter is set up anew for every size
 Tags = dict[str, int]
 _converters = threading.local()
 
@@ -65,14 +65,14 @@ def is_deep(frame: av.VideoFrame) -> bool:
     return any(component.bits > 8 for component in frame.format.components)
 
 
-def rgb_window(frame: av.VideoFrame, window: Window, deep: bool = False) -> npt.NDArray[Any]:
-    """The RGB of a window of a stored frame, (H, W, 3) uint8; ``deep``: uint16.
+def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArray[Any]:
+    """The RGB of a rect of a stored frame, (H, W, 3) uint8; ``deep``: uint16.
 
-    Equal to the window of the whole frame's RGB, but only the window is converted.
+    Equal to the rect of the whole frame's RGB, but only the rect is converted.
     """
-    left, top, right, bottom = window
+    left, top, right, bottom = rect
     name = DEEP if deep else "rgb24"
-    grown = on_grid(window, GRID, frame, cell=CELL)
+    grown = on_grid(rect, GRID, frame, cell=CELL)
     if is_planar_yuv(frame) and grown != (0, 0, frame.width, frame.height):
         x, y = grown[:2]
         frame = _cropped(frame, grown)
@@ -99,9 +99,9 @@ def gray_of(frame: av.VideoFrame) -> Image:
     return np.asarray(stretched, np.uint8)
 
 
-def _cropped(frame: av.VideoFrame, window: Window) -> av.VideoFrame:
-    """A window of a planar frame, whose edges lie on the grid of its colours."""
-    left, top, right, bottom = window
+def _cropped(frame: av.VideoFrame, rect: Rect) -> av.VideoFrame:
+    """A rect of a planar frame, whose edges lie on the grid of its colours."""
+    left, top, right, bottom = rect
     new = _blank(frame, right - left, bottom - top)
     deep = is_deep(frame)
     for old, target in zip(frame.planes, new.planes, strict=True):
@@ -131,21 +131,21 @@ def stored(pixels: Image | FloatImage, deep: bool) -> av.VideoFrame:
 
 
 def patched(
-    light: Callable[[Window], Image | FloatImage], windows: Iterable[Window], like: av.VideoFrame
+    light: Callable[[Rect], Image | FloatImage], rects: Iterable[Rect], like: av.VideoFrame
 ) -> av.VideoFrame:
-    """The stored frame, bit for bit, but for windows converted from RGB.
+    """The stored frame, bit for bit, but for rects converted from RGB.
 
     Args:
-        light: Gives the pixels of a window, (H, W, 3).
-        windows: What to replace; all groups of pixels that share their colour and reach into it.
+        light: Gives the pixels of a rect, (H, W, 3).
+        rects: What to replace; all groups of pixels that share their colour and reach into it.
         like: The stored frame, planar YUV.
     """
     deep, tags = is_deep(like), tags_of(like)
     new = _blank(like, like.width, like.height)
     for old, target in zip(like.planes, new.planes, strict=True):
         _pixels(target, deep)[:] = _pixels(old, deep)
-    for window in windows:
-        inner, grown = on_grid(window, 0, like), on_grid(window, GRID, like)  # filters reach out
+    for rect in rects:
+        inner, grown = on_grid(rect, 0, like), on_grid(rect, GRID, like)  # filters reach out
         part = converted(stored(light(grown), deep), like.format.name, tags)
         for target, source in zip(new.planes, part.planes, strict=True):
             across, down = -(-like.width // target.width), -(-like.height // target.height)
@@ -157,20 +157,20 @@ def patched(
     return new
 
 
-def on_grid(window: Window, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Window:
-    """A window grown by a margin to whole cells, which hold whole groups that share a colour."""
-    left, top = ((low - margin) // cell * cell for low in window[:2])
-    right, bottom = (-(-(high + margin) // cell) * cell for high in window[2:])
+def on_grid(rect: Rect, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Rect:
+    """A rect grown by a margin to whole cells, which hold whole groups that share a colour."""
+    left, top = ((low - margin) // cell * cell for low in rect[:2])
+    right, bottom = (-(-(high + margin) // cell) * cell for high in rect[2:])
     return max(left, 0), max(top, 0), min(right, frame.width), min(bottom, frame.height)
 
 
-def turned(window: Window, turns: int, height: int, width: int) -> Window:
-    """Where a window of a picture (height, width) lies after counter-clockwise quarter turns."""
+def turned(rect: Rect, turns: int, height: int, width: int) -> Rect:
+    """Where a rect of a picture (height, width) lies after counter-clockwise quarter turns."""
     for _ in range(turns % 4):
-        left, top, right, bottom = window
-        window = top, width - right, bottom, width - left
+        left, top, right, bottom = rect
+        rect = top, width - right, bottom, width - left
         height, width = width, height
-    return window
+    return rect
 
 
 def _pixels(plane: Any, deep: bool) -> npt.NDArray[Any]:

@@ -8,9 +8,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.types import LUMA, FloatImage, Image, Window
+from faceswap.types import LUMA, FloatImage, Image, Rect
 
-Change = tuple[Window, Image | FloatImage]  # where, and the new pixels
+Change = tuple[Rect, Image | FloatImage]  # where, and the new pixels
 
 
 class PixelSource(Protocol):
@@ -20,10 +20,10 @@ class PixelSource(Protocol):
     def shape(self) -> tuple[int, int]:
         """Height and width."""
 
-    def rgb(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
+    def rgb(self, rect: Rect) -> Image:
+        """The pixels of a rect, (H, W, 3)."""
 
-    def rgb_float(self, window: Window) -> FloatImage:
+    def rgb_float(self, rect: Rect) -> FloatImage:
         """The same with all the depth that is stored."""
 
     def gray(self) -> Image:
@@ -72,26 +72,26 @@ class Frame:
             return rounded(self.changes[0][1])
         return None
 
-    def part(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
-        left, top, right, bottom = window
+    def part(self, rect: Rect) -> Image:
+        """The pixels of a rect, (H, W, 3)."""
+        left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].copy()
         else:
-            pixels = self.pixels.rgb(window)
+            pixels = self.pixels.rgb(rect)
         for changed, new in self.changes:
-            _overlay(pixels, window, changed, rounded(new))
+            _overlay(pixels, rect, changed, rounded(new))
         return pixels
 
-    def rgb_float(self, window: Window) -> FloatImage:
-        """The pixels of a window with all their depth, (H, W, 3)."""
-        left, top, right, bottom = window
+    def rgb_float(self, rect: Rect) -> FloatImage:
+        """The pixels of a rect with all their depth, (H, W, 3)."""
+        left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].astype(np.float32)
         else:
-            pixels = self.pixels.rgb_float(window)
+            pixels = self.pixels.rgb_float(rect)
         for changed, new in self.changes:
-            _overlay(pixels, window, changed, new)
+            _overlay(pixels, rect, changed, new)
         return pixels
 
     def gray(self) -> Image:
@@ -100,18 +100,18 @@ class Frame:
             return rounded(self.pixels @ LUMA)
         return self.pixels.gray()
 
-    def changed(self, window: Window, pixels: Image | FloatImage) -> Self:
-        """The same frame with new pixels (H, W, 3) in a window."""
-        apart = tuple(change for change in self.changes if not _meet(change[0], window))
+    def changed(self, rect: Rect, pixels: Image | FloatImage) -> Self:
+        """The same frame with new pixels (H, W, 3) in a rect."""
+        apart = tuple(change for change in self.changes if not _meet(change[0], rect))
         if len(apart) < len(self.changes):
-            met = [change[0] for change in self.changes if _meet(change[0], window)]
-            lows, highs = zip(*((w[:2], w[2:]) for w in (window, *met)), strict=True)
+            met = [change[0] for change in self.changes if _meet(change[0], rect)]
+            lows, highs = zip(*((w[:2], w[2:]) for w in (rect, *met)), strict=True)
             (left, top), (right, bottom) = map(min, zip(*lows)), map(max, zip(*highs))  # noqa: B905
             both = (left, top, right, bottom)
             merged = self.rgb_float(both)
-            _overlay(merged, both, window, pixels)
+            _overlay(merged, both, rect, pixels)
             return replace(self, changes=apart).changed(both, merged)
-        return replace(self, changes=(*apart, (window, pixels)))
+        return replace(self, changes=(*apart, (rect, pixels)))
 
     def repainted(self, image: Image) -> Self:
         """The same frame with other pixels everywhere, (H, W, 3) or with transparency (H, W, 4)."""
@@ -119,7 +119,7 @@ class Frame:
         return replace(self, changes=(((0, 0, width, height), image),))
 
 
-def _meet(one: Window, other: Window) -> bool:
+def _meet(one: Rect, other: Rect) -> bool:
     across = max(one[0], other[0]) < min(one[2], other[2])
     return across and max(one[1], other[1]) < min(one[3], other[3])
 
@@ -132,12 +132,10 @@ def rounded(pixels: npt.NDArray[Any]) -> Image:
     return levels
 
 
-def _overlay(
-    pixels: npt.NDArray[Any], window: Window, other: Window, above: npt.NDArray[Any]
-) -> None:
-    """Put what lies in the window ``other`` over the pixels of ``window``, where they meet."""
-    left, top = max(window[0], other[0]), max(window[1], other[1])
-    right, bottom = min(window[2], other[2]), min(window[3], other[3])
+def _overlay(pixels: npt.NDArray[Any], rect: Rect, other: Rect, above: npt.NDArray[Any]) -> None:
+    """Put what lies in the rect ``other`` over the pixels of ``rect``, where they meet."""
+    left, top = max(rect[0], other[0]), max(rect[1], other[1])
+    right, bottom = min(rect[2], other[2]), min(rect[3], other[3])
     if left < right and top < bottom:
         part = above[top - other[1] : bottom - other[1], left - other[0] : right - other[0]]
-        pixels[top - window[1] : bottom - window[1], left - window[0] : right - window[0]] = part
+        pixels[top - rect[1] : bottom - rect[1], left - rect[0] : right - rect[0]] = part

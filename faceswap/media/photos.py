@@ -20,7 +20,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media.frame import Frame, rounded
-from faceswap.types import FloatImage, Image, Window
+from faceswap.types import FloatImage, Image, Rect
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ class DeepPhoto:
         """Height and width."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def rgb(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
-        return rounded(self.rgb_float(window))
+    def rgb(self, rect: Rect) -> Image:
+        """The pixels of a rect, (H, W, 3)."""
+        return rounded(self.rgb_float(rect))
 
-    def rgb_float(self, window: Window) -> FloatImage:
+    def rgb_float(self, rect: Rect) -> FloatImage:
         """The same with all their depth."""
-        left, top, right, bottom = window
+        left, top, right, bottom = rect
         light: FloatImage = self.pixels[top:bottom, left:right, :3].astype(np.float32)
         return light / np.float32(DEEPER)
 

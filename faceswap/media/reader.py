@@ -22,7 +22,7 @@ from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.photos import MAX_PIXELS, PHOTO_SUFFIXES, check_pixels
-from faceswap.types import FloatImage, Image, Window
+from faceswap.types import FloatImage, Image, Rect
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +59,24 @@ class Decoded:
         height, width = self.frame.height, self.frame.width
         return (width, height) if self.turns % 2 else (height, width)
 
-    def rgb(self, window: Window) -> Image:
-        """The pixels of a window, (H, W, 3)."""
-        return self._window(window, deep=False)
+    def rgb(self, rect: Rect) -> Image:
+        """The pixels of a rect, (H, W, 3)."""
+        return self._rect(rect, deep=False)
 
-    def rgb_float(self, window: Window) -> FloatImage:
+    def rgb_float(self, rect: Rect) -> FloatImage:
         """The same with all the depth that is stored."""
         if colorspace.is_deep(self.frame):
-            light: FloatImage = self._window(window, deep=True).astype(np.float32)
+            light: FloatImage = self._rect(rect, deep=True).astype(np.float32)
             return light / np.float32(colorspace.DEEP_SCALE)
-        return self.rgb(window).astype(np.float32)
+        return self.rgb(rect).astype(np.float32)
 
     def gray(self) -> Image:
         """The whole frame without colour, (H, W)."""
         return np.ascontiguousarray(np.rot90(colorspace.gray_of(self.frame), self.turns))
 
-    def _window(self, window: Window, deep: bool) -> npt.NDArray[Any]:
-        stored = colorspace.turned(window, -self.turns, *self.shape)
-        pixels = colorspace.rgb_window(self.frame, stored, deep)
+    def _rect(self, rect: Rect, deep: bool) -> npt.NDArray[Any]:
+        stored = colorspace.turned(rect, -self.turns, *self.shape)
+        pixels = colorspace.rgb_rect(self.frame, stored, deep)
         return np.ascontiguousarray(np.rot90(pixels, self.turns))
 
 

@@ -23,7 +23,7 @@ from faceswap.faces.geometry import (
     warp_mask,
 )
 from faceswap.media.frame import Frame, rounded
-from faceswap.types import FloatImage, Image, Mask, Points, Window
+from faceswap.types import FloatImage, Image, Mask, Points, Rect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,17 +172,17 @@ COLORS: dict[ColorName, ColorMatch] = {
 }
 
 
-def alpha(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """``window * (1 - mask) + face * mask`` in display light."""
-    return window + mask[..., np.newaxis] * (face - window)
+def alpha(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
+    """``rect * (1 - mask) + face * mask`` in display light."""
+    return rect + mask[..., np.newaxis] * (face - rect)
 
 
-def alpha_linear(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
+def alpha_linear(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """The same in linear light, as light itself mixes (sRGB transfer, IEC 61966-2-1)."""
-    mixed = _to_linear(window) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(window))
+    mixed = _to_linear(rect) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(rect))
     dark, bright = 12.92 * mixed, 1.055 * np.maximum(mixed, 0) ** (1 / 2.4) - 0.055
     shown = np.where(mixed <= 0.0031308, dark, bright) * 255
-    return np.where(mask[..., np.newaxis] > 0, shown, window).astype(np.float32)
+    return np.where(mask[..., np.newaxis] > 0, shown, rect).astype(np.float32)
 
 
 def _to_linear(pixels: FloatImage) -> FloatImage:
@@ -191,7 +191,7 @@ def _to_linear(pixels: FloatImage) -> FloatImage:
     return linear.astype(np.float32)
 
 
-def poisson(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
+def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """The face's gradients with the frame's colours at the edge, then :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
@@ -200,20 +200,20 @@ def poisson(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     inner = np.zeros(mask.shape, np.uint8)
     inner[1:-1, 1:-1] = (mask[1:-1, 1:-1] > 0.01) * np.uint8(255)  # it may not touch the border
     if not inner.any():
-        return alpha(window, face, mask)
+        return alpha(rect, face, mask)
     left, top, width, height = cv2.boundingRect(inner)
     center = (left + width // 2, top + height // 2)
-    cloned = cv2.seamlessClone(rounded(face), rounded(window), inner, center, cv2.NORMAL_CLONE)
-    return alpha(window, np.asarray(cloned, np.float32), mask)
+    cloned = cv2.seamlessClone(rounded(face), rounded(rect), inner, center, cv2.NORMAL_CLONE)
+    return alpha(rect, np.asarray(cloned, np.float32), mask)
 
 
-def pyramid(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
+def pyramid(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """Coarse structure blended over a wide seam, fine structure over a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
     TOG 2(4), 1983; then :func:`alpha`, so that what the mask leaves out stays.
     """
-    below, above = window, face
+    below, above = rect, face
     share = (mask > 0.5).astype(np.float32)
     details: list[FloatImage] = []
     for _ in range(LEVELS):
@@ -230,7 +230,7 @@ def pyramid(window: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     mixed = below + share[..., np.newaxis] * (above - below)
     for detail in reversed(details):
         mixed = np.asarray(cv2.pyrUp(mixed, dstsize=detail.shape[1::-1]), np.float32) + detail
-    return np.asarray(window + mask[..., np.newaxis] * (mixed - window), np.float32)
+    return np.asarray(rect + mask[..., np.newaxis] * (mixed - rect), np.float32)
 
 
 BLENDS: dict[BlendName, Mix] = {
@@ -276,7 +276,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
     return frame.repainted(rounded(pixels))
 
 
-def box_in_frame(swap: Swap, height: int, width: int) -> Window | None:
+def box_in_frame(swap: Swap, height: int, width: int) -> Rect | None:
     """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):

@@ -14,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 from faceswap.config import LabelPosition
 from faceswap.errors import SettingsError
 from faceswap.media.frame import Frame
-from faceswap.types import Image, Window
+from faceswap.types import Image, Rect
 
 LEAST = 8  # pixels of letters' height below which nobody can read them
 WIDEST = 0.9  # share of the picture's width that a label may take
@@ -50,7 +50,7 @@ class Label:
 
 def draw(
     shape: tuple[int, int], text: str, position: LabelPosition, size: float
-) -> tuple[Window, Image]:
+) -> tuple[Rect, Image]:
     """Draw a label for pictures of one size.
 
     Args:

@@ -73,7 +73,7 @@ def test_a_windows_rgb_is_that_of_the_whole_frame(pixel_format, deep):
 
     for window in ((0, 0, 192, 160), (33, 21, 60, 50), (0, 0, 1, 1), (150, 101, 192, 160)):
         left, top, right, bottom = window
-        found = colorspace.rgb_window(frame, window, deep)
+        found = colorspace.rgb_rect(frame, window, deep)
         np.testing.assert_array_equal(found, whole[top:bottom, left:right])
 
 
