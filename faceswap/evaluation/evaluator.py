@@ -284,7 +284,7 @@ def blur_painter(config: ModelConfig) -> Painter:
 def average_painter(faceset: Faceset, trained: TrainedModel) -> Painter:
     """The same average of a person's faces for everybody: right identity, no expression."""
     config = trained.network.config
-    view = sampling.network_view(faceset.resized(config.crop_size).crops, config).mean(dim=0)
+    view = sampling.network_crop(faceset.resized(config.crop_size).crops, config).mean(dim=0)
     average: Image = (view * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return lambda crops: [average] * len(crops)
 
@@ -309,7 +309,7 @@ def reconstruct(
     """
     network = trained.network
     crops = faceset.resized(network.config.crop_size).crops
-    view = sampling.network_view(crops, network.config).to(device)
+    view = sampling.network_crop(crops, network.config).to(device)
     if identity == "a":
         view = sampling.shift_color(view, trained.color_shift)
     painted = network(view, identity)[:, :3].cpu().numpy()

@@ -40,7 +40,7 @@ PRESENT = 5.0  # presence from which a mesh counts: below, the points of profile
 OVERLAP = 0.3  # intersection over union from which two boxes are one face
 # The mesh is fitted to a square 1.5 times as large as the box around its points, eyes level. Where
 # that lies around known landmarks: medians over 608 portraits, in the mean face's unit square.
-BOX_TO_VIEW, VIEW_Y, VIEW_SIDE = 1.5, 0.46, 1.885
+BOX_TO_CROP, CROP_Y, CROP_SIDE = 1.5, 0.46, 1.885
 # Which of the mesh's points each landmark is: of the contours that MediaPipe names for the part
 # (face_mesh_connections.py; brows: the lower one), the point nearest to dlib's on average.
 VERTICES = (
@@ -153,7 +153,7 @@ def detect_all(image: Image, min_score: float) -> list[Face]:
     chances = (1 / (1 + np.exp(-scores))).tolist()  # NMSBoxes takes no negative scores
     faces = []
     for index in cv2.dnn.NMSBoxes(boxes, chances, 0.0, OVERLAP):
-        points, _ = _mesh(image, _view_of_shape(shapes[index]))
+        points, _ = _mesh(image, _crop_of_shape(shapes[index]))
         fitted = landmarks_near(image, landmarks_of(points))
         if fitted is not None:
             faces.append(Face(typical_box(fitted), float(scores[index]), fitted))
@@ -204,21 +204,21 @@ def _run(name: str, view: npt.NDArray[np.float32], outputs: tuple[str, ...]) -> 
     return net.forward(outputs)
 
 
-def _view_of_shape(shape: npt.NDArray[np.float64]) -> Matrix:
+def _crop_of_shape(shape: npt.NDArray[np.float64]) -> Matrix:
     """Image -> the mesh's view, around a detection (8, 2), turned so that the eyes are level."""
     center, size, right_eye, left_eye = shape[:4]
     turn = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
-    scale = MESH_SIDE / (BOX_TO_VIEW * float(size.max()))
+    scale = MESH_SIDE / (BOX_TO_CROP * float(size.max()))
     cosine, sine = scale * math.cos(turn), scale * math.sin(turn)
     linear = np.array([[cosine, sine], [-sine, cosine]])
     return np.column_stack([linear, (MESH_SIDE - 1) / 2 - linear @ center])
 
 
-def _view_of_landmarks(landmarks: Points) -> Matrix:
+def _crop_of_landmarks(landmarks: Points) -> Matrix:
     """Image -> the mesh's view, around 68 landmarks."""
-    scale = MESH_SIDE / VIEW_SIDE
+    scale = MESH_SIDE / CROP_SIDE
     middle = (MESH_SIDE - 1) / 2
-    to_view = np.array([[scale, 0, middle], [0, scale, middle - scale * (VIEW_Y - 0.5)]])
+    to_view = np.array([[scale, 0, middle], [0, scale, middle - scale * (CROP_Y - 0.5)]])
     # a crop of one pixel is the unit square, its centre at (0, 0)
     return compose(to_view, face_matrix(landmarks, 1, 1.0))
 
@@ -240,7 +240,7 @@ def mesh_near(image: Image, landmarks: Points) -> tuple[Points, float]:
     Raises:
         AlignmentError: If the landmarks coincide.
     """
-    return _mesh(image, _view_of_landmarks(landmarks))
+    return _mesh(image, _crop_of_landmarks(landmarks))
 
 
 def landmarks_near(image: Image, landmarks: Points) -> Points | None:

@@ -165,7 +165,7 @@ def detect_hog_quickly(image: Image, min_score: float) -> list[Face]:
     return _with_landmarks(image, _hog_boxes_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
 
 
-def _view(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
+def _shrink_and_mirror(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
     """Shrink to a longest side and mirror a border; return the picture, its scale and border."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale < 1:
@@ -191,8 +191,8 @@ def _hog_boxes_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
 def _hog_boxes(
     image: Image, min_score: float, border: float, enlarge: int
 ) -> list[tuple[Box, float]]:
-    view, scale, margin = _view(image, HOG_SIDE, border)
-    rectangles, scores, _ = _hog().run(view, enlarge, min(min_score, 0.0))
+    searched, scale, margin = _shrink_and_mirror(image, HOG_SIDE, border)
+    rectangles, scores, _ = _hog().run(searched, enlarge, min(min_score, 0.0))
     return [
         (_box(rectangle, scale, margin), float(score))
         for rectangle, score in zip(rectangles, scores, strict=True)
@@ -201,12 +201,12 @@ def _hog_boxes(
 
 
 def _cnn_boxes(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
-    view, scale, margin = _view(image, CNN_SIDE, border)
-    if min(view.shape[:2]) < CNN_LEAST:
+    searched, scale, margin = _shrink_and_mirror(image, CNN_SIDE, border)
+    if min(searched.shape[:2]) < CNN_LEAST:
         return []
     return [
         (_like_hog(_box(found.rect, scale, margin)), float(found.confidence))
-        for found in _cnn()(view, 0)
+        for found in _cnn()(searched, 0)
         if found.confidence >= min_score
     ]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from faceswap.config import COVERAGE, ModelName, Settings
 from faceswap.errors import SettingsError
 
-VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
+FIELD_OF_VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ PRESETS: dict[ModelName, ModelConfig] = {
         encoder_widths=(16, 32, 64, 128),
         latent=128,
         decoder_widths=(64, 64, 32, 16),
-        view=VIEW,
+        view=FIELD_OF_VIEW,
         crop_size=128,  # 1.28 crop pixels per network pixel: bilinear sampling does not alias
         mask_head=True,
     ),
@@ -85,7 +85,7 @@ PRESETS: dict[ModelName, ModelConfig] = {
         encoder_widths=(32, 64, 128, 256, 512),
         latent=512,
         decoder_widths=(256, 256, 128, 64, 32),
-        view=VIEW,
+        view=FIELD_OF_VIEW,
         crop_size=205,
         mask_head=True,
     ),
@@ -95,7 +95,7 @@ PRESETS: dict[ModelName, ModelConfig] = {
         encoder_widths=(32, 64, 128, 256, 512, 512),
         latent=512,
         decoder_widths=(512, 256, 256, 128, 64, 32),
-        view=VIEW,
+        view=FIELD_OF_VIEW,
         crop_size=410,
         mask_head=True,
     ),

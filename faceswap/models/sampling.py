@@ -14,7 +14,7 @@ from faceswap.types import Matrix
 CHUNK = 4  # faces at a time on a CPU: their float copies then stay in its cache
 
 
-def network_view(faces: Tensor, model: ModelConfig) -> Tensor:
+def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
     """What the network sees of unchanged crops: (B, 3, S, S) uint8 -> (B, 3, size, size) float32.
 
     The same sampling as the input of :func:`random_warp` without noise.

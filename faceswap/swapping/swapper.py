@@ -27,7 +27,7 @@ from faceswap.faces.masks import MASKS, PAINTED, soften
 from faceswap.faces.smoothing import Values, steadied
 from faceswap.media.frame import Frame
 from faceswap.models.modelfile import TrainedModel
-from faceswap.models.sampling import network_view, output_to_crop, shift_color
+from faceswap.models.sampling import network_crop, output_to_crop, shift_color
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame, layer, paste
 from faceswap.swapping.label import Label
@@ -194,13 +194,13 @@ class Swapper:
         """
         side = self._model.crop_size
         batch = np.stack([_shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
-        view = network_view(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
+        network_input = network_crop(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device),
                             self._model)  # fmt: skip
         if self._to == "b":  # a's footage: training shifted a's colours towards b's
-            view = shift_color(view, self._shift)
+            network_input = shift_color(network_input, self._shift)
         # float16 has steps finer than a level of 255; bfloat16, quick on some CPUs, has not
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
-            faces = self._network.swap(view, self._to, self.config.likeness).float()
+            faces = self._network.swap(network_input, self._to, self.config.likeness).float()
         if self._to == "a":
             red, green, blue = self._shift
             faces = shift_color(faces, (-red, -green, -blue))

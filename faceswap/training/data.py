@@ -171,7 +171,7 @@ def _start(
     return run
 
 
-VIEWS = 64  # faces at a time when all of them are looked at
+CROPS_PER_PASS = 64  # faces at a time when all of them are looked at
 
 
 def training_pair(
@@ -225,9 +225,9 @@ def colored(run: Run, images: Tensor, key: Identity) -> Tensor:
     return sampling.shift_color(images, run.color_shift) if key == "a" else images
 
 
-def views(run: Run, crops: Tensor, key: Identity) -> list[Tensor]:
+def network_crops(run: Run, crops: Tensor, key: Identity) -> list[Tensor]:
     """What the network sees of all faces of an identity unwarped, in batches."""
     return [
-        colored(run, sampling.network_view(some[:, :3], run.network.config), key)
-        for some in torch.split(crops, VIEWS)
+        colored(run, sampling.network_crop(some[:, :3], run.network.config), key)
+        for some in torch.split(crops, CROPS_PER_PASS)
     ]

@@ -15,7 +15,7 @@ from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
 from faceswap.training import checkpoint, curves
 from faceswap.training.checkpoint import Faces, Run
-from faceswap.training.data import views
+from faceswap.training.data import network_crops
 from faceswap.training.losses import dssim
 from faceswap.types import DIRECTIONS, OnProgress, Progress
 
@@ -76,12 +76,14 @@ class Monitor:
         """
         run = self._run
         network = run.shown.eval()
-        network.measure_means({key: views(run, crops, key) for key, crops in self._typical.items()})
+        network.measure_means(
+            {key: network_crops(run, crops, key) for key, crops in self._typical.items()}
+        )
         found: dict[str, float] = {}
         for key, crops in self._unseen.items():
             if not len(crops):
                 continue
-            pairs = [(view, network(view, key)[:, :3]) for view in views(run, crops, key)]
+            pairs = [(view, network(view, key)[:, :3]) for view in network_crops(run, crops, key)]
             count = len(crops)
             found[f"ssim_{key}"] = float(
                 sum((1 - 2 * dssim(v, p)).mean() * len(v) for v, p in pairs) / count
@@ -117,7 +119,7 @@ class Monitor:
             enough = len(self._unseen[own]) >= PREVIEW_ROWS
             crops = (self._unseen if enough else self._seen)[own]
             step = max(len(crops) // PREVIEW_ROWS, 1)
-            (view,) = views(run, crops[::step][:PREVIEW_ROWS], own)
+            (view,) = network_crops(run, crops[::step][:PREVIEW_ROWS], own)
             painted = network(view, own), network.swap(view, other, 1.0)
             columns += [view, *(images[:, :3] for images in painted)]
         network.train()

@@ -102,7 +102,7 @@ def test_without_noise_input_and_target_are_the_view(crops):
 
     warped, target = augment.random_warp(planar(crops), still, PRESETS["small"])
 
-    view = sampling.network_view(planar(crops), PRESETS["small"])
+    view = sampling.network_crop(planar(crops), PRESETS["small"])
     torch.testing.assert_close(warped, view, atol=1e-4, rtol=0)
     torch.testing.assert_close(target, view, atol=1e-4, rtol=0)
 

@@ -61,7 +61,7 @@ def test_only_a_gets_the_color_shift(crops):
 def test_views_are_all_faces_in_order(crops):
     many = crops.repeat(15, 1, 1, 1)
 
-    parts = data.views(new_run(), many, "b")
+    parts = data.network_crops(new_run(), many, "b")
 
     assert sum(map(len, parts)) == 150
     assert torch.equal(torch.cat(parts)[:10], torch.cat(parts)[10:20])
@@ -74,7 +74,7 @@ def test_a_mask_moves_with_its_face(crops):
 
     assert warped.shape == (COUNT, 3, 80, 80)
     assert torch.equal(target[:, 3], target[:, 0])
-    assert len(data.views(new_run(), with_mask, "b")[0][0]) == 3
+    assert len(data.network_crops(new_run(), with_mask, "b")[0][0]) == 3
 
 
 def test_the_light_changes_input_and_target_alike_and_not_the_mask(crops):
