@@ -43,7 +43,7 @@ def test_changes_one_over_the_other_equal_those_of_a_whole_picture(deep):
         for left, top, right, bottom in windows(random, 4):
             part = whole[top:bottom, left:right]
             np.testing.assert_array_equal(frame.rgb_float((left, top, right, bottom)), part)
-            np.testing.assert_array_equal(frame.part((left, top, right, bottom)), rounded(part))
+            np.testing.assert_array_equal(frame.crop((left, top, right, bottom)), rounded(part))
         np.testing.assert_array_equal(frame.image, rounded(whole))
         assert (frame.index, frame.time, frame.shape) == (3, Fraction(3, 25), (HEIGHT, WIDTH))
         untouched = frame_of(frame.pixels)
@@ -81,7 +81,7 @@ def test_a_part_can_be_written_to_without_a_change_of_the_frame():
     frame = frame_of(picture(np.random.default_rng(4), deep=False))
     before = frame.image.copy()
 
-    frame.part((0, 0, 10, 10))[:] = 0
+    frame.crop((0, 0, 10, 10))[:] = 0
 
     np.testing.assert_array_equal(frame.image, before)
 

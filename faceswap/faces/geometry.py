@@ -225,4 +225,4 @@ def align_face(frame: Frame, face: Face, size: int, coverage: float) -> AlignedF
     matrix = face_matrix(face.landmarks, size, coverage)
     rect = rect_of(matrix, size, *frame.shape)
     inside = compose(matrix, shifted(np.eye(2, 3), -rect[0], -rect[1]))
-    return AlignedFace(face, warp_image(frame.part(rect), inside, size, size), matrix)
+    return AlignedFace(face, warp_image(frame.crop(rect), inside, size, size), matrix)

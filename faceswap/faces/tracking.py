@@ -1,7 +1,7 @@
-"""Follow faces through a video: found in one frame of a segment, followed from there both ways.
+"""Follow faces through a video: found in one frame of a span, followed from there both ways.
 
-A segment is a few frames without a cut between them. The faces of its middle frame are detected and
-followed to its ends by the landmark model, which is seeded with where they just were. Segments are
+A span is a few frames without a cut between them. The faces of its middle frame are detected and
+followed to its ends by the landmark model, which is seeded with where they just were. Spans are
 independent, so processes share them; where two meet, their faces are joined, and a face that one of
 them missed is followed into it.
 """
@@ -27,7 +27,7 @@ from faceswap.faces.tracklog import Entry, FaceLog, Placed
 from faceswap.media.frame import Frame
 from faceswap.types import Image
 
-SEGMENT = 16  # frames
+SPAN_FRAMES = 16  # frames
 THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
 # Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
 # or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
@@ -37,8 +37,8 @@ SAME = 0.4  # intersection over union of the boxes of one face found twice
 
 
 @dataclass(slots=True, eq=False)
-class _Segment:
-    """Frames of one shot; ``joined``: it goes on where the segment before ends.
+class _Span:
+    """Frames of one shot; ``joined``: it goes on where the span before ends.
 
     ``images`` are what is searched for faces.
     """
@@ -58,7 +58,7 @@ def follow(
     """Yield every frame with its faces, largest first, each with the number of its track.
 
     Args:
-        frames: Of one video, in order; from the first of the log's segments on, if it has any.
+        frames: Of one video, in order; from the first of the log's spans on, if it has any.
         workers: Where to look for faces.
         detector: A key of DETECTORS.
         smooth: Whether to steady the landmarks over time.
@@ -73,17 +73,17 @@ def _tracked(
     frames: Iterable[Frame], workers: DetectorPool, detector: DetectorName, stride: int,
     log: FaceLog | None,
 ) -> Iterator[FrameFaces]:  # fmt: skip
-    def arguments(segment: _Segment) -> tuple[DetectorName, list[Image], float, int]:
-        images, segment.images = segment.images, []
+    def arguments(span: _Span) -> tuple[DetectorName, list[Image], float, int]:
+        images, span.images = span.images, []
         return detector, images, workers.min_score, stride
 
     joiner = _Joiner(detector, log)
     known = list(log.entries) if log else []
-    segments = _segments(frames, detector, [entry.count for entry in known])
+    spans = _spans(frames, detector, [entry.count for entry in known])
     for entry in known:
-        yield from joiner.repeat(next(segments), entry)
-    for segment, faces in workers.each(segments, detect_in_segment, arguments):
-        yield from joiner.add(segment, faces)
+        yield from joiner.repeat(next(spans), entry)
+    for span, faces in workers.each(spans, detect_in_span, arguments):
+        yield from joiner.add(span, faces)
     yield from joiner.before
 
 
@@ -92,25 +92,23 @@ def _searched(frame: Frame, detector: DetectorName) -> Image:
     return frame.gray() if detector == "hog" else frame.image
 
 
-def _segments(
-    frames: Iterable[Frame], detector: DetectorName, known: list[int]
-) -> Iterator[_Segment]:
-    """Cut a video into segments, at the latest where the shot changes; ``known``: first lengths."""
-    lengths = chain(known, repeat(SEGMENT))
-    segment, length = _Segment(joined=False), next(lengths)
+def _spans(frames: Iterable[Frame], detector: DetectorName, known: list[int]) -> Iterator[_Span]:
+    """Cut a video into spans, at the latest where the shot changes; ``known``: first lengths."""
+    lengths = chain(known, repeat(SPAN_FRAMES))
+    span, length = _Span(joined=False), next(lengths)
     before: Image | None = None
     for frame in frames:
         image = _searched(frame, detector)
         thumb = _thumb(image)
         cut = before is not None and _differ(before, thumb)
         before = thumb
-        if segment.frames and (cut or len(segment.frames) == length):
-            yield segment
-            segment, length = _Segment(joined=not cut), next(lengths)
-        segment.frames.append(frame)
-        segment.images.append(image)
-    if segment.frames:
-        yield segment
+        if span.frames and (cut or len(span.frames) == length):
+            yield span
+            span, length = _Span(joined=not cut), next(lengths)
+        span.frames.append(frame)
+        span.images.append(image)
+    if span.frames:
+        yield span
 
 
 def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
@@ -135,10 +133,10 @@ def _differ(before: Image, after: Image) -> bool:
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
 
 
-def detect_in_segment(
+def detect_in_span(
     detector: DetectorName, images: list[Image], min_score: float, stride: int
 ) -> list[list[Face]]:
-    """The faces of each of a segment's frames, numbered within the segment.
+    """The faces of each of a span's frames, numbered within the span.
 
     The middle frame is searched first, then from there outwards those that show no face yet.
     """
@@ -207,34 +205,34 @@ def _between(one: Face, other: Face) -> Face:
 
 
 class _Joiner:
-    """Numbers tracks through the whole video; follows faces over the border of two segments."""
+    """Numbers tracks through the whole video; follows faces over the border of two spans."""
 
     def __init__(self, detector: DetectorName, log: FaceLog | None) -> None:
         self._detector, self._log = detector, log
         self._tracks = 0
         self.before: list[FrameFaces] = []
 
-    def add(self, segment: _Segment, faces: list[list[Face]]) -> Iterator[FrameFaces]:
-        """Take the next segment and yield the one before."""
+    def add(self, span: _Span, faces: list[list[Face]]) -> Iterator[FrameFaces]:
+        """Take the next span and yield the one before."""
         within = sorted({face.track for some in faces for face in some})
         new = dict(zip(within, count(self._tracks), strict=False))
         self._tracks += len(within)
         now = [
             (frame, [replace(face, track=new[face.track]) for face in some])
-            for frame, some in zip(segment.frames, faces, strict=True)
+            for frame, some in zip(span.frames, faces, strict=True)
         ]
-        joined = segment.joined and self.before
+        joined = span.joined and self.before
         back = _join_at_border(self.before, now, self._detector) if joined else []
         if self._log:
             placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
-            first = segment.frames[0].index
-            self._log.add(Entry(first, len(now), segment.joined, self._tracks, placed, back))
+            first = span.frames[0].index
+            self._log.add(Entry(first, len(now), span.joined, self._tracks, placed, back))
         yield from self._put(back, now)
 
-    def repeat(self, segment: _Segment, entry: Entry) -> Iterator[FrameFaces]:
-        """Take a segment whose faces are known, and yield the one before."""
+    def repeat(self, span: _Span, entry: Entry) -> Iterator[FrameFaces]:
+        """Take a span whose faces are known, and yield the one before."""
         self._tracks = entry.tracks
-        now: list[FrameFaces] = [(frame, []) for frame in segment.frames]
+        now: list[FrameFaces] = [(frame, []) for frame in span.frames]
         for place, face in entry.faces:
             now[place][1].append(face)
         yield from self._put(entry.before if self.before else [], now)

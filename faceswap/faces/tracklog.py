@@ -1,6 +1,6 @@
 """What a tracker has found so far, on disk, so that an interrupted conversion need not look again.
 
-A JSON line a segment, whose landmarks are kept bit for bit; the list grows as the tracker goes on.
+A JSON line a span, whose landmarks are kept bit for bit; the list grows as the tracker goes on.
 """
 
 import base64
@@ -15,20 +15,20 @@ from faceswap.errors import InputError
 from faceswap.faces.geometry import Box, Face
 from faceswap.files import append_lines, drop_torn_line, parse_json, read_lines
 
-Placed = tuple[int, Face]  # a frame's place within its segment, and a face in it
+Placed = tuple[int, Face]  # a frame's place within its span, and a face in it
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One segment of a video.
+    """One span of a video.
 
     Attributes:
         first: Index of its first frame.
         count: How many frames it has.
-        joined: Whether the shot goes on from the segment before.
-        tracks: How many tracks there have been so far, with this segment.
+        joined: Whether the shot goes on from the span before.
+        tracks: How many tracks there have been so far, with this span.
         faces: Its faces.
-        before: Faces that were followed back from it into the segment before.
+        before: Faces that were followed back from it into the span before.
     """
 
     first: int
@@ -40,10 +40,10 @@ class Entry:
 
 
 class FaceLog:
-    """Segments, and whom to swap, in the order in which both were found out.
+    """Spans, and whom to swap, in the order in which both were found out.
 
     Attributes:
-        entries: The segments so far.
+        entries: The spans so far.
         roles: What was decided for each track.
         distances: How far tracks are from the person preferred.
         origin: Index of the first frame of all.
@@ -87,12 +87,12 @@ class FaceLog:
         return self.entries[-1].first + self.entries[-1].count if self.entries else 0
 
     def since(self, index: int) -> Self:
-        """Forget the segments that end before a frame, and give this list back."""
+        """Forget the spans that end before a frame, and give this list back."""
         self.entries = [entry for entry in self.entries if entry.first + entry.count > index]
         return self
 
     def add(self, entry: Entry) -> None:
-        """Append a segment.
+        """Append a span.
 
         Raises:
             OutputError: If the disk refuses.

@@ -63,7 +63,7 @@ class Frame:
         if isinstance(self.pixels, np.ndarray) and not self.changes:
             return self.pixels
         height, width = self.shape
-        return self.part((0, 0, width, height))
+        return self.crop((0, 0, width, height))
 
     @property
     def layer(self) -> Image | None:
@@ -72,7 +72,7 @@ class Frame:
             return rounded(self.changes[0][1])
         return None
 
-    def part(self, rect: Rect) -> Image:
+    def crop(self, rect: Rect) -> Image:
         """The pixels of a rect, (H, W, 3)."""
         left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):

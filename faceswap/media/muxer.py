@@ -1,4 +1,4 @@
-"""Put a video together: encoded parts, and everything of the source that is not picture.
+"""Put a video together: encoded segments, and everything of the source that is not picture.
 
 Sound and subtitles are copied packet for packet; only sound that the container does not take is
 coded anew.
@@ -32,8 +32,8 @@ KEPT_TAGS = ("language", "handler_name", "title")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A finished part of a video: encoded frames, to be decoded by themselves.
+class Segment:
+    """A finished segment of a video: encoded frames, to be decoded by themselves.
 
     Attributes:
         path: The file.
@@ -48,34 +48,37 @@ class Part:
     delay: int
 
 
-def packets_of(parts: list[Part], time_base: Fraction, shift: int) -> Iterator[Any]:
-    """The packets of all parts in order, with times that run on from part to part.
+def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iterator[Any]:
+    """The packets of all segments in order, with times that run on from segment to segment.
 
     A packet is decoded ``delay`` frames before the frame is shown whose place it takes: so decoding
     times are those of one encoder that had made all parts.
 
     Args:
-        parts: All parts, in order.
+        segments: All segments, in order.
         time_base: Of their times.
         shift: Taken off every time.
     """
-    delay = max(part.delay for part in parts)
-    start = [*parts[0].times, *(parts[1].times if len(parts) > 1 else [])][:2]
+    delay = max(segment.delay for segment in segments)
+    start = [*segments[0].times, *(segments[1].times if len(segments) > 1 else [])][:2]
     step = start[1] - start[0] if len(start) > 1 else 1
     decoding = deque(start[0] - (delay - number) * step for number in range(delay))
-    for number, part in enumerate(parts):
-        decoding.extend(part.times)
-        following = parts[number + 1].times[0] if number + 1 < len(parts) else None
-        ends = [*part.times[1:], part.times[-1] + part.last if following is None else following]
-        lengths = {time: end - time for time, end in zip(part.times, ends, strict=True)}
-        with av.open(f"file:{part.path}", options=PLAIN) as opened:
+    for number, segment in enumerate(segments):
+        decoding.extend(segment.times)
+        following = segments[number + 1].times[0] if number + 1 < len(segments) else None
+        ends = [
+            *segment.times[1:],
+            segment.times[-1] + segment.last if following is None else following,
+        ]
+        lengths = {time: end - time for time, end in zip(segment.times, ends, strict=True)}
+        with av.open(f"file:{segment.path}", options=PLAIN) as opened:
             container: Any = opened
             later: int | None = None  # the part's file may begin later, for it knows no time < 0
             for packet in container.demux(video=0):
                 if packet.dts is None and not packet.size:
                     continue
                 time = round(packet.pts * packet.time_base / time_base)
-                later = time - part.times[0] if later is None else later
+                later = time - segment.times[0] if later is None else later
                 time -= later
                 packet.time_base = time_base
                 packet.pts, packet.dts = time - shift, decoding.popleft() - shift
@@ -84,14 +87,14 @@ def packets_of(parts: list[Part], time_base: Fraction, shift: int) -> Iterator[A
 
 
 class Assembler:
-    """Writes a video file from parts and from the other streams of its source.
+    """Writes a video file from segments and from the other streams of its source.
 
     Args:
         temporary: The file.
         path: What an error names.
         source: The source's open container.
         video: Its video stream.
-        encoding: How the parts were encoded.
+        encoding: How the segments were encoded.
         rotation: Degrees by which players turn the picture.
         sound: Whether sound and subtitles are copied.
         span: Copy only what begins from the first time on and before the second, in seconds, and
@@ -195,10 +198,10 @@ class Assembler:
         self._recoders[stream] = recoder
         return recoder.stream
 
-    def run(self, parts: list[Part]) -> None:
+    def run(self, segments: list[Segment]) -> None:
         """Write everything."""
-        shift = parts[0].times[0] if self._span else 0
-        for packet in packets_of(parts, self._time_base, shift):
+        shift = segments[0].times[0] if self._span else 0
+        for packet in packets_of(segments, self._time_base, shift):
             time = (packet.pts + shift) * self._time_base
             packet.stream = self._video
             self._out.mux(packet)
@@ -326,8 +329,8 @@ def _is_gap(packet: Any) -> bool:
     )
 
 
-def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> None:
-    """Write parts of lossless RGB as an animated GIF or WebP.
+def animate(segments: list[Segment], temporary: Path, video: Any, quality: int) -> None:
+    """Write segments of lossless RGB as an animated GIF or WebP.
 
     A GIF gets 256 colours of its own for every frame.
     """
@@ -338,9 +341,9 @@ def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> Non
             "gif" if is_gif else "libwebp_anim", rate=video.average_rate, options=options
         )
         stream.pix_fmt = "pal8" if is_gif else "bgra"
-        shift = parts[0].times[0]
+        shift = segments[0].times[0]
         graph: Any = None
-        for frame in _pictures(parts, Fraction(video.time_base)):
+        for frame in _pictures(segments, Fraction(video.time_base)):
             frame.pts -= shift
             if graph is None:
                 stream.width, stream.height = frame.width, frame.height
@@ -355,11 +358,11 @@ def animate(parts: list[Part], temporary: Path, video: Any, quality: int) -> Non
         out.mux(stream.encode(None))
 
 
-def _pictures(parts: list[Part], time_base: Fraction) -> Iterator[Any]:
-    for part in parts:
-        with av.open(f"file:{part.path}", options=PLAIN) as opened:
+def _pictures(segments: list[Segment], time_base: Fraction) -> Iterator[Any]:
+    for segment in segments:
+        with av.open(f"file:{segment.path}", options=PLAIN) as opened:
             container: Any = opened
-            for frame, time in zip(container.decode(video=0), part.times, strict=True):
+            for frame, time in zip(container.decode(video=0), segment.times, strict=True):
                 frame.pts, frame.time_base = time, time_base
                 yield frame
 

@@ -1,7 +1,7 @@
-"""A conversion under way, on disk: finished parts of its outputs, so that a kill loses little.
+"""A conversion under way, on disk: finished segments of its outputs, so that a kill loses little.
 
 The folder lies beside the output and is named after it and after all that decides what comes out:
-source, model, settings. It holds the encoded parts, a line about each (``done.jsonl``), and what
+source, model, settings. It holds the encoded segments, a line about each (``done.jsonl``), and what
 the tracker knows (``faces.jsonl``).
 """
 
@@ -40,11 +40,11 @@ from faceswap.media.reader import Decoded
 log = logging.getLogger(__name__)
 
 
-PART = 120  # frames: what a kill can cost
+SEGMENT_FRAMES = 120  # frames: what a kill can cost
 
 
 def folder_for(path: Path, key: dict[str, Any]) -> Path:
-    """Where the parts of an output lie.
+    """Where the segments of an output lie.
 
     Args:
         path: The output.
@@ -108,11 +108,11 @@ def _count_frames(done: Path) -> int:
     return frames
 
 
-class Parts:
-    """The finished parts in a folder that this process alone writes.
+class SegmentStore:
+    """The finished segments in a folder that this process alone writes.
 
     Attributes:
-        notes: What is known about each part: its frames' ``times``, ``last`` (how long the last is
+        notes: What is known about each segment: its frames' ``times``, ``last`` (how long the last is
             shown), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face``.
 
     Raises:
@@ -144,7 +144,7 @@ class Parts:
             self.keep(len(self.notes))
 
     def path(self, stream: str, number: int) -> Path:
-        """The file, or the folder of pictures, of a part of a stream."""
+        """The file, or the folder of pictures, of a segment of a stream."""
         return self.folder / f"{stream}-{number:05d}.part"
 
     def keep(self, count: int) -> None:
@@ -158,7 +158,7 @@ class Parts:
         write_bytes(self.folder / "done.jsonl", lines.encode())
 
     def add(self, note: dict[str, Any]) -> None:
-        """Note that a part is finished.
+        """Note that a segment is finished.
 
         Raises:
             OutputError: If the disk refuses.
@@ -179,7 +179,7 @@ def _locked(folder: Path) -> IO[bytes]:
 
 
 def _delete(folder: Path, lock: IO[bytes]) -> None:
-    """Delete a folder of parts, and let its lock go."""
+    """Delete a folder of segments, and let its lock go."""
     if os.name != "posix":  # an open file cannot be deleted there
         lock.close()
     with refusing(folder):
@@ -204,17 +204,17 @@ def _checked(line: str, path: Path) -> dict[str, Any]:
 
 
 class Stream(Protocol):
-    """One part of one stream of pictures, being written."""
+    """One segment of one stream of pictures, being written."""
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
 
     def finish(self) -> int:
-        """Close the part; return by how many frames its packets came out of order."""
+        """Close the segment; return by how many frames its packets came out of order."""
 
 
 class EncodedStream:
-    """Encodes a part of a video into a file; it begins anew, so that parts can be made alone."""
+    """Encodes a segment of a video into a file; it begins anew, so that segments can be made alone."""
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class EncodedStream:
 
 
 class PictureStream:
-    """Writes a part of a video as numbered PNGs; 16 bits deep if the source is deeper than 8."""
+    """Writes a segment of a video as numbered PNGs; 16 bits deep if the source is deeper than 8."""
 
     def __init__(self, folder: Path, first: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)

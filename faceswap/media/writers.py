@@ -1,6 +1,6 @@
 """Write photos and videos, with all that is not picture taken over from the source.
 
-A video is encoded part by part (:mod:`faceswap.parts`) and put together at the end, every frame at
+A video is encoded segment by segment (:mod:`faceswap.segments`) and put together at the end, every frame at
 its own time.
 """
 
@@ -23,10 +23,16 @@ from faceswap.files import Publish, make_folder, reason, replacing, temporary_be
 from faceswap.media import colorspace
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
 from faceswap.media.frame import Frame
-from faceswap.media.muxer import Assembler, Part, animate
+from faceswap.media.muxer import Assembler, Segment, animate
 from faceswap.media.photos import PhotoWriter
 from faceswap.media.reader import Decoded, opened
-from faceswap.media.segments import PART, EncodedStream, Parts, PictureStream, Stream
+from faceswap.media.segments import (
+    SEGMENT_FRAMES,
+    EncodedStream,
+    PictureStream,
+    SegmentStore,
+    Stream,
+)
 from faceswap.types import Image
 
 log = logging.getLogger(__name__)
@@ -130,25 +136,25 @@ def open_video(
     """Open the writer of a video and of what goes with it, such as its matte.
 
     When the block ends well, everything is put together and appears under its name; if it does not,
-    the finished parts stay for the next run.
+    the finished segments stay for the next run.
 
     Args:
         targets: Where each stream of pictures goes; ``video`` is the first.
         source: The footage.
         publish: Moves finished files into place.
         folder: Of the parts.
-        resume: Whether parts stay if the block is interrupted.
-        excerpt: Whether only a part of the source is written, beginning at time 0.
+        resume: Whether segments stay if the block is interrupted.
+        excerpt: Whether only a segment of the source is written, beginning at time 0.
         end: The source's time at which an excerpt ends.
 
     Raises:
         OutputError: If the disk refuses, or another process writes the same.
     """
-    parts = Parts(folder)
+    segments = SegmentStore(folder)
     done = False
     try:
         with opened(source) as (_, video):
-            output = VideoOutput(targets, video, parts)
+            output = VideoOutput(targets, video, segments)
             try:
                 yield output
                 output.finish()
@@ -157,23 +163,23 @@ def open_video(
                 done = isinstance(error, NoFacesError)
                 raise
         for name, target in targets.items():
-            _complete(name, target, source, publish, parts, excerpt, end)
+            _complete(name, target, source, publish, segments, excerpt, end)
         done = True
     finally:
-        parts.close(keep=resume and not done and bool(parts.notes))
+        segments.close(keep=resume and not done and bool(segments.notes))
 
 
 class VideoOutput:
-    """Encodes the frames of a video's streams, part by part.
+    """Encodes the frames of a video's streams, segment by segment.
 
     Attributes:
-        parts: What is finished.
+        segments: What is finished.
         faces: How many faces all frames so far hold.
         without_face: How many frames hold none.
     """
 
-    def __init__(self, targets: dict[str, Target], video: Any, parts: Parts) -> None:
-        self._targets, self._video, self.parts = targets, video, parts
+    def __init__(self, targets: dict[str, Target], video: Any, segments: SegmentStore) -> None:
+        self._targets, self._video, self.segments = targets, video, segments
         self._streams: dict[str, Stream] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
@@ -183,7 +189,7 @@ class VideoOutput:
     @property
     def frames(self) -> int:
         """How many frames have been written."""
-        return sum(len(note["times"]) for note in self.parts.notes) + len(self._times)
+        return sum(len(note["times"]) for note in self.segments.notes) + len(self._times)
 
     def write(self, frames: dict[str, Frame], faces: int = 0) -> None:
         """Append one frame to each stream.
@@ -208,33 +214,33 @@ class VideoOutput:
         self._times.append(native.pts)
         self.faces += faces
         self.without_face += not faces
-        if len(self._times) == PART:
+        if len(self._times) == SEGMENT_FRAMES:
             self.finish()
 
-    def forget(self, parts: int) -> None:
-        """Keep only the first parts: the others will be made again.
+    def forget(self, segments: int) -> None:
+        """Keep only the first segments: the others will be made again.
 
         Raises:
             OutputError: If the disk refuses.
         """
-        self.parts.keep(parts)
+        self.segments.keep(segments)
         self._count()
 
     def _count(self) -> None:
         """Take over the faces counted in finished parts."""
-        self.faces = sum(note["faces"] for note in self.parts.notes)
-        self.without_face = sum(note["without_face"] for note in self.parts.notes)
+        self.faces = sum(note["faces"] for note in self.segments.notes)
+        self.without_face = sum(note["without_face"] for note in self.segments.notes)
         self._counted = self.faces, self.without_face
 
     def _begin(self, name: str, target: Target) -> Stream:
-        number = len(self.parts.notes)
-        path = self.parts.path(name, number)
+        number = len(self.segments.notes)
+        path = self.segments.path(name, number)
         if target.pictures:
-            return PictureStream(path, number * PART)
+            return PictureStream(path, number * SEGMENT_FRAMES)
         return EncodedStream(path, self._video, target.encoding)
 
     def finish(self) -> None:
-        """Finish the part under way.
+        """Finish the segment under way.
 
         Raises:
             OutputError: If the disk or the encoder refuses.
@@ -246,7 +252,7 @@ class VideoOutput:
             with writing(self._targets[name].path):
                 delays[name] = stream.finish()
         faces, without_face = self._counted
-        self.parts.add({
+        self.segments.add({
             "times": self._times, "last": self._last, "rotation": self._rotation, "delays": delays,
             "faces": self.faces - faces, "without_face": self.without_face - without_face,
         })  # fmt: skip
@@ -254,25 +260,25 @@ class VideoOutput:
         self._times, self._streams = [], {}
 
     def abandon(self) -> None:
-        """Let go of the part under way."""
+        """Let go of the segment under way."""
         for stream in self._streams.values():
             with suppress(FFmpegError, OSError):  # the error that led here is the one to report
                 stream.finish()
 
 
 def _complete(
-    name: str, target: Target, source: Path, publish: Publish, parts: Parts, excerpt: bool,
+    name: str, target: Target, source: Path, publish: Publish, segments: SegmentStore, excerpt: bool,
     end: Fraction | None,
 ) -> None:  # fmt: skip
-    """Put a stream's parts together."""
+    """Put a stream's segments together."""
     ready = [
-        Part(parts.path(name, number), note["times"], note["last"], note["delays"][name])
-        for number, note in enumerate(parts.notes)
+        Segment(segments.path(name, number), note["times"], note["last"], note["delays"][name])
+        for number, note in enumerate(segments.notes)
     ]
     if not ready:
         return
     if target.pictures:
-        _move_pictures([part.path for part in ready], target.path, publish)
+        _move_pictures([segment.path for segment in ready], target.path, publish)
         return
     with (
         publish(target.path) as temporary,
@@ -285,7 +291,7 @@ def _complete(
         start = Fraction(ready[0].times[0] * video.time_base)
         assembler = Assembler(
             temporary, target.path, container, video, target.encoding,
-            parts.notes[0]["rotation"], target.sound, (start, end) if excerpt else None,
+            segments.notes[0]["rotation"], target.sound, (start, end) if excerpt else None,
         )  # fmt: skip
         try:
             assembler.run(ready)

@@ -162,7 +162,7 @@ class Swapper:
             return replace(swap, detail=detail.NEUTRAL)
         left, top, right, bottom = box
         to_box = shifted(invert(swap.aligned.matrix), left, top)
-        reference = frame.part(box)
+        reference = frame.crop(box)
         face = warp_image_at(swap.image, to_box, right - left, bottom - top)
         mask = warp_mask(swap.mask, to_box, right - left, bottom - top)
         aligned = replace(swap.aligned, image=reference, matrix=shifted(np.eye(2, 3), left, top))

@@ -135,13 +135,13 @@ def convert_video(
 
 
 def _agree(output: writers.VideoOutput, log: FaceLog) -> int:
-    """Let the parts and the list of faces end together; give the index of the first frame to make.
+    """Let the segments and the list of faces end together; give the index of the first frame to make.
 
     After a power cut, the list may lack lines that belong to finished parts.
     """
     known = log.end - log.origin if log.entries else 0
     while output.frames > known:
-        output.forget(len(output.parts.notes) - 1)
+        output.forget(len(output.segments.notes) - 1)
     first = log.origin + output.frames
     log.since(max(first - CONTEXT, 0))
     return first
@@ -218,7 +218,7 @@ def beside(target: Path, what: str, suffix: str | None = None) -> Path:
 
 
 def _key(job: Job) -> dict[str, Any]:
-    """All that decides what comes out, so that parts of another conversion are not taken for it."""
+    """All that decides what comes out, so that segments of another conversion are not taken for it."""
     settings = job.config.to_dict()
     for name in ("workers", "sign_cert", "sign_key"):
         del settings[name]

@@ -41,7 +41,7 @@ class TransformNoise:
     shift_y: Tensor
     flip: Tensor
 
-    def part(self, some: slice) -> "TransformNoise":
+    def shard(self, some: slice) -> "TransformNoise":
         """The draws of some of the faces."""
         return TransformNoise(
             self.angle[some], self.zoom[some], self.shift_x[some], self.shift_y[some],

@@ -195,10 +195,10 @@ def training_pair(
         Two tensors (size / processes, channels, side, side) float32 in [0, 1], the first always of
         three channels.
     """
-    mine = world.part(size)
+    mine = world.shard(size)
     indices = next_indices(run, key, len(crops), size)[mine]
     config = run.network.config
-    noise = augment.draw_transform(size, run.generator).part(mine)
+    noise = augment.draw_transform(size, run.generator).shard(mine)
     displacement = augment.draw_warp(size, run.generator)[mine] * warp
     matrices = augment.transform_matrices(noise, config.crop_size)
     picked = crops[indices.to(crops.device)]

@@ -28,7 +28,7 @@ class World:
         """Whether this process decides, writes and speaks."""
         return self.rank == 0
 
-    def part(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's part of ``count`` things that all processes know; a multiple of size."""
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)

@@ -145,25 +145,29 @@ class Optimizer:
         self._views = [(weight, nn.Parameter(_as_matrix(weight.data))) for weight in hidden]
         self._rest = rest
         fused = rest[0].device.type in ("cpu", "cuda")
-        self._parts: dict[str, torch.optim.Optimizer] = {
+        self._optimizers: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
                 rest, learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=fused
             )
         }
         if hidden:
             rate = recipe.muon_rate * learning_rate / recipe.learning_rate
-            self._parts["muon"] = Muon([view for _, view in self._views], rate, recipe.weight_decay)
-        self._peaks = {name: part.param_groups[0]["lr"] for name, part in self._parts.items()}
+            self._optimizers["muon"] = Muon(
+                [view for _, view in self._views], rate, recipe.weight_decay
+            )
+        self._peaks = {
+            name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()
+        }
 
     @property
     def learning_rate(self) -> float:
         """AdamW's present learning rate."""
-        return float(self._parts["adamw"].param_groups[0]["lr"])
+        return float(self._optimizers["adamw"].param_groups[0]["lr"])
 
     def scale(self, factor: float) -> None:
         """Set every learning rate to its peak times ``factor``."""
-        for name, part in self._parts.items():
-            part.param_groups[0]["lr"] = self._peaks[name] * factor
+        for name, optimizer in self._optimizers.items():
+            optimizer.param_groups[0]["lr"] = self._peaks[name] * factor
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -175,12 +179,12 @@ class Optimizer:
         for weight, view in self._views:
             assert weight.grad is not None
             view.grad = _as_matrix(weight.grad.contiguous(memory_format=_format_of(weight)))
-        for part in self._parts.values():
-            part.step()
+        for optimizer in self._optimizers.values():
+            optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -189,8 +193,8 @@ class Optimizer:
             KeyError: If the state is another recipe's.
             ValueError: If it does not fit the network.
         """
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state[name])
 
 
 def _hidden_weights(network: nn.Module) -> list[nn.Parameter]:

@@ -108,20 +108,20 @@ def test_a_frame_without_a_picture_ends_the_track(pan):
 
 @pytest.mark.parametrize("blind", [0, 1])
 def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, blind):
-    seen = tracking.detect_in_segment
-    segments = []
+    seen = tracking.detect_in_span
+    spans = []
 
     def sometimes(detector, images, min_score, stride):
-        segments.append(len(images))
-        if len(segments) - 1 == blind:
+        spans.append(len(images))
+        if len(spans) - 1 == blind:
             return [[] for _ in images]
         return seen(detector, images, min_score, stride)
 
-    monkeypatch.setattr(tracking, "detect_in_segment", sometimes)
+    monkeypatch.setattr(tracking, "detect_in_span", sometimes)
 
     found = follow(pan)
 
-    assert segments == [16, 4]
+    assert spans == [16, 4]
     assert [len(faces) for faces in found] == [1] * 20
 
 
@@ -138,4 +138,4 @@ def test_no_more_than_a_few_segments_are_held(pan):
         found = tracking.follow(frames(), detector, "hog")
         ahead = [asked - number for number, _ in zip(range(60), found, strict=False)]
 
-    assert max(ahead) <= 3 * tracking.SEGMENT + 5
+    assert max(ahead) <= 3 * tracking.SPAN_FRAMES + 5

@@ -13,10 +13,10 @@ from tests.support.clips import (
     hdr_clip,
     make_clip,
     noise,
-    part_length,
     pass_on,
     picture,
     rich_clip,
+    segment_length,
     shown,
     signer,
     times_of,
@@ -36,7 +36,7 @@ PIXELS = {
 @pytest.mark.parametrize("pixels", PIXELS)
 @pytest.mark.parametrize(("suffix", "codec"), PAIRS)
 def test_every_codec_keeps_size_times_and_pictures(tmp_path, monkeypatch, suffix, codec, pixels):
-    part_length(monkeypatch, 4)
+    segment_length(monkeypatch, 4)
     source = make_clip(
         tmp_path / "in.mp4", times=range(10), audio=0, options={"crf": "4"}, **PIXELS[pixels]
     )
@@ -60,7 +60,7 @@ def test_every_codec_keeps_size_times_and_pictures(tmp_path, monkeypatch, suffix
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p", "gray"])
 def test_ffv1_gives_back_what_nobody_changed_bit_for_bit(tmp_path, monkeypatch, pix_fmt):
-    part_length(monkeypatch, 4)
+    segment_length(monkeypatch, 4)
     source = make_clip(tmp_path / "in.mp4", times=range(10), pix_fmt=pix_fmt, audio=0)
 
     target = pass_on(source, tmp_path / "out.mkv", codec="ffv1")
@@ -87,7 +87,7 @@ def frames_of_animation(path):
 @pytest.mark.parametrize("suffix", sorted(ANIMATIONS))
 @pytest.mark.parametrize("rotation", [0, 90])
 def test_an_animation_has_every_frame_upright_at_its_time(tmp_path, monkeypatch, suffix, rotation):
-    part_length(monkeypatch, 5)
+    segment_length(monkeypatch, 5)
     milli = [0, 40, 80, 200, 210, 330, 500, 540, 580, 620, 660, 700, 780]
     source = rich_clip(tmp_path / "in.mp4", times=[1000 + t for t in milli], rotation=rotation)
 
@@ -149,7 +149,7 @@ def test_a_changed_window_leaves_the_rest_of_a_stored_frame(tmp_path):
     box = (32, 16, 64, 48)
 
     def change(frame):
-        return frame.changed(box, 255 - frame.part(box))
+        return frame.changed(box, 255 - frame.crop(box))
 
     target = pass_on(source, tmp_path / "out.mkv", codec="ffv1", change=change)
 

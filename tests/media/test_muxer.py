@@ -14,9 +14,9 @@ from tests.support.clips import (
     make_clip,
     noise,
     packets,
-    part_length,
     pass_on,
     rich_clip,
+    segment_length,
     shown,
     span,
     tags,
@@ -47,7 +47,7 @@ def test_parts_become_the_clip_that_one_encoder_would_have_made(
 ):
     source = rich_clip(tmp_path / f"in{suffix}", **CLIPS[name])
     whole = pass_on(source, tmp_path / f"whole{suffix}", quality=4)
-    part_length(monkeypatch, 5)
+    segment_length(monkeypatch, 5)
     target = pass_on(source, tmp_path / f"out{suffix}", quality=4)
 
     assert times_of(target) == times_of(source)
@@ -69,7 +69,7 @@ def test_parts_become_the_clip_that_one_encoder_would_have_made(
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
 def test_matroska_keeps_every_time_and_the_order(tmp_path, monkeypatch, suffix):
-    part_length(monkeypatch, 5)
+    segment_length(monkeypatch, 5)
     source = make_clip(
         tmp_path / "in.mkv", times=range(12, 30), options={"bf": "3", "g": "30"}, audio=0
     )
@@ -117,7 +117,7 @@ def test_a_start_between_two_milliseconds_is_kept(tmp_path):
 
 
 def test_an_excerpt_begins_at_nought_and_its_sound_is_in_step(tmp_path, monkeypatch):
-    part_length(monkeypatch, 3)
+    segment_length(monkeypatch, 3)
     source = rich_clip(tmp_path / "in.mp4")
     start, end = Fraction(2, 10), Fraction(6, 10)
 
@@ -243,10 +243,10 @@ def test_timecode_is_kept_and_goes_on_in_an_excerpt(tmp_path, caplog, source, ta
     clip = slated(tmp_path / source, "01:02:03:04")
 
     whole = pass_on(clip, tmp_path / target)
-    part = pass_on(clip, tmp_path / f"part-{target}", **span(clip, Fraction(1), Fraction(3, 2)))
+    segment = pass_on(clip, tmp_path / f"part-{target}", **span(clip, Fraction(1), Fraction(3, 2)))
 
     assert timecode(whole) == "01:02:03:04"
-    assert timecode(part) == "01:02:04:04"
+    assert timecode(segment) == "01:02:04:04"
     assert not caplog.text
 
 

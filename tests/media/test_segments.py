@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from faceswap.errors import BusyError, OutputError
-from faceswap.media.segments import Parts, folder_for, unfinished
+from faceswap.media.segments import SegmentStore, folder_for, unfinished
 
 NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
         "without_face": 0}  # fmt: skip
@@ -17,30 +17,30 @@ NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2},
 
 def finished(folder, count):
     """A folder of as many finished parts."""
-    parts = Parts(folder)
+    segments = SegmentStore(folder)
     for number in range(count):
-        parts.path("video", number).write_bytes(b"part")
-        parts.add(NOTE | {"times": [time + 120 * number for time in NOTE["times"]]})
-    parts.close(keep=True)
-    return [note["times"][0] for note in parts.notes]
+        segments.path("video", number).write_bytes(b"part")
+        segments.add(NOTE | {"times": [time + 120 * number for time in NOTE["times"]]})
+    segments.close(keep=True)
+    return [note["times"][0] for note in segments.notes]
 
 
 def begun(folder):
-    parts = Parts(folder)
-    parts.close(keep=True)
-    return [note["times"][0] for note in parts.notes]
+    segments = SegmentStore(folder)
+    segments.close(keep=True)
+    return [note["times"][0] for note in segments.notes]
 
 
 def test_finished_parts_are_known_again_until_they_are_not_wanted(tmp_path):
     folder = tmp_path / ".x.parts"
     assert finished(folder, 3) == begun(folder) == [0, 120, 240]
 
-    parts = Parts(folder)
-    parts.keep(1)
-    parts.close(keep=True)
+    segments = SegmentStore(folder)
+    segments.keep(1)
+    segments.close(keep=True)
 
     assert begun(folder) == [0]
-    Parts(folder).close(keep=False)
+    SegmentStore(folder).close(keep=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_damaged_notes_are_one_clear_line_and_the_folder_is_free(tmp_path, line)
     done.write_text(f"{line}\n{whole}")
 
     with pytest.raises(OutputError, match=r"done\.jsonl is damaged .*delete .* to begin") as e:
-        Parts(folder)
+        SegmentStore(folder)
 
     assert "\n" not in str(e.value)
     done.write_text(whole)
@@ -99,8 +99,8 @@ def test_a_folder_belongs_to_one_output_and_its_settings(tmp_path):
 def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
     folder = tmp_path / ".x.parts"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import Parts\n"
-        "parts = Parts(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
+        "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import SegmentStore\n"
+        "parts = SegmentStore(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -108,7 +108,7 @@ def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
     with other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(OutputError, match="is under way in another process; wait") as e:
-            Parts(folder)
+            SegmentStore(folder)
         assert "\n" not in str(e.value)
         other.send_signal(signal.SIGKILL)
         other.wait()
@@ -122,10 +122,10 @@ def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
     done = folder / "done.jsonl"
     done.write_bytes(done.read_bytes() + b'{"times": [240')
 
-    parts = Parts(folder)
-    parts.path("video", 2).write_bytes(b"part")
-    parts.add(NOTE | {"times": [240, 280]})
-    parts.close(keep=True)
+    segments = SegmentStore(folder)
+    segments.path("video", 2).write_bytes(b"part")
+    segments.add(NOTE | {"times": [240, 280]})
+    segments.close(keep=True)
 
     assert begun(folder) == [0, 120, 240]
 
@@ -138,7 +138,7 @@ def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
         finished(folder, 2)
     with (damaged / "done.jsonl").open("a") as file:
         file.write("damaged\n")
-    at_work = Parts(busy)
+    at_work = SegmentStore(busy)
     (stuck / "lock").mkdir(parents=True)  # it cannot be locked
     empty.mkdir()
 
@@ -155,17 +155,17 @@ def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
 def test_nobody_else_begins_while_the_folder_is_being_deleted(tmp_path, monkeypatch):
     folder, delete = tmp_path / ".x.parts", shutil.rmtree
     finished(folder, 1)
-    parts = Parts(folder)
+    segments = SegmentStore(folder)
     refused = []
 
     def deleting(*args, **kwargs):
         with pytest.raises(BusyError):
-            Parts(folder)
+            SegmentStore(folder)
         refused.append(True)
         delete(*args, **kwargs)
 
     monkeypatch.setattr(shutil, "rmtree", deleting)
-    parts.close(keep=False)
+    segments.close(keep=False)
 
     assert refused
     assert begun(folder) == []

@@ -8,7 +8,7 @@ import pytest
 from faceswap.errors import OutputError
 from faceswap.media import colorspace
 from faceswap.media.writers import check_folder
-from tests.support.clips import make_clip, part_length, pass_on, shown
+from tests.support.clips import make_clip, pass_on, segment_length, shown
 
 
 def read(path):
@@ -16,7 +16,7 @@ def read(path):
 
 
 def test_a_folder_holds_a_picture_a_frame(tmp_path, monkeypatch):
-    part_length(monkeypatch, 5)
+    segment_length(monkeypatch, 5)
     source = make_clip(tmp_path / "in.mp4", rotation=90)
 
     target = pass_on(source, tmp_path / "out")

@@ -85,7 +85,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.faces.masks import outline
     from faceswap.faces.tracklog import FaceLog
     from faceswap.media import photos, reader
-    from faceswap.media.segments import Parts
+    from faceswap.media.segments import SegmentStore
     from faceswap.models import autoencoder, classic, modelfile
     from faceswap.models.architectures import ModelConfig
     from faceswap.provenance import consent, credentials
@@ -143,7 +143,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         checkpoint.trim_metrics(path.parent, 5)
 
     def notes(path: Path) -> None:
-        Parts(path.parent).close(keep=True)
+        SegmentStore(path.parent).close(keep=True)
 
     return {
         "checkpoint": (folder / "t7" / "x.t7", classic_checkpoint),

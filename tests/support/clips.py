@@ -138,10 +138,10 @@ def noise(one, other):
     )
 
 
-def part_length(monkeypatch, frames):
+def segment_length(monkeypatch, frames):
     """Let parts be this long."""
     for module in (segments, writers):
-        monkeypatch.setattr(module, "PART", frames)
+        monkeypatch.setattr(module, "SEGMENT_FRAMES", frames)
 
 
 def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=None, **options):

@@ -20,7 +20,7 @@ from faceswap.media.frame import Frame
 from faceswap.media.writers import write_clip
 from faceswap.swapping import video
 from faceswap.swapping.converter import convert
-from tests.support.clips import hdr_clip, packets, part_length, rich_clip, sound_of, times_of
+from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
 
 # FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
@@ -56,14 +56,14 @@ def clip(tmp_path, footage_of_two):
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
-    part_length(monkeypatch, 10)
+    segment_length(monkeypatch, 10)
 
 
 @pytest.fixture(scope="module")
 def unbroken(footage_of_two, model, tmp_path_factory):
     """Its picture packets, its sound packets and its counts."""
     with pytest.MonkeyPatch.context() as patch:
-        part_length(patch, 10)
+        segment_length(patch, 10)
         target = tmp_path_factory.mktemp("unbroken") / "out.mkv"
         report = convert(footage_of_two, target, model, QUICK)
     assert 0 < report.without_face < 10
@@ -94,11 +94,11 @@ def work(monkeypatch):
 
     def find(detector, images, *rest):
         done["searched"] += len(images)
-        return detect_in_segment(detector, images, *rest)
+        return detect_in_span(detector, images, *rest)
 
-    detect_in_segment = tracking.detect_in_segment
+    detect_in_span = tracking.detect_in_span
     monkeypatch.setattr(writers, "EncodedStream", Counted)
-    monkeypatch.setattr(tracking, "detect_in_segment", find)
+    monkeypatch.setattr(tracking, "detect_in_span", find)
     return done
 
 
@@ -147,7 +147,7 @@ def test_going_on_after_a_kill_ends_as_an_unbroken_run(clip, model, unbroken, wo
         "import os, signal, sys\nfrom faceswap.media import segments, writers\n"
         "from faceswap.config import ConvertConfig\n"
         "from faceswap.swapping.converter import convert\n"
-        "segments.PART = writers.PART = 10\n"
+        "segments.SEGMENT_FRAMES = writers.SEGMENT_FRAMES = 10\n"
         "def kill(event):\n"
         "    if event.done == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(*sys.argv[1:],\n"
@@ -345,7 +345,7 @@ def frames_alive(monkeypatch, source, target, model, collins_face):
     read_video = reader.read_video
     with monkeypatch.context() as patch:
         patch.setattr(video.reader, "read_video", read)
-        patch.setattr(tracking, "detect_in_segment", find)
+        patch.setattr(tracking, "detect_in_span", find)
         report = convert(source, target, model, QUICK)
     assert report.faces == report.frames
     return most
@@ -364,4 +364,4 @@ def test_memory_is_bounded_however_long_the_clip(tmp_path, monkeypatch, model, c
 
 
 def test_parts_are_as_long_here_as_the_tests_say():
-    assert segments.PART == writers.PART == 10
+    assert segments.SEGMENT_FRAMES == writers.SEGMENT_FRAMES == 10

@@ -53,6 +53,6 @@ def test_two_processes_equal_one(faceset_folders, tmp_path):
 
 @pytest.mark.parametrize(("size", "parts"), [(1, [(0, 6)]), (3, [(0, 2), (2, 4), (4, 6)])])
 def test_the_parts_of_a_batch_are_the_batch(size, parts):
-    found = [World(rank, size).part(6) for rank in range(size)]
+    found = [World(rank, size).shard(6) for rank in range(size)]
 
     assert [(part.start, part.stop) for part in found] == parts

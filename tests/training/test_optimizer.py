@@ -69,7 +69,9 @@ def test_all_rates_follow_one_factor(network):
 
     optimizer.scale(0.25)
 
-    rates = {name: part.param_groups[0]["lr"] for name, part in optimizer._parts.items()}
+    rates = {
+        name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizer._optimizers.items()
+    }
     assert rates == pytest.approx({"adamw": recipe.learning_rate / 2, "muon": recipe.muon_rate / 2})
     assert optimizer.learning_rate == pytest.approx(recipe.learning_rate / 2)
 
