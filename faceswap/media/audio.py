@@ -16,7 +16,7 @@ BITS_PER_CHANNEL = 96_000  # a second; neither codec is told from its source at 
 USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
-class Recoder:
+class AudioTranscoder:
     """Codes one track of sound anew.
 
     Gaps of damaged sound are filled with silence, so that what follows stays in step.

@@ -18,7 +18,7 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from faceswap.media.audio import Recoder
+from faceswap.media.audio import AudioTranscoder
 from faceswap.media.codecs import Encoding, add_video
 from faceswap.media.reader import PLAIN
 
@@ -86,7 +86,7 @@ def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iter
                 yield packet
 
 
-class Assembler:
+class Muxer:
     """Writes a video file from segments and from the other streams of its source.
 
     Args:
@@ -130,7 +130,7 @@ class Assembler:
         if rotation:
             self._video.set_display_rotation(rotation)
         self._time_base = Fraction(video.time_base)
-        self._recoders: dict[Any, Recoder] = {}
+        self._recoders: dict[Any, AudioTranscoder] = {}
         self._copies = self._copy_streams(video) if sound else {}
         self._packets: Iterable[Any] = source.demux(*self._copies) if self._copies else ()
         self._others = iter(self._packets)
@@ -190,13 +190,13 @@ class Assembler:
         name = getattr(stream.codec_context, "name", "unknown")
         words = f"{stream.type} stream {stream.index} ({name}) does not fit into {suffix}"
         try:
-            recoder = Recoder(self._out, stream, suffix)
+            transcoder = AudioTranscoder(self._out, stream, suffix)
         except (ValueError, FFmpegError):
             log.warning("%s and is left out", words)
             return None
-        log.warning("%s: it is coded anew as %s", words, recoder.name)
-        self._recoders[stream] = recoder
-        return recoder.stream
+        log.warning("%s: it is coded anew as %s", words, transcoder.name)
+        self._recoders[stream] = transcoder
+        return transcoder.stream
 
     def run(self, segments: list[Segment]) -> None:
         """Write everything."""
@@ -207,8 +207,8 @@ class Assembler:
             self._out.mux(packet)
             self._copy_until(time)
         self._copy_until(None)
-        for recoder in self._recoders.values():
-            for packet in recoder.end():
+        for transcoder in self._recoders.values():
+            for packet in transcoder.end():
                 self._out.mux(packet)
 
     def close(self) -> None:
@@ -329,7 +329,7 @@ def _is_gap(packet: Any) -> bool:
     )
 
 
-def animate(segments: list[Segment], temporary: Path, video: Any, quality: int) -> None:
+def write_animation(segments: list[Segment], temporary: Path, video: Any, quality: int) -> None:
     """Write segments of lossless RGB as an animated GIF or WebP.
 
     A GIF gets 256 colours of its own for every frame.

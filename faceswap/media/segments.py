@@ -203,7 +203,7 @@ def _checked(line: str, path: Path) -> dict[str, Any]:
     return {"times": times, "delays": delays} | numbers
 
 
-class Stream(Protocol):
+class SegmentWriter(Protocol):
     """One segment of one stream of pictures, being written."""
 
     def write(self, frame: Frame) -> None:
@@ -213,7 +213,7 @@ class Stream(Protocol):
         """Close the segment; return by how many frames its packets came out of order."""
 
 
-class EncodedStream:
+class VideoSegmentWriter:
     """Encodes a segment of a video into a file; it begins anew, so that segments can be made alone."""
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
@@ -257,7 +257,7 @@ class EncodedStream:
         return max((place - rank[time] for place, time in enumerate(self._order)), default=0)
 
 
-class PictureStream:
+class ImageSequenceWriter:
     """Writes a segment of a video as numbered PNGs; 16 bits deep if the source is deeper than 8."""
 
     def __init__(self, folder: Path, first: int) -> None:

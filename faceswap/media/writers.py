@@ -23,15 +23,15 @@ from faceswap.files import Publish, make_folder, reason, replacing, temporary_be
 from faceswap.media import colorspace
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
 from faceswap.media.frame import Frame
-from faceswap.media.muxer import Assembler, Segment, animate
+from faceswap.media.muxer import Muxer, Segment, write_animation
 from faceswap.media.photos import PhotoWriter
 from faceswap.media.reader import Decoded, opened
 from faceswap.media.segments import (
     SEGMENT_FRAMES,
-    EncodedStream,
-    PictureStream,
+    ImageSequenceWriter,
     SegmentStore,
-    Stream,
+    SegmentWriter,
+    VideoSegmentWriter,
 )
 from faceswap.types import Image
 
@@ -65,7 +65,7 @@ class Target:
     encoding: Encoding
     sound: bool = False
     quality: int = QUALITY
-    pictures: bool = False
+    image_sequence: bool = False
 
 
 def default_video_suffix(source: Path) -> str:
@@ -180,7 +180,7 @@ class VideoOutput:
 
     def __init__(self, targets: dict[str, Target], video: Any, segments: SegmentStore) -> None:
         self._targets, self._video, self.segments = targets, video, segments
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, SegmentWriter] = {}
         self._times: list[int] = []
         self._last = self._rotation = 0
         self._is_interlaced = False
@@ -232,12 +232,12 @@ class VideoOutput:
         self.without_face = sum(note["without_face"] for note in self.segments.notes)
         self._counted = self.faces, self.without_face
 
-    def _begin(self, name: str, target: Target) -> Stream:
+    def _begin(self, name: str, target: Target) -> SegmentWriter:
         number = len(self.segments.notes)
         path = self.segments.path(name, number)
-        if target.pictures:
-            return PictureStream(path, number * SEGMENT_FRAMES)
-        return EncodedStream(path, self._video, target.encoding)
+        if target.image_sequence:
+            return ImageSequenceWriter(path, number * SEGMENT_FRAMES)
+        return VideoSegmentWriter(path, self._video, target.encoding)
 
     def finish(self) -> None:
         """Finish the segment under way.
@@ -277,8 +277,8 @@ def _complete(
     ]
     if not ready:
         return
-    if target.pictures:
-        _move_pictures([segment.path for segment in ready], target.path, publish)
+    if target.image_sequence:
+        _move_images([segment.path for segment in ready], target.path, publish)
         return
     with (
         publish(target.path) as temporary,
@@ -286,17 +286,17 @@ def _complete(
         writing(target.path),
     ):
         if target.path.suffix.lower() in ANIMATIONS:
-            animate(ready, temporary, video, target.quality)
+            write_animation(ready, temporary, video, target.quality)
             return
         start = Fraction(ready[0].times[0] * video.time_base)
-        assembler = Assembler(
+        muxer = Muxer(
             temporary, target.path, container, video, target.encoding,
             segments.notes[0]["rotation"], target.sound, (start, end) if excerpt else None,
         )  # fmt: skip
         try:
-            assembler.run(ready)
+            muxer.run(ready)
         finally:
-            assembler.close()
+            muxer.close()
 
 
 def check_folder(folder: Path) -> None:
@@ -312,7 +312,7 @@ def check_folder(folder: Path) -> None:
             raise OutputError(f"{folder} holds {path.name}; pictures need a new or an empty folder")
 
 
-def _move_pictures(folders: list[Path], target: Path, publish: Publish) -> None:
+def _move_images(folders: list[Path], target: Path, publish: Publish) -> None:
     """Sign copies of all pictures in a folder of their own, then put it in the target's place."""
     check_folder(target)
     staging = temporary_beside(target)

@@ -198,16 +198,16 @@ def _results(job: Job, found: Iterator[FrameFaces]) -> Iterator[tuple[dict[str, 
 def _targets(job: Job) -> dict[str, Target]:
     config, suffix = job.config, job.target.suffix.lower()
     encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
-    sound, pictures = bool(suffix) and suffix not in ANIMATIONS, not suffix
-    targets = {"video": Target(job.target, encoding, sound, config.quality, pictures)}
+    sound, image_sequence = bool(suffix) and suffix not in ANIMATIONS, not suffix
+    targets = {"video": Target(job.target, encoding, sound, config.quality, image_sequence)}
     if config.matte:
         path = beside(job.target, "matte")
-        targets["matte"] = Target(path, encoding, False, config.quality, pictures)
+        targets["matte"] = Target(path, encoding, False, config.quality, image_sequence)
     if config.layers:
         path = beside(job.target, "layers", ".mov" if suffix else "")
-        targets["layers"] = Target(path, TRANSPARENT, pictures=pictures)
+        targets["layers"] = Target(path, TRANSPARENT, image_sequence=image_sequence)
     for target in targets.values():
-        if target.pictures:
+        if target.image_sequence:
             writers.check_folder(target.path)
     return targets
 

@@ -159,7 +159,7 @@ def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=Non
     suffix = target.suffix.lower()
     encoding = choose_encoding(suffix, codec, quality, hardware=False)
     sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
-    targets = {"video": Target(target, encoding, sound, quality, pictures=not suffix)}
+    targets = {"video": Target(target, encoding, sound, quality, image_sequence=not suffix)}
     folder = options.pop("folder", target.with_name(f".{target.name}.parts"))
     with writers.open_video(
         targets, source, signer().publisher(source), folder, **options

@@ -87,7 +87,7 @@ def work(monkeypatch):
     """What is done: the numbers of the parts encoded, and the frames searched for faces."""
     done = {"parts": [], "searched": 0}
 
-    class Counted(writers.EncodedStream):
+    class Counted(writers.VideoSegmentWriter):
         def __init__(self, path, *rest):
             done["parts"].append(int(path.stem[-5:]))
             super().__init__(path, *rest)
@@ -97,7 +97,7 @@ def work(monkeypatch):
         return detect_in_span(detector, images, *rest)
 
     detect_in_span = tracking.detect_in_span
-    monkeypatch.setattr(writers, "EncodedStream", Counted)
+    monkeypatch.setattr(writers, "VideoSegmentWriter", Counted)
     monkeypatch.setattr(tracking, "detect_in_span", find)
     return done
 
