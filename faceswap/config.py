@@ -242,13 +242,15 @@ class ConvertConfig(Settings):
     who: Annotated[
         tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
     ] = ()
-    everybody: Annotated[
+    all_faces: Annotated[
         bool, "Swap every face; by default only the footage's person among several in shot."
     ] = False
     cast: Annotated[
         str | None, "TOML file that gives each of several people a model and a direction."
     ] = None
-    never: Annotated[tuple[str, ...], "Leave the person of this photo alone; may be repeated."] = ()
+    exclude: Annotated[
+        tuple[str, ...], "Leave the person of this photo alone; may be repeated."
+    ] = ()
     matte: Annotated[bool, "Write where faces were swapped, white on black, as *.matte.* too."] = (
         False
     )
@@ -292,9 +294,9 @@ class ConvertConfig(Settings):
         self.check_types()
         self.check_range("label_size", 0.02, 0.25)
         frame_ranges(self.frames or "0-")
-        if self.everybody and (self.who or self.never or self.largest):
+        if self.all_faces and (self.who or self.exclude or self.largest):
             raise SettingsError("--all swaps everybody: leave out --who, --not and --largest")
-        if self.cast and (self.who or self.everybody or self.to != "b"):
+        if self.cast and (self.who or self.all_faces or self.to != "b"):
             raise SettingsError("--cast says who becomes whom: leave out --who, --all and --to")
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:

@@ -26,7 +26,7 @@ LOCK = "lock"  # in a folder in which one process alone may work
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; move it over ``path`` if the block succeeds.
 
     The temporary file has ``path``'s suffix, so that a library can choose a format by it. It is
@@ -40,15 +40,15 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         make_folder(path.parent)
         yield temporary
-        with refusing(path):
-            settle(temporary)
+        with writing(path):
+            fsync(temporary)
             temporary.replace(path)
     finally:
         with suppress(OSError):  # gone after success; beyond help on a broken disk
             temporary.unlink(missing_ok=True)
 
 
-def settle(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until a file is on the disk, where a power cut leaves it.
 
     Raises:
@@ -88,7 +88,7 @@ def sweep(folder: Path) -> None:
     """
     if os.name != "posix" or not folder.is_dir():  # elsewhere a process cannot be asked harmlessly
         return
-    with refusing(folder):
+    with writing(folder):
         for path in folder.glob(".*.part*"):
             found = re.fullmatch(
                 rf"\..+\.(\d+)-{_here()}[0-9a-f]{{4}}\.part(\.\w+)?", path.name, re.DOTALL
@@ -110,7 +110,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def hold(path: Path, what: str) -> IO[bytes]:
+def lock_file(path: Path, what: str) -> IO[bytes]:
     """Lock a file against other processes until it is closed, or this process ends in any way.
 
     Args:
@@ -122,8 +122,8 @@ def hold(path: Path, what: str) -> IO[bytes]:
         OutputError: If the disk refuses.
     """
     while True:
-        with refusing(path):
-            file = _own(path, "ab")
+        with writing(path):
+            file = _open_no_follow(path, "ab")
         try:
             if os.name == "posix":
                 import fcntl
@@ -145,7 +145,7 @@ def hold(path: Path, what: str) -> IO[bytes]:
 
 
 @contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
     """Be the only process that works in a folder, which is made if need be.
 
     A lock file lies in it meanwhile. One that a killed process left is free, and taken over.
@@ -160,7 +160,7 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     new = not folder.exists()
     make_folder(folder)
     lock = folder / LOCK
-    file = hold(lock, what)
+    file = lock_file(lock, what)
     try:
         yield
     finally:
@@ -178,14 +178,14 @@ def make_folder(folder: Path) -> None:
     Raises:
         OutputError: If a file stands in its place, or the disk refuses.
     """
-    with refusing(folder):
+    with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def refusing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write ``path`` into an OutputError."""
     try:
         yield
@@ -204,11 +204,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, refusing(path):
+    with atomic_write(path) as temporary, writing(path):
         temporary.write_bytes(data)
 
 
-def _own(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
+def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
     """Open a file to change it in place; a link, as a folder from a stranger may hold, is refused.
 
     Raises:
@@ -234,7 +234,7 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
         OutputError: If the disk refuses.
     """
     make_folder(path.parent)
-    with refusing(path), _own(path, "ab") as file:
+    with writing(path), _open_no_follow(path, "ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
         if lasting:
             file.flush()
@@ -293,7 +293,7 @@ def drop_torn_line(path: Path) -> None:
     Raises:
         OutputError: If the disk refuses.
     """
-    with refusing(path), _own(path, "r+b") as file:
+    with writing(path), _open_no_follow(path, "r+b") as file:
         data = file.read()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):

@@ -69,7 +69,7 @@ def test_a_model_config_survives_json():
         (lambda: TrainConfig(steps=True), "steps must be"),
         (lambda: ConvertConfig(frames="ten"), "frames must look like 10-50,90-, not 'ten'"),
         (lambda: ConvertConfig(frames="1 2"), "frames must look like"),
-        (lambda: ConvertConfig(everybody=True, never=("x.jpg",)), "--all swaps everybody: leave"),
+        (lambda: ConvertConfig(all_faces=True, exclude=("x.jpg",)), "--all swaps everybody: leave"),
         (lambda: ConvertConfig(cast="x.toml", to="a"), "--cast says who becomes whom: leave out"),
         (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast says who becomes whom"),
         (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),

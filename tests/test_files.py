@@ -8,10 +8,10 @@ from faceswap import files
 from faceswap.errors import OutputError
 from faceswap.files import (
     append_lines,
+    atomic_write,
     drop_torn_line,
-    hold,
+    lock_file,
     read_lines,
-    replacing,
     sweep,
     temporary_beside,
     write_bytes,
@@ -21,7 +21,7 @@ from faceswap.files import (
 def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
     path = tmp_path / "x.bin"
 
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(b"new")
         assert not path.exists()
 
@@ -34,7 +34,7 @@ def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
     path.write_bytes(b"old")
 
     def fail():
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -76,15 +76,15 @@ def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path):
 
 def test_a_killed_process_leaves_litter_that_is_swept(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom faceswap.files import replacing\n"
-        "with replacing(Path(sys.argv[1]) / 'x.bin') as temporary:\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom faceswap.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1]) / 'x.bin') as temporary:\n"
         "    temporary.write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
     (tmp_path / ".mine.part").write_text("not ours")
 
-    with replacing(tmp_path / "y.bin") as mine:  # of a process that is alive
+    with atomic_write(tmp_path / "y.bin") as mine:  # of a process that is alive
         mine.write_bytes(b"")
         assert len(list(tmp_path.iterdir())) == 3
         sweep(tmp_path)
@@ -118,14 +118,14 @@ def test_temporary_names_are_hidden_beside_and_unlike(tmp_path):
 
 
 def test_a_held_file_is_free_again_when_it_is_closed(tmp_path):
-    first = hold(tmp_path / "lock", "the work")
+    first = lock_file(tmp_path / "lock", "the work")
     with pytest.raises(OutputError, match="the work in another process; wait for it or stop it"):
-        hold(tmp_path / "lock", "the work")
+        lock_file(tmp_path / "lock", "the work")
     first.close()
 
-    hold(tmp_path / "lock", "the work").close()
+    lock_file(tmp_path / "lock", "the work").close()
     with pytest.raises(OutputError, match="cannot write"):
-        hold(tmp_path / "nowhere" / "lock", "the work")
+        lock_file(tmp_path / "nowhere" / "lock", "the work")
 
 
 def test_lines_that_must_last_are_appended_as_others_are(tmp_path):
@@ -145,7 +145,7 @@ def test_no_list_or_lock_is_changed_through_a_link(tmp_path):
     for change in (
         lambda path: append_lines(path, ["x"]),
         drop_torn_line,
-        lambda path: hold(path, "the work"),
+        lambda path: lock_file(path, "the work"),
     ):
         for name in ("link", "dangling"):
             with pytest.raises(OutputError, match=f"cannot write .*{name}: it is a link"):

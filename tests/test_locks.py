@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from faceswap.errors import BusyError
-from faceswap.files import LOCK, alone, hold
+from faceswap.files import LOCK, exclusive_folder, lock_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,11 +111,14 @@ def test_a_second_extraction_is_refused_until_the_first_is_killed(at_work, colli
 
 
 def test_a_folder_made_for_nothing_is_gone_again(tmp_path):
-    with pytest.raises(ZeroDivisionError), alone(tmp_path / "new", "work"):
+    with pytest.raises(ZeroDivisionError), exclusive_folder(tmp_path / "new", "work"):
         raise ZeroDivisionError
     (tmp_path / "old").mkdir()
-    with alone(tmp_path / "old", "work"), pytest.raises(BusyError, match="work in another"):
-        hold(tmp_path / "old" / LOCK, "work")
+    with (
+        exclusive_folder(tmp_path / "old", "work"),
+        pytest.raises(BusyError, match="work in another"),
+    ):
+        lock_file(tmp_path / "old" / LOCK, "work")
 
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert not any((tmp_path / "old").iterdir())
@@ -138,5 +141,5 @@ def test_a_lock_that_its_holder_deletes_is_not_taken_twice(tmp_path, monkeypatch
 
     monkeypatch.setattr(fcntl, "flock", deleted_meanwhile)
     with pytest.raises(BusyError, match="work in another process"):
-        hold(path, "work")
+        lock_file(path, "work")
     others[0].close()

@@ -16,7 +16,7 @@ from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
 from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.extractor import extract
 from faceswap.faces.geometry import warp_image
-from faceswap.files import replacing, write_bytes
+from faceswap.files import atomic_write, write_bytes
 from faceswap.media import photos, reader
 from faceswap.media.writers import write_clip
 from faceswap.swapping.converter import convert, signer_for
@@ -173,7 +173,7 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     axes = figure.add_subplot(grid[:, 3])
     curves.draw_series(axes, curves.read_metrics(model / "metrics.jsonl"), "loss")
     axes.set(title="training loss", xlabel="step", yscale="log")
-    with replacing(folder / PICTURE) as temporary:
+    with atomic_write(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=100)
         signer = signer_for([model], ConvertConfig())[0]
         signer.sign(temporary, folder / PICTURE, folder / CLIP)

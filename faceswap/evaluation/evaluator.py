@@ -243,7 +243,9 @@ def measure_clip(
     total = config.clip_frames or reader.probe(clip).frames or None
     frames = islice(reader.read_video(clip), config.clip_frames or None)
     with DetectorPool(config.min_score, 0) as pool:
-        found = tracking.follow(frames, pool, "hog", config.smooth)  # one ruler for all machines
+        found = tracking.track_faces(
+            frames, pool, "hog", config.smooth
+        )  # one ruler for all machines
         largest = ((frame, faces[:1]) for frame, faces in found)
         for frame, swaps in swapper.prepare_video(largest):
             if swaps:

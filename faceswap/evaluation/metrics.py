@@ -44,12 +44,12 @@ class Margins:
         self, own: Embedding, other: Embedding, faces_own: list[Measured],
         faces_other: list[Measured],
     ) -> None:  # fmt: skip
-        self._own, self.other = own, other
+        self._open_no_follow, self.other = own, other
         self._zero = float(np.mean([self._margin(face) for face in faces_own]))
         self._one = float(np.mean([self._margin(face) for face in faces_other]))
 
     def _margin(self, face: Measured) -> float:
-        to_own = np.linalg.norm(face.embedding - self._own)
+        to_own = np.linalg.norm(face.embedding - self._open_no_follow)
         return float(to_own - np.linalg.norm(face.embedding - self.other))
 
     def scaled(self, face: Measured) -> float:

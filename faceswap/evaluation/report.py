@@ -76,7 +76,7 @@ def page(report: Report, specimens: dict[str, list[Specimen]], metrics: Path) ->
     ]
     for direction in DIRECTIONS:
         parts.append(f"<h2>{_title(report, direction)}</h2>{_numbers(report[direction])}")
-    parts.append(_own(report))
+    parts.append(_open_no_follow(report))
     if "flicker" in report:
         parts.append("<h2>Flicker</h2>" + _list(report["flicker"]))
     parts.append("<h2>Identity against expression</h2>" + _picture(_front(report, specimens)))
@@ -118,7 +118,7 @@ def _table(rows: dict[str, Report], measures: list[str]) -> str:
     return f"<table><tr><th>{head}{body}</table>"
 
 
-def _own(report: Report) -> str:
+def _open_no_follow(report: Report) -> str:
     rows = {"a as a": report["a_to_a"], "b as b": report["b_to_b"]}
     return f"<h2>Own faces painted again</h2>{_table(rows, list(report['a_to_a']))}"
 

@@ -15,7 +15,7 @@ from faceswap.faces.dlib_backend import landmarks_digest
 from faceswap.faces.faceset import INDEX, FacesetWriter, discard, png_of
 from faceswap.faces.geometry import AlignedFace, Face, FrameFaces, align_face
 from faceswap.faces.pool import DetectorPool
-from faceswap.files import alone
+from faceswap.files import exclusive_folder
 from faceswap.media import reader
 from faceswap.media.frame import Frame
 from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
@@ -81,7 +81,7 @@ def extract(
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
     photos, videos = _inputs(source, folder)
-    with alone(folder, f"an extraction into {folder} is under way"):
+    with exclusive_folder(folder, f"an extraction into {folder} is under way"):
         return _extract_into(folder, source, photos, videos, config, on_progress)
 
 
@@ -124,7 +124,7 @@ def _find_in_video(
     """The faces of a video's frames, followed where these are neighbours."""
     if config.every > NEIGHBOURS:
         return pool.detect(frames, resolve_detector(config.detector, True))
-    return tracking.follow(frames, pool, config.detector, smooth=config.every == 1)
+    return tracking.track_faces(frames, pool, config.detector, smooth=config.every == 1)
 
 
 def _cropped(

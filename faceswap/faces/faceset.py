@@ -23,9 +23,9 @@ from faceswap.files import (
     drop_torn_line,
     parse_json,
     read_lines,
-    refusing,
     sweep,
     write_bytes,
+    writing,
 )
 from faceswap.media.frame import Frame
 from faceswap.types import Points
@@ -52,7 +52,7 @@ def discard(folder: Path) -> None:
         OutputError: If the disk refuses.
     """
     index = folder / INDEX
-    with refusing(folder):
+    with writing(folder):
         for line in read_lines(index) if index.is_file() else []:
             found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # even from a damaged line
             if found:

@@ -41,7 +41,7 @@ class Face:
     score: float
     landmarks: Points
     track: int = -1
-    role: int = 0
+    target: int = 0
 
 
 FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces, largest first

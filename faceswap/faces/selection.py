@@ -21,12 +21,12 @@ STRANGER = 0.65  # distance from which on a face is certainly somebody else's
 VOTES = 3  # frames of a track that are compared
 LOOKAHEAD_FRAMES = 12  # frames a track's votes are drawn from
 
-Role = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
+References = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
 Lookahead = deque[FrameFaces]  # a frame with its faces, and up to LOOKAHEAD_FRAMES that follow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class FaceSelector:
     """Whom to swap.
 
     Attributes:
@@ -37,31 +37,31 @@ class Choice:
             a role nor ``never`` says what anybody looks like.
     """
 
-    roles: tuple[Role, ...] = ((),)
-    never: tuple[Embedding, ...] = ()
+    targets: tuple[References, ...] = ((),)
+    exclude: tuple[Embedding, ...] = ()
     largest: bool = False
     footage: Embedding | None = None
 
     @property
     def by_looks(self) -> bool:
         """Whether every face must be compared with somebody."""
-        return bool(any(self.roles) or self.never)
+        return bool(any(self.targets) or self.exclude)
 
     @property
-    def everybody(self) -> bool:
+    def all_faces(self) -> bool:
         """Whether there is nothing to choose."""
         return not (self.by_looks or self.largest or self.footage is not None)
 
-    def role_of(self, embedding: Embedding) -> int | None:
+    def target_of(self, embedding: Embedding) -> int | None:
         """The role of a face with this embedding, by its index; None: leave it alone.
 
         It is the role of the person it is nearest to, if that is nearer than 0.6, and nearer than
         anybody to leave alone; where a role is for anybody, all play it but those.
         """
-        unwanted = _nearest(embedding, self.never)
-        if not any(self.roles):
+        unwanted = _nearest(embedding, self.exclude)
+        if not any(self.targets):
             return 0 if unwanted >= SAME_PERSON else None
-        distances = [_nearest(embedding, role) for role in self.roles]
+        distances = [_nearest(embedding, target) for target in self.targets]
         best = int(np.argmin(distances))
         return best if distances[best] < min(SAME_PERSON, unwanted) else None
 
@@ -79,13 +79,13 @@ class Decisions:
         distances: By track, its distance from the person preferred, where that had to be known.
     """
 
-    roles: dict[int, int | None] = field(default_factory=dict)
+    targets: dict[int, int | None] = field(default_factory=dict)
     distances: dict[int, float] = field(default_factory=dict)
 
 
-def choose(
+def select_faces(
     found: Iterable[FrameFaces],
-    choice: Choice,
+    selector: FaceSelector,
     decisions: Decisions | None = None,
     is_present: Callable[[], bool] | None = None,
 ) -> Iterator[FrameFaces]:
@@ -101,19 +101,19 @@ def choose(
     Args:
         found: Frames with their faces, largest first, and these faces' tracks; a photo's have none
             (-1), and each photo is decided by itself.
-        choice: Whom to swap.
+        selector: Whom to swap.
         decisions: What is decided already; new decisions are added.
         is_present: Whether the person to prefer is seen anywhere in the footage; asked once, and
             only if that matters. Without it a face that is alone in shot is swapped.
     """
-    if choice.everybody:
+    if selector.all_faces:
         yield from found
         return
     decisions = Decisions() if decisions is None else decisions
-    quiet = choice.footage is None
+    quiet = selector.footage is None
     for lookahead in _with_lookahead(found):
         frame, faces = lookahead[0]
-        kept = _chosen(lookahead, choice, decisions, is_present)
+        kept = _selected(lookahead, selector, decisions, is_present)
         if not quiet and len(kept) < len(faces):
             quiet = True
             log.warning("somebody else is in shot: only who looks like the footage that the model "
@@ -134,9 +134,9 @@ def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
         lookahead.popleft()
 
 
-def _chosen(
+def _selected(
     lookahead: Lookahead,
-    choice: Choice,
+    selector: FaceSelector,
     decisions: Decisions,
     is_present: Callable[[], bool] | None,
 ) -> list[Face]:
@@ -144,37 +144,37 @@ def _chosen(
     frame, faces = lookahead[0]
     if any(face.track < 0 for face in faces):  # a photo is a video of one frame
         numbered = [replace(face, track=number) for number, face in enumerate(faces)]
-        kept = _chosen(deque([(frame, numbered)]), choice, Decisions(), is_present)
+        kept = _selected(deque([(frame, numbered)]), selector, Decisions(), is_present)
         return [replace(face, track=-1) for face in kept]
     kept = []
     for face in faces:
-        if face.track not in decisions.roles:
-            decisions.roles[face.track] = _decide(
-                face.track, lookahead, choice, decisions, is_present
+        if face.track not in decisions.targets:
+            decisions.targets[face.track] = _decide(
+                face.track, lookahead, selector, decisions, is_present
             )
-        role = decisions.roles[face.track]
-        if role is not None:
-            kept.append(replace(face, role=role))
-    return kept[:1] if choice.largest else kept
+        target = decisions.targets[face.track]
+        if target is not None:
+            kept.append(replace(face, target=target))
+    return kept[:1] if selector.largest else kept
 
 
 def _decide(
-    track: int, lookahead: Lookahead, choice: Choice, decisions: Decisions,
+    track: int, lookahead: Lookahead, selector: FaceSelector, decisions: Decisions,
     is_present: Callable[[], bool] | None,
 ) -> int | None:  # fmt: skip
     """The role of a track that begins."""
-    if choice.by_looks:
-        votes = [choice.role_of(embedding) for embedding in _embeddings_of(track, lookahead)]
-        role, count = Counter(votes).most_common(1)[0]
-        return role if 2 * count > len(votes) else None
-    if choice.footage is None:
+    if selector.by_looks:
+        votes = [selector.target_of(embedding) for embedding in _embeddings_of(track, lookahead)]
+        target, count = Counter(votes).most_common(1)[0]
+        return target if 2 * count > len(votes) else None
+    if selector.footage is None:
         return 0
     shots = [{face.track for face in faces} for _, faces in lookahead]
     company = set().union(*(tracks for tracks in shots if track in tracks))
     if company == {track} and is_present is None:
         return 0
     for one in company - decisions.distances.keys():
-        distances = [_nearest(d, (choice.footage,)) for d in _embeddings_of(one, lookahead)]
+        distances = [_nearest(d, (selector.footage,)) for d in _embeddings_of(one, lookahead)]
         decisions.distances[one] = float(np.median(distances))
     likest = min(company, key=decisions.distances.__getitem__)
     if decisions.distances[likest] < SAME_PERSON:

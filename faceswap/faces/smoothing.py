@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 T = TypeVar("T")
 
-Values = dict[int, npt.NDArray[np.floating]]  # by track
+TrackValues = dict[int, npt.NDArray[np.floating]]  # by track
 
 REACH = 4  # frames looked at on either side: the delay of what is steadied, and its memory
 
 
-def steadied(
+def smooth_over_time(
     items: Iterable[T],
-    values: Callable[[T], Values],
-    replaced: Callable[[T, Values], T],
+    values: Callable[[T], TrackValues],
+    replaced: Callable[[T, TrackValues], T],
     reach: int = REACH,
 ) -> Iterator[T]:
     """Yield every item with its tracks' values replaced by :func:`local_line` over time.
@@ -29,7 +29,7 @@ def steadied(
         replaced: Makes an item with other values.
         reach: Frames on either side. At most ``2 * reach + 1`` items are held.
     """
-    window: deque[tuple[T, Values]] = deque()
+    window: deque[tuple[T, TrackValues]] = deque()
     middle = 0  # of the window: the next item to yield
     source = iter(items)
     ended = False
@@ -44,15 +44,15 @@ def steadied(
         if middle >= len(window):
             return
         item, own = window[middle]
-        yield replaced(item, {track: _steady(window, middle, track, reach) for track in own})
+        yield replaced(item, {track: _smoothed(window, middle, track, reach) for track in own})
         if middle < reach:
             middle += 1
         else:
             window.popleft()
 
 
-def _steady(
-    window: "deque[tuple[T, Values]]", middle: int, track: int, reach: int
+def _smoothed(
+    window: "deque[tuple[T, TrackValues]]", middle: int, track: int, reach: int
 ) -> npt.NDArray[np.floating]:
     """The value of a track at the window's middle, from the frames it is in without a break."""
 
@@ -87,5 +87,5 @@ def local_line(
     spread = weights @ (offsets - mean) ** 2
     if spread > 1e-9:
         weights = weights * (1 - mean * (offsets - mean) / spread)
-    steady: npt.NDArray[np.floating] = np.tensordot(weights, values, axes=1).astype(values.dtype)
-    return steady
+    smoothed: npt.NDArray[np.floating] = np.tensordot(weights, values, axes=1).astype(values.dtype)
+    return smoothed

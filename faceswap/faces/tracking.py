@@ -22,8 +22,8 @@ from faceswap.faces.detection import (
 )
 from faceswap.faces.geometry import Box, Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.smoothing import Values, steadied
-from faceswap.faces.tracklog import Entry, FaceLog, Placed
+from faceswap.faces.smoothing import TrackValues, smooth_over_time
+from faceswap.faces.tracklog import FaceLog, Placed, SpanRecord
 from faceswap.media.frame import Frame
 from faceswap.types import Image
 
@@ -48,7 +48,7 @@ class _Span:
     images: list[Image] = field(default_factory=list)
 
 
-def follow(
+def track_faces(
     frames: Iterable[Frame],
     workers: DetectorPool,
     detector: DetectorName,
@@ -66,7 +66,7 @@ def follow(
     """
     stride = 2 if smooth else 1  # what is steadied needs no face of its own in every frame
     found = _tracked(frames, workers, resolve_detector(detector, video=True), stride, log)
-    return steadied(found, _landmarks, _with_landmarks) if smooth else found
+    return smooth_over_time(found, _landmarks, _with_landmarks) if smooth else found
 
 
 def _tracked(
@@ -87,7 +87,7 @@ def _tracked(
     yield from joiner.before
 
 
-def _searched(frame: Frame, detector: DetectorName) -> Image:
+def _search_image(frame: Frame, detector: DetectorName) -> Image:
     """What a detector looks at: for HOG without colour, a third of the data, and HOG is quicker."""
     return frame.gray() if detector == "hog" else frame.image
 
@@ -98,7 +98,7 @@ def _spans(frames: Iterable[Frame], detector: DetectorName, known: list[int]) ->
     span, length = _Span(joined=False), next(lengths)
     before: Image | None = None
     for frame in frames:
-        image = _searched(frame, detector)
+        image = _search_image(frame, detector)
         thumb = _thumb(image)
         cut = before is not None and _differ(before, thumb)
         before = thumb
@@ -151,7 +151,7 @@ def detect_in_span(
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
                 landmark_tracker = LANDMARK_TRACKERS[detector]
-                for index, moved in _followed(
+                for index, moved in _track_through(
                     face, images.__getitem__, indices, landmark_tracker, stride
                 ):
                     if same(moved, found[index]):
@@ -160,7 +160,7 @@ def detect_in_span(
     return found
 
 
-def _followed(
+def _track_through(
     face: Face,
     image_at: Callable[[int], Image],
     indices: Sequence[int],
@@ -226,10 +226,10 @@ class _Joiner:
         if self._log:
             placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
             first = span.frames[0].index
-            self._log.add(Entry(first, len(now), span.joined, self._tracks, placed, back))
+            self._log.add(SpanRecord(first, len(now), span.joined, self._tracks, placed, back))
         yield from self._put(back, now)
 
-    def repeat(self, span: _Span, entry: Entry) -> Iterator[FrameFaces]:
+    def repeat(self, span: _Span, entry: SpanRecord) -> Iterator[FrameFaces]:
         """Take a span whose faces are known, and yield the one before."""
         self._tracks = entry.tracks
         now: list[FrameFaces] = [(frame, []) for frame in span.frames]
@@ -278,9 +278,11 @@ def _beyond(face: Face, found: list[FrameFaces], detector: DetectorName) -> Iter
     """The face in frames in which it was not found, as long as no other is there."""
 
     def image_at(place: int) -> Image:
-        return _searched(found[place][0], detector)
+        return _search_image(found[place][0], detector)
 
-    for place, moved in _followed(face, image_at, range(len(found)), LANDMARK_TRACKERS[detector]):
+    for place, moved in _track_through(
+        face, image_at, range(len(found)), LANDMARK_TRACKERS[detector]
+    ):
         if same(moved, found[place][1]):
             return
         yield place, moved
@@ -301,11 +303,11 @@ def _overlap(one: Box, other: Box) -> float:
     return shared / max(both - shared, 1e-9)
 
 
-def _landmarks(item: FrameFaces) -> Values:
+def _landmarks(item: FrameFaces) -> TrackValues:
     return {face.track: face.landmarks for face in item[1]}
 
 
-def _with_landmarks(item: FrameFaces, steady: Values) -> FrameFaces:
+def _with_landmarks(item: FrameFaces, smoothed: TrackValues) -> FrameFaces:
     frame, faces = item
-    moved = [replace(face, landmarks=steady[face.track].astype(np.float32)) for face in faces]
+    moved = [replace(face, landmarks=smoothed[face.track].astype(np.float32)) for face in faces]
     return frame, sorted(moved, key=lambda face: face.box.left - face.box.right)

@@ -19,7 +19,7 @@ Placed = tuple[int, Face]  # a frame's place within its span, and a face in it
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SpanRecord:
     """One span of a video.
 
     Attributes:
@@ -54,8 +54,8 @@ class FaceLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.entries: list[Entry] = []
-        self.roles: dict[int, int | None] = {}
+        self.entries: list[SpanRecord] = []
+        self.targets: dict[int, int | None] = {}
         self.distances: dict[int, float] = {}
         self.origin = 0
         if path.is_file():
@@ -73,13 +73,15 @@ class FaceLog:
 
     def _take(self, record: dict[str, Any]) -> None:
         if "roles" in record:
-            roles, distances = record["roles"].items(), record["distances"].items()
-            self.roles |= {int(t): None if role is None else int(role) for t, role in roles}
+            targets, distances = record["roles"].items(), record["distances"].items()
+            self.targets |= {
+                int(t): None if target is None else int(target) for t, target in targets
+            }
             self.distances |= {int(track): float(distance) for track, distance in distances}
             return
         faces, before = ([_placed(item) for item in record[key]] for key in ("faces", "before"))
         first, count, tracks = (int(record[key]) for key in ("first", "count", "tracks"))
-        self.entries.append(Entry(first, count, bool(record["joined"]), tracks, faces, before))
+        self.entries.append(SpanRecord(first, count, bool(record["joined"]), tracks, faces, before))
 
     @property
     def end(self) -> int:
@@ -91,7 +93,7 @@ class FaceLog:
         self.entries = [entry for entry in self.entries if entry.first + entry.count > index]
         return self
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: SpanRecord) -> None:
         """Append a span.
 
         Raises:
@@ -104,18 +106,18 @@ class FaceLog:
         }  # fmt: skip
         append_lines(self._path, [json.dumps(record)], lasting=True)
 
-    def decide(self, roles: dict[int, int | None], distances: dict[int, float]) -> None:
+    def decide(self, targets: dict[int, int | None], distances: dict[int, float]) -> None:
         """Append what is new among all that has been decided.
 
         Raises:
             OutputError: If the disk refuses.
         """
-        if len(roles) == len(self.roles) and len(distances) == len(self.distances):
+        if len(targets) == len(self.targets) and len(distances) == len(self.distances):
             return
-        new = {track: role for track, role in roles.items() if track not in self.roles}
+        new = {track: target for track, target in targets.items() if track not in self.targets}
         far = {track: d for track, d in distances.items() if track not in self.distances}
         append_lines(self._path, [json.dumps({"roles": new, "distances": far})], lasting=True)
-        self.roles |= new
+        self.targets |= new
         self.distances |= far
 
 

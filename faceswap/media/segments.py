@@ -23,13 +23,13 @@ from faceswap.errors import BusyError, OutputError
 from faceswap.files import (
     append_lines,
     drop_torn_line,
-    hold,
+    fsync,
+    lock_file,
     make_folder,
     parse_json,
     read_lines,
-    refusing,
-    settle,
     write_bytes,
+    writing,
 )
 from faceswap.media import colorspace
 from faceswap.media.codecs import Encoding, add_video, stored_frame, tags_for
@@ -175,14 +175,14 @@ class SegmentStore:
 
 
 def _locked(folder: Path) -> IO[bytes]:
-    return hold(folder / "lock", f"the conversion in {folder} is under way")
+    return lock_file(folder / "lock", f"the conversion in {folder} is under way")
 
 
 def _delete(folder: Path, lock: IO[bytes]) -> None:
     """Delete a folder of segments, and let its lock go."""
     if os.name != "posix":  # an open file cannot be deleted there
         lock.close()
-    with refusing(folder):
+    with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
     lock.close()  # not before, or the next to write would lose what it has begun
 
@@ -252,7 +252,7 @@ class VideoSegmentWriter:
                 self._mux(self._stream.encode(None))
         finally:
             self._out.close()
-        settle(self._path)
+        fsync(self._path)
         rank = {time: number for number, time in enumerate(sorted(self._order))}
         return max((place - rank[time] for place, time in enumerate(self._order)), default=0)
 
@@ -279,7 +279,7 @@ class ImageSequenceWriter:
         self._number += 1
         path = self._folder / f"{self._number:06d}.png"
         path.write_bytes(png.tobytes())
-        settle(path)
+        fsync(path)
 
     def finish(self) -> int:
         """Nothing is left to do."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.files import Publish, make_folder, reason, replacing, temporary_beside
+from faceswap.files import Publish, atomic_write, make_folder, reason, temporary_beside
 from faceswap.media import colorspace
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
 from faceswap.media.frame import Frame
@@ -50,7 +50,7 @@ class FrameWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class StreamTarget:
     """Where one stream of pictures goes.
 
     Attributes:
@@ -89,7 +89,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing_media(path: Path) -> Iterator[None]:
     """Turn refusals of the disk or of FFmpeg into an OutputError."""
     try:
         yield
@@ -113,7 +113,7 @@ def photo_writer(path: Path, source: Path, publish: Publish) -> Iterator[FrameWr
         InputError: If the source has vanished.
         OutputError: If the disk refuses.
     """
-    with publish(path) as temporary, writing(path), _reading(source):
+    with publish(path) as temporary, writing_media(path), _reading(source):
         yield PhotoWriter(temporary, source)
 
 
@@ -124,13 +124,13 @@ def copy_file(source: Path, path: Path) -> None:
         InputError: If it cannot be read.
         OutputError: If the disk refuses.
     """
-    with replacing(path) as temporary, writing(path), _reading(source):
+    with atomic_write(path) as temporary, writing_media(path), _reading(source):
         shutil.copyfile(source, temporary)
 
 
 @contextmanager
 def open_video(
-    targets: dict[str, Target], source: Path, publish: Publish, folder: Path, *,
+    targets: dict[str, StreamTarget], source: Path, publish: Publish, folder: Path, *,
     resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
     """Open the writer of a video and of what goes with it, such as its matte.
@@ -178,7 +178,9 @@ class VideoOutput:
         without_face: How many frames hold none.
     """
 
-    def __init__(self, targets: dict[str, Target], video: Any, segments: SegmentStore) -> None:
+    def __init__(
+        self, targets: dict[str, StreamTarget], video: Any, segments: SegmentStore
+    ) -> None:
         self._targets, self._video, self.segments = targets, video, segments
         self._streams: dict[str, SegmentWriter] = {}
         self._times: list[int] = []
@@ -205,7 +207,7 @@ class VideoOutput:
             log.warning("%s is interlaced; its output holds the same lines but cannot say so to "
                         "players: deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
-            with writing(target.path):
+            with writing_media(target.path):
                 if name not in self._streams:
                     self._streams[name] = self._begin(name, target)
                 self._streams[name].write(frames[name])
@@ -232,7 +234,7 @@ class VideoOutput:
         self.without_face = sum(note["without_face"] for note in self.segments.notes)
         self._counted = self.faces, self.without_face
 
-    def _begin(self, name: str, target: Target) -> SegmentWriter:
+    def _begin(self, name: str, target: StreamTarget) -> SegmentWriter:
         number = len(self.segments.notes)
         path = self.segments.path(name, number)
         if target.image_sequence:
@@ -249,7 +251,7 @@ class VideoOutput:
             return
         delays = {}
         for name, stream in self._streams.items():
-            with writing(self._targets[name].path):
+            with writing_media(self._targets[name].path):
                 delays[name] = stream.finish()
         faces, without_face = self._counted
         self.segments.add({
@@ -267,7 +269,7 @@ class VideoOutput:
 
 
 def _complete(
-    name: str, target: Target, source: Path, publish: Publish, segments: SegmentStore, excerpt: bool,
+    name: str, target: StreamTarget, source: Path, publish: Publish, segments: SegmentStore, excerpt: bool,
     end: Fraction | None,
 ) -> None:  # fmt: skip
     """Put a stream's segments together."""
@@ -283,7 +285,7 @@ def _complete(
     with (
         publish(target.path) as temporary,
         opened(source) as (container, video),
-        writing(target.path),
+        writing_media(target.path),
     ):
         if target.path.suffix.lower() in ANIMATIONS:
             write_animation(ready, temporary, video, target.quality)
@@ -318,7 +320,7 @@ def _move_images(folders: list[Path], target: Path, publish: Publish) -> None:
     staging = temporary_beside(target)
     make_folder(staging)
     try:
-        with writing(target):
+        with writing_media(target):
             for picture in sorted(path for folder in folders for path in folder.glob("*.png")):
                 with publish(staging / picture.name) as temporary:
                     shutil.copyfile(picture, temporary)
@@ -345,7 +347,11 @@ def write_clip(
         OutputError: If the disk refuses.
     """
     encoding = choose_encoding(".mp4", "auto", QUALITY, hardware=False)
-    with replacing(path) as temporary, writing(path), av.open(f"file:{temporary}", "w") as out:
+    with (
+        atomic_write(path) as temporary,
+        writing_media(path),
+        av.open(f"file:{temporary}", "w") as out,
+    ):
         video: Any = out.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options))
         audio: Any = out.add_stream("aac", rate=sample_rate, layout="mono")
         video.pix_fmt = "yuv420p"

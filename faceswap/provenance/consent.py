@@ -43,7 +43,7 @@ def _checked(text: Any) -> str:
     return str(text)
 
 
-def settle(
+def merge_notes(
     given: Mapping[Literal["a", "b"], str | None], stored: Any,
     facesets: Mapping[Literal["a", "b"], Path],
 ) -> Notes:  # fmt: skip

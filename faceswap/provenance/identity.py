@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from platformdirs import user_config_path
 
 from faceswap.errors import InputError, SettingsError
-from faceswap.files import reason, refusing
+from faceswap.files import reason, writing
 
 CERTIFICATE_VARIABLE, KEY_VARIABLE = "FACESWAP_SIGN_CERT", "FACESWAP_SIGN_KEY"
 IDENTITY_FILE = "signing-identity.pem"
@@ -73,7 +73,7 @@ def signing_identity(
     if not (certificate or key):
         certificate, key = os.environ.get(CERTIFICATE_VARIABLE), os.environ.get(KEY_VARIABLE)
     if not (certificate or key):
-        return _own()
+        return _open_no_follow()
     if not (certificate and key):
         raise SettingsError(
             "signing needs a certificate and its key: give both --sign-cert and --sign-key "
@@ -140,7 +140,7 @@ def own_identity_file() -> Path:
     return user_config_path("faceswap", appauthor=False) / IDENTITY_FILE
 
 
-def _own() -> SigningIdentity:
+def _open_no_follow() -> SigningIdentity:
     path = own_identity_file()
     if not path.exists():
         _create(path)
@@ -148,7 +148,7 @@ def _own() -> SigningIdentity:
     try:
         expires = x509.load_pem_x509_certificate(pem).not_valid_after_utc
         if expires <= datetime.now(UTC):
-            with refusing(path):
+            with writing(path):
                 path.unlink(missing_ok=True)
             _create(path)
             pem = _read(path)
@@ -162,7 +162,7 @@ def _own() -> SigningIdentity:
 def _create(path: Path) -> None:
     """Make the user's identity, readable by nobody else; keep one that appears meanwhile."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part.pem")
-    with refusing(path):
+    with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with os.fdopen(

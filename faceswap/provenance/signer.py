@@ -16,7 +16,7 @@ import c2pa
 from c2pa import C2paError
 
 from faceswap.errors import InputError, OutputError, SettingsError
-from faceswap.files import Publish, refusing, replacing, sha256_of, write_bytes
+from faceswap.files import Publish, atomic_write, sha256_of, write_bytes, writing
 from faceswap.provenance.credentials import (
     ModelRecord,
     context,
@@ -78,7 +78,7 @@ class Signer:
 
         @contextmanager
         def publish(path: Path) -> Iterator[Path]:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 yield temporary
                 self.sign(temporary, path, source)
 
@@ -118,8 +118,8 @@ class Signer:
         builder = self._builder(readable(path.name), kind, source)
         # The library empties a file that it is to sign into itself. A full disk may show late.
         with (
-            replacing(temporary) as signed,
-            refusing(path),
+            atomic_write(temporary) as signed,
+            writing(path),
             temporary.open("rb") as old,
             signed.open("w+b") as new,
         ):

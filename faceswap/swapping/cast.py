@@ -15,7 +15,7 @@ from faceswap.config import ConvertConfig, clipped
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.faces.geometry import Face
 from faceswap.faces.recognition import embedding_of
-from faceswap.faces.selection import Choice, Role
+from faceswap.faces.selection import FaceSelector, References
 from faceswap.files import reason
 from faceswap.media.frame import Frame
 from faceswap.models import devices, modelfile
@@ -28,7 +28,7 @@ KEYS = ("who", "model", "to")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CastEntry:
     """A role of a cast file: photos of a person, and what swaps that person.
 
     ``model`` is None for the one that convert is given.
@@ -39,7 +39,7 @@ class Entry:
     to: Identity
 
 
-class Company(Swapper):
+class MultiSwapper(Swapper):
     """Several swappers as one: each takes the faces of its roles.
 
     Args:
@@ -49,22 +49,25 @@ class Company(Swapper):
     def __init__(self, swappers: Sequence[Swapper]) -> None:  # no network of its own to set up
         self.config = swappers[0].config
         self._label = swappers[0]._label  # the same for all
-        self._by_role = tuple(swappers)
+        self._by_target = tuple(swappers)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
         """Yield what to paste into each frame; in one pass of each network."""
         shares = [
             swapper.prepare(
-                [(f, [x for x in faces if self._by_role[x.role] is swapper]) for f, faces in frames]
+                [
+                    (f, [x for x in faces if self._by_target[x.target] is swapper])
+                    for f, faces in frames
+                ]
             )
-            for swapper in dict.fromkeys(self._by_role)
+            for swapper in dict.fromkeys(self._by_target)
         ]
         for (_, faces), *parts in zip(frames, *shares, strict=True):
             swaps = {swap.aligned.face: swap for part in parts for swap in part}
             yield [swaps[face] for face in faces]
 
 
-def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, Choice]:
+def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, FaceSelector]:
     """What swaps, and whom, as the settings ask.
 
     Args:
@@ -78,18 +81,18 @@ def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, Choice
         SettingsError: If the cast file says something else than roles, or a mask is asked for that
             a model does not paint.
     """
-    never = tuple(embedding_of(Path(photo)) for photo in config.never)
+    exclude = tuple(embedding_of(Path(photo)) for photo in config.exclude)
     if config.cast:
         path = Path(config.cast)
         entries = read_cast(path)
-        swapper = Company(_swappers(path, entries, config, model))
-        return swapper, Choice(_roles(path, entries), never, config.largest)
+        swapper = MultiSwapper(_swappers(path, entries, config, model))
+        return swapper, FaceSelector(_references(path, entries), exclude, config.largest)
     device = devices.resolve_device(config.device)
     trained = modelfile.load(model or modelfile.newest(Path("models")), device)
     who = tuple(embedding_of(Path(photo)) for photo in config.who)
-    named = who or never or config.largest or config.everybody
+    named = who or exclude or config.largest or config.all_faces
     footage = None if named else trained.centroids.get("a" if config.to == "b" else "b")
-    return Swapper(trained, config, device), Choice((who,), never, config.largest, footage)
+    return Swapper(trained, config, device), FaceSelector((who,), exclude, config.largest, footage)
 
 
 def model_files(config: ConvertConfig, model: Path | None) -> list[Path]:
@@ -107,7 +110,7 @@ def model_files(config: ConvertConfig, model: Path | None) -> list[Path]:
     return list(dict.fromkeys([given, *(entry.model or given for entry in entries)]))
 
 
-def read_cast(path: Path) -> list[Entry]:
+def read_cast(path: Path) -> list[CastEntry]:
     """The roles of a cast file.
 
     Raises:
@@ -127,7 +130,7 @@ def read_cast(path: Path) -> list[Entry]:
     return [_entry(table, path, number) for number, table in enumerate(tables, start=1)]
 
 
-def _entry(table: Any, path: Path, number: int) -> Entry:
+def _entry(table: Any, path: Path, number: int) -> CastEntry:
     where = _where(path, number)
     if not isinstance(table, dict):
         raise SettingsError(f"{where}: must be a [[swap]] table, not {clipped(repr(table))}")
@@ -146,7 +149,9 @@ def _entry(table: Any, path: Path, number: int) -> Entry:
     if to not in get_args(Identity):
         raise SettingsError(f'{where}: to must be "a" or "b", not {clipped(repr(to))}')
     folder = path.parent
-    return Entry(tuple(folder / photo for photo in photos), folder / model if model else None, to)
+    return CastEntry(
+        tuple(folder / photo for photo in photos), folder / model if model else None, to
+    )
 
 
 def _is_name(value: Any) -> bool:
@@ -158,7 +163,7 @@ def _where(path: Path, number: int) -> str:
 
 
 def _swappers(
-    path: Path, entries: list[Entry], config: ConvertConfig, model: Path | None
+    path: Path, entries: list[CastEntry], config: ConvertConfig, model: Path | None
 ) -> list[Swapper]:
     """What plays each role; a model is loaded once, and a swapper is shared by equal roles."""
     device = devices.resolve_device(config.device)
@@ -180,12 +185,12 @@ def _swappers(
     return swappers
 
 
-def _roles(path: Path, entries: list[Entry]) -> tuple[Role, ...]:
+def _references(path: Path, entries: list[CastEntry]) -> tuple[References, ...]:
     """What the people of each role look like."""
-    roles = []
+    targets = []
     for number, entry in enumerate(entries, start=1):
         try:
-            roles.append(tuple(embedding_of(photo) for photo in entry.who))
+            targets.append(tuple(embedding_of(photo) for photo in entry.who))
         except FaceswapError as error:
             raise type(error)(f"{_where(path, number)}: {error}") from error
-    return tuple(roles)
+    return tuple(targets)

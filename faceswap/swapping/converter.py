@@ -16,8 +16,8 @@ from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faces.detection import describe_detector, resolve_detector
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.selection import choose
-from faceswap.files import refusing, sha256_of, sweep
+from faceswap.faces.selection import select_faces
+from faceswap.files import sha256_of, sweep, writing
 from faceswap.media import reader, writers
 from faceswap.media.frame import Frame
 from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
@@ -79,7 +79,7 @@ def convert(
     _check_other(source, target, *_beside(target, kind, config))
     _check_kind(kind, source, target)
     files = model_files(config, Path(model) if model else None)
-    swapper, choice = assemble(config, files[0])
+    swapper, selector = assemble(config, files[0])
     signer, record = signer_for(files, config)
     report = ConvertReport(target, detector=describe_detector(config.detector, kind == "video"))
     sweep(target if kind == "folder" else target.parent)
@@ -95,12 +95,12 @@ def convert(
     workers = 1 if kind != "video" and len(photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers) as pool, _threads(max(cores() // 2, 1)):
         if kind == "video":
-            job = Job(source, target, swapper, choice, config, record, signer)
+            job = Job(source, target, swapper, selector, config, record, signer)
             convert_video(job, pool, report, on_progress)
         else:
             root = source if kind == "folder" else None
             readable = parallel.prefetch(_readable(photos, report), 4)
-            faces = choose(pool.detect(readable, config.detector), choice)
+            faces = select_faces(pool.detect(readable, config.detector), selector)
             _convert_photos(photos, root, target, swapper, signer, faces, report, on_progress)
     return report
 
@@ -153,14 +153,14 @@ def contact_sheet(
         raise OutputError(f"cannot write {output}: a preview is a picture, name it something.png")
     _check_other(source, output)
     files = model_files(config, Path(model) if model else None)
-    swapper, choice = assemble(config, files[0])
+    swapper, selector = assemble(config, files[0])
     signer, _ = signer_for(files, config)
     rows, with_face = [], 0
     with DetectorPool(config.min_score, config.workers) as pool:
         found = pool.detect(
             reader.sample_video(source, count), resolve_detector(config.detector, True)
         )
-        for frame, faces in choose(found, choice, is_present=presence(source, choice)):
+        for frame, faces in select_faces(found, selector, is_present=presence(source, selector)):
             (swaps,) = swapper.prepare([(frame, faces)])
             with_face += bool(swaps)
             row = (frame, swapper.paste(frame, swaps), swapper.matte(frame, swaps))
@@ -168,7 +168,7 @@ def contact_sheet(
     if not rows:
         raise InputError(f"{source} holds no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    with signer.publisher(source)(output) as temporary, refusing(output):
+    with signer.publisher(source)(output) as temporary, writing(output):
         temporary.write_bytes(png.tobytes())
     return with_face
 
@@ -289,5 +289,5 @@ def _copy_sidecar(source: Path, path: Path) -> None:
     if own:
         writers.copy_file(own, sidecar_of(path))
     else:  # of an earlier output of this name
-        with refusing(path):
+        with writing(path):
             sidecar_of(path).unlink(missing_ok=True)

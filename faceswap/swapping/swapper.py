@@ -24,7 +24,7 @@ from faceswap.faces.geometry import (
     warp_mask,
 )
 from faceswap.faces.masks import MASKS, PAINTED, soften
-from faceswap.faces.smoothing import Values, steadied
+from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.media.frame import Frame
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.sampling import network_crop, output_to_crop, shift_color
@@ -92,7 +92,11 @@ class Swapper:
             found: Frames with their faces and these faces' tracks.
         """
         swaps = self._prepare_all(iter(found))
-        return steadied(swaps, _numbers, _with_numbers) if self.config.smooth else swaps
+        return (
+            smooth_over_time(swaps, _measurements, _with_measurements)
+            if self.config.smooth
+            else swaps
+        )
 
     def _prepare_all(self, found: Iterator[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
         for _, group in groupby(found, lambda item: item[0].index // BATCH):
@@ -227,7 +231,7 @@ class Swapper:
         return Swap(aligned, face, soft, color)
 
 
-def _numbers(item: Prepared) -> Values:
+def _measurements(item: Prepared) -> TrackValues:
     """All that was measured on each track's face, end to end."""
     return {
         s.aligned.face.track: np.concatenate(
@@ -238,18 +242,18 @@ def _numbers(item: Prepared) -> Values:
     }
 
 
-def _with_numbers(item: Prepared, steady: Values) -> Prepared:
+def _with_measurements(item: Prepared, smoothed: TrackValues) -> Prepared:
     frame, swaps = item
-    steadied_swaps = []
+    smoothed_swaps = []
     for swap in swaps:
         if swap.color is not None:
-            numbers = steady[swap.aligned.face.track].astype(np.float64)
+            numbers = smoothed[swap.aligned.face.track].astype(np.float64)
             color, rest = np.split(numbers, [swap.color.size])
             swap = replace(
                 swap, color=color.reshape(swap.color.shape), detail=rest if len(rest) else None
             )
-        steadied_swaps.append(swap)
-    return frame, steadied_swaps
+        smoothed_swaps.append(swap)
+    return frame, smoothed_swaps
 
 
 def _shrink(crop: Image, side: int) -> Image:

@@ -18,14 +18,14 @@ from faceswap.faces.dlib_backend import landmarks_digest
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import appears
-from faceswap.faces.selection import Choice, Decisions, choose
+from faceswap.faces.selection import Decisions, FaceSelector, select_faces
 from faceswap.faces.tracklog import FaceLog
 from faceswap.files import sha256_of
 from faceswap.media import reader, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.frame import Frame
 from faceswap.media.segments import Unfinished, folder_for, unfinished
-from faceswap.media.writers import Target
+from faceswap.media.writers import StreamTarget
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.signer import Signer
 from faceswap.swapping.swapper import Swapper
@@ -79,7 +79,7 @@ class Job:
     source: Path
     target: Path
     swapper: Swapper
-    choice: Choice
+    selector: FaceSelector
     config: ConvertConfig
     model: ModelRecord
     signer: Signer
@@ -152,23 +152,25 @@ def _detected(job: Job, pool: DetectorPool, log: FaceLog, origin: Fraction) -> I
     begin = log.entries[0].first if log.entries else 0
     frames = dropwhile(lambda frame: frame.index < begin, reader.read_video(job.source))
     within = _excerpt(frames, job, origin)
-    tracked = tracking.follow(
+    tracked = tracking.track_faces(
         parallel.prefetch(within, 4), pool, job.config.detector, job.config.smooth, log
     )
-    decisions = Decisions(dict(log.roles), dict(log.distances))
+    decisions = Decisions(dict(log.targets), dict(log.distances))
     ranges = frame_ranges(job.config.frames or "0-")
-    for frame, faces in choose(tracked, job.choice, decisions, presence(job.source, job.choice)):
-        log.decide(decisions.roles, decisions.distances)
+    for frame, faces in select_faces(
+        tracked, job.selector, decisions, presence(job.source, job.selector)
+    ):
+        log.decide(decisions.targets, decisions.distances)
         inside = any(low <= frame.index <= high for low, high in ranges)
         yield frame, faces if inside else []
 
 
-def presence(video: Path, choice: Choice) -> Callable[[], bool]:
+def presence(video: Path, selector: FaceSelector) -> Callable[[], bool]:
     """Tells whether the person to prefer is seen anywhere in a video, having looked once."""
 
     @cache
     def is_present() -> bool:
-        return choice.footage is not None and appears(choice.footage, video)
+        return selector.footage is not None and appears(selector.footage, video)
 
     return is_present
 
@@ -195,17 +197,17 @@ def _results(job: Job, found: Iterator[FrameFaces]) -> Iterator[tuple[dict[str, 
         yield frames, len(swaps)
 
 
-def _targets(job: Job) -> dict[str, Target]:
+def _targets(job: Job) -> dict[str, StreamTarget]:
     config, suffix = job.config, job.target.suffix.lower()
     encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
     sound, image_sequence = bool(suffix) and suffix not in ANIMATIONS, not suffix
-    targets = {"video": Target(job.target, encoding, sound, config.quality, image_sequence)}
+    targets = {"video": StreamTarget(job.target, encoding, sound, config.quality, image_sequence)}
     if config.matte:
         path = beside(job.target, "matte")
-        targets["matte"] = Target(path, encoding, False, config.quality, image_sequence)
+        targets["matte"] = StreamTarget(path, encoding, False, config.quality, image_sequence)
     if config.layers:
         path = beside(job.target, "layers", ".mov" if suffix else "")
-        targets["layers"] = Target(path, TRANSPARENT, image_sequence=image_sequence)
+        targets["layers"] = StreamTarget(path, TRANSPARENT, image_sequence=image_sequence)
     for target in targets.values():
         if target.image_sequence:
             writers.check_folder(target.path)
@@ -222,7 +224,7 @@ def _key(job: Job) -> dict[str, Any]:
     settings = job.config.to_dict()
     for name in ("workers", "sign_cert", "sign_key"):
         del settings[name]
-    photos = [*job.config.who, *job.config.never, *([job.config.cast] if job.config.cast else [])]
+    photos = [*job.config.who, *job.config.exclude, *([job.config.cast] if job.config.cast else [])]
     status = job.source.stat()
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),

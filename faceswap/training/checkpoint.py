@@ -21,13 +21,13 @@ from torch import Tensor
 
 from faceswap.errors import ModelError, OutputError
 from faceswap.files import (
+    atomic_write,
     make_folder,
     parse_json,
     read_lines,
     reason,
-    refusing,
-    replacing,
     write_bytes,
+    writing,
 )
 from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import ModelConfig
@@ -114,7 +114,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
     }
     path = folder / RESUME_FILE
     _keep_snapshots(folder, keep)
-    with replacing(path) as temporary, refusing(path):
+    with atomic_write(path) as temporary, writing(path):
         try:
             with temporary.open("wb") as file:
                 torch.save(state, file)
@@ -149,13 +149,13 @@ def _keep_snapshots(folder: Path, keep: int) -> None:
         newest = max((int(path.stem.split("-")[1]) for path in _snapshots(folder)), default=0)
         copy = snapshots / f"resume-{newest + 1:06d}.pt"
         make_folder(snapshots)
-        with refusing(copy):
+        with writing(copy):
             try:
                 os.link(present, copy)
             except OSError:  # a file system without hard links
-                with replacing(copy) as temporary:
+                with atomic_write(copy) as temporary:
                     shutil.copyfile(present, temporary)
-    with refusing(snapshots):
+    with writing(snapshots):
         for old in _snapshots(folder)[max(keep - 1, 0) :]:
             old.unlink()
 
@@ -167,7 +167,7 @@ def _snapshots(folder: Path) -> list[Path]:
 
 def discard(folder: Path) -> None:
     """Delete what must not be taken for a new run's: previews, snapshots and the best model."""
-    with refusing(folder):
+    with writing(folder):
         for old in [*(folder / "previews").glob("step-*.png"), *_snapshots(folder)]:
             old.unlink()
         (folder / BEST_FILE).unlink(missing_ok=True)

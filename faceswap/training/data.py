@@ -16,7 +16,7 @@ from faceswap.faces.recognition import centroid
 from faceswap.models import autoencoder, modelfile, sampling
 from faceswap.models.architectures import PRESETS, ModelConfig
 from faceswap.models.autoencoder import Autoencoder
-from faceswap.provenance.consent import Notes, settle
+from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment
 from faceswap.training.checkpoint import Faces, Run
 from faceswap.training.distributed import World
@@ -68,7 +68,7 @@ def _consent(
     """What the model notes of consent."""
     given: dict[Identity, str | None] = {"a": config.consent_a, "b": config.consent_b}
     try:
-        return settle(given, (state or {}).get("consent"), facesets)
+        return merge_notes(given, (state or {}).get("consent"), facesets)
     except ValueError as error:
         raise ModelError(f"the resume state in {folder} is damaged: {error}") from error
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from faceswap.config import TrainConfig
 from faceswap.errors import DeviceError, SettingsError, TrainingError
-from faceswap.files import alone, sweep
+from faceswap.files import exclusive_folder, sweep
 from faceswap.models import devices
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words, read_notes
@@ -95,7 +95,7 @@ def train(
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
     # The first process locks before it meets the others: refused, it ends without them waiting.
-    lock = alone(folder, f"training of {folder} is under way")
+    lock = exclusive_folder(folder, f"training of {folder} is under way")
     with lock if distributed.is_first() else nullcontext(), distributed.joined(device) as world:
         return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
 
@@ -260,7 +260,7 @@ class Loop:
         b, target_b = training_pair(run, faces["b"], "b", size, world, warp, recipe.jitter)
         losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss)
         if run.average:
-            follow(run.average, run.network, recipe.average, run.step)
+            update_ema(run.average, run.network, recipe.average, run.step)
         return losses
 
     def _loss(self, painted: Tensor, target: Tensor) -> Tensor:
@@ -325,7 +325,7 @@ def learn(
 
 
 @torch.no_grad()
-def follow(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
+def update_ema(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
     """Move a running mean of the weights towards the network's; faster in the first steps."""
     share = max(1 - decay, 9 / (10 + step))
     for mean, weight in zip(average.parameters(), network.parameters(), strict=True):

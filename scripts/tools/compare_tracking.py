@@ -25,7 +25,7 @@ MIN_SCORE = 0.2
 
 def followed(clip: Path, detector: DetectorPool) -> Iterator[FrameFaces]:
     """What convert sees."""
-    return tracking.follow(parallel.prefetch(reader.read_video(clip), 4), detector, "hog")
+    return tracking.track_faces(parallel.prefetch(reader.read_video(clip), 4), detector, "hog")
 
 
 def compare(clip: Path) -> dict[str, object]:

@@ -168,7 +168,7 @@ def test_help_shows_the_example_commands_line_by_line():
 def test_words_that_python_keeps_are_flags_all_the_same():
     context = main.cli.commands["convert"].make_context("convert", ["x", "--all", "--not", "y.jpg"])
 
-    assert (context.params["everybody"], context.params["never"]) == (True, ("y.jpg",))
+    assert (context.params["all_faces"], context.params["exclude"]) == (True, ("y.jpg",))
 
 
 def test_version():

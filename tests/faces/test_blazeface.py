@@ -209,7 +209,7 @@ def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch
     ]
 
     with dlib_backend.DetectorPool(0.2, 1) as detector:
-        found = list(tracking.follow(frames, detector, "blaze", smooth=False))
+        found = list(tracking.track_faces(frames, detector, "blaze", smooth=False))
 
     assert searched == [(300, 320, 3)] * 2  # of 8 and of 4 frames, in colour
     (first,) = blazeface.detect_all(collins, 0.2)

@@ -47,7 +47,7 @@ def wobble(image):
 
 
 def test_landmarks_depend_less_on_the_box_than_the_models_own(collins, hopper, monkeypatch):
-    steady = [wobble(photo) for photo in (collins, hopper)]
+    smoothed = [wobble(photo) for photo in (collins, hopper)]
 
     def no_box(landmarks):
         raise AlignmentError("one answer only")
@@ -56,8 +56,8 @@ def test_landmarks_depend_less_on_the_box_than_the_models_own(collins, hopper, m
     monkeypatch.setattr(dlib_backend, "typical_box", no_box)
     single = [wobble(photo) for photo in (collins, hopper)]
 
-    assert max(steady) < 0.03
-    assert sum(steady) < 0.6 * sum(single)
+    assert max(smoothed) < 0.03
+    assert sum(smoothed) < 0.6 * sum(single)
 
 
 def test_the_typical_box_is_hogs(collins, hopper):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from faceswap.faces.smoothing import local_line, steadied
+from faceswap.faces.smoothing import local_line, smooth_over_time
 
 
 def run(tracks, reach=4):
     """Steadied values of frames given as {track: number}."""
     items = [{track: np.array([float(value)]) for track, value in some.items()} for some in tracks]
-    found = steadied(items, lambda item: item, lambda _, steady: steady, reach)
+    found = smooth_over_time(items, lambda item: item, lambda _, smoothed: smoothed, reach)
     return [{track: value.item() for track, value in some.items()} for some in found]
 
 
@@ -34,7 +34,7 @@ def test_nothing_is_carried_over_a_gap_or_into_another_track():
 
 @pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 30])
 def test_every_item_comes_out_once_and_in_order(count):
-    found = list(steadied(range(count), lambda _: {}, lambda item, _: item, reach=4))
+    found = list(smooth_over_time(range(count), lambda _: {}, lambda item, _: item, reach=4))
 
     assert found == list(range(count))
 
@@ -48,7 +48,7 @@ def test_no_more_items_are_held_than_the_window():
             asked += 1
             yield number
 
-    found = steadied(items(), lambda _: {}, lambda item, _: item, reach=4)
+    found = smooth_over_time(items(), lambda _: {}, lambda item, _: item, reach=4)
     ahead = []
     for number in found:
         ahead.append(asked - number)

@@ -29,10 +29,11 @@ def pan(collins):
     return [warp_image(collins, moved(index), 320, 300) for index in range(20)]
 
 
-def follow(images, workers=1, **options):
+def track_faces(images, workers=1, **options):
     with DetectorPool(0.2, workers) as detector:
         return [
-            faces for _, faces in tracking.follow(frames_of(images), detector, "hog", **options)
+            faces
+            for _, faces in tracking.track_faces(frames_of(images), detector, "hog", **options)
         ]
 
 
@@ -42,7 +43,7 @@ def mean_error(face, points):
 
 @pytest.fixture(scope="module")
 def found(pan):
-    return follow(pan)
+    return track_faces(pan)
 
 
 def test_one_face_keeps_one_number_through_all_segments(found):
@@ -62,7 +63,7 @@ def test_steadied_landmarks_shiver_less(pan, found):
         points = np.stack([faces[0].landmarks for faces in some])
         return np.abs(np.diff(points, 2, axis=0)).mean()
 
-    assert shiver(found) < 0.4 * shiver(follow(pan, smooth=False))
+    assert shiver(found) < 0.4 * shiver(track_faces(pan, smooth=False))
 
 
 def test_detection_runs_once_a_segment(pan, monkeypatch):
@@ -73,20 +74,20 @@ def test_detection_runs_once_a_segment(pan, monkeypatch):
         return detect_hog(image, min_score)
 
     monkeypatch.setitem(detection.VIDEO_DETECTORS, "hog", counting)
-    follow(pan)
+    track_faces(pan)
 
     assert calls == [(300, 320)] * 2  # 16 + 4 frames, in grey
 
 
 def test_several_processes_find_the_same(pan, found):
-    for one, other in zip(found, follow(pan, workers=2), strict=True):
+    for one, other in zip(found, track_faces(pan, workers=2), strict=True):
         np.testing.assert_array_equal(one[0].landmarks, other[0].landmarks)
 
 
 def test_nothing_is_carried_over_a_cut(pan, hopper):
     still = [warp_image(hopper, np.array([[0.5, 0, 0], [0, 0.5, 0]]), 320, 300)] * 3
 
-    found = follow([*pan[:5], *still, *pan[5:8]])
+    found = track_faces([*pan[:5], *still, *pan[5:8]])
 
     tracks = [{face.track for face in faces} for faces in found]
     assert all(tracks)
@@ -94,14 +95,14 @@ def test_nothing_is_carried_over_a_cut(pan, hopper):
     assert tracks[5] == tracks[7]
     assert not tracks[4] & tracks[5]
     assert not tracks[7] & tracks[8]
-    alone = follow(still)
-    np.testing.assert_array_equal(found[5][0].landmarks, alone[0][0].landmarks)
+    exclusive_folder = track_faces(still)
+    np.testing.assert_array_equal(found[5][0].landmarks, exclusive_folder[0][0].landmarks)
 
 
 def test_a_frame_without_a_picture_ends_the_track(pan):
     dark = np.zeros_like(pan[0])
 
-    found = follow([*pan[:4], dark, *pan[5:8]])
+    found = track_faces([*pan[:4], dark, *pan[5:8]])
 
     assert [len(faces) for faces in found] == [1, 1, 1, 1, 0, 1, 1, 1]
 
@@ -119,7 +120,7 @@ def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, bl
 
     monkeypatch.setattr(tracking, "detect_in_span", sometimes)
 
-    found = follow(pan)
+    found = track_faces(pan)
 
     assert spans == [16, 4]
     assert [len(faces) for faces in found] == [1] * 20
@@ -135,7 +136,7 @@ def test_no_more_than_a_few_segments_are_held(pan):
             yield frames_of(pan[:1])[0]
 
     with DetectorPool(0.2, 1) as detector:
-        found = tracking.follow(frames(), detector, "hog")
+        found = tracking.track_faces(frames(), detector, "hog")
         ahead = [asked - number for number, _ in zip(range(60), found, strict=False)]
 
     assert max(ahead) <= 3 * tracking.SPAN_FRAMES + 5

@@ -5,7 +5,7 @@ import pytest
 
 from faceswap.errors import InputError
 from faceswap.faces.geometry import Box, Face
-from faceswap.faces.tracklog import Entry, FaceLog
+from faceswap.faces.tracklog import FaceLog, SpanRecord
 
 
 def some_face(random, track):
@@ -27,7 +27,7 @@ def facts(placed):
 def entries():
     random = np.random.default_rng(0)
     return [
-        Entry(
+        SpanRecord(
             first=7 + 16 * number, count=16, joined=number != 1, tracks=2 * number + 1,
             faces=[(place, some_face(random, place % 3)) for place in range(5)],
             before=[(15, some_face(random, 4))] if number else [],
@@ -39,12 +39,12 @@ def entries():
 def test_what_was_found_comes_back_bit_for_bit(tmp_path, entries):
     path = tmp_path / "faces.jsonl"
     log = FaceLog(path)
-    roles, distances = {}, {}
+    targets, distances = {}, {}
     for number, entry in enumerate(entries):
         log.add(entry)
-        roles[number], distances[number] = None if number == 1 else number, 0.1 + number / 3
-        log.decide(roles, distances)
-    log.decide(dict(log.roles), dict(log.distances))  # nothing new: no line
+        targets[number], distances[number] = None if number == 1 else number, 0.1 + number / 3
+        log.decide(targets, distances)
+    log.decide(dict(log.targets), dict(log.distances))  # nothing new: no line
 
     again = FaceLog(path)
 
@@ -55,7 +55,7 @@ def test_what_was_found_comes_back_bit_for_bit(tmp_path, entries):
         )  # fmt: skip
         assert facts(new.faces) == facts(old.faces)
         assert facts(new.before) == facts(old.before)
-    assert again.roles == roles
+    assert again.targets == targets
     assert again.distances == distances
     assert (again.origin, again.end) == (7, 55)
 

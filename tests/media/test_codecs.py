@@ -219,7 +219,7 @@ def test_footage_in_full_range_keeps_its_light_in_prores(tmp_path, is_changed):
 def test_a_layer_over_footage_in_full_range_keeps_its_light(tmp_path):
     source = tagged_clip(tmp_path / "in.mp4", full_range=True)
     layer = np.full((48, 64, 4), (200, 100, 50, 255), np.uint8)
-    targets = {"video": writers.Target(tmp_path / "out.mov", codecs.TRANSPARENT)}
+    targets = {"video": writers.StreamTarget(tmp_path / "out.mov", codecs.TRANSPARENT)}
     with writers.open_video(
         targets, source, signer().publisher(source), tmp_path / ".parts"
     ) as output:

@@ -15,7 +15,7 @@ from faceswap.errors import InputError, ModelError, SettingsError
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.provenance import credentials
-from faceswap.provenance.consent import MAX_NOTE, read_notes, settle
+from faceswap.provenance.consent import MAX_NOTE, merge_notes, read_notes
 from faceswap.swapping import converter
 from faceswap.training import checkpoint, trainer
 
@@ -113,11 +113,11 @@ def test_a_model_from_before_loads_and_states_nothing(tmp_path):
 def test_a_note_that_no_page_could_show_is_refused(tmp_path, note, message):
     faces = {"a": tmp_path / "x" / "faces", "b": tmp_path / "y" / "faces"}
     with pytest.raises(SettingsError, match=f"consent_a: .*{message}"):
-        settle({"a": note, "b": None}, None, faces)
+        merge_notes({"a": note, "b": None}, None, faces)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "CONSENT.md").write_text(note)
     with pytest.raises(SettingsError, match=rf"CONSENT\.md: .*{message}"):
-        settle(NOBODY, None, faces)
+        merge_notes(NOBODY, None, faces)
     with pytest.raises(ValueError, match=message):
         read_notes({"a": note})
 
@@ -128,11 +128,11 @@ def test_a_file_that_says_otherwise_than_the_model_is_told(tmp_path, caplog):
     path = tmp_path / "set" / "CONSENT.md"
     path.write_text("new")
 
-    assert settle(NOBODY, {"a": "old"}, faces) == {"a": "old", "b": ""}
+    assert merge_notes(NOBODY, {"a": "old"}, faces) == {"a": "old", "b": ""}
     assert f"{path} differs from the note" in caplog.text
     path.write_bytes(np.arange(256, dtype=np.uint8).tobytes())
     with pytest.raises(InputError, match="is not UTF-8 text"):
-        settle(NOBODY, None, faces)
+        merge_notes(NOBODY, None, faces)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="whoever may make links there may do anything")
@@ -144,9 +144,9 @@ def test_a_link_to_a_private_file_is_not_published(tmp_path):
     facesets = {"a": folder / "faces", "b": folder / "faces"}
 
     with pytest.raises(InputError, match=r"CONSENT\.md is a link to a file elsewhere"):
-        settle(NOBODY, None, facesets)
+        merge_notes(NOBODY, None, facesets)
     (folder / "CONSENT.md").unlink()
     (folder / "note.txt").write_text("agreed")
     (folder / "CONSENT.md").symlink_to("note.txt")
 
-    assert settle(NOBODY, None, facesets) == {"a": "agreed", "b": "agreed"}
+    assert merge_notes(NOBODY, None, facesets) == {"a": "agreed", "b": "agreed"}

@@ -12,7 +12,7 @@ from faceswap.files import temporary_beside
 from faceswap.media import reader, segments, writers
 from faceswap.media.codecs import choose_encoding
 from faceswap.media.photos import PHOTO_SUFFIXES
-from faceswap.media.writers import Target
+from faceswap.media.writers import StreamTarget
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Signer
@@ -159,7 +159,7 @@ def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=Non
     suffix = target.suffix.lower()
     encoding = choose_encoding(suffix, codec, quality, hardware=False)
     sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
-    targets = {"video": Target(target, encoding, sound, quality, image_sequence=not suffix)}
+    targets = {"video": StreamTarget(target, encoding, sound, quality, image_sequence=not suffix)}
     folder = options.pop("folder", target.with_name(f".{target.name}.parts"))
     with writers.open_video(
         targets, source, signer().publisher(source), folder, **options
@@ -256,7 +256,7 @@ def open_writer(target, source):
             yield writer
         return
     encoding = choose_encoding(suffix, "auto", writers.QUALITY, hardware=False)
-    targets = {"video": Target(target, encoding, sound=True)}
+    targets = {"video": StreamTarget(target, encoding, sound=True)}
     folder = temporary_beside(target)
     with writers.open_video(targets, source, publish, folder, resume=False) as output:
         yield OneStream(output)

@@ -10,7 +10,7 @@ from PIL import Image
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
 from faceswap.faces.dlib_backend import detect_hog
-from faceswap.faces.selection import choose
+from faceswap.faces.selection import select_faces
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import read_video
@@ -18,7 +18,7 @@ from faceswap.media.writers import write_clip
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping import cast
-from faceswap.swapping.cast import Company, Entry, assemble, read_cast
+from faceswap.swapping.cast import CastEntry, MultiSwapper, assemble, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.swapper import Swapper
 
@@ -91,9 +91,9 @@ def test_a_cast_file_says_who_becomes_whom(tmp_path):
     entries = read_cast(write_cast(tmp_path, BOTH + '[[swap]]\nwho = "x.jpg"\n'))
 
     assert entries == [
-        Entry((tmp_path / "collins.png",), tmp_path / "models/one", "b"),
-        Entry((tmp_path / "hopper.png",) * 2, tmp_path / "models/two", "a"),
-        Entry((tmp_path / "x.jpg",), None, "b"),
+        CastEntry((tmp_path / "collins.png",), tmp_path / "models/one", "b"),
+        CastEntry((tmp_path / "hopper.png",) * 2, tmp_path / "models/two", "a"),
+        CastEntry((tmp_path / "x.jpg",), None, "b"),
     ]
 
 
@@ -213,19 +213,19 @@ def test_equal_roles_share_their_swapper_and_a_model_is_loaded_once(place, monke
         for model, to in (("models/one", "b"), ("models/../models/one", "b"), ("models/one", "a"))
     )
 
-    company, choice = assemble(replace(QUICK, cast=str(write_cast(place, text))), None)
+    company, selector = assemble(replace(QUICK, cast=str(write_cast(place, text))), None)
 
-    first, second, third = company._by_role
+    first, second, third = company._by_target
     assert first is second is not third
     assert len(loaded) == 1
-    assert len(choice.roles) == 3
+    assert len(selector.targets) == 3
 
 
 def test_swaps_keep_the_order_of_the_faces(together, pair):
     one, two = model_of(BLUE, RED), model_of(GREEN, GREEN)
-    company = Company([Swapper(one, QUICK, CPU), Swapper(two, QUICK, CPU)])
+    company = MultiSwapper([Swapper(one, QUICK, CPU), Swapper(two, QUICK, CPU)])
     frame = Frame(together, 0, Fraction(0), Path("x"))
-    faces = [replace(pair[1], role=1), replace(pair[0], role=0), replace(pair[0], role=1)]
+    faces = [replace(pair[1], target=1), replace(pair[0], target=0), replace(pair[0], target=1)]
 
     first, second = company.prepare([(frame, faces), (frame, faces[1:2])])
 
@@ -247,22 +247,22 @@ def test_a_model_prefers_the_people_it_knows_as_footage(place, together, pair):
     for settings, colors in (
         ({}, [None, RED]),
         ({"to": "a"}, [BLUE, None]),
-        ({"everybody": True}, [RED, RED]),
+        ({"all_faces": True}, [RED, RED]),
         ({"who": (str(place / "collins.png"),)}, [RED, None]),
-        ({"never": (str(place / "hopper.png"),)}, [RED, None]),
+        ({"exclude": (str(place / "hopper.png"),)}, [RED, None]),
     ):
         report = convert(place / "x.png", None, known, replace(QUICK, **settings))
         assert colors_of(read_photo(report.output).image, pair) == colors
 
 
-@pytest.mark.parametrize("named", ["largest", "everybody"])
+@pytest.mark.parametrize("named", ["largest", "all_faces"])
 def test_the_largest_and_everybody_need_no_look(place, together, pair, monkeypatch, named):
     far = {key: np.zeros(128, np.float32) for key in "ab"}
     modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=far))
-    _, choice = assemble(replace(QUICK, **{named: True}), place / "known.safetensors")
+    _, selector = assemble(replace(QUICK, **{named: True}), place / "known.safetensors")
     monkeypatch.setattr("faceswap.faces.selection.compute_embedding", None)
     frame = Frame(together, 0, Fraction(0), Path("x"))
 
-    ((_, kept),) = choose([(frame, pair)], choice)
+    ((_, kept),) = select_faces([(frame, pair)], selector)
 
     assert len(kept) == (1 if named == "largest" else 2)

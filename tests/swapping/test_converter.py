@@ -150,7 +150,7 @@ def test_a_faceless_photo_keeps_the_credentials_beside_it_and_no_other(tmp_path,
         (output / name).rename(source / name)
     wall = np.full((90, 90, 3), 7, np.uint8)
     Image.fromarray(wall).save(source / "plain.bmp")
-    blind = replace(QUICK, never=(str(source / "face.bmp"),))
+    blind = replace(QUICK, exclude=(str(source / "face.bmp"),))
 
     with pytest.raises(NoFacesError):
         convert(source, model=model, config=blind)

@@ -41,10 +41,10 @@ def test_two_processes_equal_one(faceset_folders, tmp_path):
     said = train(tmp_path / "two", faceset_folders, 2)
 
     assert said.count(f"step {STEPS}") == 1  # only the first process speaks
-    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert sorted(alone) == sorted(together) == list(range(1, STEPS + 1))
-    for step in alone:
-        assert together[step] == pytest.approx(alone[step], abs=1e-4), step
+    exclusive_folder, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert sorted(exclusive_folder) == sorted(together) == list(range(1, STEPS + 1))
+    for step in exclusive_folder:
+        assert together[step] == pytest.approx(exclusive_folder[step], abs=1e-4), step
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key in one:
         # bfloat16 turns the last bit of a sum's order into more

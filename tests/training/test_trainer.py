@@ -352,11 +352,11 @@ def test_conversion_gets_the_mean_of_the_weights(run):
 def test_the_mean_of_the_weights_follows_them():
     network, average = (autoencoder.build(PRESETS["small"]) for _ in range(2))
 
-    trainer.follow(average, network, 0.999, step=0)
+    trainer.update_ema(average, network, 0.999, step=0)
     weight, mean = network.up.conv.weight.detach(), average.up.conv.weight
     early = mean - weight
     weight.add_(1.0)
-    trainer.follow(average, network, 0.999, step=10**6)
+    trainer.update_ema(average, network, 0.999, step=10**6)
 
     begun = autoencoder.build(PRESETS["small"]).up.conv.weight.std()
     assert early.std() < 0.2 * begun  # at first it keeps a tenth of its random beginning
