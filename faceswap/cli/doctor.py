@@ -186,8 +186,8 @@ def _train_step() -> str:
     before = network.to_latent.weight.detach().clone()
     faces = torch.rand(2, 4, TINY, TINY, device=device)
 
-    def loss(painted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return masked(painted, target, LOSSES["l1"], recipe.outside)
+    def loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return masked(decoded, target, LOSSES["l1"], recipe.outside)
 
     losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss)
     if not losses.isfinite().all() or torch.equal(before, network.to_latent.weight):

@@ -35,7 +35,7 @@ from faceswap.faces import tracking
 from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, Face, typical_box
-from faceswap.faces.masks import PAINTED
+from faceswap.faces.masks import DECODED_MASKS
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
@@ -45,7 +45,7 @@ from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap, alpha, paste
-from faceswap.swapping.swapper import Painter, Swapper
+from faceswap.swapping.swapper import FaceDecoder, Swapper
 from faceswap.training import checkpoint
 from faceswap.types import (
     DIRECTIONS,
@@ -123,16 +123,16 @@ def evaluate(
     for own, other in DIRECTIONS:
         margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
-        for name, painter in _painters(trained, known[other]).items():
+        for name, decoder in _decoders(trained, known[other]).items():
             settings = _settings(config, other)
-            if painter and settings.mask in PAINTED:  # only the model paints one
+            if decoder and settings.mask in DECODED_MASKS:  # only the model paints one
                 settings = replace(settings, mask="hull")
-            swapper = Swapper(trained, settings, device, painter)
+            swapper = Swapper(trained, settings, device, decoder)
             faces = zip(counter.each(pictures_of(unseen[own])), originals[own], strict=True)
             swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
             measured = [swap.measured for swap in swaps]
             rows[name] = compare(originals[own], measured, margins) | _seams(swaps)
-            if not painter:
+            if not decoder:
                 shown = _specimens(unseen[own].keys, originals[own], swaps, margins)
                 specimens[f"{own}_to_{other}"] = shown
         untouched = {"seam_color_step": 0.0, "seam_gradient_ratio": 1.0}
@@ -192,12 +192,12 @@ def _swap(swapper: Swapper, image: Image, box: Box, landmarks: Points) -> _Swapp
     )
 
 
-def _painters(trained: TrainedModel, known: Faceset) -> dict[str, Painter | None]:
+def _decoders(trained: TrainedModel, known: Faceset) -> dict[str, FaceDecoder | None]:
     """What paints the swaps that are compared; None: the model."""
     return {
         "model": None,
-        "blur": blur_painter(trained.network.config),
-        "average": average_painter(known, trained),
+        "blur": blur_decoder(trained.network.config),
+        "average": average_decoder(known, trained),
     }
 
 
@@ -273,17 +273,17 @@ def _moment(frame: Frame, swap: Swap, swapper: Swapper) -> _Moment:
     return _measure(frame.image, box), _measure(after, box), colors, placed
 
 
-def blur_painter(config: ModelConfig) -> Painter:
+def blur_decoder(config: ModelConfig) -> FaceDecoder:
     """A face of one soft blur: what an untrained model paints, and nobody in particular."""
 
-    def paint(crops: list[Image]) -> list[Image]:
+    def decode_faces(crops: list[Image]) -> list[Image]:
         blurred = [cv2.GaussianBlur(crop, (0, 0), len(crop) / 12) for crop in crops]
         return [_square_of(np.asarray(crop, np.uint8), config) for crop in blurred]
 
-    return paint
+    return decode_faces
 
 
-def average_painter(faceset: Faceset, trained: TrainedModel) -> Painter:
+def average_decoder(faceset: Faceset, trained: TrainedModel) -> FaceDecoder:
     """The same average of a person's faces for everybody: right identity, no expression."""
     config = trained.network.config
     view = sampling.network_crop(faceset.resized(config.crop_size).crops, config).mean(dim=0)
@@ -314,10 +314,10 @@ def reconstruct(
     view = sampling.network_crop(crops, network.config).to(device)
     if identity == "a":
         view = sampling.shift_color(view, trained.color_shift)
-    painted = network(view, identity)[:, :3].cpu().numpy()
+    decoded = network(view, identity)[:, :3].cpu().numpy()
     target = view.cpu().numpy()
     options: dict[str, Any] = {"channel_axis": 0, "data_range": 1.0}
-    pairs = list(zip(target, painted, strict=True))
+    pairs = list(zip(target, decoded, strict=True))
     return {
         "ssim": mean(structural_similarity(t, p, win_size=7, **options) for t, p in pairs),  # type: ignore[no-untyped-call]
         "psnr": mean(peak_signal_noise_ratio(t, p, data_range=1.0) for t, p in pairs),  # type: ignore[no-untyped-call]

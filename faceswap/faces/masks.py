@@ -19,7 +19,7 @@ FOREHEAD = 0.6  # brows raised by this many nose lengths agree best with a face'
 SURE = 0.1  # a painted mask counts from here on, and fully from 1 minus this
 
 
-def square(aligned: AlignedFace, view: float, painted: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
+def square(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
     """All that the network sees, the middle ``view`` of the crop, (S, S)."""
     size = len(aligned.image)
     mask = np.zeros((size, size), np.float32)
@@ -38,28 +38,28 @@ def outline(points: Points, size: int) -> Mask:
     return mask
 
 
-def hull(aligned: AlignedFace, view: float, painted: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
+def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
     """The :func:`outline` of the face within the network's view, (S, S)."""
     points = transform(aligned.face.landmarks, aligned.matrix)
     return outline(points, len(aligned.image)) * square(aligned, view)
 
 
-def learned(aligned: AlignedFace, view: float, painted: Mask | None) -> Mask:
+def learned(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
     """What the model painted as the face, (S, S) in [0, 1], within the network's view."""
-    assert painted is not None, "a model without a mask head"
-    clear: Mask = np.clip((painted - SURE) / (1 - 2 * SURE), 0, 1)
+    assert decoded is not None, "a model without a mask head"
+    clear: Mask = np.clip((decoded - SURE) / (1 - 2 * SURE), 0, 1)
     return clear * square(aligned, view)
 
 
-def product(aligned: AlignedFace, view: float, painted: Mask | None) -> Mask:
+def product(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
     """What both :func:`hull` and :func:`learned` hold, (S, S)."""
-    return hull(aligned, view) * learned(aligned, view, painted)
+    return hull(aligned, view) * learned(aligned, view, decoded)
 
 
 MASKS: dict[MaskName, Masker] = {
     "hull": hull, "square": square, "learned": learned, "product": product,
 }  # fmt: skip
-PAINTED: tuple[MaskName, ...] = ("learned", "product")  # need a model with a mask head
+DECODED_MASKS: tuple[MaskName, ...] = ("learned", "product")  # need a model with a mask head
 
 
 def soften(mask: Mask, coverage: float, erosion: float, feather: float) -> Mask:

@@ -106,10 +106,10 @@ class Autoencoder(nn.Module):
 
         C is 3, or 4 with a mask head: the last channel then is 1 where the face is.
         """
-        painted: Tensor = self.decoders[identity](code)
+        decoded: Tensor = self.decoders[identity](code)
         if self.config.channel_order == "bgr":
-            painted = torch.cat([painted[:, :3].flip(1), painted[:, 3:]], dim=1)
-        return painted
+            decoded = torch.cat([decoded[:, :3].flip(1), decoded[:, 3:]], dim=1)
+        return decoded
 
     def forward(self, images: Tensor, identity: Identity) -> Tensor:
         """Images as one identity's decoder paints them: see :meth:`decode`."""

@@ -23,7 +23,7 @@ from faceswap.faces.geometry import (
     warp_image_at,
     warp_mask,
 )
-from faceswap.faces.masks import MASKS, PAINTED, soften
+from faceswap.faces.masks import DECODED_MASKS, MASKS, soften
 from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.media.frame import Frame
 from faceswap.models.modelfile import TrainedModel
@@ -36,7 +36,7 @@ from faceswap.types import Identity, Image, Mask
 log = logging.getLogger(__name__)
 
 
-Painter = Callable[[list[Image]], list[Image]]
+FaceDecoder = Callable[[list[Image]], list[Image]]
 
 Prepared = tuple[Frame, list[Swap]]
 
@@ -65,14 +65,14 @@ class Swapper:
         trained: TrainedModel,
         config: ConvertConfig,
         device: torch.device,
-        painter: Painter | None = None,
+        decoder: FaceDecoder | None = None,
     ) -> None:
-        if config.mask in PAINTED and not trained.network.config.mask_head:
+        if config.mask in DECODED_MASKS and not trained.network.config.mask_head:
             raise SettingsError(
                 f"a model '{trained.network.config.name}' has no mask of its own; use --mask hull"
             )
         self.config = config
-        self._painter = painter or self.paint
+        self._decode_faces = decoder or self.decode_faces
         self._label = (
             Label(config.label, config.label_position, config.label_size)
             if config.label is not None
@@ -151,9 +151,9 @@ class Swapper:
         together = [face for faces in aligned for face in faces]
         crops = [face.image for face in together]
         crowds = [crops[at : at + CROWD] for at in range(0, len(crops), CROWD)]
-        painted = chain.from_iterable(map(self._fitting, crowds))
+        decoded = chain.from_iterable(map(self._fitting, crowds))
         for at, faces in enumerate(aligned):
-            swaps = [self._finish(face, next(painted)) for face in faces]
+            swaps = [self._finish(face, next(decoded)) for face in faces]
             if self.config.match_detail:
                 moments = [faces for _, faces in frames[max(at - 1, 0) : at + 2]]
                 swaps = [self._with_detail(frames[at][0], swap, moments) for swap in swaps]
@@ -178,7 +178,7 @@ class Swapper:
     def _fitting(self, crops: list[Image]) -> list[Image]:
         """Painted faces: in two halves, and so on, where the memory does not suffice for all."""
         try:
-            return self._painter(crops)
+            return self._decode_faces(crops)
         except torch.OutOfMemoryError as error:
             if len(crops) == 1:
                 raise DeviceError(
@@ -191,7 +191,7 @@ class Swapper:
         return self._fitting(crops[:half]) + self._fitting(crops[half:])
 
     @torch.no_grad()
-    def paint(self, crops: list[Image]) -> list[Image]:
+    def decode_faces(self, crops: list[Image]) -> list[Image]:
         """The other identity's faces for aligned crops (S, S, 3), each (size, size, 3 or 4).
 
         The fourth channel is the model's mask, 0 to 255.
@@ -208,19 +208,19 @@ class Swapper:
         if self._to == "a":
             red, green, blue = self._shift
             faces = shift_color(faces, (-red, -green, -blue))
-        painted = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return list(painted)
+        decoded = faces.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return list(decoded)
 
-    def _finish(self, aligned: AlignedFace, painted: Image) -> Swap:
+    def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
         """Enlarge a painted face to the crop, measure its colour match and give it its mask."""
         matrix = output_to_crop(self._model, self._size)
         pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels a network pixel becomes
         if pixel < 1:  # a small face: average now, or pasting would skip pixels and flicker
             side = max(round(pixel * self._model.size), 1)
-            painted = _shrink(painted, side)
+            decoded = _shrink(decoded, side)
             factor = side / self._model.size
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        enlarged = warp_image_at(painted, matrix, self._size, self._size)
+        enlarged = warp_image_at(decoded, matrix, self._size, self._size)
         own_mask: Mask | None = None
         face = np.ascontiguousarray(enlarged[..., :3])
         if enlarged.shape[2] == 4:

@@ -120,8 +120,8 @@ class Monitor:
             crops = (self._unseen if enough else self._seen)[own]
             step = max(len(crops) // PREVIEW_ROWS, 1)
             (view,) = network_crops(run, crops[::step][:PREVIEW_ROWS], own)
-            painted = network(view, own), network.swap(view, other, 1.0)
-            columns += [view, *(images[:, :3] for images in painted)]
+            decoded = network(view, own), network.swap(view, other, 1.0)
+            columns += [view, *(images[:, :3] for images in decoded)]
         network.train()
         rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
         grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)

@@ -160,8 +160,8 @@ class Pair(nn.Module):
         """Warped faces of a and of b -> each as its own decoder paints it, float32."""
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
-            painted = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
-        return painted[0].float(), painted[1].float()
+            decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
+        return decoded[0].float(), decoded[1].float()
 
 
 class Loop:
@@ -263,8 +263,8 @@ class Loop:
             update_ema(run.average, run.network, recipe.average, run.step)
         return losses
 
-    def _loss(self, painted: Tensor, target: Tensor) -> Tensor:
-        return masked(painted, target, self._loss_of, self._recipe.outside)
+    def _loss(self, decoded: Tensor, target: Tensor) -> Tensor:
+        return masked(decoded, target, self._loss_of, self._recipe.outside)
 
     def _plan(self, now: float) -> list[float]:
         """Share done, and whether to end, to report, to preview and to save before going on."""

@@ -68,8 +68,8 @@ class Rival:
     def _paste(self, frame: Image, crop: Image, matrix: Matrix) -> Image:
         inner = cv2.resize(crop[48:208, 48:208], (64, 64))
         batch = torch.from_numpy(inner.transpose(2, 0, 1)[None] / np.float32(255))
-        painted = self._net(batch, "b")[0].permute(1, 2, 0).numpy() * 255
-        crop[48:208, 48:208] = cv2.resize(painted, (160, 160))
+        decoded = self._net(batch, "b")[0].permute(1, 2, 0).numpy() * 255
+        crop[48:208, 48:208] = cv2.resize(decoded, (160, 160))
         cv2.warpAffine(
             crop, matrix, frame.shape[1::-1], frame, cv2.WARP_INVERSE_MAP, cv2.BORDER_TRANSPARENT
         )

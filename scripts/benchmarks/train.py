@@ -179,8 +179,8 @@ class Ours:
         side = self.run.network.config.size
         some = torch.rand(self.batch, 3, side, side, device=self.place)
         with FlopCounterMode(display=False) as counter:
-            painted = trainer.Pair(self.run.network)(some, some)
-            (painted[0].mean() + painted[1].mean()).backward()
+            decoded = trainer.Pair(self.run.network)(some, some)
+            (decoded[0].mean() + decoded[1].mean()).backward()
         self.run.optimizer.zero_grad()
         return int(counter.get_total_flops())
 

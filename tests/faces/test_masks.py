@@ -60,11 +60,11 @@ def test_without_erosion_and_feather_the_mask_stays(aligned):
 
 
 def test_a_painted_mask_is_cleared_of_doubt_and_kept_within_the_square(aligned):
-    painted = np.full((256, 256), 0.05, np.float32)
-    painted[:, 100:] = 0.95
-    painted[100, 100] = 0.5
+    decoded = np.full((256, 256), 0.05, np.float32)
+    decoded[:, 100:] = 0.95
+    decoded[100, 100] = 0.5
 
-    mask = learned(aligned, COVERAGE, painted)
+    mask = learned(aligned, COVERAGE, decoded)
 
     assert mask.dtype == np.float32
     assert not mask[:, :100].any()
@@ -74,10 +74,10 @@ def test_a_painted_mask_is_cleared_of_doubt_and_kept_within_the_square(aligned):
 
 
 def test_the_product_is_what_both_masks_hold(aligned):
-    painted = np.zeros((256, 256), np.float32)
-    painted[:128] = 1
+    decoded = np.zeros((256, 256), np.float32)
+    decoded[:128] = 1
 
-    mask = product(aligned, COVERAGE, painted)
+    mask = product(aligned, COVERAGE, decoded)
 
     assert not mask[128:].any()
     np.testing.assert_array_equal(mask[:128], hull(aligned, COVERAGE)[:128])

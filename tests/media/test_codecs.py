@@ -226,9 +226,9 @@ def test_a_layer_over_footage_in_full_range_keeps_its_light(tmp_path):
         for frame in reader.read_video(source):
             output.write({"video": frame.repainted(layer)})
 
-    painted = shown(tmp_path / "out.mov")[0].astype(int)
+    decoded = shown(tmp_path / "out.mov")[0].astype(int)
 
-    assert np.abs(painted - layer[..., :3]).max() < 6
+    assert np.abs(decoded - layer[..., :3]).max() < 6
 
 
 @pytest.mark.parametrize(("target", "codec", "is_told"), [("out.webm", "vp9", True),

@@ -83,9 +83,9 @@ def test_a_model_keeps_its_size_and_paints_a_mask(name):
     size = PRESETS[name].size
     with torch.device("meta"):
         network = autoencoder.build(PRESETS[name])
-        painted = network(torch.rand(2, 3, size, size), "a")
+        decoded = network(torch.rand(2, 3, size, size), "a")
 
-    assert painted.shape == (2, 4, size, size)
+    assert decoded.shape == (2, 4, size, size)
 
 
 def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_path):

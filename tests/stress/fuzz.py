@@ -96,7 +96,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.training import checkpoint
 
     make(folder)
-    painter = ModelRecord("x", "00" * 32)
+    decoder = ModelRecord("x", "00" * 32)
     cpu = torch.device("cpu")
 
     def classic_checkpoint(path: Path) -> object:
@@ -133,7 +133,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         return credentials.read(path.with_suffix(""))
 
     def own_identity(path: Path) -> object:
-        return Signer(painter, signing_identity(str(path), str(path)))
+        return Signer(decoder, signing_identity(str(path), str(path)))
 
     def consent_note(path: Path) -> object:
         return consent.settle({"a": None, "b": None}, None, dict.fromkeys(("a", "b"), path.parent))

@@ -74,7 +74,7 @@ def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
 ):
     sizes = []
 
-    def paint(images):
+    def decode_faces(images):
         sizes.append(len(images))
         if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -84,7 +84,7 @@ def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
     found = [(frame, [collins_face] * 3)] * 4
     wanted = list(swapper_of(lambda images: images).prepare(found))
 
-    swaps = list(swapper_of(paint).prepare(found))
+    swaps = list(swapper_of(decode_faces).prepare(found))
 
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
     assert "12 faces at once: going on with 6" in caplog.text
@@ -94,13 +94,13 @@ def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
 
 
 def test_memory_too_small_for_one_face_is_one_clear_line(collins, collins_face):
-    def paint(images):
+    def decode_faces(images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
     with pytest.raises(DeviceError, match="does not suffice for one face"):
-        list(swapper_of(paint).prepare([(frame, [collins_face] * 2)]))
+        list(swapper_of(decode_faces).prepare([(frame, [collins_face] * 2)]))
 
 
 def test_a_crowd_goes_through_the_network_in_parts(collins, collins_face):

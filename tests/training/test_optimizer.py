@@ -19,8 +19,8 @@ def network():
 
 def backward(network):
     images = torch.rand(2, 3, 80, 80, generator=torch.Generator().manual_seed(1))
-    painted = network(images, "a")
-    ((painted[:, :3] - images).abs().mean() + network(images, "b").mean()).backward()
+    decoded = network(images, "a")
+    ((decoded[:, :3] - images).abs().mean() + network(images, "b").mean()).backward()
 
 
 def breadth(weight):

@@ -368,9 +368,9 @@ def test_the_mask_head_learns_where_the_face_is(run):
 
     network = modelfile.load(folder).network
     with torch.no_grad():
-        painted = network(torch.full((1, 3, 80, 80), 0.5), "a")[0, 3]
-    corners = painted[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert painted[30:50, 30:50].mean() > corners.max() + 0.3
+        decoded = network(torch.full((1, 3, 80, 80), 0.5), "a")[0, 3]
+    corners = decoded[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert decoded[30:50, 30:50].mean() > corners.max() + 0.3
 
 
 def test_other_people_are_not_mixed_in(run, faceset_folders, tmp_path):
