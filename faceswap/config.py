@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 
 from faceswap.errors import SettingsError
 
-CLIPPED = 200  # characters of a strange value that a message repeats
+MAX_QUOTED = 200  # characters of a strange value that a message repeats
 
 
 class Settings:
@@ -70,7 +70,7 @@ class Settings:
 
 def clipped(text: str) -> str:
     """A text that came from outside, short enough for a message."""
-    return text if len(text) <= CLIPPED else f"{text[: CLIPPED - 3]}..."
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 def field_types(settings: type) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class ConvertConfig(Settings):
     mask: Annotated[
         MaskName, "What to paste; hull: the face's outline, learned: the model's, product: of both."
     ] = "hull"
-    likeness: Annotated[
+    identity_strength: Annotated[
         float, "How far to turn the face's code from one person to the other: 0 not, 1 fully."
     ] = 1.0
     erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
@@ -302,7 +302,7 @@ class ConvertConfig(Settings):
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
         self.check_range("quality", 0, 51)
-        self.check_range("likeness", 0.0, 2.0)
+        self.check_range("identity_strength", 0.0, 2.0)
         self.check_range("erosion", 0.0, 0.5)
         self.check_range("feather", 0.0, 0.5)
         self.check_range("workers", 0)
@@ -315,7 +315,7 @@ class EvaluateConfig(Settings):
     faces: Annotated[int, "Measure at most N unseen faces of each identity; 0: all."] = 0
     color: Annotated[ColorName, "Colour match of the swaps."] = "average"
     mask: Annotated[MaskName, "Mask of the swaps."] = "hull"
-    likeness: Annotated[float, "Likeness of the swaps, as in convert."] = 1.0
+    identity_strength: Annotated[float, "Likeness of the swaps, as in convert."] = 1.0
     smooth: Annotated[bool, "Steady the clip's faces and colours, as convert does."] = True
     clip_frames: Annotated[int, "Read at most N frames of the clip; 0: all."] = 150
     min_score: Annotated[float, "Drop detections in the clip below this detector score."] = 0.2
@@ -324,7 +324,7 @@ class EvaluateConfig(Settings):
     def __post_init__(self) -> None:
         self.check_types()
         self.check_range("faces", 0)
-        self.check_range("likeness", 0.0, 2.0)
+        self.check_range("identity_strength", 0.0, 2.0)
         self.check_range("clip_frames", 0)
 
 

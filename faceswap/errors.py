@@ -9,9 +9,9 @@
     │   └── BusyError         12   another process is at work on it
     ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
     ├── TrainingError          8   the loss is no longer a number
-    ├── AlteredError           9   a file is not as its Content Credentials were signed for
-    ├── UncredentialedError   10   a file has no Content Credentials
-    ├── AilingError           11   doctor found what keeps this machine from swapping faces
+    ├── TamperedError           9   a file is not as its Content Credentials were signed for
+    ├── NoCredentialsError   10   a file has no Content Credentials
+    ├── NotReadyError           11   doctor found what keeps this machine from swapping faces
     └── DeviceError           13   no such device here, or its memory does not suffice
 
 Exit code 0 is success, 2 is a command-line usage error, 130 an interruption by Ctrl-C. Anything
@@ -72,19 +72,19 @@ class TrainingError(FaceswapError):
     exit_code = 8
 
 
-class AlteredError(FaceswapError):
+class TamperedError(FaceswapError):
     """A file, or what is said in it, was changed after it was signed."""
 
     exit_code = 9
 
 
-class UncredentialedError(FaceswapError):
+class NoCredentialsError(FaceswapError):
     """A file has no Content Credentials, in it or beside it."""
 
     exit_code = 10
 
 
-class AilingError(FaceswapError):
+class NotReadyError(FaceswapError):
     """Something that swapping faces needs does not work on this machine."""
 
     exit_code = 11

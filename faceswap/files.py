@@ -21,7 +21,7 @@ from faceswap.errors import BusyError, InputError, OutputError
 # get one as an argument, so that they need not know who signs their outputs: see Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
 
-STEM = 40  # characters of a name that a temporary one repeats
+MAX_STEM = 40  # characters of a name that a temporary one repeats
 LOCK = "lock"  # in a folder in which one process alone may work
 
 
@@ -64,7 +64,7 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
     It is short even if ``path`` has the longest name that a disk takes.
     """
     unique = f"{os.getpid()}-{_here()}{secrets.token_hex(2)}"
-    return path.with_name(f".{path.stem[:STEM]}.{unique}.part{suffix}")
+    return path.with_name(f".{path.stem[:MAX_STEM]}.{unique}.part{suffix}")
 
 
 @cache

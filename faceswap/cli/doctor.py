@@ -21,11 +21,11 @@ import torch
 
 from faceswap.cli.demo import public_photos
 from faceswap.errors import (
-    AilingError,
-    AlteredError,
     FaceswapError,
     InputError,
     NoFacesError,
+    NotReadyError,
+    TamperedError,
     TrainingError,
 )
 from faceswap.faces import blazeface
@@ -37,7 +37,7 @@ from faceswap.models.architectures import PRESETS
 from faceswap.provenance.credentials import ModelRecord, read
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Signer
-from faceswap.training.checkpoint import Run
+from faceswap.training.checkpoint import TrainingState
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.optimizer import RECIPES, Optimizer
 from faceswap.training.trainer import Pair, learn
@@ -54,7 +54,7 @@ FRAMES, RATE, SIDE = 8, 25, 64  # of the trial video
 TINY = 32  # pixels, of the trial net
 
 
-def examine(folder: Path = Path()) -> Facts:
+def run_checks(folder: Path = Path()) -> Facts:
     """What ``faceswap doctor --json`` prints: see ``docs/schemas/doctor.json``."""
     facts: Facts = {
         "faceswap": version("faceswap"),
@@ -67,7 +67,7 @@ def examine(folder: Path = Path()) -> Facts:
         "folder": _folder(folder),
         "checks": [_tried(name, check) for name, check in CHECKS.items()],
     }
-    return {"ok": not ailments(facts)} | facts
+    return {"ok": not failed_checks(facts)} | facts
 
 
 def in_words(facts: Facts) -> list[str]:
@@ -93,7 +93,7 @@ def in_words(facts: Facts) -> list[str]:
     return lines
 
 
-def ailments(facts: Facts) -> list[str]:
+def failed_checks(facts: Facts) -> list[str]:
     """What keeps a machine from being ready, in words; empty if nothing does."""
     found = [check["name"] for check in facts["checks"] if not check["ok"]]
     found += [
@@ -106,10 +106,10 @@ def ailments(facts: Facts) -> list[str]:
     return found
 
 
-def verdict(facts: Facts) -> AilingError | None:
+def status(facts: Facts) -> NotReadyError | None:
     """The error that says what does not work; None if all is well."""
-    found = ailments(facts)
-    return AilingError(f"this machine is not ready: {', '.join(found)}") if found else None
+    found = failed_checks(facts)
+    return NotReadyError(f"this machine is not ready: {', '.join(found)}") if found else None
 
 
 def _tried(name: str, check: Callable[[], str]) -> Facts:
@@ -182,7 +182,7 @@ def _train_step() -> str:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RECIPES["small"]
     optimizer = Optimizer(network, recipe, recipe.learning_rate)
-    run = Run(network, optimizer, torch.Generator(), ("a", "b"), (0.0, 0.0, 0.0))
+    run = TrainingState(network, optimizer, torch.Generator(), ("a", "b"), (0.0, 0.0, 0.0))
     before = network.to_latent.weight.detach().clone()
     faces = torch.rand(2, 4, TINY, TINY, device=device)
 
@@ -225,12 +225,12 @@ def _sign() -> str:
         Signer(record, signing_identity()).sign(path, path, path)
         found = read(path)
         if not found.intact or found.model != record:
-            raise AlteredError("what was signed does not verify")
+            raise TamperedError("what was signed does not verify")
         data = bytearray(path.read_bytes())
         data[data.rindex(b"IDAT") + 6] ^= 1
         path.write_bytes(data)
         if read(path).intact:
-            raise AlteredError("an alteration of what was signed is not found")
+            raise TamperedError("an alteration of what was signed is not found")
     return "a picture signed with your identity and verified; an alteration of it found"
 
 

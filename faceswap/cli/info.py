@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from faceswap.errors import InputError, UncredentialedError
+from faceswap.errors import InputError, NoCredentialsError
 from faceswap.faces import faceset
 from faceswap.media import photos, reader
 from faceswap.models import modelfile
@@ -43,7 +43,7 @@ def _provenance(path: Path) -> Facts | None:
     """What a file's Content Credentials say in short; ``faceswap verify`` tells all."""
     try:
         found = credentials.read(path)
-    except (InputError, UncredentialedError):  # another library's: it reads fewer formats
+    except (InputError, NoCredentialsError):  # another library's: it reads fewer formats
         return None
     return {
         "intact": found.intact, "made_by": found.generator,

@@ -19,14 +19,14 @@ from faceswap.cli import text
 from faceswap.cli.options import PATH, landmarks_option, resolve, settings_options
 from faceswap.cli.output import (
     INTERRUPTED,
-    announce,
-    exiting,
-    finish,
+    echo,
+    echo_err,
+    error_boundary,
+    is_rank_zero,
     json_option,
-    ready,
-    say,
+    report_and_exit,
     show,
-    speaks,
+    to_jsonable,
 )
 from faceswap.cli.progress import reporting
 from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig, identity_name
@@ -37,7 +37,7 @@ class _OneLine(logging.Handler):
     """Warnings of the stages, a line each, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"faceswap: warning: {record.getMessage()}")
+        echo_err(f"faceswap: warning: {record.getMessage()}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
@@ -46,13 +46,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 
 def main() -> None:
-    """Entry point: run the command line; see :func:`printing.exiting` for its end."""
+    """Entry point: run the command line; see :func:`printing.error_boundary` for its end."""
     handler = _OneLine(logging.WARNING)
     logger = logging.getLogger("faceswap")
     logger.addHandler(handler)
     logger.propagate = False
     signal.signal(signal.SIGTERM, _interrupt)
-    with exiting():
+    with error_boundary():
         cli(standalone_mode=False)
 
 
@@ -98,7 +98,7 @@ def extract(
 
     with reporting() as on_progress:
         report = extractor.extract(source, output, settings, on_progress)
-    show(as_json, ready(report), text.extraction(report))
+    show(as_json, to_jsonable(report), text.extraction(report))
 
 
 @cli.command()
@@ -122,11 +122,11 @@ def train(
 
     with reporting() as on_progress:
         report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
-    if not speaks():
+    if not is_rank_zero():
         return
-    show(as_json, ready(report), text.training(report))
+    show(as_json, to_jsonable(report), text.training(report))
     if report.interrupted:
-        say("interrupted and saved; run the same command to continue")
+        echo_err("interrupted and saved; run the same command to continue")
         sys.exit(INTERRUPTED)
 
 
@@ -161,7 +161,7 @@ def convert(
 
     if model is None and not settings.cast:
         model = newest(Path("models"))
-        announce(f"model: {model}", as_json)
+        echo(f"model: {model}", as_json)
     used = {"model": model}
     if preview:
         sheet = output or source.with_suffix(".preview.png")
@@ -172,7 +172,7 @@ def convert(
         return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
-    show(as_json, used | ready(report), text.conversion(report))
+    show(as_json, used | to_jsonable(report), text.conversion(report))
 
 
 @cli.command()
@@ -200,7 +200,7 @@ def evaluate(
             clip=clip, html=html_file,
         )  # fmt: skip
     if save_json:
-        write_bytes(save_json, (json.dumps(ready(report), indent=1) + "\n").encode())
+        write_bytes(save_json, (json.dumps(to_jsonable(report), indent=1) + "\n").encode())
     show(as_json, report, text.evaluation_table(report))
 
 
@@ -228,7 +228,7 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
     from faceswap.provenance import credentials
 
     result = credentials.verify(files, trust)
-    finish(as_json, {"files": result.facts}, text.verification(result), result.worst)
+    report_and_exit(as_json, {"files": result.facts}, text.verification(result), result.worst)
 
 
 @cli.command()
@@ -240,8 +240,8 @@ def doctor(as_json: bool) -> None:
     """
     from faceswap.cli import doctor
 
-    facts = doctor.examine()
-    finish(as_json, facts, doctor.in_words(facts), doctor.verdict(facts))
+    facts = doctor.run_checks()
+    report_and_exit(as_json, facts, doctor.in_words(facts), doctor.status(facts))
 
 
 @cli.command("import-checkpoint")
@@ -280,7 +280,7 @@ def demo(output: Path, minutes: float, as_json: bool) -> None:
 
     began = time.monotonic()
     for title, run in demo.stages(output, minutes):
-        announce(title, as_json)
+        echo(title, as_json)
         with reporting() as on_progress:
             run(on_progress)
     facts = {

@@ -22,7 +22,11 @@ landmarks_option = click.option(
     callback=lambda _, __, path: _use(path),
     help="A landmark model of your own: a dlib shape predictor of the 68 iBUG points.",
 )  # fmt: skip
-FLAGS = {"exclude": "--not", "all_faces": "--all"}  # words that Python keeps for itself
+FLAGS = {
+    "exclude": "--not",
+    "all_faces": "--all",
+    "identity_strength": "--likeness",
+}  # words that Python keeps for itself
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:

@@ -9,7 +9,7 @@ from faceswap.provenance.consent import NOT_STATED
 if TYPE_CHECKING:  # at run time this would load c2pa and cryptography, also for --help
     from faceswap.provenance.credentials import Credentials, Verification
 
-LISTED = 20  # names of a long list that people get to see
+MAX_LISTED = 20  # names of a long list that people get to see
 
 
 def extraction(report: Any) -> list[str]:
@@ -59,9 +59,9 @@ def conversion(report: Any) -> list[str]:
 def _listed(what: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    lines = [f"{len(names)} {what}:", *(f"  {name}" for name in names[:LISTED])]
-    if len(names) > LISTED:
-        lines.append(f"  ... and {len(names) - LISTED} more")
+    lines = [f"{len(names)} {what}:", *(f"  {name}" for name in names[:MAX_LISTED])]
+    if len(names) > MAX_LISTED:
+        lines.append(f"  ... and {len(names) - MAX_LISTED} more")
     return lines
 
 

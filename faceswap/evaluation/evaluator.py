@@ -19,8 +19,8 @@ from faceswap.config import ConvertConfig, EvaluateConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.evaluation import report
 from faceswap.evaluation.metrics import (
-    Margins,
-    Measured,
+    FaceMeasurement,
+    IdentityScale,
     Numbers,
     Report,
     compare,
@@ -30,7 +30,7 @@ from faceswap.evaluation.metrics import (
     nme,
     seam,
 )
-from faceswap.evaluation.report import Specimen
+from faceswap.evaluation.report import Sample
 from faceswap.faces import tracking
 from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
@@ -61,7 +61,7 @@ CENTROID_FACES = 150  # training faces whose embeddings are averaged
 MIN_CLIP = 8  # frames in a row, for flicker
 
 
-_Moment = tuple[Measured, Measured, tuple[Numbers, Numbers], Points]
+_Moment = tuple[FaceMeasurement, FaceMeasurement, tuple[Numbers, Numbers], Points]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class _Swapped:
 
     crop: Image  # the original's
     pasted: Image  # the crop with the swap in it
-    measured: Measured
+    measured: FaceMeasurement
     seam: tuple[float, float]
 
 
@@ -116,12 +116,12 @@ def evaluate(
     centroids = {key: centroid(f) for key, f in known.items()}
     originals = {key: [_measure(*face) for face in pictures_of(f)] for key, f in unseen.items()}
     found: Report = {
-        "names": list(trained.names), "steps": trained.step, "likeness": config.likeness,
+        "names": list(trained.names), "steps": trained.step, "likeness": config.identity_strength,
         "faces": {key: len(f.crops) for key, f in unseen.items()},
     }  # fmt: skip
-    specimens: dict[str, list[Specimen]] = {}
+    samples: dict[str, list[Sample]] = {}
     for own, other in DIRECTIONS:
-        margins = Margins(centroids[own], centroids[other], originals[own], originals[other])
+        scale = IdentityScale(centroids[own], centroids[other], originals[own], originals[other])
         rows = {}
         for name, decoder in _decoders(trained, known[other]).items():
             settings = _settings(config, other)
@@ -131,12 +131,12 @@ def evaluate(
             faces = zip(counter.each(pictures_of(unseen[own])), originals[own], strict=True)
             swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
             measured = [swap.measured for swap in swaps]
-            rows[name] = compare(originals[own], measured, margins) | _seams(swaps)
+            rows[name] = compare(originals[own], measured, scale) | _seams(swaps)
             if not decoder:
-                shown = _specimens(unseen[own].keys, originals[own], swaps, margins)
-                specimens[f"{own}_to_{other}"] = shown
+                ema_or_model = _samples(unseen[own].keys, originals[own], swaps, scale)
+                samples[f"{own}_to_{other}"] = ema_or_model
         untouched = {"seam_color_step": 0.0, "seam_gradient_ratio": 1.0}
-        rows["original"] = compare(originals[own], originals[own], margins) | untouched
+        rows["original"] = compare(originals[own], originals[own], scale) | untouched
         counter.each_done(len(originals[own]))
         found[f"{own}_to_{other}"] = rows.pop("model") | {"baselines": rows}
         found[f"{own}_to_{own}"] = reconstruct(trained, unseen[own], own, device)
@@ -145,7 +145,7 @@ def evaluate(
         found["flicker"] = measure_clip(Path(clip), swapper, config, on_progress)
     if html:
         folder = Path(model) if Path(model).is_dir() else Path(model).parent
-        page = report.page(found, specimens, folder / checkpoint.METRICS_FILE)
+        page = report.page(found, samples, folder / checkpoint.METRICS_FILE)
         write_bytes(Path(html), page.encode(errors="replace"))
     return found
 
@@ -170,14 +170,18 @@ def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
 
 
-def _measure(image: Image, box: Box) -> Measured:
+def _measure(image: Image, box: Box) -> FaceMeasurement:
     landmarks = predict_landmarks(image, box)
-    return Measured(landmarks, compute_embedding(image, landmarks))
+    return FaceMeasurement(landmarks, compute_embedding(image, landmarks))
 
 
 def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
     return ConvertConfig(
-        to=to, color=config.color, mask=config.mask, likeness=config.likeness, smooth=config.smooth
+        to=to,
+        color=config.color,
+        mask=config.mask,
+        identity_strength=config.identity_strength,
+        smooth=config.smooth,
     )
 
 
@@ -201,13 +205,13 @@ def _decoders(trained: TrainedModel, known: Faceset) -> dict[str, FaceDecoder | 
     }
 
 
-def _specimens(
-    keys: list[str], originals: list[Measured], swaps: list[_Swapped], margins: Margins
-) -> list[Specimen]:
+def _samples(
+    keys: list[str], originals: list[FaceMeasurement], swaps: list[_Swapped], scale: IdentityScale
+) -> list[Sample]:
     """The model's swaps as the page shows them."""
     return [
-        Specimen(
-            key, swap.crop, swap.pasted, margins.scaled(swap.measured),
+        Sample(
+            key, swap.crop, swap.pasted, scale.scaled(swap.measured),
             nme(before.landmarks, swap.measured.landmarks),
         )
         for key, before, swap in zip(keys, originals, swaps, strict=True)

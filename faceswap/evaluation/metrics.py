@@ -27,51 +27,53 @@ SEAM_REACH = 0.04  # of the crop's side, from the edge to either side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class FaceMeasurement:
     """One face: where its landmarks are and what it looks like to a recogniser."""
 
     landmarks: Points
     embedding: Embedding
 
 
-class Margins:
+class IdentityScale:
     """Scales embedding margins so that real unseen own faces are 0 and real others 1.
 
     The margin of a embedding d is |d - own centroid| - |d - other's centroid|.
     """
 
     def __init__(
-        self, own: Embedding, other: Embedding, faces_own: list[Measured],
-        faces_other: list[Measured],
+        self, own: Embedding, other: Embedding, faces_own: list[FaceMeasurement],
+        faces_other: list[FaceMeasurement],
     ) -> None:  # fmt: skip
         self._open_no_follow, self.other = own, other
         self._zero = float(np.mean([self._margin(face) for face in faces_own]))
         self._one = float(np.mean([self._margin(face) for face in faces_other]))
 
-    def _margin(self, face: Measured) -> float:
+    def _margin(self, face: FaceMeasurement) -> float:
         to_own = np.linalg.norm(face.embedding - self._open_no_follow)
         return float(to_own - np.linalg.norm(face.embedding - self.other))
 
-    def scaled(self, face: Measured) -> float:
+    def scaled(self, face: FaceMeasurement) -> float:
         """0 looks like a real own face, 1 like a real face of the other person."""
         return (self._margin(face) - self._zero) / (self._one - self._zero)
 
 
-def compare(originals: list[Measured], swaps: list[Measured], margins: Margins) -> Report:
+def compare(
+    originals: list[FaceMeasurement], swaps: list[FaceMeasurement], scale: IdentityScale
+) -> Report:
     """Measure swaps against the faces they replace.
 
     Returns:
-        identity_transfer: Mean scaled margin (:class:`Margins`): 0 nothing, 1 a real other face.
+        identity_transfer: Mean scaled margin (:class:`IdentityScale`): 0 nothing, 1 a real other face.
         match_rate: Share within dlib's same-person distance 0.6 of the other's centroid.
         nme: Mean distance between landmarks of swap and original, over the distance between the
             eyes' centres: the expression and pose that got lost.
         eye_correlation, mouth_correlation: Pearson correlation of eye and mouth aspect ratios.
         pose_error_deg: Mean angle between the head rotations of swap and original (solvePnP).
     """
-    distances = [np.linalg.norm(swap.embedding - margins.other) for swap in swaps]
+    distances = [np.linalg.norm(swap.embedding - scale.other) for swap in swaps]
     pairs = list(zip(originals, swaps, strict=True))
     return {
-        "identity_transfer": mean(margins.scaled(swap) for swap in swaps),
+        "identity_transfer": mean(scale.scaled(swap) for swap in swaps),
         "match_rate": mean(distance < SAME_PERSON for distance in distances),
         "nme": mean(nme(one.landmarks, two.landmarks) for one, two in pairs),
         "eye_correlation": _correlation(pairs, eye_aspect_ratio),
@@ -113,7 +115,7 @@ def mouth_aspect_ratio(points: Points) -> float:
 
 
 def _correlation(
-    pairs: list[tuple[Measured, Measured]], ratio: Callable[[Points], float]
+    pairs: list[tuple[FaceMeasurement, FaceMeasurement]], ratio: Callable[[Points], float]
 ) -> float | None:
     """Pearson correlation of a ratio over all pairs; None where it is not defined."""
     values: Numbers = np.array([[ratio(one.landmarks), ratio(two.landmarks)] for one, two in pairs])
@@ -204,8 +206,8 @@ def mean_lab(picture: Image, mask: Mask) -> Numbers:
 
 
 def flicker(
-    originals: Sequence[Measured],
-    swaps: Sequence[Measured],
+    originals: Sequence[FaceMeasurement],
+    swaps: Sequence[FaceMeasurement],
     colors: Sequence[tuple[Numbers, Numbers]],
     placed: Sequence[Points],
 ) -> Report:

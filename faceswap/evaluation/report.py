@@ -43,7 +43,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Specimen:
+class Sample:
     """One swapped face: its key, the original crop, the swap in it, identity and NME."""
 
     key: str
@@ -58,12 +58,12 @@ class Specimen:
         return 1 - self.identity + NME_WEIGHT * self.nme
 
 
-def page(report: Report, specimens: dict[str, list[Specimen]], metrics: Path) -> str:
+def page(report: Report, samples: dict[str, list[Sample]], metrics: Path) -> str:
     """The page as HTML, pictures inside.
 
     Args:
         report: From :func:`evaluator.evaluate`.
-        specimens: The model's swaps of each direction.
+        samples: The model's swaps of each direction.
         metrics: The run's ``metrics.jsonl``; without it the page has no curves.
     """
     a, b = (html.escape(name) for name in report["names"])
@@ -79,14 +79,14 @@ def page(report: Report, specimens: dict[str, list[Specimen]], metrics: Path) ->
     parts.append(_open_no_follow(report))
     if "flicker" in report:
         parts.append("<h2>Flicker</h2>" + _list(report["flicker"]))
-    parts.append("<h2>Identity against expression</h2>" + _picture(_front(report, specimens)))
+    parts.append("<h2>Identity against expression</h2>" + _picture(_front(report, samples)))
     if metrics.is_file():
         parts.append("<h2>Training</h2>" + _picture(curves.curves(metrics)))
-    everyone = [(one.badness, d, one) for d in DIRECTIONS for one in specimens[d]]
+    everyone = [(one.badness, d, one) for d in DIRECTIONS for one in samples[d]]
     worst = sorted(everyone, key=lambda item: -item[0])[:WORST]
     parts.append("<h2>The ten worst</h2>" + _faces([(d, one) for _, d, one in worst]))
     for direction in DIRECTIONS:
-        some = specimens[direction]
+        some = samples[direction]
         picks = some[:: max(len(some) // GRID, 1)][:GRID]
         parts.append(f"<h2>{_title(report, direction)}: original and swap</h2>")
         parts.append(_faces([(direction, one) for one in picks]))
@@ -128,9 +128,9 @@ def _list(values: Report) -> str:
     return f"<ul>{''.join(items)}</ul>"
 
 
-def _faces(specimens: list[tuple[str, Specimen]]) -> str:
+def _faces(samples: list[tuple[str, Sample]]) -> str:
     figures = []
-    for direction, one in specimens:
+    for direction, one in samples:
         both = cv2.hconcat([one.original, one.swapped])
         _, data = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
         caption = (
@@ -150,11 +150,11 @@ def _inline(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _front(report: Report, specimens: dict[str, list[Specimen]]) -> bytes:
+def _front(report: Report, samples: dict[str, list[Sample]]) -> bytes:
     """Identity over expression error, a dot a face; the baselines' means beside the model's."""
     figure, both = curves.side_by_side(4.6)
     for axes, direction in zip(both, DIRECTIONS, strict=True):
-        some = specimens[direction]
+        some = samples[direction]
         axes.scatter([s.nme for s in some], [s.identity for s in some], s=12, alpha=0.5)
         rows = {"model": report[direction], **report[direction]["baselines"]}
         for name, row in rows.items():

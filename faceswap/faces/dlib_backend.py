@@ -114,7 +114,9 @@ def _landmark_model(own: str | None) -> Any:
 HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
 FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
-CNN_LEAST = 32  # it crashes on pictures of a few pixels, and finds nothing in slightly larger ones
+MIN_CNN_SIDE = (
+    32  # it crashes on pictures of a few pixels, and finds nothing in slightly larger ones
+)
 BORDER = 0.25  # share of the side mirrored around a picture whose faces touch its border
 # The 68-point model knows HOG's boxes. On 65 portraits the median CNN box was 0.917 times as wide
 # and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
@@ -130,7 +132,9 @@ AROUND: Around = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
 QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
-DOUBT = 0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
+MAX_DISAGREEMENT = (
+    0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
+)
 
 
 @cache
@@ -202,7 +206,7 @@ def _hog_boxes(
 
 def _cnn_boxes(image: Image, min_score: float, border: float) -> list[tuple[Box, float]]:
     searched, scale, margin = _shrink_and_mirror(image, CNN_SIDE, border)
-    if min(searched.shape[:2]) < CNN_LEAST:
+    if min(searched.shape[:2]) < MIN_CNN_SIDE:
         return []
     return [
         (_like_hog(_box(found.rect, scale, margin)), float(found.confidence))
@@ -277,7 +281,7 @@ def track_face(image: Image, face: Face) -> Face | None:
         after = typical_box(landmarks)
     except AlignmentError:  # landmarks in one point
         return None
-    if disagreement > DOUBT or not is_one_step(before, after, image):
+    if disagreement > MAX_DISAGREEMENT or not is_one_step(before, after, image):
         return None
     return replace(face, box=after, landmarks=landmarks)
 

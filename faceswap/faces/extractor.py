@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 LIBRARY = Path("data")  # where train looks for a name
-NEIGHBOURS = 2  # frames apart at most, for faces to be followed from one to the other
+MAX_FRAME_GAP = 2  # frames apart at most, for faces to be followed from one to the other
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ def _find_in_video(
     frames: Iterator[Frame], pool: DetectorPool, config: ExtractConfig
 ) -> Iterator[tuple[Frame, list[Face]]]:
     """The faces of a video's frames, followed where these are neighbours."""
-    if config.every > NEIGHBOURS:
+    if config.every > MAX_FRAME_GAP:
         return pool.detect(frames, resolve_detector(config.detector, True))
     return tracking.track_faces(frames, pool, config.detector, smooth=config.every == 1)
 

@@ -40,7 +40,7 @@ FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
 CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
 MAX_SIZE = 4096  # pixels, of a crop
-FAR = 1e5  # pixels: nothing of a face is so far from its crop
+MAX_LANDMARK = 1e5  # pixels: nothing of a face is so far from its crop
 
 Key = tuple[str, int]  # source file relative to the input, frame index in it
 
@@ -340,7 +340,7 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
             landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
             matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
             inside = transform(landmarks, matrix)
-        if not np.isfinite(inside).all() or np.abs(inside).max() > FAR:
+        if not np.isfinite(inside).all() or np.abs(inside).max() > MAX_LANDMARK:
             raise ValueError("they are not near the crop")
         return inside
     except (KeyError, TypeError, ValueError) as error:

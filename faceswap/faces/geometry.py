@@ -56,11 +56,13 @@ class AlignedFace:
     matrix: Matrix
 
 
-REACH = 4  # pixels around a point that cubic interpolation looks at, and one more to round
-INNER = slice(17, 68)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
+CUBIC_MARGIN = 4  # pixels around a point that cubic interpolation looks at, and one more to round
+INNER_LANDMARKS = slice(
+    17, 68
+)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
 # HOG's box in the mean face's unit square: medians over 694 portraits.
 BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
-MOST_JUMP, MOST_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
+MAX_JUMP, MAX_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
 
 
 @cache
@@ -116,7 +118,7 @@ def square_to_crop(size: float, coverage: float) -> Matrix:
 def face_matrix(landmarks: Points, size: int, coverage: float) -> Matrix:
     """The frame -> crop similarity of a face from its 68 landmarks (68, 2)."""
     template = transform(mean_face(), square_to_crop(size, coverage))
-    return umeyama(landmarks[INNER], template)
+    return umeyama(landmarks[INNER_LANDMARKS], template)
 
 
 def typical_box(landmarks: Points) -> Box:
@@ -141,7 +143,7 @@ def is_one_step(before: Box, after: Box, image: Image) -> bool:
     inside = (
         0 <= after.left + after.right < 2 * width and 0 <= after.top + after.bottom < 2 * height
     )
-    return inside and jump <= MOST_JUMP and abs(math.log(growth)) <= MOST_GROWTH
+    return inside and jump <= MAX_JUMP and abs(math.log(growth)) <= MAX_GROWTH
 
 
 def transform(points: Points, matrix: Matrix) -> Points:
@@ -209,8 +211,8 @@ def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
     last = size - 0.5
     corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
     reached = transform(corners, invert(matrix))
-    low = np.floor(reached.min(axis=0)).astype(int) - REACH
-    high = np.ceil(reached.max(axis=0)).astype(int) + REACH + 1
+    low = np.floor(reached.min(axis=0)).astype(int) - CUBIC_MARGIN
+    high = np.ceil(reached.max(axis=0)).astype(int) + CUBIC_MARGIN + 1
     left, top = min(max(int(low[0]), 0), width - 1), min(max(int(low[1]), 0), height - 1)
     right, bottom = min(max(int(high[0]), left + 1), width), min(max(int(high[1]), top + 1), height)
     return left, top, right, bottom

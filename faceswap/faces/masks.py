@@ -16,7 +16,7 @@ from faceswap.types import Mask, Points
 Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 
 FOREHEAD = 0.6  # brows raised by this many nose lengths agree best with a face's oval
-SURE = 0.1  # a painted mask counts from here on, and fully from 1 minus this
+MASK_THRESHOLD = 0.1  # a painted mask counts from here on, and fully from 1 minus this
 
 
 def square(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the seam's form
@@ -47,7 +47,7 @@ def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask
 def learned(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
     """What the model painted as the face, (S, S) in [0, 1], within the network's view."""
     assert decoded is not None, "a model without a mask head"
-    clear: Mask = np.clip((decoded - SURE) / (1 - 2 * SURE), 0, 1)
+    clear: Mask = np.clip((decoded - MASK_THRESHOLD) / (1 - 2 * MASK_THRESHOLD), 0, 1)
     return clear * square(aligned, view)
 
 

@@ -16,9 +16,9 @@ from faceswap.types import Embedding, Image
 
 SAME_PERSON = 0.6  # distance of embeddings below which dlib's authors call two faces one person
 
-SURVEYED = 48  # key frames at most of a video in which somebody is looked for
+SURVEY_FRAMES = 48  # key frames at most of a video in which somebody is looked for
 # Of 694 portraits of two people one was nearer than that, by 0.002, to the other's mean embedding.
-CERTAIN = 0.55
+CERTAIN_DISTANCE = 0.55
 
 
 def embedding_of(photo: Path) -> Embedding:
@@ -43,11 +43,11 @@ def appears(person: Embedding, video: Path) -> bool:
         video: The file.
     """
     try:
-        for frame in sample_video(video, SURVEYED, exact=False):
+        for frame in sample_video(video, SURVEY_FRAMES, exact=False):
             for face in detect_hog_quickly(frame.image, 0.2):
                 if (
                     np.linalg.norm(compute_embedding(frame.image, face.landmarks) - person)
-                    < CERTAIN
+                    < CERTAIN_DISTANCE
                 ):
                     return True
     except InputError:  # its length is not known: no reason to stop

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 # Of 376 and 318 portraits the farthest was 0.65 from its own person's mean embedding; strangers in
 # four clips were 0.67 to 0.78 from it.
-STRANGER = 0.65  # distance from which on a face is certainly somebody else's
-VOTES = 3  # frames of a track that are compared
+STRANGER_DISTANCE = 0.65  # distance from which on a face is certainly somebody else's
+MAX_VOTES = 3  # frames of a track that are compared
 LOOKAHEAD_FRAMES = 12  # frames a track's votes are drawn from
 
 References = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
@@ -180,7 +180,7 @@ def _decide(
     if decisions.distances[likest] < SAME_PERSON:
         return 0 if likest == track else None
     # Nobody in shot looks like that person.
-    is_stranger = decisions.distances[track] >= STRANGER
+    is_stranger = decisions.distances[track] >= STRANGER_DISTANCE
     if not is_stranger or is_present is None:
         return 0
     was_here = any(distance < SAME_PERSON for distance in decisions.distances.values())
@@ -190,5 +190,5 @@ def _decide(
 def _embeddings_of(track: int, lookahead: Lookahead) -> list[Embedding]:
     """Descriptors of some of a track's faces in a window."""
     seen = [(frame, face) for frame, faces in lookahead for face in faces if face.track == track]
-    some = seen[:: max(len(seen) // VOTES, 1)][:VOTES]
+    some = seen[:: max(len(seen) // MAX_VOTES, 1)][:MAX_VOTES]
     return [compute_embedding(frame.image, face.landmarks) for frame, face in some]

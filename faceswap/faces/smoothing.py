@@ -12,14 +12,16 @@ T = TypeVar("T")
 
 TrackValues = dict[int, npt.NDArray[np.floating]]  # by track
 
-REACH = 4  # frames looked at on either side: the delay of what is steadied, and its memory
+SMOOTHING_FRAMES = (
+    4  # frames looked at on either side: the delay of what is steadied, and its memory
+)
 
 
 def smooth_over_time(
     items: Iterable[T],
     values: Callable[[T], TrackValues],
     replaced: Callable[[T, TrackValues], T],
-    reach: int = REACH,
+    reach: int = SMOOTHING_FRAMES,
 ) -> Iterator[T]:
     """Yield every item with its tracks' values replaced by :func:`local_line` over time.
 

@@ -28,12 +28,14 @@ from faceswap.media.frame import Frame
 from faceswap.types import Image
 
 SPAN_FRAMES = 16  # frames
-THUMB = (32, 18)  # pixels of a frame in which a cut is looked for
+THUMB_SIZE = (32, 18)  # pixels of a frame in which a cut is looked for
 # Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
 # or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
 CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
-NEAR = 0.1  # of a face's side: how far it may move within two frames to count as hardly moving
-SAME = 0.4  # intersection over union of the boxes of one face found twice
+SAME_FACE_DISTANCE = (
+    0.1  # of a face's side: how far it may move within two frames to count as hardly moving
+)
+SAME_FACE_IOU = 0.4  # intersection over union of the boxes of one face found twice
 
 
 @dataclass(slots=True, eq=False)
@@ -121,9 +123,9 @@ def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
 
 
 def _thumb(image: Image) -> Image:
-    step = max(min(image.shape[0] // THUMB[1], image.shape[1] // THUMB[0]) // 4, 1)
+    step = max(min(image.shape[0] // THUMB_SIZE[1], image.shape[1] // THUMB_SIZE[0]) // 4, 1)
     sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels for one of the thumb will do
-    return np.asarray(cv2.resize(sparse, THUMB, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(sparse, THUMB_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _differ(before: Image, after: Image) -> bool:
@@ -192,7 +194,7 @@ def _is_near(one: Box, other: Box) -> bool:
     side = one.right - one.left
     moves = (other.left - one.left, other.top - one.top, other.right - one.right,
              other.bottom - one.bottom)  # fmt: skip
-    return max(map(abs, moves)) < NEAR * side
+    return max(map(abs, moves)) < SAME_FACE_DISTANCE * side
 
 
 def _between(one: Face, other: Face) -> Face:
@@ -291,7 +293,7 @@ def _beyond(face: Face, found: list[FrameFaces], detector: DetectorName) -> Iter
 def same(face: Face, others: list[Face]) -> Face | None:
     """The one of ``others`` that is this face, if any: the one that overlaps it most."""
     best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
-    return best if best and _overlap(face.box, best.box) > SAME else None
+    return best if best and _overlap(face.box, best.box) > SAME_FACE_IOU else None
 
 
 def _overlap(one: Box, other: Box) -> float:

@@ -13,7 +13,16 @@ OPUS_RATE = 48000  # the only one that its decoders know
 BITS_PER_CHANNEL = 96_000  # a second; neither codec is told from its source at this rate
 # What loudspeakers are where the source does not say, or says what a codec does not know, such as
 # the 5.1(side) of most films; the codecs' own words for 5.1 are those at the back.
-USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+DEFAULT_LAYOUTS = {
+    1: "mono",
+    2: "stereo",
+    3: "3.0",
+    4: "quad",
+    5: "5.0",
+    6: "5.1",
+    7: "6.1",
+    8: "7.1",
+}
 
 
 class AudioTranscoder:
@@ -123,7 +132,7 @@ def _accepted(codec: str, source: Any) -> tuple[int, str]:
     """
     rates = [OPUS_RATE] if codec == "libopus" else sorted(av.Codec(codec, "w").audio_rates or ())
     rate = next((known for known in rates if known >= source.sample_rate), rates[-1])
-    named, usual = AudioLayout(source.layout.name).name, USUAL.get(source.channels)
+    named, usual = AudioLayout(source.layout.name).name, DEFAULT_LAYOUTS.get(source.channels)
     unknown = named.endswith("channels")  # without places: not to be mixed down
     for layout in (None if unknown else named, usual, None if unknown else "stereo"):
         if layout and _opens(codec, rate, layout):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-DEEPER = 257  # levels of 16 bits that one of 8 bits stands for
+EIGHT_TO_SIXTEEN_BITS = 257  # levels of 16 bits that one of 8 bits stands for
 Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) with transparency
 
 TIFFS = (".tif", ".tiff")
@@ -67,11 +67,15 @@ class DeepPhoto:
         """The same with all their depth."""
         left, top, right, bottom = rect
         light: FloatImage = self.pixels[top:bottom, left:right, :3].astype(np.float32)
-        return light / np.float32(DEEPER)
+        return light / np.float32(EIGHT_TO_SIXTEEN_BITS)
 
     def alpha(self) -> Image | None:
         """Its transparency, (H, W)."""
-        return rounded(self.pixels[..., 3] / DEEPER) if self.pixels.shape[2] == 4 else None
+        return (
+            rounded(self.pixels[..., 3] / EIGHT_TO_SIXTEEN_BITS)
+            if self.pixels.shape[2] == 4
+            else None
+        )
 
     def gray(self) -> Image:
         """All of it without colour, (H, W)."""
@@ -84,7 +88,7 @@ class DeepPhoto:
 def deep_pixels(frame: Frame) -> Deep:
     """All of a frame with 16 bits a colour, (H, W, 3)."""
     height, width = frame.shape
-    light = frame.rgb_float((0, 0, width, height)) * np.float32(DEEPER)
+    light = frame.rgb_float((0, 0, width, height)) * np.float32(EIGHT_TO_SIXTEEN_BITS)
     fine: Deep = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
     return fine
 
@@ -334,7 +338,7 @@ def read_photo(path: Path) -> Frame:
 def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
     """Convert to RGB; Pillow alone would clip grey of 16 bits to white."""
     if photo.mode.startswith("I"):
-        levels = np.asarray(photo, np.float64) / DEEPER
+        levels = np.asarray(photo, np.float64) / EIGHT_TO_SIXTEEN_BITS
         return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
     if photo.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")

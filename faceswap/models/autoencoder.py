@@ -115,17 +115,17 @@ class Autoencoder(nn.Module):
         """Images as one identity's decoder paints them: see :meth:`decode`."""
         return self.decode(self.encode(images), identity)
 
-    def swap(self, images: Tensor, to: Identity, likeness: float) -> Tensor:
+    def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:
         """The other identity's images as ``to``'s decoder paints them: see :meth:`decode`.
 
         Args:
             images: Faces of the identity that is not ``to``, (B, 3, size, size).
             to: Whose face to paint.
-            likeness: Share of the difference between the two mean latents to add: 0 leaves the
+            identity_strength: Share of the difference between the two mean latents to add: 0 leaves the
                 latent alone, 1 makes the average face of one person the average of the other.
         """
         toward_b = self.means[1] - self.means[0]
-        change = likeness * (toward_b if to == "b" else -toward_b)
+        change = identity_strength * (toward_b if to == "b" else -toward_b)
         return self.decode(self.from_code(self.to_code(images) + change), to)
 
     @torch.no_grad()

@@ -98,7 +98,7 @@ def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
     return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"
 
 
-MAX_WORD = 4096  # bytes of a name in a file of torch
+MAX_PICKLED_STRING = 4096  # bytes of a name in a file of torch
 
 
 def is_whole_archive(path: Path) -> bool:
@@ -127,7 +127,7 @@ def is_tame(file: IO[bytes], count: int = 1) -> bool:
     """
     try:
         return all(
-            not isinstance(argument, str | bytes) or len(argument) <= MAX_WORD
+            not isinstance(argument, str | bytes) or len(argument) <= MAX_PICKLED_STRING
             for _ in range(count)
             for _, argument, _ in pickletools.genops(file)
         )

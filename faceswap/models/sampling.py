@@ -11,7 +11,7 @@ from torch import Tensor
 from faceswap.models.architectures import ModelConfig
 from faceswap.types import Matrix
 
-CHUNK = 4  # faces at a time on a CPU: their float copies then stay in its cache
+FACES_PER_CHUNK = 4  # faces at a time on a CPU: their float copies then stay in its cache
 
 
 def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
@@ -45,7 +45,7 @@ def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
     count, channels, *sides = faces.shape
     on_mps = faces.device.type == "mps"  # which lacks repeated edges before torch 2.13
     padding, limit = ("zeros", 1 - 1 / sides[0]) if on_mps else ("border", math.inf)
-    chunk = CHUNK if faces.device.type == "cpu" else max(count, 1)
+    chunk = FACES_PER_CHUNK if faces.device.type == "cpu" else max(count, 1)
     buffer = faces.new_empty((chunk, channels, *sides), dtype=torch.float32)
     result = buffer.new_empty(0)
     for first in range(0, count, chunk):

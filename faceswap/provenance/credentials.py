@@ -15,7 +15,7 @@ from typing import Any
 import c2pa
 from c2pa import C2paError
 
-from faceswap.errors import AlteredError, FaceswapError, InputError, UncredentialedError
+from faceswap.errors import FaceswapError, InputError, NoCredentialsError, TamperedError
 from faceswap.files import reason
 from faceswap.provenance.identity import read_certificates
 
@@ -112,7 +112,7 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         trust: Certificates to trust, PEM [default: none, so that nobody is].
 
     Raises:
-        UncredentialedError: If it has no credentials, in it or beside it.
+        NoCredentialsError: If it has no credentials, in it or beside it.
         InputError: If it or ``trust`` cannot be read.
         SettingsError: If ``trust`` holds no certificate.
     """
@@ -125,7 +125,7 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
             report, sidecar = find(path, anchors)
         except C2paError as error:
             if str(error).startswith("Remote:"):
-                raise UncredentialedError(
+                raise NoCredentialsError(
                     f"{path} has no Content Credentials in it or beside it; it says that they are "
                     f"at {str(error).rsplit(' ', 1)[-1]}, and nothing is fetched from the network"
                 ) from error
@@ -133,7 +133,7 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
                 return Credentials(False, failures=(words_of(error),))
             raise InputError(f"{path} is no photo or video that can be read") from error
     if report is None:
-        raise UncredentialedError(f"{path} has no Content Credentials")
+        raise NoCredentialsError(f"{path} has no Content Credentials")
     return _understood(report, sidecar)
 
 
@@ -332,7 +332,7 @@ class Verification:
 
 
 def _badness(error: FaceswapError) -> int:
-    return 2 * isinstance(error, AlteredError) + isinstance(error, UncredentialedError)
+    return 2 * isinstance(error, TamperedError) + isinstance(error, NoCredentialsError)
 
 
 def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Verification:
@@ -353,7 +353,7 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
             continue
         if not found.intact:
             result.note(
-                AlteredError(
+                TamperedError(
                     f"{file}: the credentials hold no longer, for their certificate has expired"
                     if found.expired
                     else f"{file} was altered since it was signed"

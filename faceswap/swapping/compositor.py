@@ -44,7 +44,7 @@ Numbers = npt.NDArray[np.float64]
 Mix = Callable[[FloatImage, FloatImage, Mask], FloatImage]
 
 LEVELS = 5  # of the pyramid that blends coarse things over a wide seam and fine ones over a narrow
-LEAST = 1e-6  # variance of a colour that counts as none
+MIN_SPREAD = 1e-6  # variance of a colour that counts as none
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     rows = []
     for image in (swapped, reference):
         mean, covariance = _moments(_to_lab(image), mask)
-        rows += [mean, np.sqrt(np.maximum(np.diag(covariance), LEAST))]
+        rows += [mean, np.sqrt(np.maximum(np.diag(covariance), MIN_SPREAD))]
     return np.stack(rows)
 
 
 def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
     """Give the face the reference's mean and deviation in each of Lab's channels."""
     mean, deviation, wanted_mean, wanted_deviation = numbers
-    gain = wanted_deviation / np.maximum(deviation, math.sqrt(LEAST))
+    gain = wanted_deviation / np.maximum(deviation, math.sqrt(MIN_SPREAD))
     lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
     return rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
 
@@ -270,7 +270,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
         below = pixels[top:bottom, left:right]
         share = mask + below[..., 3:] * (1 - mask)  # T. Porter and T. Duff, 1984: over
         mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
-        below[..., :3] = mixed / np.maximum(share, LEAST)
+        below[..., :3] = mixed / np.maximum(share, MIN_SPREAD)
         below[..., 3:] = share
     pixels[..., 3] *= 255
     return frame.repainted(rounded(pixels))

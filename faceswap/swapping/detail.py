@@ -29,11 +29,11 @@ Blur = Callable[[Pixels, float], Pixels]
 NEUTRAL = np.array([0, 0, 0, 1, 1, 1, 0, 0], np.float64)
 SCALES = (1.0, 2.0, 4.0)  # standard deviations in pixels between which the bands of detail lie
 BLURS = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried on the swap, in pixels
-MOST_GAIN = 1.5  # of a band that is too weak: more would draw halos
+MAX_GAIN = 1.5  # of a band that is too weak: more would draw halos
 SHUTTER = 0.5  # share of a frame's time that film is exposed: 180 degrees
-LEAST_PIXELS = 400  # a face of 20 by 20; fewer say nothing
+MIN_PIXELS = 400  # a face of 20 by 20; fewer say nothing
 SMOOTH_AREA = 15  # pixels over which skin must be smooth for its grain to be judged
-MOST_GRAIN_BLUR = 0.75  # standard deviation in pixels of the coarsest grain's own blur
+MAX_GRAIN_BLUR = 0.75  # standard deviation in pixels of the coarsest grain's own blur
 QUANTIZATION = 0.05  # variance of luma that rounding to 8 bits makes
 CHANCE = 0.12  # log of an energy ratio by which two people's faces differ anyway
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -56,7 +56,7 @@ def measure(
         would have if it were white, judged by its finest structure and by one twice as coarse.
     """
     inside = mask >= 0.99
-    if np.count_nonzero(inside) < LEAST_PIXELS:
+    if np.count_nonzero(inside) < MIN_PIXELS:
         return NEUTRAL.copy()
     new, old = swapped @ LUMA, reference @ LUMA
     noise = _noise(old, inside)
@@ -83,7 +83,7 @@ def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> I
     """
     motion, blur, gains, missing = numbers[:2], numbers[2], numbers[3:6], numbers[6:]
     pixels = _streaked(swapped.astype(np.float32), motion)
-    pixels = _equalized(_blurred(pixels, blur), np.clip(gains, 1, MOST_GAIN), _blurred)
+    pixels = _equalized(_blurred(pixels, blur), np.clip(gains, 1, MAX_GAIN), _blurred)
     amplitude, grain_blur = _grain(np.maximum(missing, 0))
     if amplitude > 0:
         white = generator.standard_normal(swapped.shape[:2], np.float32)
@@ -208,7 +208,7 @@ def _noise(pixels: Pixels, inside: Inside) -> Numbers:
     shrinkage", Biometrika 81(3), 1994). Only the face's smoother half is looked at.
     """
     clear = _eroded(inside, 7)  # no filter below reaches out of it
-    if np.count_nonzero(clear) < LEAST_PIXELS // 4:
+    if np.count_nonzero(clear) < MIN_PIXELS // 4:
         return np.zeros(2)
     fine, coarse = (np.abs(cv2.filter2D(pixels, -1, kernel)) for kernel in (_FINE, _COARSE))
     around = (SMOOTH_AREA, SMOOTH_AREA)
@@ -222,7 +222,7 @@ def _noise(pixels: Pixels, inside: Inside) -> Numbers:
 def _coarsest() -> float:
     """Ratio of deviations of the coarsest grain believed in: beyond are wrinkles and stubble."""
     blurs, (fine, coarse, *_) = _responses()
-    return float(np.interp(MOST_GRAIN_BLUR, blurs, coarse / fine))
+    return float(np.interp(MAX_GRAIN_BLUR, blurs, coarse / fine))
 
 
 @cache
@@ -251,7 +251,7 @@ def _grain(noise: Numbers) -> tuple[float, float]:
     if noise.max() < 0.1:
         return 0.0, 0.0
     blurs, (fine, coarse, *_) = _responses()
-    few = blurs <= MOST_GRAIN_BLUR
+    few = blurs <= MAX_GRAIN_BLUR
     ratio = noise[1] / max(noise[0], 1e-3)
     blur = float(np.interp(ratio, coarse[few] / fine[few], blurs[few]))
     expected = np.hypot(np.interp(blur, blurs, fine), np.interp(blur, blurs, coarse))
@@ -286,7 +286,7 @@ def _sharpness(new: Pixels, old: Pixels, inside: Inside, noise: Numbers) -> tupl
     tried = np.stack([np.interp(fine, BLURS, band) for band in falling.T], axis=1)
     wanted = np.log(wanted + 1e-4)
     best = int(np.argmin(((tried - wanted) ** 2) @ trust))
-    gains = np.clip(np.exp((wanted - tried[best]) / 2), 1, MOST_GAIN)
+    gains = np.clip(np.exp((wanted - tried[best]) / 2), 1, MAX_GAIN)
     return float(fine[best]), 1 + trust * (gains - 1)
 
 

@@ -16,8 +16,8 @@ from faceswap.errors import SettingsError
 from faceswap.media.frame import Frame
 from faceswap.types import Image, Rect
 
-LEAST = 8  # pixels of letters' height below which nobody can read them
-WIDEST = 0.9  # share of the picture's width that a label may take
+MIN_LETTER_HEIGHT = 8  # pixels of letters' height below which nobody can read them
+MAX_WIDTH = 0.9  # share of the picture's width that a label may take
 MARGIN = 0.5  # of a letter's height, between plate and edge
 PADDING = 0.4  # of a letter's height, between letters and plate's edge
 
@@ -67,10 +67,12 @@ def draw(
     """
     height, width = shape
     letters = round(size * height)
-    plate = _plate(text, max(letters, LEAST))
-    while letters > LEAST and (plate.width > WIDEST * width or plate.height > height):
-        letters = min(letters - 1, int(letters * WIDEST * width / plate.width))
-        plate = _plate(text, max(letters, LEAST))
+    plate = _plate(text, max(letters, MIN_LETTER_HEIGHT))
+    while letters > MIN_LETTER_HEIGHT and (
+        plate.width > MAX_WIDTH * width or plate.height > height
+    ):
+        letters = min(letters - 1, int(letters * MAX_WIDTH * width / plate.width))
+        plate = _plate(text, max(letters, MIN_LETTER_HEIGHT))
     if plate.width > width or plate.height > height:
         raise SettingsError(
             f'the label "{text}" is not legible in a picture of {width}x{height} pixels; '

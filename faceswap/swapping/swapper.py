@@ -40,8 +40,8 @@ FaceDecoder = Callable[[list[Image]], list[Image]]
 
 Prepared = tuple[Frame, list[Swap]]
 
-BATCH = 8  # frames whose faces go through the network together
-CROWD = 32  # faces at most that go through it together
+FRAMES_PER_PASS = 8  # frames whose faces go through the network together
+MAX_FACES_PER_PASS = 32  # faces at most that go through it together
 PASTE_SIZE = 256  # least side of the crop that is pasted: the enlarged face and its mask
 
 
@@ -99,7 +99,7 @@ class Swapper:
         )
 
     def _prepare_all(self, found: Iterator[tuple[Frame, list[Face]]]) -> Iterator[Prepared]:
-        for _, group in groupby(found, lambda item: item[0].index // BATCH):
+        for _, group in groupby(found, lambda item: item[0].index // FRAMES_PER_PASS):
             batch = list(group)  # always the same frames together, wherever a video begins
             for (frame, _), swaps in zip(batch, self.prepare(batch), strict=True):
                 yield frame, swaps
@@ -150,7 +150,9 @@ class Swapper:
         ]
         together = [face for faces in aligned for face in faces]
         crops = [face.image for face in together]
-        crowds = [crops[at : at + CROWD] for at in range(0, len(crops), CROWD)]
+        crowds = [
+            crops[at : at + MAX_FACES_PER_PASS] for at in range(0, len(crops), MAX_FACES_PER_PASS)
+        ]
         decoded = chain.from_iterable(map(self._fitting, crowds))
         for at, faces in enumerate(aligned):
             swaps = [self._finish(face, next(decoded)) for face in faces]
@@ -204,7 +206,9 @@ class Swapper:
             network_input = shift_color(network_input, self._shift)
         # float16 has steps finer than a level of 255; bfloat16, quick on some CPUs, has not
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
-            faces = self._network.swap(network_input, self._to, self.config.likeness).float()
+            faces = self._network.swap(
+                network_input, self._to, self.config.identity_strength
+            ).float()
         if self._to == "a":
             red, green, blue = self._shift
             faces = shift_color(faces, (-red, -green, -blue))

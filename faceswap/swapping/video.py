@@ -34,7 +34,7 @@ from faceswap.types import OnProgress, Progress
 # Frames before the first one to be made that must be seen again, for what is steadied over time
 # looks back: colours at 4 frames, the landmarks they were measured with at 4 more, and a batch of 8
 # in the network.
-CONTEXT = 24
+CONTEXT_FRAMES = 24
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ def _agree(output: writers.VideoOutput, log: FaceLog) -> int:
     while output.frames > known:
         output.forget(len(output.segments.notes) - 1)
     first = log.origin + output.frames
-    log.since(max(first - CONTEXT, 0))
+    log.since(max(first - CONTEXT_FRAMES, 0))
     return first
 
 

@@ -48,7 +48,7 @@ Faces = dict[Identity, Tensor]  # crops (N, 3, S, S) uint8, perhaps with masks a
 
 
 @dataclass(slots=True)
-class Run:
+class TrainingState:
     """The state that training changes, and that ``resume.pt`` holds.
 
     ``average`` is the running mean of the network's weights, if the recipe wants one.
@@ -63,14 +63,14 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
-    rate: float = 1.0  # share of the learning rate; lower after a roll-back
+    lr_scale: float = 1.0  # share of the learning rate; lower after a roll-back
     scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
     average: Autoencoder | None = None
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
     @property
-    def shown(self) -> Autoencoder:
+    def ema_or_model(self) -> Autoencoder:
         """The network that is measured, previewed and converted with."""
         return self.average or self.network
 
@@ -80,7 +80,7 @@ class Run:
         return self.scores[-1] if self.scores else None
 
 
-def save(run: Run, folder: Path, keep: int = 1) -> None:
+def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
     """Write the resume state, then the model; and the best model, if this one scores best.
 
     Args:
@@ -106,7 +106,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         "optimizer": run.optimizer.state_dict(),
         "generator": run.generator.get_state(),
         "orders": run.orders,
-        "rate": run.rate,
+        "rate": run.lr_scale,
         "scores": run.scores,
         "average": run.average.state_dict() if run.average else None,
         "centroids": {key: centroid.tolist() for key, centroid in run.centroids.items()},
@@ -121,7 +121,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         except RuntimeError as error:  # torch's word for a write that failed
             raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
     trained = TrainedModel(
-        run.shown, run.names, run.color_shift, run.step, run.held_out, run.centroids,
+        run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
         run.consent,
     )  # fmt: skip
     modelfile.save(folder / modelfile.MODEL_FILE, trained)
@@ -129,7 +129,7 @@ def save(run: Run, folder: Path, keep: int = 1) -> None:
         modelfile.save(folder / BEST_FILE, trained)
 
 
-def note_consent(run: Run, folder: Path, keep: int) -> None:
+def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
     """Write what is newly known of consent into all model files of the run.
 
     Raises:
@@ -285,7 +285,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from _tensors(inner)
 
 
-def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
+def restore(run: TrainingState, state: dict[str, Any], folder: Path) -> None:
     """Put a state from :func:`read_state` into a run.
 
     Raises:
@@ -305,7 +305,7 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
             run.optimizer.load_state_dict(state["optimizer"])
             run.generator.set_state(state["generator"].cpu())
             run.orders = {key: order.cpu() for key, order in state["orders"].items()}
-            run.rate = float(state.get("rate", 1.0))
+            run.lr_scale = float(state.get("rate", 1.0))
             run.scores = [float(score) for score in state.get("scores", [])]
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(

@@ -18,7 +18,7 @@ from faceswap.models.architectures import PRESETS, ModelConfig
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment
-from faceswap.training.checkpoint import Faces, Run
+from faceswap.training.checkpoint import Faces, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import RECIPES, Optimizer
 from faceswap.types import Embedding, Identity, OnProgress, Progress, ignore_progress
@@ -30,7 +30,7 @@ MAX_EMBEDDED_FACES = 32  # faces of a person whose mean embedding the model keep
 def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: dict[str, Any] | None,
     device: torch.device, on_progress: OnProgress = ignore_progress,
-) -> tuple[Run, Faces, Faces]:  # fmt: skip
+) -> tuple[TrainingState, Faces, Faces]:  # fmt: skip
     """A fresh run, and the faces that training sees and those that it does not.
 
     The persons' centroids are measured if the state holds none; it takes seconds.
@@ -154,7 +154,7 @@ def _start(
     color_shift: tuple[float, float, float],
     device: torch.device,
     other: Autoencoder | None,
-) -> Run:
+) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = autoencoder.build(preset)
@@ -165,7 +165,7 @@ def _start(
     recipe = RECIPES[preset.name]
     optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate)
     generator = torch.Generator().manual_seed(config.seed)
-    run = Run(network, optimizer, generator, names, color_shift)
+    run = TrainingState(network, optimizer, generator, names, color_shift)
     if recipe.average:
         run.average = copy.deepcopy(network).requires_grad_(False)
     return run
@@ -175,7 +175,7 @@ CROPS_PER_PASS = 64  # faces at a time when all of them are looked at
 
 
 def training_pair(
-    run: Run, crops: Tensor, key: Identity, size: int, world: World, warp: bool = True,
+    run: TrainingState, crops: Tensor, key: Identity, size: int, world: World, warp: bool = True,
     jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The next ``size`` faces of an identity, warped and as they should come out.
@@ -210,7 +210,7 @@ def training_pair(
     return warped, target
 
 
-def next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
+def next_indices(run: TrainingState, key: str, count: int, size: int) -> Tensor:
     """Deal faces like cards: every face once, shuffled, before any comes again."""
     order = run.orders.get(key, torch.empty(0, dtype=torch.int64))
     order = order[order < count]  # the faceset may have shrunk since
@@ -220,12 +220,12 @@ def next_indices(run: Run, key: str, count: int, size: int) -> Tensor:
     return order[:size]
 
 
-def colored(run: Run, images: Tensor, key: Identity) -> Tensor:
+def colored(run: TrainingState, images: Tensor, key: Identity) -> Tensor:
     """Give a's faces b's mean colour."""
     return sampling.shift_color(images, run.color_shift) if key == "a" else images
 
 
-def network_crops(run: Run, crops: Tensor, key: Identity) -> list[Tensor]:
+def network_crops(run: TrainingState, crops: Tensor, key: Identity) -> list[Tensor]:
     """What the network sees of all faces of an identity unwarped, in batches."""
     return [
         colored(run, sampling.network_crop(some[:, :3], run.network.config), key)

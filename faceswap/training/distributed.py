@@ -65,7 +65,7 @@ class World:
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is the first, or the only one; known before the others are met."""
     return os.environ.get("RANK", "0") == "0"
 

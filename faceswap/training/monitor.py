@@ -14,7 +14,7 @@ from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
 from faceswap.training import checkpoint, curves
-from faceswap.training.checkpoint import Faces, Run
+from faceswap.training.checkpoint import Faces, TrainingState
 from faceswap.training.data import network_crops
 from faceswap.training.losses import dssim
 from faceswap.types import DIRECTIONS, OnProgress, Progress
@@ -42,7 +42,7 @@ class Monitor:
     """
 
     def __init__(
-        self, run: Run, seen: Faces, unseen: Faces, folder: Path, config: TrainConfig,
+        self, run: TrainingState, seen: Faces, unseen: Faces, folder: Path, config: TrainConfig,
         on_progress: OnProgress,
     ) -> None:  # fmt: skip
         self._run, self._seen, self._unseen = run, seen, unseen
@@ -75,7 +75,7 @@ class Monitor:
         is kept in the run's ``scores``.
         """
         run = self._run
-        network = run.shown.eval()
+        network = run.ema_or_model.eval()
         network.measure_means(
             {key: network_crops(run, crops, key) for key, crops in self._typical.items()}
         )
@@ -113,7 +113,7 @@ class Monitor:
     def preview(self) -> None:
         """Write a picture of rows a | a as a | a as b | b | b as b | b as a."""
         run = self._run
-        network = run.shown.eval()
+        network = run.ema_or_model.eval()
         columns = []
         for own, other in DIRECTIONS:
             enough = len(self._unseen[own]) >= PREVIEW_ROWS

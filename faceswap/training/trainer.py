@@ -28,7 +28,7 @@ from faceswap.models import devices
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words, read_notes
 from faceswap.training import checkpoint, distributed
-from faceswap.training.checkpoint import Faces, Run
+from faceswap.training.checkpoint import Faces, TrainingState
 from faceswap.training.data import prepare, training_pair
 from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
@@ -96,7 +96,7 @@ def train(
     device = distributed.local_device(devices.resolve_device(config.device))
     # The first process locks before it meets the others: refused, it ends without them waiting.
     lock = exclusive_folder(folder, f"training of {folder} is under way")
-    with lock if distributed.is_first() else nullcontext(), distributed.joined(device) as world:
+    with lock if distributed.is_rank_zero() else nullcontext(), distributed.joined(device) as world:
         return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
 
 
@@ -111,8 +111,8 @@ def _train_in(
         )
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder, device) if read else None)
-    shown = on_progress if world.first else ignore_progress
-    run, seen, unseen = prepare(a, b, folder, config, state, device, shown)
+    ema_or_model = on_progress if world.first else ignore_progress
+    run, seen, unseen = prepare(a, b, folder, config, state, device, ema_or_model)
     if world.first:
         _open_folder(folder, config, run)
     if state:
@@ -131,7 +131,7 @@ def _train_in(
         return Loop(run, seen, folder, config, world, monitor, stop).run_on()
 
 
-def _open_folder(folder: Path, config: TrainConfig, run: Run) -> None:
+def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
     """Clear what a killed or discarded run left and write down the settings of this one."""
     sweep(folder)
     if config.restart:
@@ -171,7 +171,7 @@ class Loop:
     """
 
     def __init__(
-        self, run: Run, faces: Faces, folder: Path, config: TrainConfig, world: World,
+        self, run: TrainingState, faces: Faces, folder: Path, config: TrainConfig, world: World,
         monitor: Monitor | None, stop: threading.Event,
     ) -> None:  # fmt: skip
         self._run, self._faces, self._folder, self._config = run, faces, folder, config
@@ -223,7 +223,7 @@ class Loop:
             self._saved = time.monotonic()
         if last:
             return False
-        run.optimizer.scale(run.rate * _rate_factor(run.step, share, self._recipe))
+        run.optimizer.scale(run.lr_scale * _rate_factor(run.step, share, self._recipe))
         self._pending.append(self._fitting_step(warp=share < self._recipe.warp_until))
         run.step += 1
         run.seconds += time.monotonic() - began
@@ -294,25 +294,25 @@ class Loop:
         """Return to the last saved state with a lower rate, once."""
         run, folder = self._run, self._folder
         broken = run.step
-        if run.rate < 1:
+        if run.lr_scale < 1:
             raise TrainingError(
                 f"the loss is no longer finite at step {broken}, for the second time; {folder} "
                 "keeps the last saved state: run again with a lower --learning-rate"
             )
         state = checkpoint.read_state(folder, self._device) if self._monitor else None
         checkpoint.restore(run, self._world.share(state), folder)
-        run.rate = ROLL_BACK_RATE
+        run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
             checkpoint.save(run, folder, self._config.keep)  # the lower rate outlives a kill
             log.warning(
                 "the loss was no longer finite at step %d: back to step %d at %g of the rate",
-                broken, run.step, run.rate,
+                broken, run.step, run.lr_scale,
             )  # fmt: skip
 
 
 def learn(
-    run: Run, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
+    run: TrainingState, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
     loss_of: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:  # fmt: skip
     """Forward, backward and optimizer step on a's and b's faces; returns their losses, (2,)."""

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image as Pillow
 
 import faceswap
-from faceswap.errors import AlteredError, NoFacesError
+from faceswap.errors import NoFacesError, TamperedError
 from faceswap.media import reader
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
@@ -79,23 +79,23 @@ def check(path: Path, source: Path, chance: random.Random) -> dict[str, object]:
     library = by_the_library(path)
     first, last = media_data(path)
     whole = path.read_bytes()
-    shown = seen = 0
+    ema_or_model = seen = 0
     try:
         for _ in range(CHANGES):
             data = bytearray(whole)
             data[chance.randrange(first, last)] ^= 1 << chance.randrange(8)
             path.write_bytes(data)
-            shown += isinstance(faceswap.verify([path]).worst, AlteredError)
+            ema_or_model += isinstance(faceswap.verify([path]).worst, TamperedError)
             seen += by_the_library(path)["state"] == "Invalid"
     finally:
         path.write_bytes(whole)
     good = (
         facts.get("intact") is True and facts["parent"]["title"] == source.name
         and library == {"state": "Valid", "parents": [source.name], "marked": True}
-        and shown == seen == CHANGES
+        and ema_or_model == seen == CHANGES
     )  # fmt: skip
     return {"file": path.name, "intact": facts.get("intact"), "library": library["state"],
-            "parent": library["parents"], "changes": CHANGES, "shown": shown,
+            "parent": library["parents"], "changes": CHANGES, "shown": ema_or_model,
             "shown_by_library": seen, "good": good}  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def pairs_of(folder: Path) -> tuple[list[Pair], list[Pair]]:
         image = read_photo(path).image
         for face in detect_hog(image, min_score=0.2)[:1]:
             mesh, presence = blazeface.mesh_near(image, face.landmarks)
-            if presence >= blazeface.PRESENT:
+            if presence >= blazeface.MIN_PRESENCE:
                 chosen = mesh[list(blazeface.VERTICES)]
                 (fitted if number % HELD_OUT else left_out).append((face.landmarks, chosen))
     return fitted, left_out

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from faceswap.cli import doctor, main
-from faceswap.errors import AilingError, InputError
+from faceswap.errors import InputError, NotReadyError
 from faceswap.faces.dlib_backend import WEIGHT_FILES
 from faceswap.media import codecs
 from tests.support.commands import checked
@@ -15,7 +15,7 @@ from tests.support.commands import checked
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
-    return doctor.examine(tmp_path_factory.mktemp("here"))
+    return doctor.run_checks(tmp_path_factory.mktemp("here"))
 
 
 def test_all_is_well_here(facts):
@@ -24,7 +24,7 @@ def test_all_is_well_here(facts):
     assert facts["folder"]["writable"]
     assert facts["encoders"]["libx264"]
     assert facts["libraries"]["torch"]
-    assert doctor.verdict(facts) is None
+    assert doctor.status(facts) is None
     assert "train: works" in "\n".join(doctor.in_words(facts))
 
 
@@ -38,7 +38,7 @@ def test_what_does_not_work_is_named_and_has_a_code_of_its_own(monkeypatch, tmp_
     done = CliRunner().invoke(main.cli, ["doctor", "--json"])
 
     found = checked("doctor", done.stdout)
-    assert (done.exit_code, found["ok"]) == (AilingError.exit_code, False)
+    assert (done.exit_code, found["ok"]) == (NotReadyError.exit_code, False)
     assert found["checks"][0]["message"] == "~/secret/x.pem is damaged"
     assert found["error"]["message"] == "this machine is not ready: verify"
     assert str(Path.home()) not in done.stdout
@@ -77,8 +77,8 @@ def test_missing_weights_and_a_folder_that_cannot_be_written(facts, monkeypatch,
 
     assert not any(weights[name] for name in WEIGHT_FILES)
     sick = facts | {"weights": weights, "folder": doctor._folder(tmp_path / "nowhere")}
-    assert "writing into the folder" in doctor.ailments(sick)
-    assert f"the weights {WEIGHT_FILES[0]}" in doctor.ailments(sick)
+    assert "writing into the folder" in doctor.failed_checks(sick)
+    assert f"the weights {WEIGHT_FILES[0]}" in doctor.failed_checks(sick)
 
 
 def test_every_encoder_that_may_be_used_is_tried(facts):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from faceswap.cli import demo, main, output
-from faceswap.cli.output import ready
+from faceswap.cli.output import to_jsonable
 from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import PRESETS
 from tests.support.clips import make_clip
@@ -107,7 +107,7 @@ def test_demo(folder, monkeypatch):
         (["extract", "nowhere"], "InputError", 3),
         (["train", "--a", "x"], "UsageError", 2),
         (["convert", "wall.png"], "ModelError", 5),
-        (["verify", "wall.png"], "UncredentialedError", 10),
+        (["verify", "wall.png"], "NoCredentialsError", 10),
         (["info", "."], "InputError", 3),
     ],
 )
@@ -127,7 +127,7 @@ def test_errors_are_objects_too(tmp_path, args, kind, code):
 
 def test_a_bug_is_an_object_and_keeps_its_traceback(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["faceswap", "info", "x", "--json"])
-    with pytest.raises(ZeroDivisionError), output.exiting():
+    with pytest.raises(ZeroDivisionError), output.error_boundary():
         raise ZeroDivisionError("oh")
 
     assert checked("info", capsys.readouterr().out)["error"]["kind"] == "ZeroDivisionError"
@@ -140,7 +140,7 @@ def test_a_word_after_the_dashes_is_a_file(monkeypatch):
 
 
 def test_what_is_no_number_is_null():
-    assert ready({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
+    assert to_jsonable({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
 
 
 HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
@@ -148,7 +148,7 @@ HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
 
 def test_what_strangers_wrote_stays_in_its_line(capsys):
     output.show(False, {}, [f"model: {HOSTILE} größer ☃"])
-    output.say(f"no {HOSTILE}")
+    output.echo_err(f"no {HOSTILE}")
 
     out, err = capsys.readouterr()
     escaped = r"\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"

@@ -49,9 +49,9 @@ def test_a_page_holds_any_name(report):
     from faceswap.evaluation.report import page as render
 
     odd = report | {"names": ["<b>$x$ \\frac$", "a & $\\q$\udce9"]}
-    specimens = {direction: [] for direction in ("a_to_b", "b_to_a")}
+    samples = {direction: [] for direction in ("a_to_b", "b_to_a")}
 
-    page = render(odd, specimens, report["folder"] / "none.jsonl")
+    page = render(odd, samples, report["folder"] / "none.jsonl")
 
     assert "<h1>&lt;b&gt;$x$ \\frac$ (a) and a &amp; $\\q$" in page
 

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from faceswap.evaluation import metrics
-from faceswap.evaluation.metrics import Margins, Measured, eye_aspect_ratio, mouth_aspect_ratio, nme
+from faceswap.evaluation.metrics import (
+    FaceMeasurement,
+    IdentityScale,
+    eye_aspect_ratio,
+    mouth_aspect_ratio,
+    nme,
+)
 
 
 @pytest.fixture
@@ -50,14 +56,14 @@ def test_margins_are_0_for_real_own_faces_and_1_for_real_others(points):
 
     def faces(around):
         noise = random.normal(0, 0.01, (5, 128)).astype(np.float32)
-        return [Measured(points, around + n) for n in noise]
+        return [FaceMeasurement(points, around + n) for n in noise]
 
     ours, theirs = faces(own), faces(other)
-    margins = Margins(own, other, ours, theirs)
+    scale = IdentityScale(own, other, ours, theirs)
 
-    assert np.mean([margins.scaled(face) for face in ours]) == pytest.approx(0, abs=1e-6)
-    assert np.mean([margins.scaled(face) for face in theirs]) == pytest.approx(1, abs=1e-6)
-    assert margins.scaled(Measured(points, (own + other) / 2)) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([scale.scaled(face) for face in ours]) == pytest.approx(0, abs=1e-6)
+    assert np.mean([scale.scaled(face) for face in theirs]) == pytest.approx(1, abs=1e-6)
+    assert scale.scaled(FaceMeasurement(points, (own + other) / 2)) == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_head_is_symmetric_and_faces_the_viewer():
@@ -124,9 +130,9 @@ def test_no_mask_is_no_seam(collins):
 
 def test_flicker_is_what_the_swap_adds(points):
     random = np.random.default_rng(0)
-    still = [Measured(points, np.zeros(128, np.float32)) for _ in range(20)]
+    still = [FaceMeasurement(points, np.zeros(128, np.float32)) for _ in range(20)]
     shaking = [
-        Measured(points + random.normal(0, 1, points.shape).astype(np.float32),
+        FaceMeasurement(points + random.normal(0, 1, points.shape).astype(np.float32),
                  random.normal(0, 0.01, 128).astype(np.float32))
         for _ in range(20)
     ]  # fmt: skip

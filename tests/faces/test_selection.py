@@ -79,7 +79,7 @@ def test_a_track_is_decided_once_by_the_majority(by_landmarks):
     found = select_faces(frames, FaceSelector((LIKE_0,)))
 
     assert tracks_of(found) == [[0]] * 40
-    assert len(by_landmarks) == 2 * selection.VOTES
+    assert len(by_landmarks) == 2 * selection.MAX_VOTES
 
 
 def test_the_largest_of_those_chosen_is_kept(by_landmarks):
@@ -129,7 +129,7 @@ def test_the_footage_is_preferred_to_its_company(by_landmarks, caplog):
     frames = clip_of(*({0: 9, 1: 0.1, 2: 0.5} for _ in range(40)))
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[1]] * 40
-    assert len(by_landmarks) == 3 * selection.VOTES
+    assert len(by_landmarks) == 3 * selection.MAX_VOTES
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "somebody else is in shot"
     ]

@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from faceswap.cli import info, text
-from faceswap.errors import InputError, OutputError, SettingsError, UncredentialedError
+from faceswap.errors import InputError, NoCredentialsError, OutputError, SettingsError
 from faceswap.media import photos, reader, writers
 from faceswap.provenance import credentials
 from faceswap.provenance.credentials import ModelRecord, read, sidecar_of, verify
@@ -157,7 +157,7 @@ def test_a_file_cut_off_shows(tmp_path, suffix):
 def test_what_another_program_writes_anew_has_no_credentials(tmp_path, packets):
     target = written(original(tmp_path, ".mp4"), tmp_path / "swapped.mp4")
 
-    with pytest.raises(UncredentialedError, match=r"copy\.mp4 has no Content Credentials"):
+    with pytest.raises(NoCredentialsError, match=r"copy\.mp4 has no Content Credentials"):
         read(copied(target, tmp_path / "copy.mp4", packets))
 
 
@@ -173,7 +173,7 @@ def test_what_never_had_credentials_or_cannot_be_read_is_said(tmp_path):
     (tmp_path / "words.txt").write_text("words")
 
     for path in (original(tmp_path, ".png"), original(tmp_path, ".mkv"), tmp_path / "words.txt"):
-        with pytest.raises(UncredentialedError):
+        with pytest.raises(NoCredentialsError):
             read(path)
     with pytest.raises(InputError, match=r"words\.mp4 is no photo or video"):
         read(tmp_path / "words.mp4")
@@ -461,7 +461,7 @@ def test_credentials_on_a_server_are_said_to_be_there(tmp_path, suffix):
     source = tmp_path / f"remote{suffix}"
     Image.fromarray(picture(0, 96, 80)).save(source, **about)
 
-    with pytest.raises(UncredentialedError, match=f"at {address}, and nothing is fetched"):
+    with pytest.raises(NoCredentialsError, match=f"at {address}, and nothing is fetched"):
         read(source)
     assert info.inspect(source)["provenance"] is None
     assert read(written(source, tmp_path / f"swapped{suffix}")).parent.credentials == "remote"

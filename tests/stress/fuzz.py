@@ -114,7 +114,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         state = checkpoint.read_state(path.parent, cpu)
         assert state is not None
         network = autoencoder.build(ModelConfig.from_dict(state["model"]))
-        run = checkpoint.Run(network, None, torch.Generator(), ("a", "b"), (0, 0, 0))
+        run = checkpoint.TrainingState(network, None, torch.Generator(), ("a", "b"), (0, 0, 0))
         run.network.load_state_dict(state["network"])
 
     def settings(kind: type[Settings], command: str) -> Reader:
@@ -225,7 +225,9 @@ def make(folder: Path) -> None:
     )
     network, recipe = autoencoder.build(tiny), RECIPES["small"]
     optimizer = Optimizer(network, recipe, recipe.learning_rate)
-    run = checkpoint.Run(network, optimizer, torch.Generator(), ("a", "b"), (0.0, 0.0, 0.0))
+    run = checkpoint.TrainingState(
+        network, optimizer, torch.Generator(), ("a", "b"), (0.0, 0.0, 0.0)
+    )
     run.centroids = {key: np.ones(128, np.float32) for key in ("a", "b")}
     for name in ("model", "resume"):
         (folder / name).mkdir()

@@ -89,7 +89,7 @@ def test_a_soft_face_is_sharpened_within_bounds(photo, mask):
 
     before, after, wanted = (band(image, mask, 1, 2) for image in (soft, result, photo))
     assert 1.3 * before < after <= wanted
-    assert numbers[3:6].max() <= detail.MOST_GAIN
+    assert numbers[3:6].max() <= detail.MAX_GAIN
 
 
 @pytest.mark.parametrize("sigma", [2.0, 4.0, 8.0])
@@ -193,7 +193,7 @@ def test_convert_puts_grain_of_one_frame_pixel_on_large_and_small_faces(
 ):
     """The crop is 256 pixels wide whatever the face's size in the frame."""
     network = autoencoder.build(PRESETS["small"])
-    network.swap = lambda images, to, likeness: images
+    network.swap = lambda images, to, identity_strength: images
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     large = cv2.resize(collins, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     film = noisy(rounded(large * 0.7 + 40), 6)

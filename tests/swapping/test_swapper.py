@@ -20,7 +20,7 @@ SHARP = replace(PRESETS["small"], size=176, crop_size=256)
 def swapper_of(swap, **settings):
     """A Swapper whose network does ``swap``."""
     network = autoencoder.build(SHARP)
-    network.swap = lambda images, to, likeness: swap(images)
+    network.swap = lambda images, to, identity_strength: swap(images)
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     return Swapper(trained, ConvertConfig(color="none", **settings), CPU)
 

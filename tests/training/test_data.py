@@ -4,7 +4,7 @@ import torch
 from faceswap.models.architectures import PRESETS
 from faceswap.models.autoencoder import build
 from faceswap.training import data
-from faceswap.training.checkpoint import Run
+from faceswap.training.checkpoint import TrainingState
 from faceswap.training.distributed import World
 
 COUNT = 6
@@ -19,7 +19,7 @@ def crops():
 
 def new_run(shift=(0.0, 0.0, 0.0)):
     network = build(PRESETS["small"])
-    return Run(network, None, torch.Generator().manual_seed(0), ("x", "y"), shift)
+    return TrainingState(network, None, torch.Generator().manual_seed(0), ("x", "y"), shift)
 
 
 def test_the_parts_of_two_processes_are_the_batch_of_one(crops):

@@ -472,7 +472,9 @@ def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
 
 
 def test_every_face_is_dealt_once_before_any_comes_again():
-    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+    run = checkpoint.TrainingState(
+        None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
+    )
 
     dealt = torch.cat([next_indices(run, "a", 10, 4) for _ in range(5)])
 
@@ -481,7 +483,9 @@ def test_every_face_is_dealt_once_before_any_comes_again():
 
 
 def test_faces_that_are_gone_are_not_dealt():
-    run = checkpoint.Run(None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0))
+    run = checkpoint.TrainingState(
+        None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
+    )
     next_indices(run, "a", 50, 4)
 
     assert next_indices(run, "a", 10, 30).max() < 10
