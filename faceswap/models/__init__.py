@@ -1,1 +1,1 @@
-"""Networks and the files that hold them. Knows nothing of faces or video."""
+"""Networks and model files. Nothing here depends on faces or video."""

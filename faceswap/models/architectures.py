@@ -1,66 +1,79 @@
-"""The architectures of the networks: sizes, widths and crop geometry."""
+"""Network architectures: sizes, channel widths and crop geometry."""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from faceswap.config import COVERAGE, ModelName, Settings
+from faceswap.config import COVERAGE, MODEL_SEAM, Option, Settings
 from faceswap.errors import SettingsError
 
-FIELD_OF_VIEW = 0.8  # of newer models: jaw and forehead too, which the square cuts off
+FIELD_OF_VIEW = 0.8  # shows the jaw and forehead, which a view of COVERAGE cuts off
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
-    """Architecture and crop geometry: all that must travel with the weights.
+    """Architecture and crop geometry, stored in the model file with the weights.
 
-    ``input_center`` and ``output_center`` say where the first pixel of the network's input and
-    output is sampled, in network pixels from the edge of its view. 0.5 is the exact pixel
-    centre. The classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid
-    from index 48 instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic net moves
-    a face by half a pixel; conversion undoes that only if it knows.
+    ``input_center`` and ``output_center`` are the sampling positions of the first input and output
+    pixel, in network pixels from the edge of the network crop. 0.5 is the exact pixel centre. The
+    classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid from index 48
+    instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic network moves a face by
+    half a pixel, and conversion needs both values to undo that.
     """
 
-    name: Annotated[ModelName, "Key of the architecture in model.MODELS."]
-    size: Annotated[int, "Side of the network's input and output in pixels."] = 64
-    encoder_widths: Annotated[tuple[int, ...], "Channels after each halving of the encoder."]
-    latent: Annotated[int, "Size of the bottleneck vector."]
-    decoder_widths: Annotated[tuple[int, ...], "Channels after each doubling."]
-    channel_order: Annotated[Literal["rgb", "bgr"], "Order the weights were trained with."] = "rgb"
-    coverage: Annotated[float, "Share of the crop's side that the face's square takes."] = COVERAGE
-    view: Annotated[float, "Share of the crop's side that the network sees."] = COVERAGE
-    crop_size: Annotated[int, "Side of the crop that the network's input is sampled from."] = 256
-    input_center: Annotated[float, "First input pixel, network pixels from the edge."] = 0.5
-    output_center: Annotated[float, "First output pixel, network pixels from the edge."] = 0.5
-    mask_head: Annotated[bool, "Whether the decoders paint a mask as a fourth channel."] = False
+    name: Annotated[Any, Option("Name of the architecture.", seam=MODEL_SEAM)]
+    size: Annotated[
+        int, Option("Side of the network's input and output in pixels.", low=16, high=1024)
+    ] = 64
+    encoder_widths: Annotated[tuple[int, ...], Option("Channels after each halving.")]
+    latent: Annotated[int, Option("Length of the bottleneck vector.", low=1, high=65536)]
+    decoder_widths: Annotated[tuple[int, ...], Option("Channels after each doubling.")]
+    channel_order: Annotated[
+        Literal["rgb", "bgr"], Option("Channel order that the weights were trained with.")
+    ] = "rgb"
+    coverage: Annotated[
+        float,
+        Option("Side of the face square as a share of the crop side.", low=0.1, high=1.0),
+    ] = COVERAGE
+    view: Annotated[
+        float, Option("Side of the network crop as a share of the crop side.", low=0.1, high=1.0)
+    ] = COVERAGE
+    crop_size: Annotated[
+        int,
+        Option("Side of the crop that the input is sampled from.", low=16, high=4096),
+    ] = 256
+    input_center: Annotated[
+        float, Option("First input pixel, in network pixels from the edge.")
+    ] = 0.5
+    output_center: Annotated[
+        float, Option("First output pixel, in network pixels from the edge.")
+    ] = 0.5
+    mask_head: Annotated[
+        bool, Option("Whether the decoders output a mask as a fourth channel.")
+    ] = False
 
     def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("size", 16, 1024)
-        self.check_range("latent", 1, 65536)
-        self.check_range("coverage", 0.1, 1.0)
-        self.check_range("view", 0.1, 1.0)
-        self.check_range("crop_size", 16, 4096)
+        self.check()
         if self.size % 2 ** len(self.encoder_widths):
             raise SettingsError(
                 f"size must be a multiple of {2 ** len(self.encoder_widths)}, not {self.size}"
             )
         if len(self.encoder_widths) != len(self.decoder_widths):
-            raise SettingsError("encoder_widths and decoder_widths must be equally many")
+            raise SettingsError("encoder_widths and decoder_widths must have the same length")
         for width in (*self.encoder_widths, *self.decoder_widths):
             if not 1 <= width <= 8192:
-                raise SettingsError(f"a width must be from 1 to 8192, not {width}")
+                raise SettingsError(f"every width must be from 1 to 8192, not {width}")
 
     def at_size(self, size: int) -> Self:
-        """The same architecture for another size, with as many crop pixels per network pixel.
+        """Return this architecture at another size, keeping the ratio of crop to network pixels.
 
         Raises:
-            SettingsError: If the size does not fit.
+            SettingsError: If the size is out of range or the encoder cannot halve it often enough.
         """
         return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
 
 
-PRESETS: dict[ModelName, ModelConfig] = {
+PRESETS: dict[str, ModelConfig] = {
     "original": ModelConfig(
         name="original",
         encoder_widths=(128, 256, 512, 1024),
@@ -76,7 +89,7 @@ PRESETS: dict[ModelName, ModelConfig] = {
         latent=128,
         decoder_widths=(64, 64, 32, 16),
         view=FIELD_OF_VIEW,
-        crop_size=128,  # 1.28 crop pixels per network pixel: bilinear sampling does not alias
+        crop_size=128,  # 1.28 crop pixels per network pixel, so bilinear sampling does not alias
         mask_head=True,
     ),
     "medium": ModelConfig(
@@ -100,3 +113,17 @@ PRESETS: dict[ModelName, ModelConfig] = {
         mask_head=True,
     ),
 }
+
+
+def preset_of(name: str) -> ModelConfig:
+    """Return the preset of a built-in architecture, or of a plug-in's network class.
+
+    Raises:
+        SettingsError: If there is no such architecture, or its plug-in has no ``preset``.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    preset = getattr(MODEL_SEAM.load(name), "preset", None)
+    if not isinstance(preset, ModelConfig):
+        raise SettingsError(f"the plug-in model {name!r} must have a class attribute `preset`")
+    return preset

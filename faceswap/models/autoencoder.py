@@ -1,8 +1,7 @@
-"""One shared encoder and two decoders; the registry of architectures; the model file.
+"""The autoencoder with one shared encoder and two decoders, and the registry of architectures.
 
-A model takes float RGB in [0, 1], (B, 3, size, size), and gives the same, with a mask as a fourth
-channel if it has a mask head. Its file is safetensors, so loading runs no code, and its header
-carries all that conversion must know.
+Input and output are float RGB in [0, 1], (B, 3, size, size). A network with a mask head adds the
+mask as a fourth output channel.
 """
 
 from collections.abc import Iterable
@@ -13,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceswap.config import ModelName
+from faceswap.config import MODEL_SEAM
 from faceswap.models.architectures import ModelConfig
+from faceswap.registry import Registry
 from faceswap.types import Identity
 
 
 class Downscale(nn.Module):
     """Halve the side: 5x5 convolution of stride 2, LeakyReLU 0.1.
 
-    Padding "same" as TensorFlow does it: of the 3 rows that an even side needs, 1 goes before and
-    2 after.
+    Pads like TensorFlow's "same": an even side needs 3 extra rows, 1 before and 2 after.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -37,8 +36,8 @@ class Downscale(nn.Module):
 class Upscale(nn.Module):
     """Double the side: 3x3 convolution to 4x the channels, LeakyReLU 0.1, pixel shuffle.
 
-    The shuffle reads channel (r * 2 + c) * C_out + c_out for row r, column c: depth-to-space as
-    TensorFlow orders it, not as torch's PixelShuffle does.
+    The shuffle reads channel (r * 2 + c) * C_out + c_out for row r, column c. This is TensorFlow's
+    depth-to-space order, which differs from torch's PixelShuffle.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -55,17 +54,18 @@ def depth_to_space(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     x = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
     x = x.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
-    return x.permute(0, 3, 1, 2)  # channels_last, as the next convolution wants it
+    return x.permute(0, 3, 1, 2)  # channels_last for the next convolution
 
 
 class Autoencoder(nn.Module):
-    """A shared encoder and a decoder for each of the identities a and b.
+    """A shared encoder and one decoder for each of the identities a and b.
 
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
     decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
 
-    ``means`` (2, latent) holds the mean latent of a's and of b's faces: the difference is what a's
-    looks leave in the latent, and :meth:`swap` takes it out. Zero until training measures it.
+    ``means`` (2, latent) holds the mean latents of a's and b's faces. Their difference is the
+    identity that leaks into the shared latent, and :meth:`swap` shifts the latent along it. The
+    means are zero until :meth:`measure_means` runs.
     """
 
     means: Tensor
@@ -87,24 +87,24 @@ class Autoencoder(nn.Module):
         self.register_buffer("means", torch.zeros(2, config.latent))
 
     def to_code(self, images: Tensor) -> Tensor:
-        """Images (B, 3, size, size) -> the bottleneck vector, (B, latent)."""
+        """Map images (B, 3, size, size) to bottleneck vectors (B, latent)."""
         if self.config.channel_order == "bgr":
             images = images.flip(1)
         return cast(Tensor, self.to_latent(self.down(images).flatten(1)))
 
     def from_code(self, latent: Tensor) -> Tensor:
-        """The bottleneck vector (B, latent) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        """Map bottleneck vectors (B, latent) to the decoders' input (B, C, 2 side, 2 side)."""
         x = self.from_latent(latent)
         return cast(Tensor, self.up(x.view(len(x), -1, self.side, self.side)))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, size, size) -> what both decoders read, (B, C, 2 side, 2 side)."""
+        """Map images (B, 3, size, size) to the decoders' input (B, C, 2 side, 2 side)."""
         return self.from_code(self.to_code(images))
 
     def decode(self, code: Tensor, identity: Identity) -> Tensor:
-        """What :meth:`encode` gave -> one identity's images, (B, C, size, size).
+        """Map the output of :meth:`encode` to decoded faces of ``identity``, (B, C, size, size).
 
-        C is 3, or 4 with a mask head: the last channel then is 1 where the face is.
+        C is 3, or 4 with a mask head. The fourth channel is the mask, 1 on the face.
         """
         decoded: Tensor = self.decoders[identity](code)
         if self.config.channel_order == "bgr":
@@ -112,17 +112,17 @@ class Autoencoder(nn.Module):
         return decoded
 
     def forward(self, images: Tensor, identity: Identity) -> Tensor:
-        """Images as one identity's decoder paints them: see :meth:`decode`."""
+        """Reconstruct images with the decoder of ``identity``; see :meth:`decode`."""
         return self.decode(self.encode(images), identity)
 
     def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:
-        """The other identity's images as ``to``'s decoder paints them: see :meth:`decode`.
+        """Swap faces of the other identity to ``to``; returns decoded faces as :meth:`decode` does.
 
         Args:
             images: Faces of the identity that is not ``to``, (B, 3, size, size).
-            to: Whose face to paint.
-            identity_strength: Share of the difference between the two mean latents to add: 0 leaves the
-                latent alone, 1 makes the average face of one person the average of the other.
+            to: Identity whose decoder is used.
+            identity_strength: Share of the difference between the two mean latents to add: 0 keeps
+                the source latent, 1 moves the mean latent of one person to that of the other.
         """
         toward_b = self.means[1] - self.means[0]
         change = identity_strength * (toward_b if to == "b" else -toward_b)
@@ -130,22 +130,22 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def measure_means(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
-        """Set ``means`` from batches (B, 3, size, size) of each identity's faces."""
+        """Compute ``means`` from batches (B, 3, size, size) of each identity's faces."""
         for row, key in enumerate(sorted(faces)):
             codes = torch.cat([self.to_code(batch) for batch in faces[key]])
             self.means[row] = codes.mean(dim=0)
 
 
 def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
-    doublings = (Upscale(i, o) for i, o in pairwise(ups))
-    return nn.Sequential(*doublings, nn.Conv2d(ups[-1], channels, 5, padding=2), nn.Sigmoid())
+    upscales = (Upscale(i, o) for i, o in pairwise(ups))
+    return nn.Sequential(*upscales, nn.Conv2d(ups[-1], channels, 5, padding=2), nn.Sigmoid())
 
 
-MODELS: dict[ModelName, type[Autoencoder]] = {
+MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {
     "original": Autoencoder, "small": Autoencoder, "medium": Autoencoder, "large": Autoencoder,
-}  # fmt: skip
+})  # fmt: skip
 
 
 def build(config: ModelConfig) -> Autoencoder:
-    """A new model of the architecture that ``config`` names, with random weights."""
-    return MODELS[config.name](config)
+    """Build the network that ``config`` describes, with random weights."""
+    return MODELS.resolve(config.name)(config)

@@ -1,4 +1,4 @@
-"""Classic checkpoints (autoencoder.t7) become models of this program."""
+"""Import classic checkpoints (autoencoder.t7) as faceswap models."""
 
 import io
 import pickletools
@@ -16,37 +16,38 @@ from faceswap.models.modelfile import MODEL_FILE, TrainedModel, save
 
 
 def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
-    """Turn a classic checkpoint, {"state": state_dict, "epoch": n}, into a model folder.
+    """Convert a classic checkpoint, {"state": state_dict, "epoch": n}, to a model folder.
 
-    That net worked in BGR with values 0..1; the model file says so. Read without unpickling code.
+    The classic network works in BGR with values 0..1, and the model file records that. The
+    checkpoint is read without executing any pickled code.
 
     Raises:
         InputError: If the file is missing.
-        ModelError: If it is not such a checkpoint.
-        OutputError: If the folder is not empty, or the disk refuses.
+        ModelError: If it is not a classic checkpoint.
+        OutputError: If the folder is not empty or cannot be written.
     """
     if not source.is_file():
-        raise InputError(f"{source} does not exist; give a checkpoint such as autoencoder.t7")
+        raise InputError(f"{source} does not exist; pass a checkpoint such as autoencoder.t7")
     if folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty: give a new folder, so that no model is lost")
-    if not _is_tame(source):
-        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: it is damaged")
+        raise OutputError(f"{folder} is not empty; pass a new folder to avoid overwriting a model")
+    if not _is_safe_to_load(source):
+        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: it is corrupt")
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch raises many exception types for a foreign file
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{source} cannot be read as a checkpoint of plain tensors: {words}"
+            f"{source} cannot be read as a checkpoint of plain tensors: {message}"
         ) from error
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f'{source} is not a classic checkpoint: it needs {{"state": tensors}}')
-    held = source.stat().st_size
-    for key, value in state.items():  # views can make a little storage look vast
-        if not isinstance(key, str) or value.numel() * value.element_size() > held:
-            raise ModelError(f"{source}: the tensor {key!r} is not one of this checkpoint")
+        raise ModelError(f'{source} is not a classic checkpoint: it lacks {{"state": tensors}}')
+    file_size = source.stat().st_size
+    for key, value in state.items():  # a strided view can claim far more than the file holds
+        if not isinstance(key, str) or value.numel() * value.element_size() > file_size:
+            raise ModelError(f"{source}: tensor {key!r} has an invalid key or is too large")
     config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
-    with torch.device("meta"):  # no memory before it is known that all fits
+    with torch.device("meta"):  # allocate no memory before the shapes are checked
         network = build(config)
     renamed = {_from_classic(key): value.float() for key, value in state.items()}
     renamed["means"] = torch.zeros(2, config.latent)
@@ -62,17 +63,17 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     return trained
 
 
-def _is_tame(source: Path) -> bool:
-    """Whether torch can be trusted with a file: an archive, or five pickles and then numbers."""
+def _is_safe_to_load(source: Path) -> bool:
+    """Return whether torch can load a file safely: a zip archive, or five pickles plus raw data."""
     with source.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
         file.seek(0)
         return is_whole_archive(source) if zipped else is_tame(file, PICKLES)
 
 
-PICKLES = 5  # magic number, version, machine, content, keys: how torch saved before 1.6
+PICKLES = 5  # magic number, version, system, content, keys: torch's format before 1.6
 
-CLASSIC_KEYS = {  # module of the classic checkpoint -> ours
+CLASSIC_KEYS = {  # module in the classic checkpoint -> module in Autoencoder
     **{f"encoder.{i}.conv2": f"down.{i}.conv" for i in range(4)},
     "encoder.5": "to_latent",
     "encoder.6": "from_latent",
@@ -88,24 +89,24 @@ def _from_classic(key: str) -> str:
 
 
 def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
-    """Why a state does not fit, in one line."""
+    """Describe in one line why a state does not fit the network."""
     ours = network.state_dict()
-    missing, surplus = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
-    if missing or surplus:
-        first = [*missing, *surplus][0]
-        return f"{len(missing)} tensors are missing, {len(surplus)} are unknown: {first}"
+    missing, unknown = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
+    if missing or unknown:
+        first = [*missing, *unknown][0]
+        return f"{len(missing)} tensors are missing, {len(unknown)} are unknown: {first}"
     key = next(k for k in ours if ours[k].shape != state[k].shape)
     return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"
 
 
-MAX_PICKLED_STRING = 4096  # bytes of a name in a file of torch
+MAX_PICKLED_STRING = 4096  # bytes; torch pickles only short names
 
 
 def is_whole_archive(path: Path) -> bool:
-    """Whether a file of :func:`torch.save` is as it was written: torch does not check its sums.
+    """Return whether a :func:`torch.save` archive passes its CRC checks, which torch ignores.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         try:
@@ -114,16 +115,16 @@ def is_whole_archive(path: Path) -> bool:
             whole = stored and archive.testzip() is None
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             return whole and all(is_tame(io.BytesIO(archive.read(name))) for name in pickles)
-        except Exception:  # zipfile raises many kinds for a file that is none
+        except Exception:  # zipfile raises many exception types for a file that is not a zip
             return False
 
 
 def is_tame(file: IO[bytes], count: int = 1) -> bool:
-    """Whether pickles hold short words only: torch searches long ones for minutes.
+    """Return whether pickles hold only short strings, as torch searches long ones for minutes.
 
     Args:
-        file: Where they begin; nothing is unpickled.
-        count: How many, one after the other.
+        file: Positioned at the first pickle; nothing is unpickled.
+        count: Number of consecutive pickles.
     """
     try:
         return all(
@@ -131,5 +132,5 @@ def is_tame(file: IO[bytes], count: int = 1) -> bool:
             for _ in range(count)
             for _, argument, _ in pickletools.genops(file)
         )
-    except Exception:  # of many kinds, where it is no pickle
+    except Exception:  # pickletools raises many exception types for other data
         return False

@@ -1,6 +1,6 @@
-"""The model file: all that conversion needs, as safetensors.
+"""Read and write the model file: everything that conversion needs, as safetensors.
 
-Loading it runs no code. Its header carries the architecture and the facts of the training.
+Loading it runs no code. The header carries the architecture and the training metadata.
 """
 
 import json
@@ -27,17 +27,17 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A model and what conversion must know of its training.
+    """A network and the training metadata that conversion needs.
 
     Attributes:
-        network: The weights.
-        names: The names of identities a and b.
-        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1]: training adds it to
-            a's faces, so conversion does the same.
-        step: Training steps done.
-        held_out: By identity, the keys of faces that training has not seen.
-        centroids: By identity, the mean embedding of its faces, (128,); empty if not known.
-        consent: By identity, who consented to what; empty if not stated.
+        network: The network with its weights.
+        names: Names of identities a and b.
+        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1]. Training adds it to
+            a's faces, so conversion must add it too.
+        step: Number of training steps done.
+        held_out: Keys of the faces that were held out from training, by identity.
+        centroids: Mean face embedding (128,) by identity; empty if unknown.
+        consent: Consent note by identity; empty if not stated.
     """
 
     network: Autoencoder
@@ -50,10 +50,10 @@ class TrainedModel:
 
 
 def save(path: Path, trained: TrainedModel) -> None:
-    """Write a model file in one step.
+    """Write a model file atomically.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the file cannot be written.
     """
     header = {
         "format": FORMAT,
@@ -71,39 +71,51 @@ def save(path: Path, trained: TrainedModel) -> None:
 
 
 def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
-    """Read a model folder (or the model file itself).
+    """Load a model from its folder or directly from the model file.
 
     Raises:
-        ModelError: If there is none, it is broken, not ours, or made by a newer version.
+        ModelError: If the model is missing, corrupt, foreign, or of a newer format version.
     """
     path = folder if folder.is_file() else folder / MODEL_FILE
     if not path.is_file():
-        raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one: faceswap train")
+        raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one with faceswap train")
     try:
         with safe_open(path, framework="pt") as file:
             trained = _from_header(path, file.metadata() or {})
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
-    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in the first's
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in old files
     try:
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
-                raise ValueError(f"{key} is not all finite float32 numbers")
+                raise ValueError(f"{key} must contain only finite float32 numbers")
         trained.network.load_state_dict(state, assign=True)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path}: its weights do not fit the model that its header describes"
+            f"{path}: the weights do not fit the architecture in the header"
         ) from error
     trained.network.to(device or torch.device("cpu")).eval()
     return trained
 
 
-def consent_of(path: Path) -> list[str]:
-    """What a model file notes of each person's consent, a text each.
+def load_model(path: str | Path) -> TrainedModel:
+    """Read a model for use from Python, such as ``Swapper(load_model("models/x")).swap(image)``.
+
+    Args:
+        path: A model folder, or the model file itself.
 
     Raises:
-        ModelError: If it is not a model file of this program.
+        ModelError: See :func:`load`.
+    """
+    return load(Path(path))
+
+
+def consent_of(path: Path) -> list[str]:
+    """Read the consent notes from a model file, one line per person.
+
+    Raises:
+        ModelError: If it is not a faceswap model.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -116,57 +128,57 @@ def consent_of(path: Path) -> list[str]:
 
 def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
     if header.get("format") != FORMAT:
-        raise ModelError(f"{path} is a tensor file, but not a model of this program")
+        raise ModelError(f"{path} is a safetensors file but not a faceswap model")
     version = header.get("version", "")
     if not version.isdecimal() or int(version) > VERSION:
         raise ModelError(
-            f"{path} has format version {version or 'unknown'}; this program reads up to "
-            f"{VERSION}: update faceswap"
+            f"{path} has format version {version or 'unknown'}, but this version of faceswap reads "
+            f"only up to {VERSION}: update faceswap"
         )
     try:
         config = ModelConfig.from_dict(read_json(header["model"]))
         names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
-        with torch.device("meta"):  # no memory yet: a few bytes can describe a net of terabytes
+        with torch.device("meta"):  # allocate no memory: a forged header can describe terabytes
             network = build(config)
         if len(names) != 2 or len(shift) != 3:
-            raise ValueError("two names and three colour values are needed")
-        held = parse_json(header.get("held_out", '{"a": [], "b": []}'))
+            raise ValueError("there must be two names and three colour values")
+        held_out = parse_json(header.get("held_out", '{"a": [], "b": []}'))
         return TrainedModel(
             network,
             (str(names[0]), str(names[1])),
             (float(shift[0]), float(shift[1]), float(shift[2])),
             int(header["step"]),
-            {"a": [str(key) for key in held["a"]], "b": [str(key) for key in held["b"]]},
+            {"a": [str(key) for key in held_out["a"]], "b": [str(key) for key in held_out["b"]]},
             read_centroids(parse_json(header.get("centroids", "{}"))),
             read_notes(parse_json(header.get("consent", "{}"))),
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
-        raise ModelError(f"{path} has a broken header: {error}") from error
+        raise ModelError(f"{path} has an invalid header: {error}") from error
 
 
 def read_centroids(values: Any) -> dict[Identity, Embedding]:
-    """Mean embeddings by identity, checked; empty if there are none.
+    """Validate the mean embeddings by identity; empty if there are none.
 
     Raises:
-        KeyError: If one identity has none.
-        TypeError, ValueError: If one is not 128 finite numbers.
+        KeyError: If only one identity has a centroid.
+        TypeError, ValueError: If a centroid is not 128 finite numbers.
     """
     identities: tuple[Identity, ...] = ("a", "b") if values else ()
-    with np.errstate(over="ignore"):  # beyond float32: infinite, and refused
-        found = {key: np.asarray(values[key], np.float32) for key in identities}
-    for key, centroid in found.items():
+    with np.errstate(over="ignore"):  # float32 overflow gives inf, refused below
+        centroids = {key: np.asarray(values[key], np.float32) for key in identities}
+    for key, centroid in centroids.items():
         if centroid.shape != (128,) or not np.isfinite(centroid).all():
             raise ValueError(f"the centroid of {key} must be 128 finite numbers")
-    return found
+    return centroids
 
 
 def newest(models: Path) -> Path:
-    """The folder of the most recently written model below ``models``.
+    """Find the folder of the most recently written model in ``models``.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If there is no model.
     """
     found = list(models.glob(f"*/{MODEL_FILE}"))
     if not found:
-        raise ModelError(f"no model in {models}; train one (faceswap train) or give --model DIR")
+        raise ModelError(f"no model in {models}; train one with faceswap train or pass --model DIR")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent

@@ -1,4 +1,4 @@
-"""What a network sees of a crop, and where its output belongs in the crop."""
+"""Sample the network crop from a crop, and map network output back to the crop."""
 
 import math
 from collections.abc import Callable
@@ -11,57 +11,60 @@ from torch import Tensor
 from faceswap.models.architectures import ModelConfig
 from faceswap.types import Matrix
 
-FACES_PER_CHUNK = 4  # faces at a time on a CPU: their float copies then stay in its cache
+FACES_PER_CHUNK = 4  # on a CPU, so that the float copies of these faces stay in its cache
 
 
 def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
-    """What the network sees of unchanged crops: (B, 3, S, S) uint8 -> (B, 3, size, size) float32.
+    """Sample network crops: (B, 3, S, S) uint8 -> (B, 3, size, size) float32 in [0, 1].
 
-    The same sampling as the input of :func:`random_warp` without noise.
+    The sampling equals that of the input in ``augment.random_warp`` without noise.
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
     axis = model.view * (2 * centers - 1)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).float()
-    everywhere = points.expand(len(faces), -1, -1, -1)
-    return _sample(faces, lambda some: everywhere[some])
+    batch = points.expand(len(faces), -1, -1, -1)
+    return _sample(faces, lambda chunk: batch[chunk])
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
-    """Add a colour to float images (B, 3, H, W), kept within [0, 1]; a fourth channel stays."""
+    """Add a colour to float images (B, 3 or 4, H, W), clamped to [0, 1]; a mask stays as it is."""
     shifted = (images[:, :3] + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
     return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
 
 
 def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
-    """Read uint8 crops (B, 3, S, S) bilinearly; edges are repeated.
+    """Sample uint8 crops (B, 3, S, S) bilinearly with repeated edges.
 
-    On a CPU a few faces at a time: their float copy, in one small buffer, and their points stay in
-    its cache.
+    On a CPU this samples a few faces at a time, so that their float copies (one small buffer) and
+    points stay in its cache.
 
     Args:
-        faces: The crops.
-        points: Gives the points of a slice of the faces, (b, 2, H, W) float32 in -1..1.
+        faces: Crops (B, 3, S, S) uint8.
+        points: Returns the sampling points of a slice of the faces, (b, 2, H, W) float32 in -1..1.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1].
     """
     count, channels, *sides = faces.shape
-    on_mps = faces.device.type == "mps"  # which lacks repeated edges before torch 2.13
+    on_mps = faces.device.type == "mps"  # lacks padding_mode="border" before torch 2.13
     padding, limit = ("zeros", 1 - 1 / sides[0]) if on_mps else ("border", math.inf)
-    chunk = FACES_PER_CHUNK if faces.device.type == "cpu" else max(count, 1)
-    buffer = faces.new_empty((chunk, channels, *sides), dtype=torch.float32)
+    chunk_size = FACES_PER_CHUNK if faces.device.type == "cpu" else max(count, 1)
+    buffer = faces.new_empty((chunk_size, channels, *sides), dtype=torch.float32)
     result = buffer.new_empty(0)
-    for first in range(0, count, chunk):
-        some = slice(first, min(first + chunk, count))
-        at = points(some).to(faces.device).permute(0, 2, 3, 1)
-        at = at.clamp(-limit, limit) if on_mps else at
-        source = buffer[: some.stop - first].copy_(faces[some])
-        read = F.grid_sample(source, at, padding_mode=padding, align_corners=False)
+    for first in range(0, count, chunk_size):
+        chunk = slice(first, min(first + chunk_size, count))
+        grid = points(chunk).to(faces.device).permute(0, 2, 3, 1)
+        grid = grid.clamp(-limit, limit) if on_mps else grid
+        source = buffer[: chunk.stop - first].copy_(faces[chunk])
+        sampled = F.grid_sample(source, grid, padding_mode=padding, align_corners=False)
         if not first:
-            result = buffer.new_empty((count, *read.shape[1:]))
-        torch.mul(read, 1 / 255, out=result[some])
+            result = buffer.new_empty((count, *sampled.shape[1:]))
+        torch.mul(sampled, 1 / 255, out=result[chunk])
     return result
 
 
 def output_to_crop(model: ModelConfig, crop_size: int) -> Matrix:
-    """Pixels of the network's output -> pixels of a crop of side ``crop_size``."""
+    """Matrix from pixels of the network's output to pixels of a crop of side ``crop_size``."""
     side = model.view * crop_size / model.size  # crop pixels per network pixel
     offset = (1 - model.view) / 2 * crop_size - 0.5 + model.output_center * side
     return np.array([[side, 0.0, offset], [0.0, side, offset]])

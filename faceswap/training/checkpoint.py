@@ -1,16 +1,19 @@
-"""A training run on disk: what resuming needs, what conversion needs, and the list of losses.
+"""Save and resume a training run.
 
-``resume.pt`` holds all that resuming needs, by itself; ``model.safetensors`` all that conversion
-needs. Each is replaced in one step, so a kill at any moment leaves a whole state to go on from.
-Earlier resume states lie in ``snapshots/``; the model that scored best in ``best.safetensors``.
+``resume.safetensors`` holds the complete training state, ``model.safetensors`` what conversion
+needs. Each is replaced atomically, so a kill at any moment leaves a complete state to resume from.
+``snapshots/`` holds earlier states and ``best.safetensors`` the model with the best score.
+
+Runs of earlier versions have ``resume.pt``, a pickle of plain tensors. It is read once more and
+removed by the first save.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faceswap.errors import ModelError, OutputError
+from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import (
     atomic_write,
     make_folder,
@@ -29,29 +32,46 @@ from faceswap.files import (
     write_bytes,
     writing,
 )
-from faceswap.models import autoencoder, classic, modelfile
+from faceswap.models import autoencoder, classic, modelfile, tensorfile
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
-from faceswap.provenance.consent import Notes
+from faceswap.provenance.consent import Notes, read_notes
 from faceswap.training.optimizer import Optimizer
 from faceswap.types import Embedding, Identity
 
 log = logging.getLogger(__name__)
 
 
-RESUME_FILE, VERSION = "resume.pt", 1
+RESUME_FILE, FORMAT, VERSION = "resume.safetensors", "faceswap-training", 2
+OLD_RESUME_FILE, OLD_VERSION = "resume.pt", 1
 SNAPSHOTS, BEST_FILE = "snapshots", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"
 
-Faces = dict[Identity, Tensor]  # crops (N, 3, S, S) uint8, perhaps with masks as a fourth channel
+Faces = dict[Identity, Tensor]  # crops (N, 3, S, S) uint8, or (N, 4, S, S) with masks
+Weights = dict[str, Tensor]  # a state dict
+HeldOut = dict[Identity, list[str]]  # keys of the faces that training does not see
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """The state that training changes, and that ``resume.pt`` holds.
+    """The live objects and numbers of a training run.
 
-    ``average`` is the running mean of the network's weights, if the recipe wants one.
+    Attributes:
+        network: The weights that training updates.
+        optimizer: Updates them.
+        generator: Draws the face order, the augmentation and the warp.
+        names: Names of identities a and b.
+        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
+        held_out: Keys of the faces that training does not see.
+        step: Steps done.
+        seconds: Time spent on them.
+        orders: By identity, the indices of the faces still to come in this pass.
+        lr_scale: Factor on all learning rates, reduced by a roll-back.
+        scores: Held-out scores, oldest first.
+        average: Exponential moving average of the network's weights, if the recipe has one.
+        centroids: By identity, the mean face embedding.
+        consent: By identity, the consent note.
     """
 
     network: Autoencoder
@@ -59,67 +79,73 @@ class TrainingState:
     generator: torch.Generator
     names: tuple[str, str]
     color_shift: tuple[float, float, float]
-    held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+    held_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
     step: int = 0
     seconds: float = 0.0
-    orders: dict[str, Tensor] = field(default_factory=dict)  # faces still to come in this round
-    lr_scale: float = 1.0  # share of the learning rate; lower after a roll-back
-    scores: list[float] = field(default_factory=list)  # held-out scores, oldest first
+    orders: dict[str, Tensor] = field(default_factory=dict)
+    lr_scale: float = 1.0
+    scores: list[float] = field(default_factory=list)
     average: Autoencoder | None = None
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
 
     @property
     def ema_or_model(self) -> Autoencoder:
-        """The network that is measured, previewed and converted with."""
+        """The network to measure, preview and convert with."""
         return self.average or self.network
 
     @property
     def score(self) -> float | None:
-        """The newest held-out score."""
+        """The latest held-out score."""
         return self.scores[-1] if self.scores else None
 
 
+@dataclass(slots=True)
+class ResumeState:
+    """A training state as data, as it is stored; see :class:`TrainingState` for the fields.
+
+    Attributes:
+        model: Architecture of the network.
+        held_out: Empty if the run chooses the held-out faces afresh.
+        average: None if the recipe has no average.
+        optimizer: By name, the state dict of each torch optimizer. None for a model without a
+            resume state, such as an imported one: its training starts with a new optimizer,
+            generator and face order.
+    """
+
+    model: ModelConfig
+    names: tuple[str, str]
+    color_shift: tuple[float, float, float]
+    held_out: HeldOut
+    step: int
+    seconds: float
+    network: Weights
+    centroids: dict[Identity, Embedding]
+    consent: Notes
+    average: Weights | None = None
+    optimizer: dict[str, dict[str, Any]] | None = None
+    generator: Tensor | None = None
+    orders: dict[str, Tensor] = field(default_factory=dict)
+    lr_scale: float = 1.0
+    scores: list[float] = field(default_factory=list)
+
+
 def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
-    """Write the resume state, then the model; and the best model, if this one scores best.
+    """Save the resume state, then the model, and the best model if this one has the best score.
 
     Args:
-        run: What to save.
-        folder: The model's folder.
-        keep: Resume states to keep in all; the earlier ones lie in ``snapshots/``.
+        run: The run.
+        folder: The run folder.
+        keep: Number of resume states to keep, counting the new one.
 
     Raises:
-        OutputError: If the disk refuses; the old files stay.
+        OutputError: If a file cannot be written. The old files stay.
     """
-    state = {
-        "version": VERSION,
-        "model": {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in run.network.config.to_dict().items()
-        },
-        "names": list(run.names),
-        "color_shift": list(run.color_shift),
-        "held_out": run.held_out,
-        "step": run.step,
-        "seconds": run.seconds,
-        "network": run.network.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "generator": run.generator.get_state(),
-        "orders": run.orders,
-        "rate": run.lr_scale,
-        "scores": run.scores,
-        "average": run.average.state_dict() if run.average else None,
-        "centroids": {key: centroid.tolist() for key, centroid in run.centroids.items()},
-        "consent": run.consent,
-    }
-    path = folder / RESUME_FILE
     _keep_snapshots(folder, keep)
-    with atomic_write(path) as temporary, writing(path):
-        try:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-        except RuntimeError as error:  # torch's word for a write that failed
-            raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    _write(folder / RESUME_FILE, _state_of(run))
+    old = folder / OLD_RESUME_FILE
+    with writing(old):
+        old.unlink(missing_ok=True)
     trained = TrainedModel(
         run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
         run.consent,
@@ -130,10 +156,10 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
 
 
 def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
-    """Write what is newly known of consent into all model files of the run.
+    """Write changed consent notes to all model files of the run.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If a file cannot be written.
         ModelError: If the best model is damaged.
     """
     save(run, folder, keep)
@@ -142,185 +168,322 @@ def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
         modelfile.save(best, replace(modelfile.load(best), consent=run.consent))
 
 
-def _keep_snapshots(folder: Path, keep: int) -> None:
-    """Give the present resume state a second name in ``snapshots/``; drop the oldest there."""
-    present, snapshots = folder / RESUME_FILE, folder / SNAPSHOTS
-    if keep > 1 and present.is_file():
-        newest = max((int(path.stem.split("-")[1]) for path in _snapshots(folder)), default=0)
-        copy = snapshots / f"resume-{newest + 1:06d}.pt"
-        make_folder(snapshots)
-        with writing(copy):
-            try:
-                os.link(present, copy)
-            except OSError:  # a file system without hard links
-                with atomic_write(copy) as temporary:
-                    shutil.copyfile(present, temporary)
-    with writing(snapshots):
-        for old in _snapshots(folder)[max(keep - 1, 0) :]:
-            old.unlink()
+def has_state(folder: Path) -> bool:
+    """Return whether the folder holds a resume state in the current format."""
+    return (folder / RESUME_FILE).is_file()
 
 
-def _snapshots(folder: Path) -> list[Path]:
-    """Earlier resume states, the newest first."""
-    return sorted((folder / SNAPSHOTS).glob("resume-[0-9]*.pt"), reverse=True)
+def read_state(folder: Path) -> ResumeState | None:
+    """Read the state to resume from; None if the folder holds neither a state nor a model.
+
+    A damaged state gives way to the newest intact snapshot. A model without a resume state, such
+    as an imported one, gives its weights.
+
+    Raises:
+        ModelError: If all states are damaged, or a newer version of faceswap wrote one.
+    """
+    saved = [path for path in _resume_files(folder) if path.is_file()]
+    if saved:
+        state = _newest_intact(saved[0], [*saved, *_snapshots(folder)])
+        if state is None:
+            raise ModelError(
+                f"{saved[0]} is damaged: delete it to continue from {modelfile.MODEL_FILE}, or "
+                "pass --restart to start over"
+            )
+        return state
+    if not (folder / modelfile.MODEL_FILE).is_file():
+        return None
+    try:
+        trained = modelfile.load(folder)
+    except ModelError:
+        state = _newest_intact(folder / modelfile.MODEL_FILE, _snapshots(folder))
+        if state is None:
+            raise
+        return state
+    return ResumeState(
+        trained.network.config, trained.names, trained.color_shift, trained.held_out,
+        trained.step, 0.0, trained.network.state_dict(), trained.centroids, trained.consent,
+    )  # fmt: skip
+
+
+def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
+    """Load a state from :func:`read_state` into a run.
+
+    Raises:
+        ModelError: If it does not fit.
+    """
+    try:
+        weights = {"means": run.network.means} | state.network  # the first files had no means
+        run.network.load_state_dict(weights)
+        if run.average:
+            run.average.load_state_dict(weights | (state.average or {}))
+        run.step, run.seconds, run.color_shift = state.step, state.seconds, state.color_shift
+        if state.centroids:  # otherwise data.prepare has just measured them
+            run.centroids = state.centroids
+        if state.optimizer is not None and state.generator is not None:
+            run.optimizer.load_state_dict(state.optimizer)
+            run.generator.set_state(state.generator)
+            run.orders, run.scores = dict(state.orders), list(state.scores)
+            run.lr_scale = state.lr_scale
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"the resume state in {folder} does not fit: {str(error).splitlines()[0]}; pass "
+            "--restart to start over"
+        ) from error
 
 
 def discard(folder: Path) -> None:
-    """Delete what must not be taken for a new run's: previews, snapshots and the best model."""
+    """Delete previews, snapshots and the best model, which a new run must not inherit."""
     with writing(folder):
         for old in [*(folder / "previews").glob("step-*.png"), *_snapshots(folder)]:
             old.unlink()
         (folder / BEST_FILE).unlink(missing_ok=True)
 
 
-def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """What to resume from: the newest whole resume state; else a model alone, as an imported one.
-
-    Raises:
-        ModelError: If all of them are damaged, or one is made by a newer version.
-    """
-    path = folder / RESUME_FILE
-    if path.is_file():
-        state = _newest_whole(path, [path, *_snapshots(folder)], device)
-        if state is None:
-            raise ModelError(
-                f"{path} is damaged; --restart begins again, deleting it goes on from the model"
-            )
-        return state
-    if not (folder / modelfile.MODEL_FILE).is_file():
-        return None
-    try:
-        trained = modelfile.load(folder, device)
-    except ModelError:
-        state = _newest_whole(folder / modelfile.MODEL_FILE, _snapshots(folder), device)
-        if state is None:
-            raise
-        return state
-    return {
-        "model": trained.network.config.to_dict(),
-        "names": list(trained.names),
-        "color_shift": list(trained.color_shift),
-        "held_out": trained.held_out,
-        "step": trained.step,
-        "seconds": 0.0,
-        "network": trained.network.state_dict(),
-        "centroids": trained.centroids,
-        "consent": trained.consent,
-    }
+def _resume_files(folder: Path) -> list[Path]:
+    """Where a resume state can be, in order of preference."""
+    return [folder / RESUME_FILE, folder / OLD_RESUME_FILE]
 
 
-def _newest_whole(
-    wanted: Path, candidates: list[Path], device: torch.device
-) -> dict[str, Any] | None:
-    """The first of some resume states that is whole, and a warning if it is not ``wanted``."""
-    for candidate in candidates:
-        state = _load(candidate, device)
+def _snapshots(folder: Path) -> list[Path]:
+    """Earlier resume states of either format, newest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in (folder / SNAPSHOTS).glob("resume-*")
+        if (match := re.fullmatch(r"resume-(\d+)\.(?:safetensors|pt)", path.name))
+    ]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _keep_snapshots(folder: Path, keep: int) -> None:
+    """Hard-link the current resume state into ``snapshots/`` and delete the oldest ones there."""
+    current = next((path for path in _resume_files(folder) if path.is_file()), None)
+    if keep > 1 and current:
+        newest = next(iter(_snapshots(folder)), None)
+        number = int(newest.stem.split("-")[1]) + 1 if newest else 1
+        snapshot = folder / SNAPSHOTS / f"resume-{number:06d}{current.suffix}"
+        make_folder(snapshot.parent)
+        with writing(snapshot):
+            try:
+                os.link(current, snapshot)
+            except OSError:  # a file system without hard links
+                with atomic_write(snapshot) as temporary:
+                    shutil.copyfile(current, temporary)
+    with writing(folder / SNAPSHOTS):
+        for old in _snapshots(folder)[max(keep - 1, 0) :]:
+            old.unlink()
+
+
+def _newest_intact(expected: Path, candidates: list[Path]) -> ResumeState | None:
+    """Read the first intact candidate, with a warning if it is not the expected file."""
+    for path in candidates:
+        state = _read_old(path) if path.suffix == ".pt" else _read(path)
         if state is not None:
-            if candidate != wanted:
-                log.warning("%s is damaged: going on from step %d (%s)", wanted, state["step"],
-                            candidate.name)  # fmt: skip
+            if path != expected:
+                log.warning("%s is damaged: resuming from step %d (%s)", expected, state.step,
+                            path.name)  # fmt: skip
             return state
     return None
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A resume state, or None if the file is damaged."""
+def _state_of(run: TrainingState) -> ResumeState:
+    """View a run as data; the tensors are shared with it."""
+    return ResumeState(
+        run.network.config, run.names, run.color_shift, run.held_out, run.step, run.seconds,
+        run.network.state_dict(), run.centroids, run.consent,
+        average=run.average.state_dict() if run.average else None,
+        optimizer=run.optimizer.state_dict(), generator=run.generator.get_state(),
+        orders=run.orders, lr_scale=run.lr_scale, scores=run.scores,
+    )  # fmt: skip
+
+
+def _write(path: Path, state: ResumeState) -> None:
+    """Write a state to a file.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    optimizer, generator = state.optimizer, state.generator
+    assert optimizer is not None, "only a run is saved, and it has an optimizer"
+    assert generator is not None, "only a run is saved, and it has a generator"
+    header = {
+        "model": state.model.to_dict(),
+        "names": state.names,
+        "color_shift": state.color_shift,
+        "held_out": state.held_out,
+        "step": state.step,
+        "seconds": state.seconds,
+        "lr_scale": state.lr_scale,
+        "scores": [score for score in state.scores if math.isfinite(score)],  # JSON has no NaN
+        "centroids": {key: centroid.tolist() for key, centroid in state.centroids.items()},
+        "consent": state.consent,
+        "optimizer": {name: values["param_groups"] for name, values in optimizer.items()},
+    }
+    tensors = _flatten(state.network, state.average, optimizer, generator, state.orders)
+    tensorfile.write(path, FORMAT, VERSION, header, tensors)
+
+
+def _flatten(
+    network: Weights, average: Weights | None, optimizer: dict[str, dict[str, Any]],
+    generator: Tensor, orders: dict[str, Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Name all tensors of a state, such as "optimizer.adamw.3.exp_avg"."""
+    return {
+        **{f"network.{key}": tensor for key, tensor in network.items()},
+        **{f"average.{key}": tensor for key, tensor in (average or {}).items()},
+        **{
+            f"optimizer.{name}.{index}.{key}": tensor
+            for name, values in optimizer.items()
+            for index, entry in values["state"].items()
+            for key, tensor in entry.items()
+        },
+        **{f"orders.{key}": tensor for key, tensor in orders.items()},
+        "generator": generator,
+    }
+
+
+def _read(path: Path) -> ResumeState | None:
+    """Read a resume state; None if the file is damaged.
+
+    Raises:
+        ModelError: If the file cannot be read, or a newer version of faceswap wrote it.
+    """
+    try:
+        header, tensors = tensorfile.read(path, FORMAT, VERSION)
+    except tensorfile.DamagedFileError:
+        return None
+    try:
+        return _parse(header, tensors)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+            FaceswapError):  # fmt: skip
+        return None
+
+
+def _read_old(path: Path) -> ResumeState | None:
+    """Read a ``resume.pt`` without executing pickled code; None if the file is damaged.
+
+    Raises:
+        ModelError: If the file cannot be read, or a newer version of faceswap wrote it.
+    """
     try:
         if not classic.is_whole_archive(path):
             return None
-        state = torch.load(path, map_location=device, weights_only=True)
-        version = int(state["version"])
-        if version <= VERSION:
-            _check(state, path.stat().st_size)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = int(state["version"])
+        if found <= OLD_VERSION:
+            return _parse_old(state, path.stat().st_size)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}") from error
-    except Exception:  # torch raises many kinds for a file that is not its own
+    except Exception:  # torch raises many exception types for a foreign file
         return None
-    if version > VERSION:
-        raise ModelError(
-            f"{path} has format version {version}; this program reads up to "
-            f"{VERSION}: update faceswap"
-        )
-    return dict(state)
+    raise ModelError(
+        f"{path} has format version {found}, but this version of faceswap reads only up to "
+        f"{OLD_VERSION}: update faceswap"
+    )
 
 
-def _check(state: dict[str, Any], held: int) -> None:
-    """Refuse a resume state that holds something else than training puts there.
-
-    Args:
-        state: The state.
-        held: Bytes of its file. More than that its tensors cannot need: views make a number look
-            like billions, and a few words describe a net of terabytes.
+def _parse_old(state: dict[str, Any], file_size: int) -> ResumeState:
+    """Check the content of a ``resume.pt``.
 
     Raises:
-        Exception: Of many kinds.
+        Exception: Of many types, if it is not what training wrote.
     """
-    with torch.device("meta"):
-        network = autoencoder.build(ModelConfig.from_dict(state["model"]))
-    needed = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    largest = max(t.numel() * t.element_size() for t in _tensors(state))
-    if max(needed, largest) > held:
-        raise ValueError("it describes more than it holds")
-    numbers = [float(state["seconds"]), float(state.get("rate", 1.0)), int(state.get("step", 0))]
-    if not all(0 <= number < math.inf for number in numbers):
-        raise ValueError("a number that cannot be")
-    held_out = state.get("held_out") or {"a": [], "b": []}
-    for words in (state["names"], held_out["a"], held_out["b"]):
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise TypeError("names must be lists of words")
-    for order in state.get("orders", {}).values():
+    header = {key: state[key] for key in ("model", "names", "color_shift", "step", "seconds")}
+    for key in ("held_out", "scores", "centroids", "consent"):
+        header[key] = state.get(key)
+    header["lr_scale"] = state.get("rate", 1.0)
+    header["optimizer"] = {
+        name: values["param_groups"] for name, values in state["optimizer"].items()
+    }
+    tensors = _flatten(
+        state["network"], state.get("average"), state["optimizer"], state["generator"],
+        state["orders"],
+    )  # fmt: skip
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_size:
+        raise ValueError("a strided view claims more than the file holds")
+    return _parse(header, tensors)
+
+
+def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
+    """Check the header and the tensors of a resume state.
+
+    Raises:
+        Exception: Of many types, if they are not what training writes.
+    """
+    model = ModelConfig.from_dict(header["model"])
+    network, average = _with_prefix(tensors, "network."), _with_prefix(tensors, "average.")
+    with torch.device("meta"):  # allocate no memory: a forged header can describe terabytes
+        expected = autoencoder.build(model).state_dict()
+    _check_weights(network, expected)
+    if average:
+        _check_weights(average, expected)
+    orders = _with_prefix(tensors, "orders.")
+    for order in orders.values():
         if order.dtype != torch.int64 or order.dim() != 1 or (order < 0).any():
-            raise ValueError("an order must be places in a list")
-    if not isinstance(state.get("generator", torch.empty(0)), Tensor):
-        raise TypeError("the generator's state must be a tensor")
+            raise ValueError("a face order must be a list of indices")
+    optimizer: dict[str, dict[str, Any]] = {
+        name: {"state": {}, "param_groups": groups} for name, groups in header["optimizer"].items()
+    }
+    for key, tensor in _with_prefix(tensors, "optimizer.").items():
+        name, index, entry = key.split(".")
+        optimizer[name]["state"].setdefault(int(index), {})[entry] = tensor
+    first, second = _strings(header["names"])
+    red, green, blue = (_number(value, -1) for value in header["color_shift"])
+    held_out = header["held_out"]
+    return ResumeState(
+        model,
+        (first, second),
+        (red, green, blue),
+        {"a": _strings(held_out["a"]), "b": _strings(held_out["b"])} if held_out else {},
+        int(_number(header["step"])),
+        _number(header["seconds"]),
+        network,
+        modelfile.read_centroids(header["centroids"]),
+        read_notes(header["consent"] or {}),
+        average or None,
+        optimizer,
+        tensors["generator"],
+        orders,
+        _number(header["lr_scale"]),
+        [_number(score, -1) for score in header["scores"] or ()],
+    )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in a state, however deep."""
-    if isinstance(value, Tensor):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else ():
-        yield from _tensors(inner)
-    for inner in value if isinstance(value, list | tuple) else ():
-        yield from _tensors(inner)
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
-def restore(run: TrainingState, state: dict[str, Any], folder: Path) -> None:
-    """Put a state from :func:`read_state` into a run.
+def _check_weights(weights: Weights, expected: Weights) -> None:
+    found = {(key, value.shape, value.dtype) for key, value in weights.items()}
+    missing = {(key, value.shape, value.dtype) for key, value in expected.items()} - found
+    if len(found) + len(missing) != len(expected) or {key for key, *_ in missing} - {"means"}:
+        raise ValueError("the weights do not fit the architecture in the header")
 
-    Raises:
-        ModelError: If it does not fit.
-    """
-    try:
-        weights = {"means": run.network.means} | state["network"]
-        run.network.load_state_dict(weights)
-        if run.average:
-            run.average.load_state_dict(state.get("average") or weights)
-        run.step, run.seconds = int(state["step"]), float(state["seconds"])
-        red, green, blue = state["color_shift"]
-        run.color_shift = (float(red), float(green), float(blue))
-        if state.get("centroids"):  # else measured when the run was prepared
-            run.centroids = modelfile.read_centroids(state["centroids"])
-        if "optimizer" in state:  # not there for an imported model
-            run.optimizer.load_state_dict(state["optimizer"])
-            run.generator.set_state(state["generator"].cpu())
-            run.orders = {key: order.cpu() for key, order in state["orders"].items()}
-            run.lr_scale = float(state.get("rate", 1.0))
-            run.scores = [float(score) for score in state.get("scores", [])]
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder / RESUME_FILE} does not fit this program: "
-            f"{str(error).splitlines()[0]}; --restart begins again"
-        ) from error
+
+def _number(value: Any, low: float = 0) -> float:
+    number = float(value)
+    if not low <= number < math.inf:
+        raise ValueError(f"{number} is out of range")
+    return number
+
+
+def _strings(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("names must be a list of strings")
+    return values
 
 
 def write_config(
     folder: Path, settings: dict[str, Any], recipe: dict[str, Any], names: tuple[str, str]
 ) -> None:
-    """Write ``config.json``: every resolved setting and the versions, for people and ``--config``.
+    """Write ``config.json``, which ``--config`` reads: all settings, the recipe and the versions.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the file cannot be written.
     """
     versions = {name: version(name) for name in ("faceswap", "torch", "torchvision")}
     record = {"train": settings, "names": names, "recipe": recipe, "versions": versions}
@@ -328,19 +491,19 @@ def write_config(
 
 
 def last_losses(folder: Path) -> tuple[float, float]:
-    """The last losses in the metrics; not a number if there are none."""
+    """Read the last losses (a, b) from the metrics; NaN if there are none."""
     path = folder / METRICS_FILE
     for line in reversed(read_lines(path) if path.is_file() else []):
         try:
             record = parse_json(line)
             return float(record["loss_a"]), float(record["loss_b"])
-        except (KeyError, TypeError, ValueError):  # held-out scores, or a damaged line
+        except (KeyError, TypeError, ValueError):  # a held-out score, or a damaged line
             continue
     return math.nan, math.nan
 
 
 def trim_metrics(folder: Path, step: int) -> None:
-    """Drop metrics of steps after the state that training resumes from."""
+    """Drop the metrics of steps after ``step``, which will be trained again."""
     path = folder / METRICS_FILE
     if path.is_file():
         lines = [line for line in read_lines(path) if _step_of(line) <= step]
@@ -348,7 +511,7 @@ def trim_metrics(folder: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of metrics; infinite for a damaged line, which is dropped."""
+    """Parse the step of a line of metrics; infinity for a damaged line, so that it is dropped."""
     try:
         return float(parse_json(line)["step"])
     except (KeyError, TypeError, ValueError):

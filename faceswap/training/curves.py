@@ -1,4 +1,4 @@
-"""Draw training as curves: ``metrics.jsonl`` -> PNG."""
+"""Draw the curves of a training run: ``metrics.jsonl`` -> PNG."""
 
 import io
 import json
@@ -16,7 +16,7 @@ COLORS = {"a": "tab:blue", "b": "tab:orange"}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of ``metrics.jsonl``; damaged lines are left out of a chart."""
+    """Read the records of ``metrics.jsonl``, skipping corrupt lines."""
     records = []
     for line in read_lines(path) if path.is_file() else []:
         try:
@@ -29,7 +29,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
-    """Draw ``name_a`` and ``name_b`` over the steps, where records hold them."""
+    """Plot ``{name}_a`` and ``{name}_b`` over the steps of the records that have them."""
     for key, color in COLORS.items():
         points = [(r["step"], r[f"{name}_{key}"]) for r in records if f"{name}_{key}" in r]
         if points:
@@ -39,7 +39,7 @@ def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
 
 
 def curves(path: Path) -> bytes:
-    """The curves of a run as a PNG: training loss, and SSIM of held-out faces."""
+    """Draw the training loss and the SSIM of held-out faces as a PNG."""
     records = read_metrics(path)
     figure, (loss, ssim) = side_by_side(4)
     draw_series(loss, records, "loss")
@@ -50,7 +50,7 @@ def curves(path: Path) -> bytes:
 
 
 def side_by_side(height: float) -> tuple[Figure, tuple[Axes, Axes]]:
-    """A figure of two charts, ``height`` inches high."""
+    """Make a figure of two charts, ``height`` inches high."""
     figure = Figure(figsize=(11, height), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -58,7 +58,6 @@ def side_by_side(height: float) -> tuple[Figure, tuple[Axes, Axes]]:
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()

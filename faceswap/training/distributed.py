@@ -1,7 +1,7 @@
-"""Several processes train one model: ``torchrun --nproc-per-node 2 -m faceswap train ...``.
+"""Train one model in several processes: ``torchrun --nproc-per-node 2 -m faceswap train ...``.
 
-Every process draws the same random numbers for the whole batch and computes its own part of it, so
-that two processes take the steps that one would. The first process decides, writes and speaks.
+Every process draws the random numbers of the whole batch and computes its own shard, so the steps
+do not depend on the number of processes. Rank 0 makes decisions, writes files and reports.
 """
 
 import os
@@ -18,23 +18,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes that train together: this one's number and how many there are."""
+    """The rank of this process and the number of processes that train together."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process decides, writes and speaks."""
+        """Whether this is rank 0, which makes decisions, writes files and reports."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's part of ``count`` things that all processes know; a multiple of size."""
+        """Slice of this process in a batch of ``count`` items, a multiple of ``size``."""
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def agree(self, values: list[float]) -> list[float]:
-        """The first process's numbers."""
+        """Broadcast the numbers of rank 0 to all processes."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -42,23 +42,23 @@ class World:
         agreed: list[float] = tensor.tolist()
         return agreed
 
-    def share(self, thing: Any) -> Any:
-        """The first process's object; it travels between processes of one run only."""
+    def share(self, value: Any) -> Any:
+        """Broadcast an object of rank 0 by pickle; the processes of one run trust each other."""
         if self.size == 1:
-            return thing
-        box = [thing]
-        dist.broadcast_object_list(box, 0)
-        return box[0]
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes of a tensor, on the CPU."""
+        """Average a tensor over all processes; the result is on the CPU."""
         tensor = tensor.cpu()
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor / self.size
 
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """A module whose gradients are averaged over all processes as they are made."""
+        """Wrap a module so that backward averages its gradients over all processes."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
@@ -66,18 +66,18 @@ class World:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the first, or the only one; known before the others are met."""
+    """Return whether this is rank 0; works before the process group is initialized."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that ``torchrun`` started; alone without it."""
+    """Join the process group of ``torchrun``; without it, yield a world of one process."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    # Decisions travel as CPU tensors, so that they never wait for the GPU.
+    # Gloo broadcasts the decisions as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend)
     try:
@@ -87,7 +87,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The GPU that belongs to this process, where several share a machine."""
+    """Pick the GPU of this process, as several processes may share a machine."""
     if device.type == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

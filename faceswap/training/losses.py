@@ -5,18 +5,19 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceswap.config import LossName
+from faceswap.config import LOSS_SEAM
+from faceswap.registry import Registry
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-WINDOW, STRIDE = 7, 2  # every second window: the same mean, a quarter of the work
+WINDOW, STRIDE = 7, 2  # pixels; stride 2 keeps the mean at a quarter of the work
 
 
 def dssim(output: Tensor, target: Tensor) -> Tensor:
-    """Structural dissimilarity (1 - SSIM) / 2 of windows, (B, 3, (H - 7) // 2 + 1, ...).
+    """Structural dissimilarity (1 - SSIM) / 2 per window, (B, 3, (H - 7) // 2 + 1, ...).
 
     Z. Wang et al., "Image quality assessment: from error visibility to structural similarity",
-    IEEE TIP 13(4), 2004, eq. 13, uniform window of 7 px, K1 0.01, K2 0.03.
+    IEEE TIP 13(4), 2004, eq. 13, with a uniform 7 px window, K1 = 0.01 and K2 = 0.03.
     """
     mean_o, mean_t = _window_mean(output), _window_mean(target)
     product, squares = mean_o * mean_t, mean_o * mean_o + mean_t * mean_t
@@ -32,21 +33,21 @@ def _window_mean(images: Tensor) -> Tensor:
 
 
 def l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, the pixels weighed by ``weight`` (B, 1, H, W) if given."""
+    """Mean absolute difference, weighted per pixel by ``weight`` (B, 1, H, W) if given."""
     return _mean((output - target).abs(), weight)
 
 
 def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """:func:`l1` plus the mean of :func:`dssim`, both weighed by ``weight`` if given."""
+    """Sum of :func:`l1` and the mean of :func:`dssim`, both weighted by ``weight`` if given."""
     edge = WINDOW // 2
     inner = None if weight is None else weight[..., edge:-edge:STRIDE, edge:-edge:STRIDE]
     return l1(output, target, weight) + _mean(dssim(output, target), inner)
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """The mean of (B, C, H, W), the pixels of an image weighed by ``weight`` (B, 1, H, W) if given.
+    """Mean of (B, C, H, W), weighted per pixel by ``weight`` (B, 1, H, W) if given.
 
-    Each image counts alike, so the mean over a batch is the mean of its parts' means.
+    Weights are normalized per image, so the mean of a batch is the mean of its shards' means.
     """
     if weight is None:
         return values.mean()
@@ -55,16 +56,16 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor:
-    """``loss`` of the colours, pixels off the face weighing ``outside``, and of the mask.
+    """Colour loss weighted by the face mask, plus the mean squared error of the mask.
 
     Args:
-        output: What a network with a mask head paints, (B, 4, H, W).
-        target: What it should paint; the last channel is 1 on the face.
-        loss: Measures the colours.
-        outside: Weight of pixels off the face, 0 to 1.
+        output: Decoded faces, (B, 4, H, W); (B, 3, H, W) from a network without a mask head.
+        target: Target images with as many channels; the fourth is 1 on the face.
+        loss: Loss of the three colour channels.
+        outside: Weight of the pixels outside the face, 0 to 1.
 
     Returns:
-        The loss plus the mean square error of the mask. Without the fourth channel, only the loss.
+        A scalar. Without a mask channel it is the unweighted colour loss.
     """
     if output.shape[1] == 3:
         return loss(output, target, None)
@@ -73,4 +74,4 @@ def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor
     return loss(output[:, :3], target[:, :3], weight) + F.mse_loss(output[:, 3:], mask)
 
 
-LOSSES: dict[LossName, Loss] = {"l1": l1, "l1-dssim": l1_dssim}
+LOSSES: Registry[Loss] = Registry(LOSS_SEAM, {"l1": l1, "l1-dssim": l1_dssim})

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW, or Muon for hidden weights with AdamW for the rest."""
+"""Optimizers: AdamW, or Muon for the hidden weights and AdamW for the rest."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,32 +6,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faceswap.config import LossName, ModelName
+from faceswap.config import MODEL_SEAM
 from faceswap.models.devices import is_fast_in_bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Optimizer settings, schedule and loss of an architecture.
+    """Optimizer settings, schedule and loss for an architecture.
 
     Attributes:
-        learning_rate: At its peak.
-        betas: Of AdamW.
-        weight_decay: Of both optimizers; without it AdamW is Adam.
+        learning_rate: Peak learning rate of AdamW.
+        betas: Betas of AdamW.
+        weight_decay: Weight decay of both optimizers; at 0, AdamW equals Adam.
         loss: Key of LOSSES.
-        muon_rate: Peak learning rate of Muon for hidden weights; 0: AdamW for all.
-        warm_up: Steps from a tenth of the learning rate to all of it.
-        decay_to: Share of the learning rate left at the end of a run whose end is known.
-        warp_until: Share of such a run after which the input is no longer warped.
-        outside: Weight of the pixels off the face's mask, those on it having 1.
-        jitter: Standard deviation of the random change of a face's colours, natural logarithm.
-        average: Decay of the mean of the weights that previews and conversion use; 0: no mean.
+        muon_rate: Peak learning rate of Muon for hidden weights; 0 uses AdamW for all weights.
+        warm_up: Steps in which the learning rate rises from a tenth of its peak to its peak.
+        decay_to: Share of the learning rate left at the end of a run of known length.
+        warp_until: Share of a run of known length after which inputs are no longer warped.
+        outside: Loss weight of pixels outside the face mask; pixels inside have weight 1.
+        jitter: Standard deviation of the natural log of a face's random colour gain.
+        average: Decay of the moving average (EMA) of the weights that previews and conversion use;
+            0 disables it.
     """
 
     learning_rate: float
     betas: tuple[float, float]
     weight_decay: float
-    loss: LossName
+    loss: str
     muon_rate: float
     warm_up: int
     decay_to: float
@@ -46,8 +47,8 @@ DEFAULT_RECIPE = Recipe(
     warp_until=0.6, outside=0.25, jitter=0.0, average=0.999,
 )  # fmt: skip
 
-RECIPES: dict[ModelName, Recipe] = {
-    "original": Recipe(  # as published: Adam, L1, a constant rate
+RECIPES: dict[str, Recipe] = {
+    "original": Recipe(  # as published: Adam, L1 loss, constant learning rate
         5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0,
         outside=1.0, jitter=0.0, average=0.0,
     ),
@@ -56,24 +57,39 @@ RECIPES: dict[ModelName, Recipe] = {
     "large": DEFAULT_RECIPE,
 }  # fmt: skip
 
-# Quintic Newton-Schulz iteration: steps and coefficients of K. Jordan et al. 2024, which push every
-# singular value to between 0.7 and 1.2.
+# Tensors that the optimizers keep for each parameter once it has been updated.
+STATE_KEYS = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum_buffer"}}
+
+# Quintic Newton-Schulz iteration with the steps and coefficients of K. Jordan et al. 2024, which
+# bring every singular value into the range 0.7 to 1.2.
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a built-in architecture, or of a plug-in's network class.
+
+    A plug-in without a ``recipe`` is trained with the default one.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    recipe = getattr(MODEL_SEAM.load(name), "recipe", DEFAULT_RECIPE)
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for matrices (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
 
-    The same algorithm as ``torch.optim.Muon``, with one difference: the orthogonalization runs in
-    bfloat16 only where the device multiplies it in hardware. torch always uses bfloat16, which most
-    processors emulate at a fiftieth of the speed of float32.
+    This is the algorithm of ``torch.optim.Muon``, except that the orthogonalization uses bfloat16
+    only on devices that multiply it in hardware. torch always uses bfloat16, which most processors
+    emulate at a fiftieth of the speed of float32.
 
     Args:
         matrices: Parameters (O, I).
-        lr: Learning rate, for an update whose singular values are near one.
+        lr: Learning rate; it scales an update whose singular values are near 1.
         weight_decay: Decoupled weight decay.
-        momentum: Of the Nesterov momentum.
+        momentum: Coefficient of the Nesterov momentum.
     """
 
     def __init__(
@@ -85,8 +101,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply the gradients."""
-        assert closure is None, "the loss is not evaluated again"
+        assert closure is None, "Muon does not support closures"
         for group in self.param_groups:
             for matrix in group["params"]:
                 state = self.state[matrix]
@@ -106,10 +121,10 @@ def orthogonalize(matrix: Tensor, compute_type: torch.dtype) -> Tensor:
 
     Args:
         matrix: (O, I).
-        compute_type: Of the products and of the result.
+        compute_type: Type of the matrix products and of the result.
 
     Returns:
-        (O, I), the singular vectors of ``matrix`` with singular values between about 0.7 and 1.2.
+        (O, I), with the singular vectors of ``matrix`` and singular values of about 0.7 to 1.2.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.to(compute_type)
@@ -124,24 +139,24 @@ def orthogonalize(matrix: Tensor, compute_type: torch.dtype) -> Tensor:
 
 
 class Optimizer:
-    """Steps a network; every group's learning rate is its peak times one common factor.
+    """AdamW, or AdamW and Muon, with one factor that scales all learning rates.
 
-    With a Muon rate in the recipe, the weights of hidden layers are stepped by Muon (K. Jordan et
-    al., "Muon: an optimizer for hidden layers in neural networks", 2024): momentum, made orthogonal
-    over a layer's outputs and inputs. Biases, the first layer and the decoders' last are left to
-    AdamW (I. Loshchilov and F. Hutter, ICLR 2019).
+    If the recipe has a Muon rate, Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in
+    neural networks", 2024) updates the weights of the hidden layers with momentum orthogonalized
+    over each layer's outputs and inputs. AdamW (I. Loshchilov and F. Hutter, ICLR 2019) updates the
+    biases, the first layer and the last layer of each decoder.
 
     Args:
-        network: Its convolutions' weights in channels_last order.
-        recipe: Learning rates and settings.
-        learning_rate: AdamW's peak; Muon's moves in proportion.
+        network: Network with convolution weights in channels_last order.
+        recipe: Learning rates and other settings.
+        learning_rate: Peak of AdamW; Muon's peak scales in proportion.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, learning_rate: float) -> None:
         hidden = _hidden_weights(network) if recipe.muon_rate else []
         taken = {id(weight) for weight in hidden}
         rest = [p for p in network.parameters() if id(p) not in taken]
-        # Muon takes matrices: each is a view of its weight, (outputs, inputs), in the same memory.
+        # Muon takes matrices, so give it an (outputs, inputs) view of each weight's memory.
         self._views = [(weight, nn.Parameter(_as_matrix(weight.data))) for weight in hidden]
         self._rest = rest
         fused = rest[0].device.type in ("cpu", "cuda")
@@ -161,7 +176,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """AdamW's present learning rate."""
+        """Current learning rate of AdamW."""
         return float(self._optimizers["adamw"].param_groups[0]["lr"])
 
     def scale(self, factor: float) -> None:
@@ -170,12 +185,10 @@ class Optimizer:
             optimizer.param_groups[0]["lr"] = self._peaks[name] * factor
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
         for weight in (*self._rest, *(weight for weight, _ in self._views)):
             weight.grad = None
 
     def step(self) -> None:
-        """Apply the gradients."""
         for weight, view in self._views:
             assert weight.grad is not None
             view.grad = _as_matrix(weight.grad.contiguous(memory_format=_format_of(weight)))
@@ -183,27 +196,71 @@ class Optimizer:
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs."""
+        """Return the states of the optimizers by name."""
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
+        """Load a state from :meth:`state_dict`.
 
         Raises:
-            KeyError: If the state is another recipe's.
-            ValueError: If it does not fit the network.
+            KeyError: If the state belongs to another recipe.
+            ValueError: If the state does not fit the network.
         """
         for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[name])
+            optimizer.load_state_dict(_fitted(optimizer, state[name], STATE_KEYS[name]))
+
+
+def _fitted(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], keys: set[str]
+) -> dict[str, Any]:
+    """Check a saved state and copy it to the memory layout of the optimizer's parameters.
+
+    The fused kernels of torch index a parameter and its moments by the same memory offset, without
+    checking shapes or strides.
+
+    Args:
+        optimizer: The optimizer to load the state into.
+        state: Of ``optimizer.state_dict()``, with tensors in any memory layout.
+        keys: Names of the tensors of each parameter.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the state does not fit.
+    """
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    entries: dict[int, dict[str, Tensor]] = {}
+    for index, saved in state["state"].items():
+        if set(saved) != keys:
+            raise ValueError(f"the state of a parameter must hold {', '.join(sorted(keys))}")
+        entries[index] = {}
+        for key, value in saved.items():
+            like = torch.tensor(0.0) if key == "step" else parameters[index]
+            if value.shape != like.shape:
+                raise ValueError(f"{key} must have shape {tuple(like.shape)}")
+            entries[index][key] = torch.empty_like(like).copy_(value)
+    groups = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    return {"state": entries, "param_groups": [_with_numbers(*pair) for pair in groups]}
+
+
+def _with_numbers(group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Replace the numbers of a parameter group, such as the learning rate, by the saved ones."""
+    merged = dict(group)
+    for key in group.keys() & saved.keys():
+        if isinstance(group[key], float):
+            merged[key] = float(saved[key])
+        elif isinstance(group[key], tuple):  # betas
+            merged[key] = tuple(float(value) for value in saved[key])
+            if len(merged[key]) != len(group[key]):
+                raise ValueError(f"{key} must be {len(group[key])} numbers")
+    return merged
 
 
 def _hidden_weights(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of all but the layers that read or paint pixels: three colours, perhaps a mask."""
+    """Weights of all layers except those with 3 or 4 image channels as input or output."""
     return [p for p in network.parameters() if p.ndim >= 2 and min(p.shape[:2]) > 4]
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """A weight (O, I) or (O, I, H, W) in channels_last order as (O, H W I), in the same memory."""
+    """View a weight (O, I) or a channels_last weight (O, I, H, W) as a matrix (O, H W I)."""
     return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).view(len(weight), -1)
 
 

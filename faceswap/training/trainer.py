@@ -1,9 +1,9 @@
-"""Train: two facesets -> one shared encoder and two decoders that undo the random warp.
+"""Train: two facesets become one shared encoder and two decoders that undo the random warp.
 
-A run folder holds ``model.safetensors`` (all that conversion needs), ``resume.pt`` (all that
-resuming needs, by itself), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
-``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced in one step,
-so a kill at any moment leaves a whole state to resume from.
+A run folder holds ``model.safetensors`` (everything that conversion needs), ``resume.safetensors``
+(everything that resuming needs), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
+``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced atomically,
+so a kill at any moment leaves a complete state to resume from.
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from faceswap.config import TrainConfig
@@ -26,42 +28,50 @@ from faceswap.errors import DeviceError, SettingsError, TrainingError
 from faceswap.files import exclusive_folder, sweep
 from faceswap.models import devices
 from faceswap.models.autoencoder import Autoencoder
-from faceswap.provenance.consent import in_words, read_notes
+from faceswap.provenance.consent import in_words
 from faceswap.training import checkpoint, distributed
 from faceswap.training.checkpoint import Faces, TrainingState
 from faceswap.training.data import prepare, training_pair
 from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.monitor import Monitor
-from faceswap.training.optimizer import RECIPES, Recipe
-from faceswap.types import OnProgress, ignore_progress
+from faceswap.training.optimizer import Recipe, recipe_of
+from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
 
-DECAY_FROM = 0.5  # share of the run after which the rate falls along a cosine
-REPORT_SECONDS = 1.0  # between two lines of metrics
-ROLL_BACK_RATE = 0.5  # of the learning rate, after a loss that was not finite
+DECAY_FROM = 0.5  # share of the run after which the learning rate decays along a cosine
+REPORT_SECONDS = 1.0  # between two records in metrics.jsonl
+ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
 @dataclass(slots=True)
 class TrainReport:
-    """What a training run did: the model's folder, its steps and minutes in all, and its end.
+    """What a training run did."""
 
-    ``interrupted``: Ctrl-C or SIGTERM ended it. ``done``: there was nothing left to do.
-    ``consent``: by identity, what the model notes of it. ``batch_size``: faces per identity per
-    step at the end, less than asked for if the memory was too small.
-    """
-
-    folder: Path
-    step: int
-    minutes: float
-    loss_a: float
+    folder: Annotated[Path, Meta(description="The model.")]
+    step: Annotated[Count, Meta(description="Steps in all runs together.")]
+    minutes: Annotated[float, Meta(description="Minutes in all runs together.")]
+    loss_a: Annotated[float, Meta(description="Last loss; NaN, or null in JSON, if unknown.")]
     loss_b: float
-    interrupted: bool = False
-    done: bool = False
-    consent: dict[str, str] = dataclasses.field(default_factory=dict)
-    batch_size: int = 0
+    interrupted: Annotated[
+        bool, Meta(description="Ctrl-C or SIGTERM ended the run; the exit code is 130.")
+    ] = False
+    done: Annotated[bool, Meta(description="There was nothing left to do.")] = False
+    consent: Annotated[
+        dict[Identity, str],
+        BOTH_IDENTITIES,
+        Meta(description="Consent notes stored in the model, by identity."),
+    ] = dataclasses.field(default_factory=dict)
+    batch_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Faces per identity per step at the end of the run. It is smaller than "
+            "requested if memory ran out.",
+        ),
+    ] = 0
 
 
 def train(
@@ -71,9 +81,9 @@ def train(
     config: TrainConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> TrainReport:
-    """Train a model on two facesets, or go on training it.
+    """Train a model on two facesets, or continue its training.
 
-    Ctrl-C and SIGTERM end it after the running step, saved; a second Ctrl-C ends it at once.
+    Ctrl-C and SIGTERM save and stop after the current step; a second Ctrl-C stops at once.
 
     Args:
         a: Faceset folder of identity a.
@@ -83,18 +93,19 @@ def train(
         on_progress: Called about once a second with the losses.
 
     Raises:
-        InputError: If a folder is no faceset, or the device is missing.
+        InputError: If a folder is not a faceset.
         NoFacesError: If there are fewer than 25 faces of a person.
         ModelError: If the existing model cannot be resumed.
         SettingsError: If the settings contradict the existing model.
-        OutputError: If the disk refuses, or another process trains the model; the last saved state
-            stays.
-        TrainingError: If the loss is no longer finite, and again at a lower rate, or the memory
-            does not suffice for one face; the last saved state stays.
+        OutputError: If a file cannot be written; the last saved state stays.
+        BusyError: If another process trains the model.
+        TrainingError: If the loss is not finite again at a lower rate; the last saved state stays.
+        DeviceError: If the device is missing, or its memory is too small for one face.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
-    # The first process locks before it meets the others: refused, it ends without them waiting.
+    # Rank 0 takes the lock before init_process_group, so a refused run fails at once instead of
+    # hanging the others.
     lock = exclusive_folder(folder, f"training of {folder} is under way")
     with lock if distributed.is_rank_zero() else nullcontext(), distributed.joined(device) as world:
         return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
@@ -104,22 +115,22 @@ def _train_in(
     a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
     on_progress: OnProgress,
 ) -> TrainReport:  # fmt: skip
-    """Train in a folder that is this run's alone."""
+    """Train in a folder that this process has locked."""
     if config.batch_size % world.size:
         raise SettingsError(
             f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
         )
     read = world.first and not config.restart
-    state = world.share(checkpoint.read_state(folder, device) if read else None)
-    ema_or_model = on_progress if world.first else ignore_progress
-    run, seen, unseen = prepare(a, b, folder, config, state, device, ema_or_model)
+    state = world.share(checkpoint.read_state(folder) if read else None)
+    report = on_progress if world.first else ignore_progress
+    run, seen, unseen = prepare(a, b, folder, config, state, device, report)
     if world.first:
         _open_folder(folder, config, run)
     if state:
         checkpoint.restore(run, state, folder)
     if world.first:
         checkpoint.trim_metrics(folder, run.step)
-        if state and run.consent != read_notes(state.get("consent") or {}):
+        if state and run.consent != state.consent:
             checkpoint.note_consent(run, folder, config.keep)
     if _share_done(run.step, run.seconds, config) >= 1:
         return TrainReport(
@@ -132,32 +143,32 @@ def _train_in(
 
 
 def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
-    """Clear what a killed or discarded run left and write down the settings of this one."""
+    """Remove the leftovers of a killed or discarded run and write this run's settings."""
     sweep(folder)
     if config.restart:
         checkpoint.discard(folder)
     preset = run.network.config
-    recipe = RECIPES[preset.name]
+    recipe = recipe_of(preset.name)
     settings = config.to_dict() | {
         "model": preset.name,
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
-        "consent_a": None,  # of these people: not to be taken over with the settings
+        "consent_a": None,  # belongs to these people, so reusing the settings must not copy it
         "consent_b": None,
     }
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
 
 class Pair(nn.Module):
-    """Both identities in one pass of the encoder: one call, as gradient averaging wants it."""
+    """Runs both identities through the encoder in one call, as gradient averaging requires."""
 
     def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
         super().__init__()
         self.network, self.in_bfloat16 = network, in_bfloat16
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Warped faces of a and of b -> each as its own decoder paints it, float32."""
+        """Decode warped faces with their own decoders, float32 (B, C, size, size) each."""
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
             decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
@@ -165,9 +176,9 @@ class Pair(nn.Module):
 
 
 class Loop:
-    """Steps until the end is reached or asked for; reports, previews and saves on the way.
+    """The training loop: steps, reports, previews and saves until the end or a stop signal.
 
-    The first process decides when, by its own clock and signals; the others follow.
+    Rank 0 decides what is due, by its own clock and signals, and broadcasts that to the others.
     """
 
     def __init__(
@@ -177,24 +188,24 @@ class Loop:
         self._run, self._faces, self._folder, self._config = run, faces, folder, config
         self._world, self._monitor, self._stop = world, monitor, stop
         self._batch = config.batch_size
-        self._recipe = RECIPES[run.network.config.name]
-        self._loss_of = LOSSES[self._recipe.loss if config.loss == "auto" else config.loss]
+        self._recipe = recipe_of(run.network.config.name)
+        self._loss_of = LOSSES.resolve(self._recipe.loss if config.loss == "auto" else config.loss)
         self._device = next(run.network.parameters()).device
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         auto = config.precision == "auto" and devices.is_fast_in_bfloat16(self._device)
         bfloat16 = auto or config.precision == "bfloat16"
         self._pair = world.wrap(Pair(run.network, bfloat16), self._device)
-        self._pending: list[Tensor] = []  # losses since the last report, (2,) each
+        self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
         self._reported = self._saved = time.monotonic()
 
     def run_on(self) -> TrainReport:
-        """Train to the end."""
+        """Train until the end and return the report."""
         run = self._run
-        unsaved = not (self._folder / checkpoint.RESUME_FILE).is_file()
+        unsaved = not checkpoint.has_state(self._folder)
         if self._monitor and (unsaved or self._config.restart):
-            keep = 1 if self._config.restart else self._config.keep  # not what it replaces
+            keep = 1 if self._config.restart else self._config.keep  # drop the replaced run
             checkpoint.save(run, self._folder, keep)
         while self.advance():
             pass
@@ -208,7 +219,7 @@ class Loop:
         )  # fmt: skip
 
     def advance(self) -> bool:
-        """Report, preview and save what is due, then step; False once the end is reached."""
+        """Report, preview and save what is due, then take a step; return False at the end."""
         run, began = self._run, time.monotonic()
         share, last, report, preview, save = self._world.agree(self._plan(began))
         if (report or save) and self._pending and not self._report(began):
@@ -230,30 +241,31 @@ class Loop:
         return True
 
     def _fitting_step(self, warp: bool) -> Tensor:
-        """A step, with half as many faces and again where the device's memory does not suffice."""
+        """Take a step, halving the batch for as long as the device runs out of memory."""
         while True:
             try:
                 return self._step(warp)
             except torch.OutOfMemoryError as error:
-                # The other processes wait for this one's gradients: they could not follow.
+                # The other processes wait for this one's gradients and could not follow.
                 if self._world.size > 1 or self._batch == 1:
                     raise DeviceError(
-                        f"the memory of {self._device} does not suffice for a batch of "
+                        f"the memory of {self._device} is too small for a batch of "
                         f"{self._batch} at step {self._run.step}; {self._folder} keeps the last "
                         "saved state: run again with a smaller --batch-size, --size or --model"
                     ) from error
                 half = self._batch // 2
                 log.warning(
-                    "the memory of %s does not suffice for a batch of %d: going on with %d",
+                    "the memory of %s is too small for a batch of %d: continuing with %d",
                     self._device, self._batch, half,
                 )  # fmt: skip
                 self._batch = half
-            self._run.optimizer.zero_grad()  # outside: the error holds on to what was computed
+            # Free gradients outside `except`: the traceback keeps the graph alive.
+            self._run.optimizer.zero_grad()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _step(self, warp: bool) -> Tensor:
-        """One optimizer step over both identities; their losses, (2,), still on the device."""
+        """Take an optimizer step over both identities; return their losses, (2,), on the device."""
         size, world = self._batch, self._world
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
@@ -267,7 +279,7 @@ class Loop:
         return masked(decoded, target, self._loss_of, self._recipe.outside)
 
     def _plan(self, now: float) -> list[float]:
-        """Share done, and whether to end, to report, to preview and to save before going on."""
+        """Return the share done, and whether to stop, report, preview and save before a step."""
         run, config = self._run, self._config
         share = _share_done(run.step, run.seconds, config)
         last = share >= 1 or self._stop.is_set()
@@ -278,7 +290,7 @@ class Loop:
         return [share, last, report, last or due, save and (fresh or last)]
 
     def _report(self, now: float) -> bool:
-        """Pass the mean losses on; roll back and say False if they or the weights are broken."""
+        """Report the mean losses; roll back and return False if anything is not finite."""
         means: list[float] = self._world.mean(torch.stack(self._pending).mean(dim=0)).tolist()
         self._pending, self._reported = [], now
         weights = torch.stack([p.detach().sum() for p in self._run.network.parameters()])
@@ -291,7 +303,7 @@ class Loop:
         return True
 
     def _roll_back(self) -> None:
-        """Return to the last saved state with a lower rate, once."""
+        """Return to the last saved state with a lower learning rate, once."""
         run, folder = self._run, self._folder
         broken = run.step
         if run.lr_scale < 1:
@@ -299,12 +311,12 @@ class Loop:
                 f"the loss is no longer finite at step {broken}, for the second time; {folder} "
                 "keeps the last saved state: run again with a lower --learning-rate"
             )
-        state = checkpoint.read_state(folder, self._device) if self._monitor else None
+        state = checkpoint.read_state(folder) if self._monitor else None
         checkpoint.restore(run, self._world.share(state), folder)
         run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
-            checkpoint.save(run, folder, self._config.keep)  # the lower rate outlives a kill
+            checkpoint.save(run, folder, self._config.keep)  # keep the lower rate after a kill
             log.warning(
                 "the loss was no longer finite at step %d: back to step %d at %g of the rate",
                 broken, run.step, run.lr_scale,
@@ -312,12 +324,12 @@ class Loop:
 
 
 def learn(
-    run: TrainingState, pair: nn.Module, warped: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor],
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    run: TrainingState, pair: nn.Module, warped: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor], loss_of: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:  # fmt: skip
-    """Forward, backward and optimizer step on a's and b's faces; returns their losses, (2,)."""
-    painted_a, painted_b = pair(*warped)
-    loss_a, loss_b = loss_of(painted_a, targets[0]), loss_of(painted_b, targets[1])
+    """Take one optimizer step on faces of a and b; return their losses, (2,)."""
+    decoded_a, decoded_b = pair(*warped)
+    loss_a, loss_b = loss_of(decoded_a, targets[0]), loss_of(decoded_b, targets[1])
     run.optimizer.zero_grad()
     (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
@@ -326,21 +338,24 @@ def learn(
 
 @torch.no_grad()
 def update_ema(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
-    """Move a running mean of the weights towards the network's; faster in the first steps."""
+    """Move an exponential moving average towards the network's weights, faster in early steps."""
     share = max(1 - decay, 9 / (10 + step))
     for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(weight, share)
 
 
 def _share_done(step: int, seconds: float, config: TrainConfig) -> float:
-    """How much of the asked-for steps or minutes is done; 0 if neither was asked for."""
+    """Return the share of the requested steps or minutes that is done; 0 without a limit."""
     by_steps = step / config.steps if config.steps else 0.0
     by_time = seconds / (config.minutes * 60) if config.minutes else 0.0
     return max(by_steps, by_time)
 
 
 def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
-    """Linear warm-up, then constant, then a cosine down; constant if the end is not known."""
+    """Return the learning rate factor: linear warm-up, constant, then cosine decay to the end.
+
+    Without a known end the rate stays constant after the warm-up.
+    """
     warm = min(1.0, 0.1 + 0.9 * step / recipe.warm_up) if recipe.warm_up else 1.0
     late = max(0.0, (min(share, 1.0) - DECAY_FROM) / (1 - DECAY_FROM))
     return warm * (recipe.decay_to + (1 - recipe.decay_to) * (1 + math.cos(math.pi * late)) / 2)
@@ -348,10 +363,10 @@ def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; after it Python's own handlers are back."""
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the second one acts as usual."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may set handlers
+        yield event  # only the main thread may set signal handlers
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -360,7 +375,7 @@ def _stop_signal() -> Iterator[threading.Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's form
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
         event.set()
         restore()
 

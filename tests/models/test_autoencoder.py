@@ -15,7 +15,7 @@ from faceswap.models.architectures import PRESETS
 
 @pytest.fixture(scope="module")
 def classic_state():
-    """A state of the classic checkpoint's layout with random weights."""
+    """A state dict in the layout of the classic checkpoint, with random weights."""
     generator = torch.Generator().manual_seed(0)
 
     def tensor(*shape, scale):
@@ -42,7 +42,7 @@ def classic_state():
     return state
 
 
-def shuffle_by_hand(x):
+def reference_depth_to_space(x):
     batch, channels, height, width = x.shape
     out = x.new_zeros(batch, channels // 4, height * 2, width * 2)
     for row in range(2):
@@ -53,7 +53,7 @@ def shuffle_by_hand(x):
 
 
 def classic_forward(state, x, side):
-    """The classic net, straight from its description; x is BGR."""
+    """The classic network written with plain torch functions; x is BGR."""
     for i in range(4):
         key = f"encoder.{i}.conv2"
         padded = F.pad(x, (1, 2, 1, 2))
@@ -66,12 +66,14 @@ def classic_forward(state, x, side):
     x = x.view(-1, 1024, 4, 4)
     for key in ("encoder.8", *(f"decoder_{side}.{i}" for i in range(3))):
         weight, bias = state[f"{key}.conv2_.weight"], state[f"{key}.conv2_.bias"]
-        x = shuffle_by_hand(F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias), 0.1))
+        x = reference_depth_to_space(
+            F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias), 0.1)
+        )
     weight, bias = state[f"decoder_{side}.3.weight"], state[f"decoder_{side}.3.bias"]
     return torch.sigmoid(F.conv2d(F.pad(x, (2, 2, 2, 2)), weight, bias))
 
 
-def test_original_has_the_published_number_of_parameters():
+def test_original_has_the_published_parameter_count():
     with torch.device("meta"):
         network = autoencoder.build(PRESETS["original"])
 
@@ -79,7 +81,7 @@ def test_original_has_the_published_number_of_parameters():
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "large"])
-def test_a_model_keeps_its_size_and_paints_a_mask(name):
+def test_output_has_the_input_size_and_a_mask_channel(name):
     size = PRESETS[name].size
     with torch.device("meta"):
         network = autoencoder.build(PRESETS[name])
@@ -88,7 +90,7 @@ def test_a_model_keeps_its_size_and_paints_a_mask(name):
     assert decoded.shape == (2, 4, size, size)
 
 
-def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_path):
+def test_imported_classic_checkpoint_reproduces_the_classic_output(classic_state, tmp_path):
     torch.save({"state": classic_state, "epoch": 4200}, tmp_path / "autoencoder.t7")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -100,11 +102,11 @@ def test_a_classic_checkpoint_imports_and_paints_the_same(classic_state, tmp_pat
     with torch.no_grad():
         for side in ("a", "b"):
             expected = classic_forward(classic_state, images.flip(1), side.upper()).flip(1)
-            assert expected.std() > 0.05  # not a constant, which any order would match
+            assert expected.std() > 0.05  # a constant image would match in any channel order
             torch.testing.assert_close(trained.network(images, side), expected, atol=1e-5, rtol=0)
 
 
-def test_downscale_pads_one_before_and_two_after():
+def test_downscale_pads_one_pixel_before_and_two_after():
     layer = autoencoder.Downscale(1, 1)
     torch.nn.init.zeros_(layer.conv.bias)
     kernel = torch.arange(25.0).view(5, 5)
@@ -114,18 +116,18 @@ def test_downscale_pads_one_before_and_two_after():
     out = layer(image)[0, 0]
 
     assert out.shape == (4, 4)
-    top_left = (kernel[1:, 1:] * image[0, 0, :4, :4]).sum()  # one row and column are padding
-    bottom_right = (kernel[:3, :3] * image[0, 0, 5:, 5:]).sum()  # two rows and columns are
+    top_left = (kernel[1:, 1:] * image[0, 0, :4, :4]).sum()  # 1 row and column of padding
+    bottom_right = (kernel[:3, :3] * image[0, 0, 5:, 5:]).sum()  # 2 rows and columns of padding
     torch.testing.assert_close(out[0, 0], top_left)
     torch.testing.assert_close(out[3, 3], bottom_right)
 
 
-def test_depth_to_space_is_not_torch_pixel_shuffle():
+def test_depth_to_space_differs_from_torch_pixel_shuffle():
     x = torch.rand(2, 12, 3, 3)
 
     ours = autoencoder.depth_to_space(x)
 
-    torch.testing.assert_close(ours, shuffle_by_hand(x))
+    torch.testing.assert_close(ours, reference_depth_to_space(x))
     assert not torch.equal(ours, F.pixel_shuffle(x, 2))
 
 
@@ -137,7 +139,7 @@ def saved(tmp_path):
     return tmp_path, trained
 
 
-def test_a_model_file_gives_everything_back(saved):
+def test_model_file_round_trip(saved):
     folder, trained = saved
 
     loaded = modelfile.load(folder)
@@ -152,7 +154,7 @@ def test_a_model_file_gives_everything_back(saved):
         assert torch.equal(ours, theirs)
 
 
-def test_a_newer_format_is_refused(saved):
+def test_newer_format_version_is_refused(saved):
     folder, _ = saved
     save_file(
         {"x": torch.zeros(1)},
@@ -167,20 +169,23 @@ def test_a_newer_format_is_refused(saved):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({}, "not a model of this program"),
-        ({"format": "faceswap-model", "version": "1"}, "broken header"),
-        ({"format": "faceswap-model", "version": "1", "model": '{"name": "huge"}'}, "broken"),
-        ({"format": "faceswap-model", "version": "1", "model": "[" * 9999}, "broken header"),
+        ({}, "not a faceswap model"),
+        ({"format": "faceswap-model", "version": "1"}, "invalid header"),
+        (
+            {"format": "faceswap-model", "version": "1", "model": '{"name": "huge"}'},
+            "invalid header",
+        ),
+        ({"format": "faceswap-model", "version": "1", "model": "[" * 9999}, "invalid header"),
     ],
 )
-def test_a_strange_header_is_refused(tmp_path, header, message):
+def test_invalid_header_is_refused(tmp_path, header, message):
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", header)
 
     with pytest.raises(ModelError, match=message):
         modelfile.load(tmp_path)
 
 
-def test_weights_that_do_not_fit_the_header_are_refused(saved):
+def test_weights_that_do_not_fit_the_architecture_are_refused(saved):
     folder, trained = saved
     header = {
         "format": "faceswap-model", "version": "1", "names": '["a", "b"]',
@@ -194,19 +199,19 @@ def test_weights_that_do_not_fit_the_header_are_refused(saved):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64])
-def test_garbage_is_not_a_model(tmp_path, content):
+def test_garbage_file_is_refused(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
 
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         modelfile.load(tmp_path)
 
 
-def test_a_folder_without_a_model_says_how_to_get_one(tmp_path):
+def test_missing_model_error_names_the_train_command(tmp_path):
     with pytest.raises(ModelError, match="faceswap train"):
         modelfile.load(tmp_path)
 
 
-def test_the_newest_model_is_the_last_written(tmp_path):
+def test_newest_returns_the_last_written_model(tmp_path):
     import os
 
     for age, name in enumerate(["late", "early", "middle"]):
@@ -219,7 +224,7 @@ def test_the_newest_model_is_the_last_written(tmp_path):
     assert modelfile.newest(tmp_path).name == "late"
 
 
-def test_import_runs_no_code(tmp_path):
+def test_import_does_not_execute_pickled_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return (print, ("executed",))
@@ -232,7 +237,7 @@ def test_import_runs_no_code(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_import_names_what_is_missing(classic_state, tmp_path):
+def test_import_error_names_the_missing_tensor(classic_state, tmp_path):
     partial = {k: v for k, v in classic_state.items() if k != "encoder.5.bias"}
     torch.save({"state": partial, "epoch": 1}, tmp_path / "x.t7")
 
@@ -240,7 +245,7 @@ def test_import_names_what_is_missing(classic_state, tmp_path):
         classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
-def test_import_never_overwrites_a_model(classic_state, tmp_path):
+def test_import_does_not_overwrite_a_model(classic_state, tmp_path):
     torch.save({"state": classic_state, "epoch": 1}, tmp_path / "x.t7")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.safetensors").write_bytes(b"precious")
@@ -249,13 +254,13 @@ def test_import_never_overwrites_a_model(classic_state, tmp_path):
         classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
-def test_import_of_a_missing_file(tmp_path):
+def test_import_of_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 
 @torch.no_grad()
-def test_a_swap_moves_the_latent_from_one_mean_to_the_other():
+def test_swap_shifts_the_latent_by_the_difference_of_the_means():
     network = autoencoder.build(PRESETS["small"]).eval()
     faces = torch.rand(4, 3, 80, 80)
     code = network.to_code(faces)
@@ -271,7 +276,7 @@ def test_a_swap_moves_the_latent_from_one_mean_to_the_other():
 
 
 @torch.no_grad()
-def test_mean_latents_are_measured_over_all_batches():
+def test_measure_means_averages_over_all_batches():
     network = autoencoder.build(PRESETS["small"]).eval()
     a, b = torch.rand(6, 3, 80, 80), torch.rand(4, 3, 80, 80)
 
@@ -281,7 +286,7 @@ def test_mean_latents_are_measured_over_all_batches():
     torch.testing.assert_close(network.means[1], network.to_code(b).mean(0))
 
 
-def test_a_model_file_without_mean_latents_still_loads(tmp_path):
+def test_model_file_without_mean_latents_still_loads(tmp_path):
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "model.safetensors"
@@ -296,7 +301,7 @@ def test_a_model_file_without_mean_latents_still_loads(tmp_path):
     assert modelfile.load(tmp_path).network.means.abs().max() == 0
 
 
-def test_centroids_travel_in_the_model_file_and_old_files_have_none(saved):
+def test_centroids_are_stored_in_the_model_file_and_optional(saved):
     folder, trained = saved
     random = np.random.default_rng(0)
     centroids = {key: random.normal(0, 0.1, 128).astype(np.float32) for key in "ab"}
@@ -329,12 +334,12 @@ def test_centroids_travel_in_the_model_file_and_old_files_have_none(saved):
         [1],
     ],
 )
-def test_broken_centroids_are_refused(saved, broken):
+def test_invalid_centroids_are_refused(saved, broken):
     folder, trained = saved
     path = folder / modelfile.MODEL_FILE
     with modelfile.safe_open(path, framework="pt") as file:
         header = file.metadata() | {"centroids": json.dumps(broken)}
     save_file(trained.network.state_dict(), path, header)
 
-    with pytest.raises(ModelError, match="broken header"):
+    with pytest.raises(ModelError, match="invalid header"):
         modelfile.load(folder)

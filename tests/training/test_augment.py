@@ -1,8 +1,9 @@
-"""random_transform and random_warp against the per-image loop they replace, same random numbers."""
+"""Compare the transform and random_warp with the per-image reference on equal random numbers."""
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from faceswap.faces.geometry import face_matrix, warp_image
 from faceswap.models import sampling
@@ -44,19 +45,22 @@ def numbers(noise, i):
     return [float(field[i]) for field in fields]
 
 
-def test_random_transform_agrees_with_the_reference(crops, generator):
+def test_transform_matrices_match_the_reference(crops, generator):
     noise = augment.draw_transform(BATCH, generator)
+    matrices = augment.transform_matrices(noise, 256).float()
 
-    ours = augment.random_transform(planar(crops), noise)
+    images = planar(crops).float() / 255
+    grid = F.affine_grid(matrices, images.shape, align_corners=False)
+    ours = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
-    assert 0 < noise.flip.sum() < BATCH  # both cases are tried
+    assert 0 < noise.flip.sum() < BATCH  # both cases occur
     reference = [
         reference_transform(crop, *numbers(noise, i)).astype(float) for i, crop in enumerate(crops)
     ]
     assert grey_levels(ours, reference) < 1
 
 
-def test_random_warp_agrees_with_the_reference(crops, generator):
+def test_random_warp_matches_the_reference(crops, generator):
     displacement = augment.draw_warp(BATCH, generator)
 
     warped, target = augment.random_warp(planar(crops), displacement, CLASSIC)
@@ -67,7 +71,7 @@ def test_random_warp_agrees_with_the_reference(crops, generator):
     assert grey_levels(target, [pair[1].astype(float) for pair in pairs]) < 1
 
 
-def test_both_in_one_sampling_agree_with_one_after_the_other(crops, generator):
+def test_combined_transform_and_warp_match_the_sequential_reference(crops, generator):
     noise = augment.draw_transform(BATCH, generator)
     displacement = augment.draw_warp(BATCH, generator)
     matrices = augment.transform_matrices(noise, 256)
@@ -78,12 +82,12 @@ def test_both_in_one_sampling_agree_with_one_after_the_other(crops, generator):
     for i, crop in enumerate(crops.astype(np.float32)):
         moved = reference_transform(crop, *numbers(noise, i))
         pairs.append(reference_warp(np.ascontiguousarray(moved), displacement[i].numpy() * 160))
-    # sampling once keeps detail that sampling twice blurs, hence not equal to the last level
+    # Sampling twice blurs detail that sampling once keeps, so allow two grey levels.
     assert grey_levels(warped, [pair[0] for pair in pairs]) < 2
     assert grey_levels(target, [pair[1] for pair in pairs]) < 2
 
 
-def test_warp_scales_with_the_network(crops, generator):
+def test_warp_scales_with_the_network_size(crops, generator):
     from dataclasses import replace
 
     large = replace(PRESETS["small"], size=160, crop_size=256)
@@ -97,17 +101,17 @@ def test_warp_scales_with_the_network(crops, generator):
     assert (halve(large_target, 2) - small_target).abs().mean() * 255 < 3
 
 
-def test_without_noise_input_and_target_are_the_view(crops):
-    still = torch.zeros(BATCH, 2, 5, 5, dtype=torch.float64)
+def test_without_noise_input_and_target_equal_the_network_crop(crops):
+    no_displacement = torch.zeros(BATCH, 2, 5, 5, dtype=torch.float64)
 
-    warped, target = augment.random_warp(planar(crops), still, PRESETS["small"])
+    warped, target = augment.random_warp(planar(crops), no_displacement, PRESETS["small"])
 
-    view = sampling.network_crop(planar(crops), PRESETS["small"])
-    torch.testing.assert_close(warped, view, atol=1e-4, rtol=0)
-    torch.testing.assert_close(target, view, atol=1e-4, rtol=0)
+    expected = sampling.network_crop(planar(crops), PRESETS["small"])
+    torch.testing.assert_close(warped, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(target, expected, atol=1e-4, rtol=0)
 
 
-def test_draws_have_the_stated_spread(generator):
+def test_random_numbers_have_the_specified_spread(generator):
     noise = augment.draw_transform(20000, generator)
     warp = augment.draw_warp(2000, generator)
 
@@ -119,7 +123,7 @@ def test_draws_have_the_stated_spread(generator):
     assert warp.std() * 160 == pytest.approx(5, rel=0.02)
 
 
-def test_the_same_seed_draws_the_same():
+def test_same_seed_draws_the_same_warp():
     first, second = (augment.draw_warp(4, torch.Generator().manual_seed(7)) for _ in range(2))
 
     assert torch.equal(first, second)

@@ -22,24 +22,24 @@ def new_run(shift=(0.0, 0.0, 0.0)):
     return TrainingState(network, None, torch.Generator().manual_seed(0), ("x", "y"), shift)
 
 
-def test_the_parts_of_two_processes_are_the_batch_of_one(crops):
+def test_shards_of_two_processes_form_the_batch_of_one(crops):
     whole = data.training_pair(new_run(), crops, "a", COUNT, World())
 
-    parts = [data.training_pair(new_run(), crops, "a", COUNT, World(rank, 2)) for rank in (0, 1)]
+    shards = [data.training_pair(new_run(), crops, "a", COUNT, World(rank, 2)) for rank in (0, 1)]
 
-    for one, two in zip(whole, zip(*parts, strict=True), strict=True):
+    for one, two in zip(whole, zip(*shards, strict=True), strict=True):
         assert torch.equal(one, torch.cat(two))
 
 
-def test_without_warp_input_and_target_are_the_same(crops):
+def test_input_equals_target_without_warp(crops):
     warped, target = data.training_pair(new_run(), crops, "b", COUNT, World(), warp=False)
-    bent, _ = data.training_pair(new_run(), crops, "b", COUNT, World())
+    with_warp, _ = data.training_pair(new_run(), crops, "b", COUNT, World())
 
     assert (warped - target).abs().max() < 1e-3
-    assert (bent - target).abs().max() > 0.05
+    assert (with_warp - target).abs().max() > 0.05
 
 
-def test_warp_or_not_the_same_random_numbers_are_used_up(crops):
+def test_warping_does_not_change_how_many_random_numbers_are_drawn(crops):
     one, two = new_run(), new_run()
     data.training_pair(one, crops, "a", COUNT, World())
     data.training_pair(two, crops, "a", COUNT, World(), warp=False)
@@ -47,7 +47,7 @@ def test_warp_or_not_the_same_random_numbers_are_used_up(crops):
     assert torch.equal(one.generator.get_state(), two.generator.get_state())
 
 
-def test_only_a_gets_the_color_shift(crops):
+def test_color_shift_applies_only_to_identity_a(crops):
     plain = data.training_pair(new_run(), crops, "a", COUNT, World())[1]
     shifted = data.training_pair(new_run((0.1, 0, -0.1)), crops, "a", COUNT, World())[1]
     other = data.training_pair(new_run((0.1, 0, -0.1)), crops, "b", COUNT, World())[1]
@@ -58,17 +58,17 @@ def test_only_a_gets_the_color_shift(crops):
     )
 
 
-def test_views_are_all_faces_in_order(crops):
+def test_network_crops_cover_all_faces_in_order(crops):
     many = crops.repeat(15, 1, 1, 1)
 
-    parts = data.network_crops(new_run(), many, "b")
+    batches = data.network_crops(new_run(), many, "b")
 
-    assert sum(map(len, parts)) == 150
-    assert torch.equal(torch.cat(parts)[:10], torch.cat(parts)[10:20])
+    assert sum(map(len, batches)) == 150
+    assert torch.equal(torch.cat(batches)[:10], torch.cat(batches)[10:20])
 
 
-def test_a_mask_moves_with_its_face(crops):
-    with_mask = torch.cat([crops, crops[:, :1]], dim=1)  # red as the mask
+def test_mask_is_transformed_with_its_face(crops):
+    with_mask = torch.cat([crops, crops[:, :1]], dim=1)  # the red channel as mask
 
     warped, target = data.training_pair(new_run((0.1, 0, 0)), with_mask, "b", COUNT, World())
 
@@ -77,7 +77,7 @@ def test_a_mask_moves_with_its_face(crops):
     assert len(data.network_crops(new_run(), with_mask, "b")[0][0]) == 3
 
 
-def test_the_light_changes_input_and_target_alike_and_not_the_mask(crops):
+def test_jitter_changes_input_and_target_equally_but_not_the_mask(crops):
     with_mask = torch.cat([crops, crops[:, :1]], dim=1)
     settings = (with_mask, "b", COUNT, World())
 

@@ -14,7 +14,7 @@ def pair():
     return (0.7 * target + 0.3 * noise), target
 
 
-def test_dssim_agrees_with_scikit_image(pair):
+def test_dssim_matches_scikit_image(pair):
     output, target = pair
 
     ours = 1 - 2 * dssim(output, target)
@@ -28,7 +28,7 @@ def test_dssim_agrees_with_scikit_image(pair):
 
 
 @pytest.mark.parametrize("loss", [l1, l1_dssim])
-def test_equal_images_cost_nothing_and_others_something(pair, loss):
+def test_loss_is_zero_only_for_equal_images(pair, loss):
     output, target = pair
 
     assert loss(target, target, None) == pytest.approx(0, abs=1e-6)
@@ -36,34 +36,34 @@ def test_equal_images_cost_nothing_and_others_something(pair, loss):
 
 
 @pytest.mark.parametrize("loss", [l1, l1_dssim])
-def test_outside_the_mask_does_not_count(pair, loss):
+def test_pixels_outside_the_mask_are_ignored(pair, loss):
     _, target = pair
     mask = torch.zeros(2, 1, 31, 31)
     mask[..., :16] = 1
     spoiled = target.clone()
-    spoiled[..., 24:] = 0  # further from the mask than a window reaches
+    spoiled[..., 24:] = 0  # farther from the mask than an SSIM window reaches
 
     assert loss(spoiled, target, mask) == pytest.approx(0, abs=1e-6)
     assert loss(spoiled, target, None) > 0.05
 
 
-def test_a_full_mask_is_no_mask(pair):
+def test_full_mask_equals_no_mask(pair):
     full = torch.ones(2, 1, 31, 31)
 
     torch.testing.assert_close(l1_dssim(*pair, full), l1_dssim(*pair, None))
 
 
 @pytest.mark.parametrize("loss", [l1, l1_dssim])
-def test_the_loss_of_a_batch_is_the_mean_of_its_parts(pair, loss):
+def test_batch_loss_is_the_mean_of_its_shard_losses(pair, loss):
     weight = torch.rand(2, 1, 31, 31, generator=torch.Generator().manual_seed(2))
     weight[0] *= 0.1
 
-    parts = [loss(*(x[i : i + 1] for x in (*pair, weight))) for i in (0, 1)]
+    shards = [loss(*(x[i : i + 1] for x in (*pair, weight))) for i in (0, 1)]
 
-    torch.testing.assert_close(loss(*pair, weight), (parts[0] + parts[1]) / 2)
+    torch.testing.assert_close(loss(*pair, weight), (shards[0] + shards[1]) / 2)
 
 
-def test_masked_loss_weighs_colours_by_the_face_and_adds_the_masks_error(pair):
+def test_masked_loss_weights_colours_by_the_mask_and_adds_the_mask_error(pair):
     output, target = pair
     mask = torch.zeros(2, 1, 31, 31)
     mask[..., :16] = 1

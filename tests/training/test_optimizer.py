@@ -23,13 +23,13 @@ def backward(network):
     ((decoded[:, :3] - images).abs().mean() + network(images, "b").mean()).backward()
 
 
-def breadth(weight):
-    """How many directions a matrix moves, counted by their share of the largest."""
+def effective_rank(weight):
+    """Effective rank of a matrix: the sum of its singular values over the largest."""
     singular = torch.linalg.svdvals(weight.flatten(1))
     return singular.sum() / singular.max()
 
 
-def test_without_muon_it_is_adamw(network):
+def test_without_muon_the_optimizer_equals_adamw(network):
     other = copy.deepcopy(network)
     recipe = RECIPES["original"]
     ours = Optimizer(network, recipe, recipe.learning_rate)
@@ -46,7 +46,7 @@ def test_without_muon_it_is_adamw(network):
         assert torch.equal(one, two)
 
 
-def test_muon_moves_every_hidden_direction_alike(network):
+def test_muon_updates_hidden_weights_in_many_directions(network):
     recipe = RECIPES["small"]
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     optimizer = Optimizer(network, recipe, recipe.learning_rate)
@@ -59,11 +59,11 @@ def test_muon_moves_every_hidden_direction_alike(network):
     assert all(change.abs().max() > 0 for change in moved.values())
     gradients = {name: p.grad for name, p in network.named_parameters()}
     for name in ("down.1.conv.weight", "decoders.a.0.conv.weight"):
-        assert breadth(moved[name]) > 2 * breadth(gradients[name])
-    assert moved["down.0.conv.weight"].abs().max() <= recipe.learning_rate * 1.1  # AdamW's
+        assert effective_rank(moved[name]) > 2 * effective_rank(gradients[name])
+    assert moved["down.0.conv.weight"].abs().max() <= recipe.learning_rate * 1.1  # stepped by AdamW
 
 
-def test_all_rates_follow_one_factor(network):
+def test_scale_applies_one_factor_to_all_learning_rates(network):
     recipe = RECIPES["small"]
     optimizer = Optimizer(network, recipe, 2 * recipe.learning_rate)
 
@@ -76,7 +76,7 @@ def test_all_rates_follow_one_factor(network):
     assert optimizer.learning_rate == pytest.approx(recipe.learning_rate / 2)
 
 
-def stepped(optimizer, matrices, steps=3):
+def run_steps(optimizer, matrices, steps=3):
     random = torch.Generator().manual_seed(3)
     for _ in range(steps):
         for matrix in matrices:
@@ -85,25 +85,25 @@ def stepped(optimizer, matrices, steps=3):
     return [matrix.detach().clone() for matrix in matrices]
 
 
-def matrices_like_those_of_a_network():
+def network_like_matrices():
     random = torch.Generator().manual_seed(2)
     shapes = [(32, 400), (256, 64), (48, 48)]
     return [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
 
 
-def test_our_muon_in_bfloat16_equals_torchs():
-    ours, theirs = matrices_like_those_of_a_network(), matrices_like_those_of_a_network()
+def test_muon_in_bfloat16_equals_torch_muon():
+    ours, theirs = network_like_matrices(), network_like_matrices()
     optimizer = Muon(ours, 0.02, 0.1)
     optimizer.compute_type = torch.bfloat16
 
-    found = stepped(optimizer, ours)
-    expected = stepped(torch.optim.Muon(theirs, 0.02, 0.1, momentum=0.95), theirs)
+    found = run_steps(optimizer, ours)
+    expected = run_steps(torch.optim.Muon(theirs, 0.02, 0.1, momentum=0.95), theirs)
 
     for one, two in zip(found, expected, strict=True):
         assert torch.allclose(one, two, atol=1e-6)
 
 
-def test_our_muon_in_float32_equals_bfloat16_within_its_rounding():
+def test_orthogonalization_in_float32_equals_bfloat16_within_rounding():
     matrix = torch.randn(64, 300, generator=torch.Generator().manual_seed(4))
 
     exact = orthogonalize(matrix, torch.float32)
@@ -116,22 +116,22 @@ def test_our_muon_in_float32_equals_bfloat16_within_its_rounding():
         assert singular.max() < 1.25
 
 
-def test_a_checkpoint_of_torchs_muon_resumes():
-    ours, theirs = matrices_like_those_of_a_network(), matrices_like_those_of_a_network()
+def test_muon_resumes_from_a_torch_muon_checkpoint():
+    ours, theirs = network_like_matrices(), network_like_matrices()
     before = torch.optim.Muon(theirs, 0.02, 0.1, momentum=0.95)
-    for matrix, start in zip(ours, stepped(before, theirs), strict=True):
+    for matrix, start in zip(ours, run_steps(before, theirs), strict=True):
         matrix.data.copy_(start)
     optimizer = Muon(ours, 0.01, 0.1)
     optimizer.compute_type = torch.bfloat16
 
     optimizer.load_state_dict(copy.deepcopy(before.state_dict()))
 
-    found, expected = stepped(optimizer, ours), stepped(before, theirs)
+    found, expected = run_steps(optimizer, ours), run_steps(before, theirs)
     for one, two in zip(found, expected, strict=True):
         assert torch.allclose(one, two, atol=1e-6)
 
 
-def test_bfloat16_is_not_fast_where_onednn_emulates_it():
+def test_bfloat16_is_not_fast_when_onednn_emulates_it():
     code = (
         "import torch; from faceswap.models.devices import is_fast_in_bfloat16\n"
         "print(is_fast_in_bfloat16(torch.device('cpu')))"

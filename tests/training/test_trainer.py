@@ -20,10 +20,13 @@ from faceswap.errors import (
 from faceswap.faces import recognition
 from faceswap.faces.faceset import Faceset
 from faceswap.media.photos import read_photo
-from faceswap.models import autoencoder, modelfile
+from faceswap.models import autoencoder, modelfile, tensorfile
 from faceswap.models.architectures import PRESETS
 from faceswap.training import checkpoint, data, monitor, trainer
+from faceswap.training.checkpoint import read_state
 from faceswap.training.data import next_indices
+from faceswap.training.optimizer import recipe_of
+from tests.support import states
 
 SHORT = TrainConfig(model="small", steps=6, batch_size=4, device="cpu", preview_every=0)
 
@@ -48,7 +51,7 @@ def assert_equal(one, two):
         assert torch.equal(one[key], two[key]), key
 
 
-def test_the_loss_falls(run):
+def test_loss_falls(run):
     losses = []
 
     report = run(
@@ -62,13 +65,13 @@ def test_the_loss_falls(run):
     assert losses
 
 
-def test_a_run_leaves_all_its_files(run):
+def test_run_writes_all_its_files(run):
     report = run()
 
     folder = report.folder
     assert sorted(p.name for p in folder.iterdir()) == [
         "best.safetensors", "config.json", "curves.png", "metrics.jsonl", "model.safetensors",
-        "previews", "resume.pt", "snapshots",
+        "previews", "resume.safetensors", "snapshots",
     ]  # fmt: skip
     settings = json.loads((folder / "config.json").read_text())
     assert settings["train"]["model"] == "small"
@@ -82,7 +85,7 @@ def test_a_run_leaves_all_its_files(run):
     assert preview.shape == (8 * 82 + 2, 6 * 82 + 2, 3)  # eight rows of six faces
 
 
-def test_every_tenth_face_is_held_out_and_stays_so(run, faceset_folders):
+def test_every_tenth_face_stays_held_out(run, faceset_folders):
     from faceswap.faces.faceset import Faceset
 
     folder = run().folder
@@ -96,7 +99,7 @@ def test_every_tenth_face_is_held_out_and_stays_so(run, faceset_folders):
     assert len(faceset.subset(held_out["a"], inside=False).crops) == 27
 
 
-def test_the_color_shift_brings_a_to_b(run, faceset_folders):
+def test_color_shift_moves_a_to_b(run, faceset_folders):
     from faceswap.faces.faceset import Faceset
 
     shift = modelfile.load(run().folder).color_shift
@@ -106,7 +109,7 @@ def test_the_color_shift_brings_a_to_b(run, faceset_folders):
     np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
 
 
-def test_a_model_knows_what_both_people_look_like(run, faceset_folders):
+def test_model_stores_both_centroids(run, faceset_folders):
     seen = []
     report = run(on_progress=lambda p: p.unit == "faces" and seen.append((p.done, p.total)))
 
@@ -120,7 +123,7 @@ def test_a_model_knows_what_both_people_look_like(run, faceset_folders):
     assert seen == [(done, 54) for done in range(1, 55)]
 
 
-def test_a_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
+def test_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
     folder = run(replace(SHORT, steps=2)).folder
     before = modelfile.load(folder).centroids
     with monkeypatch.context() as patch:
@@ -128,9 +131,7 @@ def test_a_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeyp
         run(replace(SHORT, steps=3))
     kept = modelfile.load(folder).centroids
 
-    state = torch.load(folder / "resume.pt", weights_only=True)
-    del state["centroids"]
-    torch.save(state, folder / "resume.pt")
+    states.forge(folder / "resume.safetensors", header={"centroids": {}})
     run(replace(SHORT, steps=4))
 
     for key in "ab":
@@ -138,7 +139,7 @@ def test_a_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeyp
         np.testing.assert_array_equal(modelfile.load(folder).centroids[key], before[key])
 
 
-def test_resuming_equals_an_unbroken_run_bit_for_bit(run):
+def test_resumed_run_equals_an_unbroken_one_bit_for_bit(run):
     steady = replace(SHORT, minutes=None)
     whole = run(replace(steady, steps=9), folder="whole")
     # the same schedule needs the same end, so the break comes from outside, as Ctrl-C would
@@ -160,17 +161,14 @@ def test_resuming_equals_an_unbroken_run_bit_for_bit(run):
     assert (first.step, first.interrupted) == (4, True)
     assert (second.step, second.interrupted) == (9, False)
     assert_equal(weights_of(second.folder), weights_of(whole.folder))
-    states = [
-        torch.load(report.folder / "resume.pt", weights_only=True)["optimizer"]
-        for report in (whole, second)
-    ]
-    assert states[0].keys() == states[1].keys() == {"adamw", "muon"}
-    for part, state in states[0].items():
-        for key, values in state["state"].items():
-            assert_equal(values, states[1][part]["state"][key])
+    one, two = (read_state(report.folder).optimizer for report in (whole, second))
+    assert one.keys() == two.keys() == {"adamw", "muon"}
+    for name, values in one.items():
+        for index, entry in values["state"].items():
+            assert_equal(entry, two[name]["state"][index])
 
 
-def test_another_seed_gives_another_model(run):
+def test_different_seeds_give_different_models(run):
     one, two = run(folder="one"), run(replace(SHORT, seed=1), folder="two")
 
     assert not torch.equal(
@@ -178,7 +176,7 @@ def test_another_seed_gives_another_model(run):
     )
 
 
-def test_a_finished_run_is_left_alone(run):
+def test_finished_run_is_not_trained_again(run):
     first = run()
     before = weights_of(first.folder)
 
@@ -189,13 +187,13 @@ def test_a_finished_run_is_left_alone(run):
     assert_equal(weights_of(first.folder), before)
 
 
-def test_more_steps_go_on(run):
+def test_more_steps_continue_the_run(run):
     run()
 
     assert run(replace(SHORT, steps=8)).step == 8
 
 
-def test_restart_begins_again(run):
+def test_restart_starts_over(run):
     run(replace(SHORT, steps=8))
 
     report = run(replace(SHORT, restart=True))
@@ -205,7 +203,7 @@ def test_restart_begins_again(run):
     assert json.loads(lines[-1])["step"] == 6
 
 
-def test_minutes_end_a_run(run):
+def test_minutes_limit_ends_the_run(run):
     report = run(replace(SHORT, steps=None, minutes=0.03))
 
     assert report.minutes >= 0.03
@@ -226,59 +224,59 @@ def test_metrics_after_the_saved_state_are_dropped(run):
     assert steps == sorted(steps)
 
 
-def test_a_model_without_its_resume_state_goes_on(run):
+def test_model_without_resume_state_is_trained_further(run):
     folder = run().folder
-    (folder / "resume.pt").unlink()
+    (folder / "resume.safetensors").unlink()
 
     assert run(replace(SHORT, steps=8)).step == 8
 
 
-def test_a_damaged_resume_state_falls_back_to_the_one_before(run, caplog):
+def test_training_continues_from_a_snapshot_if_the_state_is_damaged(run, caplog):
     folder = run(replace(SHORT, save_every=0.0)).folder  # saves after every step
-    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+    (folder / "resume.safetensors").write_bytes(b"half a file")
 
     report = run(replace(SHORT, steps=8))
 
-    assert "going on from step 5 (resume-000006.pt)" in caplog.text
+    assert "resuming from step 5 (resume-000006.safetensors)" in caplog.text
     assert report.step == 8
 
 
-def test_the_last_states_are_kept(run):
+def test_last_states_are_kept(run):
     folder = run(replace(SHORT, save_every=0.0, keep=3)).folder
 
     kept = sorted((folder / "snapshots").iterdir())
-    states = [torch.load(path, weights_only=True) for path in [*kept, folder / "resume.pt"]]
-    assert [state["step"] for state in states] == [4, 5, 6]
+    paths = [*kept, folder / "resume.safetensors"]
+    assert [states.read(path)[0]["step"] for path in paths] == [4, 5, 6]
 
 
-def test_a_restart_keeps_no_state_of_the_run_it_replaces(run):
+def test_restart_keeps_no_state_of_the_replaced_run(run):
     run()
 
     folder = run(replace(SHORT, steps=2, restart=True, keep=3)).folder
 
     kept = sorted((folder / "snapshots").iterdir())
-    assert [torch.load(path, weights_only=True)["step"] for path in kept] == [0]
+    assert [states.read(path)[0]["step"] for path in kept] == [0]
 
 
-def test_the_best_model_is_the_one_with_the_best_score(run):
+def test_best_model_has_the_best_score(run):
     folder = run(replace(SHORT, save_every=0.0, steps=10)).folder
 
-    scores = torch.load(folder / "resume.pt", weights_only=True)["scores"]
+    scores = read_state(folder).scores
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     scored = [(line["ssim_a"] + line["ssim_b"], line["step"]) for line in lines if "ssim_a" in line]
     assert len(scores) == len(scored) >= 10
     assert modelfile.load(folder / "best.safetensors").step == max(scored)[1]
 
 
-def test_a_damaged_resume_state_is_named(run):
+def test_damaged_state_without_snapshots_is_an_error(run):
     folder = run(replace(SHORT, keep=1)).folder
-    (folder / "resume.pt").write_bytes(b"PK\x03\x04 half a file")
+    (folder / "resume.safetensors").write_bytes(b"half a file")
 
-    with pytest.raises(ModelError, match=r"resume\.pt is damaged.*--restart"):
+    with pytest.raises(ModelError, match=r"resume\.safetensors is damaged.*--restart"):
         run(replace(SHORT, steps=8))
 
 
-def test_one_person_is_not_swapped_with_herself(faceset_folders, tmp_path):
+def test_same_faceset_twice_is_refused(faceset_folders, tmp_path):
     again = tmp_path / "link"
     again.symlink_to(faceset_folders[0], target_is_directory=True)
 
@@ -287,15 +285,7 @@ def test_one_person_is_not_swapped_with_herself(faceset_folders, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_newer_resume_state_is_refused(run):
-    folder = run().folder
-    torch.save({"version": 99}, folder / "resume.pt")
-
-    with pytest.raises(ModelError, match="update faceswap"):
-        run(replace(SHORT, steps=8))
-
-
-def test_another_architecture_is_not_mixed_in(run):
+def test_different_architecture_is_refused(run):
     run()
 
     with pytest.raises(SettingsError, match="holds a model 'small' of 80 px, not 'original': give"):
@@ -304,7 +294,7 @@ def test_another_architecture_is_not_mixed_in(run):
         run(replace(SHORT, size=96))
 
 
-def test_another_size_is_trained_as_asked(run):
+def test_size_option_sets_the_network_size(run):
     report = run(replace(SHORT, size=96, steps=2))
 
     trained = modelfile.load(report.folder)
@@ -312,12 +302,12 @@ def test_another_size_is_trained_as_asked(run):
     assert trained.network(torch.rand(1, 3, 96, 96), "a").shape == (1, 4, 96, 96)
 
 
-def test_a_size_that_does_not_fit_is_refused(run):
+def test_unsuitable_size_is_refused(run):
     with pytest.raises(SettingsError, match="size must be a multiple of 16, not 72"):
         run(replace(SHORT, size=72))
 
 
-def test_a_new_model_begins_with_anothers_encoder_and_decoders(run):
+def test_init_from_copies_encoder_and_decoders(run):
     other = run(replace(SHORT, seed=3)).folder
 
     begun = run(replace(SHORT, init_from=str(other), steps=1, learning_rate=1e-9), "begun").folder
@@ -331,7 +321,7 @@ def test_a_new_model_begins_with_anothers_encoder_and_decoders(run):
     assert not torch.equal(before["to_latent.weight"], after["to_latent.weight"])
 
 
-def test_only_a_model_of_the_same_kind_can_begin_another(run):
+def test_init_from_needs_the_same_architecture(run):
     other = run().folder
 
     with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': only a model of"):
@@ -340,16 +330,16 @@ def test_only_a_model_of_the_same_kind_can_begin_another(run):
         run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
 
 
-def test_conversion_gets_the_mean_of_the_weights(run):
+def test_model_file_holds_the_average_weights(run):
     folder = run(replace(SHORT, steps=30)).folder
 
-    state = torch.load(folder / "resume.pt", weights_only=True)
-    assert_equal(weights_of(folder), state["average"])
-    apart = state["network"]["up.conv.weight"] - state["average"]["up.conv.weight"]
+    state = read_state(folder)
+    assert_equal(weights_of(folder), state.average)
+    apart = state.network["up.conv.weight"] - state.average["up.conv.weight"]
     assert apart.abs().max() > 1e-4
 
 
-def test_the_mean_of_the_weights_follows_them():
+def test_update_ema_follows_the_weights():
     network, average = (autoencoder.build(PRESETS["small"]) for _ in range(2))
 
     trainer.update_ema(average, network, 0.999, step=0)
@@ -363,7 +353,7 @@ def test_the_mean_of_the_weights_follows_them():
     torch.testing.assert_close(weight - mean, (1 - early) * 0.999)
 
 
-def test_the_mask_head_learns_where_the_face_is(run):
+def test_mask_head_learns_the_face_outline(run):
     folder = run(replace(SHORT, steps=150)).folder
 
     network = modelfile.load(folder).network
@@ -373,14 +363,14 @@ def test_the_mask_head_learns_where_the_face_is(run):
     assert decoded[30:50, 30:50].mean() > corners.max() + 0.3
 
 
-def test_other_people_are_not_mixed_in(run, faceset_folders, tmp_path):
+def test_facesets_of_other_people_are_refused(run, faceset_folders, tmp_path):
     run()
 
     with pytest.raises(SettingsError, match="trained on collins and hopper, not hopper and"):
         trainer.train(*reversed(faceset_folders), tmp_path / "model", SHORT)
 
 
-def test_too_few_faces_say_how_many_are_needed(faceset_folders, tmp_path):
+def test_too_few_faces_name_the_minimum(faceset_folders, tmp_path):
     import shutil
 
     few = tmp_path / "few" / "faces"
@@ -393,7 +383,7 @@ def test_too_few_faces_say_how_many_are_needed(faceset_folders, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_missing_faceset_is_bad_input(faceset_folders, tmp_path):
+def test_missing_faceset_is_an_input_error(faceset_folders, tmp_path):
     with pytest.raises(InputError, match="no faceset"):
         trainer.train(tmp_path, faceset_folders[1], tmp_path / "model", SHORT)
 
@@ -411,7 +401,7 @@ def broken_loss(monkeypatch, times):
     monkeypatch.setitem(trainer.LOSSES, "l1-dssim", loss)
 
 
-def test_a_loss_that_is_no_number_goes_back_once_at_a_lower_rate(run, monkeypatch, caplog):
+def test_non_finite_loss_rolls_back_once_with_a_lower_rate(run, monkeypatch, caplog):
     run()
     broken_loss(monkeypatch, 2)  # a's and b's of one step
 
@@ -419,12 +409,11 @@ def test_a_loss_that_is_no_number_goes_back_once_at_a_lower_rate(run, monkeypatc
 
     assert report.step == 12
     assert "back to step 6 at 0.5 of the rate" in caplog.text
-    state = torch.load(report.folder / "resume.pt", weights_only=True)
-    assert state["rate"] == 0.5
+    assert read_state(report.folder).lr_scale == 0.5
     assert all(torch.isfinite(value).all() for value in weights_of(report.folder).values())
 
 
-def test_a_loss_that_stays_no_number_stops_and_keeps_the_last_state(run, monkeypatch):
+def test_repeated_non_finite_loss_stops_and_keeps_the_last_state(run, monkeypatch):
     folder = run().folder
     before = weights_of(folder)
     broken_loss(monkeypatch, 10**6)
@@ -435,7 +424,7 @@ def test_a_loss_that_stays_no_number_stops_and_keeps_the_last_state(run, monkeyp
     assert_equal(weights_of(folder), before)
 
 
-def test_a_score_that_stays_the_same_brings_advice_once(run, caplog, monkeypatch):
+def test_plateau_of_the_score_warns_once(run, caplog, monkeypatch):
     monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
 
     run(replace(SHORT, save_every=0.0, steps=15), folder="short")
@@ -446,23 +435,23 @@ def test_a_score_that_stays_the_same_brings_advice_once(run, caplog, monkeypatch
     assert caplog.text.count("more training brings little") == 1
 
 
-def test_tensorboard_is_asked_for_by_name(run, monkeypatch):
+def test_missing_tensorboard_names_the_package(run, monkeypatch):
     monkeypatch.setattr(monitor, "find_spec", lambda name: None)
 
     with pytest.raises(SettingsError, match="pip install tensorboard"):
         run(replace(SHORT, tensorboard=True))
 
 
-def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
+def test_full_disk_keeps_the_last_state(run, monkeypatch):
     folder = run().folder
     before = weights_of(folder)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(tensorfile, "_bytes_of", full)
 
-    with pytest.raises(OutputError, match=r"cannot write .*resume\.pt: No space left"):
+    with pytest.raises(OutputError, match=r"cannot write .*resume\.safetensors: No space left"):
         run(replace(SHORT, steps=8))
 
     monkeypatch.undo()
@@ -471,7 +460,7 @@ def test_a_full_disk_keeps_the_last_state(run, monkeypatch):
     assert run(replace(SHORT, steps=8)).step == 8
 
 
-def test_every_face_is_dealt_once_before_any_comes_again():
+def test_every_face_is_used_once_per_pass():
     run = checkpoint.TrainingState(
         None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
     )
@@ -482,7 +471,7 @@ def test_every_face_is_dealt_once_before_any_comes_again():
     assert sorted(dealt[10:].tolist()) == list(range(10))
 
 
-def test_faces_that_are_gone_are_not_dealt():
+def test_removed_faces_are_not_used():
     run = checkpoint.TrainingState(
         None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
     )
@@ -491,8 +480,8 @@ def test_faces_that_are_gone_are_not_dealt():
     assert next_indices(run, "a", 10, 30).max() < 10
 
 
-def test_the_rate_warms_up_holds_and_falls():
-    small = trainer.RECIPES["small"]
+def test_learning_rate_warms_up_holds_and_decays():
+    small = recipe_of("small")
 
     assert trainer._rate_factor(0, 0.0, small) == pytest.approx(0.1)
     assert trainer._rate_factor(small.warm_up, 0.3, small) == pytest.approx(1)
@@ -500,13 +489,13 @@ def test_the_rate_warms_up_holds_and_falls():
     assert trainer._rate_factor(1000, 1.0, small) == pytest.approx(small.decay_to)
 
 
-def test_the_classic_rate_is_constant():
-    rates = {trainer._rate_factor(s, s / 10, trainer.RECIPES["original"]) for s in range(11)}
+def test_classic_learning_rate_is_constant():
+    rates = {trainer._rate_factor(s, s / 10, recipe_of("original")) for s in range(11)}
 
     assert rates == {1.0}
 
 
-def test_cuda_is_refused_where_there_is_none(run):
+def test_missing_cuda_is_a_device_error(run):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(DeviceError, match="device cuda is not available"):
@@ -514,7 +503,7 @@ def test_cuda_is_refused_where_there_is_none(run):
 
 
 def out_of_memory(monkeypatch, times):
-    """A step for which the memory does not suffice the first ``times`` times; its batches."""
+    """Let a step run out of memory the first ``times`` times; record its batches."""
     batches, good = [], trainer.learn
 
     def learn(run, pair, warped, *rest):
@@ -527,17 +516,17 @@ def out_of_memory(monkeypatch, times):
     return batches
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(run, monkeypatch, caplog):
+def test_batch_is_halved_when_memory_runs_out(run, monkeypatch, caplog):
     batches = out_of_memory(monkeypatch, 1)
 
     report = run(replace(SHORT, steps=3))
 
     assert batches == [4, 2, 2, 2]
     assert (report.step, report.batch_size) == (3, 2)
-    assert "the memory of cpu does not suffice for a batch of 4: going on with 2" in caplog.text
+    assert "the memory of cpu is too small for a batch of 4: continuing with 2" in caplog.text
 
 
-def test_a_memory_too_small_for_one_face_ends_the_training(run, monkeypatch):
+def test_memory_too_small_for_one_face_is_a_device_error(run, monkeypatch):
     batches = out_of_memory(monkeypatch, 10)
 
     with pytest.raises(DeviceError, match=r"for a batch of 1 at step 0.*--batch-size"):
