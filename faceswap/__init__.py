@@ -8,43 +8,87 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
+    from faceswap.cli.info import inspect
+    from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig
     from faceswap.errors import FaceswapError
-    from faceswap.faces.extractor import extract
+    from faceswap.evaluation.evaluator import evaluate
+    from faceswap.evaluation.results import EvaluationReport
+    from faceswap.faces.extractor import ExtractReport, extract
+    from faceswap.faces.faceset import Faceset
+    from faceswap.faces.geometry import AlignedFace, Box, Face
+    from faceswap.media.frame import Frame
     from faceswap.models.architectures import ModelConfig
     from faceswap.models.classic import import_checkpoint
-    from faceswap.provenance.credentials import verify
+    from faceswap.models.modelfile import TrainedModel, load_model
+    from faceswap.provenance.credentials import Verification, verify
+    from faceswap.swapping.compositor import ColorMatch
     from faceswap.swapping.converter import convert
-    from faceswap.training.trainer import train
+    from faceswap.swapping.swapper import Swapper
+    from faceswap.swapping.video import ConvertReport
+    from faceswap.training.trainer import TrainReport, train
     from faceswap.types import Progress
 
-__all__ = [
-    "ConvertConfig",
-    "ExtractConfig",
-    "FaceswapError",
-    "ModelConfig",
-    "Progress",
-    "TrainConfig",
-    "convert",
-    "extract",
-    "import_checkpoint",
-    "train",
-    "verify",
-]
-
 _HOMES = {
+    "AlignedFace": "faces.geometry",
+    "Box": "faces.geometry",
+    "ColorMatch": "swapping.compositor",
     "ConvertConfig": "config",
+    "ConvertReport": "swapping.video",
+    "EvaluateConfig": "config",
+    "EvaluationReport": "evaluation.results",
     "ExtractConfig": "config",
+    "ExtractReport": "faces.extractor",
+    "Face": "faces.geometry",
+    "Faceset": "faces.faceset",
     "FaceswapError": "errors",
+    "Frame": "media.frame",
     "ModelConfig": "models.architectures",
     "Progress": "types",
+    "Swapper": "swapping.swapper",
     "TrainConfig": "config",
+    "TrainReport": "training.trainer",
+    "TrainedModel": "models.modelfile",
+    "Verification": "provenance.credentials",
     "convert": "swapping.converter",
+    "evaluate": "evaluation.evaluator",
     "extract": "faces.extractor",
     "import_checkpoint": "models.classic",
+    "inspect": "cli.info",
+    "load_model": "models.modelfile",
     "train": "training.trainer",
     "verify": "provenance.credentials",
 }
+
+__all__ = [
+    "AlignedFace",
+    "Box",
+    "ColorMatch",
+    "ConvertConfig",
+    "ConvertReport",
+    "EvaluateConfig",
+    "EvaluationReport",
+    "ExtractConfig",
+    "ExtractReport",
+    "Face",
+    "Faceset",
+    "FaceswapError",
+    "Frame",
+    "ModelConfig",
+    "Progress",
+    "Swapper",
+    "TrainConfig",
+    "TrainReport",
+    "TrainedModel",
+    "Verification",
+    "convert",
+    "evaluate",
+    "extract",
+    "import_checkpoint",
+    "inspect",
+    "load_model",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""What every settings class can do: JSON there and back, types and choices checked, help texts.
+"""The settings of every stage: name, type, default, range and help of each in one place.
 
-A field's annotation carries its help; the command line builds its options from these fields and
-``config.json`` is written from them.
+The command line builds its options from these fields, and ``config.json`` is written from them.
+Nothing heavy is imported here, because ``--help`` must stay quick.
 """
 
 import dataclasses
@@ -16,17 +16,65 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from faceswap.errors import SettingsError
+from faceswap.registry import Seam
 
-MAX_QUOTED = 200  # characters of a strange value that a message repeats
+MAX_QUOTED = 200  # characters of a bad value that a message repeats
+
+# Headings under which --help lists options.
+SWAPPED, LOOK, OUTPUT = "What is swapped", "Look", "Output"
+MACHINE, MARKING, FACES = "Machine", "Marking and consent", "Faces"
+MODEL, LENGTH, SAVING = "Model", "How long", "Saving and watching"
+IDENTITIES = "Identities"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What an annotation says of a setting besides its type.
+
+    Attributes:
+        help: The help text.
+        group: The heading under which ``--help`` lists it.
+        low: The least number allowed.
+        high: The largest number allowed.
+        seam: If the setting takes names of plug-ins and objects: the seam.
+    """
+
+    help: str
+    group: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    seam: Seam | None = None
 
 
 class Settings:
-    """JSON to and from a frozen dataclass of plain values, with types and choices checked."""
+    """JSON to and from a frozen dataclass of plain values, with types, choices and ranges checked.
+
+    A subclass annotates each field ``Annotated[type, Option(...)]``.
+    """
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that their fields do not allow.
+
+        Raises:
+            SettingsError: Naming the field, what it allows and what came.
+        """
+        options = field_options(type(self))
+        for name, hint in field_types(type(self)).items():
+            value, option = getattr(self, name), options[name]
+            if option.seam:
+                _check_choice(name, option.seam, value)
+            elif not _allows(hint, value):
+                raise SettingsError(f"{name} must be {_describe(hint)}, not {clipped(repr(value))}")
+            else:
+                _check_range(name, option, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
+        """Return the fields as JSON-ready values; objects are named by module and name."""
         return {
-            field.name: getattr(self, field.name)
+            field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(typing.cast(Any, self))
         }
 
@@ -44,28 +92,39 @@ class Settings:
             )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-    def check_types(self) -> None:
-        """Refuse a value that its field's type does not allow.
 
-        Raises:
-            SettingsError: Naming the field, what it allows and what came.
-        """
-        for name, hint in field_types(type(self)).items():
-            value = getattr(self, name)
-            if not _allows(hint, value):
-                raise SettingsError(f"{name} must be {_in_words(hint)}, not {clipped(repr(value))}")
+def _check_choice(name: str, seam: Seam, value: Any) -> None:
+    """Refuse a name of neither a built-in nor a plug-in, and objects where names are needed."""
+    if isinstance(value, str):
+        if value not in seam and value not in seam.names():
+            raise SettingsError(
+                f"{name} must be one of {', '.join(seam.names())}, not {clipped(repr(value))}"
+            )
+    elif not seam.takes_objects:
+        raise SettingsError(f"{name} must be a name, not {clipped(repr(value))}")
+    elif value is None or isinstance(value, bool | int | float | list | tuple | dict):
+        raise SettingsError(f"{name} must be a name or an object, not {clipped(repr(value))}")
 
-    def check_range(self, name: str, low: float, high: float = math.inf) -> None:
-        """Refuse a number outside [low, high]; None passes.
 
-        Raises:
-            SettingsError: Naming the field, its range and what came.
-        """
-        value = getattr(self, name)
-        if value is not None and not low <= value <= high:
-            limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            came = f"{value:g}" if isinstance(value, float) else clipped(str(value))
-            raise SettingsError(f"{name} must be {limits}, not {came}")
+def _check_range(name: str, option: Option, value: Any) -> None:
+    """Refuse a number outside the range; None passes."""
+    if not isinstance(value, int | float) or option.low <= value <= option.high:
+        return
+    limits = (
+        f"at least {option.low:g}"
+        if math.isinf(option.high)
+        else f"from {option.low:g} to {option.high:g}"
+    )
+    came = f"{value:g}" if isinstance(value, float) else clipped(str(value))
+    raise SettingsError(f"{name} must be {limits}, not {came}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON-ready value; an object becomes ``module:name``."""
+    if value is None or isinstance(value, str | bool | int | float | tuple):
+        return value
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def clipped(text: str) -> str:
@@ -74,7 +133,7 @@ def clipped(text: str) -> str:
 
 
 def field_types(settings: type) -> dict[str, Any]:
-    """Field names and bare types (without their help) of a settings class."""
+    """Return the field names and bare types, without their options, of a settings class."""
     hints = get_type_hints(settings, include_extras=True)
     return {
         field.name: get_args(hints[field.name])[0]
@@ -84,9 +143,10 @@ def field_types(settings: type) -> dict[str, Any]:
     }
 
 
-def field_help(settings: type, name: str) -> str:
-    """The help text in a field's annotation."""
-    return str(get_args(get_type_hints(settings, include_extras=True)[name])[1])
+def field_options(settings: type) -> dict[str, Option]:
+    """Return what each field's annotation says besides its type."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {field.name: get_args(hints[field.name])[1] for field in dataclasses.fields(settings)}
 
 
 def _allows(hint: Any, value: Any) -> bool:
@@ -103,7 +163,7 @@ def _allows(hint: Any, value: Any) -> bool:
     return type(value) is hint and not (hint is str and "\0" in value)  # which no file's name has
 
 
-def _in_words(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     return str(getattr(hint, "__name__", hint))
@@ -134,32 +194,60 @@ ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
 
-LANDMARKS = "FACESWAP_LANDMARKS"  # environment variable: a landmark model of the user's own
-COVERAGE = 0.625  # the classic geometry: the face's square is 160 px of a 256 px crop
+DETECTOR_SEAM = Seam("detector", "faceswap.detectors", get_args(DetectorName))
+MASK_SEAM = Seam("mask", "faceswap.masks", get_args(MaskName))
+COLOR_SEAM = Seam("color", "faceswap.color_matches", get_args(ColorName))
+BLEND_SEAM = Seam("blend", "faceswap.blends", get_args(BlendName))
+LOSS_SEAM = Seam("loss", "faceswap.losses", get_args(LossName))
+# A model file names its architecture, so an object without a name could not be loaded again.
+MODEL_SEAM = Seam("model", "faceswap.architectures", get_args(ModelName), takes_objects=False)
+# "auto" stands for what the device or the architecture prefers, so no registry holds it.
+AUTO_LOSS_SEAM = dataclasses.replace(LOSS_SEAM, built_in=("auto", *LOSS_SEAM.built_in))
+AUTO_MODEL_SEAM = dataclasses.replace(MODEL_SEAM, built_in=("auto", *MODEL_SEAM.built_in))
+
+LANDMARKS_VARIABLE = "FACESWAP_LANDMARKS"  # the environment variable behind --landmarks
+COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
+
+# What a seam takes besides names is an object; each seam's module says what it must do.
+DetectorSetting = Annotated[
+    Any,
+    Option(
+        "Face detector. auto: blaze if it is installed, else HOG, plus the slow CNN for photos in "
+        "which they find nothing.",
+        FACES,
+        seam=DETECTOR_SEAM,
+    ),
+]
+MinScoreSetting = Annotated[float, Option("Drop detections below this detector score.", FACES)]
+LandmarksSetting = Annotated[
+    str | None,
+    Option("Your own landmark model: a dlib shape predictor for the 68 iBUG points.", FACES),
+]
+WorkersSetting = Annotated[
+    int, Option("Processes that detect faces; 0 uses every core.", MACHINE, low=0)
+]
+DeviceSetting = Annotated[
+    DeviceName, Option("Where to compute. auto: a GPU if there is one.", MACHINE)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Settings):
     """How faces are found and cropped."""
 
-    size: Annotated[int, "Side of the stored crops in pixels."] = 256
-    every: Annotated[int, "Read only every N-th frame of a video."] = 1
-    max_faces: Annotated[int, "Keep at most N faces of an image, the largest; 0 keeps all."] = 0
-    min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
-    detector: Annotated[
-        DetectorName,
-        "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
-        "they find none.",
-    ] = "auto"
-    workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
-    restart: Annotated[bool, "Discard the existing faceset and begin again."] = False
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("size", 64, 2048)
-        self.check_range("every", 1)
-        self.check_range("max_faces", 0)
-        self.check_range("workers", 0)
+    size: Annotated[
+        int, Option("Side of the stored crops in pixels.", OUTPUT, low=64, high=2048)
+    ] = 256
+    every: Annotated[int, Option("Read only every N-th frame of a video.", FACES, low=1)] = 1
+    max_faces: Annotated[
+        int,
+        Option("Keep at most N faces per image, the largest ones; 0 keeps all.", FACES, low=0),
+    ] = 0
+    min_score: MinScoreSetting = 0.2
+    detector: DetectorSetting = "auto"
+    landmarks: LandmarksSetting = None
+    workers: WorkersSetting = 0
+    restart: Annotated[bool, Option("Discard the existing faceset and start over.", OUTPUT)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,49 +255,76 @@ class TrainConfig(Settings):
     """How a model is trained. ``steps`` and ``minutes`` count the model's whole life."""
 
     model: Annotated[
-        Literal["auto", "original", "small", "medium", "large"],
-        "Architecture; auto: small (80 px) on a CPU, else medium (128 px).",
+        Any,
+        Option(
+            "Architecture. auto: small (80 px) on a CPU, medium (128 px) on a GPU.",
+            MODEL,
+            seam=AUTO_MODEL_SEAM,
+        ),
     ] = "auto"
     size: Annotated[
-        int | None, "Side of the network's faces in pixels [default: the model's own]."
+        int | None,
+        Option(
+            "Side of the network's faces in pixels  [default: the architecture's own]",
+            MODEL,
+            low=16,
+            high=1024,
+        ),
     ] = None
     init_from: Annotated[
-        str | None, "Begin with the encoder and decoders of this trained model, of other people."
+        str | None,
+        Option("Start from the encoder and decoders of this trained model of other people.", MODEL),
     ] = None
-    steps: Annotated[int | None, "Train until the model has had N steps in all."] = None
-    minutes: Annotated[float | None, "Train until the model has had N minutes in all."] = None
-    batch_size: Annotated[int, "Faces per identity per step."] = 16
-    learning_rate: Annotated[float | None, "Peak learning rate [default: the model's own]."] = None
-    loss: Annotated[Literal["auto", "l1", "l1-dssim"], "Training loss; auto: the model's own."] = (
-        "auto"
+    steps: Annotated[
+        int | None, Option("Train until the model has had N steps in total.", LENGTH, low=1)
+    ] = None
+    minutes: Annotated[
+        float | None, Option("Train until the model has had N minutes in total.", LENGTH, low=0.01)
+    ] = None
+    batch_size: Annotated[int, Option("Faces per identity per step.", MODEL, low=1, high=65536)] = (
+        16
     )
-    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
+    learning_rate: Annotated[
+        float | None,
+        Option("Peak learning rate  [default: the architecture's own]", MODEL, low=1e-9, high=1.0),
+    ] = None
+    loss: Annotated[
+        Any, Option("Training loss. auto: the architecture's own.", MODEL, seam=AUTO_LOSS_SEAM)
+    ] = "auto"
+    device: DeviceSetting = "auto"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        "Arithmetic of the network; auto: bfloat16 where the hardware multiplies it fast.",
+        Option(
+            "Arithmetic of the network. auto: bfloat16 where the hardware multiplies it fast.",
+            MACHINE,
+        ),
     ] = "auto"
-    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
-    preview_every: Annotated[int, "Steps between preview pictures; 0: only at the end."] = 500
-    holdout: Annotated[float, "Share of the faces kept out of training, for evaluate."] = 0.1
-    save_every: Annotated[float, "Minutes between saves."] = 2.0
-    keep: Annotated[int, "Keep the last N saved states, to go back to."] = 3
-    consent_a: Annotated[str | None, "What a consented to, kept in the model and its works."] = None
-    consent_b: Annotated[str | None, "What b consented to."] = None
-    tensorboard: Annotated[bool, "Write losses, scores and previews for TensorBoard too."] = False
-    restart: Annotated[bool, "Discard the existing model and begin again."] = False
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("size", 16, 1024)
-        self.check_range("steps", 1)
-        self.check_range("minutes", 0.01)
-        self.check_range("batch_size", 1, 65536)
-        self.check_range("learning_rate", 1e-9, 1.0)
-        self.check_range("seed", 0, 2**63 - 1)
-        self.check_range("preview_every", 0)
-        self.check_range("save_every", 0.0)
-        self.check_range("keep", 1, 1000)
-        self.check_range("holdout", 0.0, 0.5)
+    landmarks: LandmarksSetting = None
+    seed: Annotated[
+        int,
+        Option("Seed of weights, order and augmentation.", MODEL, low=0, high=2**63 - 1),
+    ] = 0
+    preview_every: Annotated[
+        int,
+        Option("Steps between preview images; 0 writes one only at the end.", SAVING, low=0),
+    ] = 500
+    holdout: Annotated[
+        float,
+        Option("Share of the faces kept out of training for evaluate.", SAVING, low=0.0, high=0.5),
+    ] = 0.1
+    save_every: Annotated[float, Option("Minutes between saves.", SAVING, low=0.0)] = 2.0
+    keep: Annotated[
+        int, Option("Keep the last N saved states to fall back to.", SAVING, low=1, high=1000)
+    ] = 3
+    consent_a: Annotated[
+        str | None,
+        Option("What a consented to; kept in the model and in everything made with it.", MARKING),
+    ] = None
+    consent_b: Annotated[str | None, Option("What b consented to.", MARKING)] = None
+    tensorboard: Annotated[
+        bool, Option("Also write losses, scores and previews for TensorBoard.", SAVING)
+    ] = False
+    restart: Annotated[bool, Option("Discard the existing model and start over.", SAVING)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,82 +332,139 @@ class ConvertConfig(Settings):
     """How a face is swapped and pasted."""
 
     to: Annotated[
-        Literal["a", "b"], "Whose face to paste: b's onto a's footage, or a's onto b's."
+        Literal["a", "b"],
+        Option("Whose face to paste: b's onto a's footage, or a's onto b's.", SWAPPED),
     ] = "b"
     color: Annotated[
-        ColorName,
-        "Colour match; average: shift the face's mean colour to the footage's; reinhard: its means "
-        "and spreads in Lab; linear: all spreads in RGB; histogram: every level.",
+        Any,
+        Option(
+            "Colour match. average: shift the face's mean colour to the footage's. reinhard: match "
+            "means and spreads in Lab. linear: match all spreads in RGB. histogram: match every "
+            "level.",
+            LOOK,
+            seam=COLOR_SEAM,
+        ),
     ] = "average"
     mask: Annotated[
-        MaskName, "What to paste; hull: the face's outline, learned: the model's, product: of both."
+        Any,
+        Option(
+            "What to paste. hull: the outline of the landmarks. learned: the model's own mask. "
+            "product: both multiplied.",
+            LOOK,
+            seam=MASK_SEAM,
+        ),
     ] = "hull"
     identity_strength: Annotated[
-        float, "How far to turn the face's code from one person to the other: 0 not, 1 fully."
+        float,
+        Option(
+            "Identity strength: 0 keeps the source latent, 1 moves it fully to the target.",
+            LOOK,
+            low=0.0,
+            high=2.0,
+        ),
     ] = 1.0
-    erosion: Annotated[float, "Shrink the mask by this share of the face's width."] = 0.01
-    feather: Annotated[float, "Soften the mask's edge over this share of the face's width."] = 0.06
+    erosion: Annotated[
+        float,
+        Option("Shrink the mask by this share of the face's width.", LOOK, low=0.0, high=0.5),
+    ] = 0.01
+    feather: Annotated[
+        float,
+        Option("Soften the mask's edge over this share of the face's width.", LOOK, 0.0, 0.5),
+    ] = 0.06
     blend: Annotated[
-        BlendName, "How the face joins the frame; linear: mixed as light, pyramid: scale by scale."
+        Any,
+        Option(
+            "How the face joins the frame. linear: alpha blending in linear light. pyramid: scale "
+            "by scale.",
+            LOOK,
+            seam=BLEND_SEAM,
+        ),
     ] = "alpha"
     match_detail: Annotated[
-        bool, "Give the face the footage's sharpness, grain and motion blur."
+        bool, Option("Match the footage's sharpness, grain and motion blur.", LOOK)
     ] = False
-    smooth: Annotated[bool, "Steady faces and their colours over the frames around."] = True
+    smooth: Annotated[
+        bool, Option("Smooth faces and their colours over the neighbouring frames.", LOOK)
+    ] = True
     who: Annotated[
-        tuple[str, ...], "Swap only the person of this photo; repeat it for several people."
+        tuple[str, ...],
+        Option("Swap only the person in this photo; repeat it for several people.", SWAPPED),
     ] = ()
     all_faces: Annotated[
-        bool, "Swap every face; by default only the footage's person among several in shot."
+        bool,
+        Option(
+            "Swap every face. By default only the footage's person is swapped among several.",
+            SWAPPED,
+        ),
     ] = False
     cast: Annotated[
-        str | None, "TOML file that gives each of several people a model and a direction."
+        str | None,
+        Option("TOML file that assigns each of several people a model and a direction.", SWAPPED),
     ] = None
     exclude: Annotated[
-        tuple[str, ...], "Leave the person of this photo alone; may be repeated."
+        tuple[str, ...],
+        Option("Leave the person in this photo alone; repeat it for several people.", SWAPPED),
     ] = ()
-    matte: Annotated[bool, "Write where faces were swapped, white on black, as *.matte.* too."] = (
-        False
-    )
-    layers: Annotated[
-        bool, "Write the swapped faces alone, on transparency, as *.layers.* too."
+    largest: Annotated[
+        bool, Option("Swap only the largest of the selected faces in a frame.", SWAPPED)
     ] = False
-    codec: Annotated[CodecName, "How video is coded; auto: H.264, in WebM VP9."] = "auto"
-    quality: Annotated[
-        int, "Of coded video, as x264's constant rate factor: less is better, 0 lossless."
-    ] = 18
-    hardware: Annotated[bool, "Code video with the graphics hardware, if it can."] = False
-    start: Annotated[str | None, "Write only what comes after this time, such as 12.5 or 1:30."] = (
-        None
-    )
-    end: Annotated[str | None, "Write only what comes before this time."] = None
     frames: Annotated[
-        str | None, "Swap only in these frames, such as 10-50,90-, counted from 0; others stay."
+        str | None,
+        Option(
+            "Swap only these frames, such as 10-50,90-, counted from 0; the others stay.", SWAPPED
+        ),
     ] = None
-    largest: Annotated[bool, "Swap only the largest of the faces chosen in a frame."] = False
-    detector: Annotated[
-        DetectorName,
-        "Face detector; auto: blaze if it is installed, else HOG; the slow CNN for photos in which "
-        "they find none.",
-    ] = "auto"
-    min_score: Annotated[float, "Drop detections below this detector score."] = 0.2
-    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
-    workers: Annotated[int, "Processes that look for faces; 0 uses every core."] = 0
-    label: Annotated[
-        str | None, 'Write these words, such as "AI-generated", into every frame and swapped photo.'
+    start: Annotated[
+        str | None, Option("Write only what follows this time, such as 12.5 or 1:30.", OUTPUT)
     ] = None
-    label_position: Annotated[LabelPosition, "The corner of the label."] = "bottom-right"
-    label_size: Annotated[float, "Height of the label's letters, as a share of the picture's."] = (
-        0.04
+    end: Annotated[str | None, Option("Write only what precedes this time.", OUTPUT)] = None
+    matte: Annotated[
+        bool, Option("Also write where faces were swapped, white on black, as *.matte.*.", OUTPUT)
+    ] = False
+    layers: Annotated[
+        bool, Option("Also write the swapped faces alone, on transparency, as *.layers.*.", OUTPUT)
+    ] = False
+    codec: Annotated[CodecName, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT)] = (
+        "auto"
     )
-    sign_cert: Annotated[
-        str | None, "Sign with this certificate (PEM) [default: one of your own, made once]."
+    quality: Annotated[
+        int,
+        Option("Constant rate factor (0 = lossless, lower = better).", OUTPUT, low=0, high=51),
+    ] = 18
+    hardware: Annotated[
+        bool, Option("Encode video on the graphics hardware, if it can.", OUTPUT)
+    ] = False
+    detector: DetectorSetting = "auto"
+    min_score: MinScoreSetting = 0.2
+    landmarks: LandmarksSetting = None
+    device: DeviceSetting = "auto"
+    workers: WorkersSetting = 0
+    label: Annotated[
+        str | None,
+        Option('Write these words, such as "AI-generated", into every output image.', MARKING),
     ] = None
-    sign_key: Annotated[str | None, "The key of that certificate (PEM, PKCS#8)."] = None
+    label_position: Annotated[LabelPosition, Option("Corner of the label.", MARKING)] = (
+        "bottom-right"
+    )
+    label_size: Annotated[
+        float,
+        Option(
+            "Height of the label's letters as a share of the image's height.",
+            MARKING,
+            low=0.02,
+            high=0.25,
+        ),
+    ] = 0.04
+    sign_cert: Annotated[
+        str | None,
+        Option("Sign with this certificate (PEM)  [default: your own, made on first use]", MARKING),
+    ] = None
+    sign_key: Annotated[
+        str | None, Option("The private key of that certificate (PEM, PKCS#8).", MARKING)
+    ] = None
 
     def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("label_size", 0.02, 0.25)
+        self.check()
         frame_ranges(self.frames or "0-")
         if self.all_faces and (self.who or self.exclude or self.largest):
             raise SettingsError("--all swaps everybody: leave out --who, --not and --largest")
@@ -301,31 +473,29 @@ class ConvertConfig(Settings):
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
-        self.check_range("quality", 0, 51)
-        self.check_range("identity_strength", 0.0, 2.0)
-        self.check_range("erosion", 0.0, 0.5)
-        self.check_range("feather", 0.0, 0.5)
-        self.check_range("workers", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
     """How a model is measured."""
 
-    faces: Annotated[int, "Measure at most N unseen faces of each identity; 0: all."] = 0
-    color: Annotated[ColorName, "Colour match of the swaps."] = "average"
-    mask: Annotated[MaskName, "Mask of the swaps."] = "hull"
-    identity_strength: Annotated[float, "Likeness of the swaps, as in convert."] = 1.0
-    smooth: Annotated[bool, "Steady the clip's faces and colours, as convert does."] = True
-    clip_frames: Annotated[int, "Read at most N frames of the clip; 0: all."] = 150
-    min_score: Annotated[float, "Drop detections in the clip below this detector score."] = 0.2
-    device: Annotated[DeviceName, "Where to compute; auto: a GPU if there is one."] = "auto"
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        self.check_range("faces", 0)
-        self.check_range("identity_strength", 0.0, 2.0)
-        self.check_range("clip_frames", 0)
+    faces: Annotated[
+        int, Option("Measure at most N unseen faces of each identity; 0 measures all.", FACES, 0)
+    ] = 0
+    color: Annotated[Any, Option("Colour match of the swaps.", LOOK, seam=COLOR_SEAM)] = "average"
+    mask: Annotated[Any, Option("Mask of the swaps.", LOOK, seam=MASK_SEAM)] = "hull"
+    identity_strength: Annotated[
+        float, Option("Identity strength of the swaps, as in convert.", LOOK, low=0.0, high=2.0)
+    ] = 1.0
+    smooth: Annotated[
+        bool, Option("Smooth the clip's faces and colours, as convert does.", LOOK)
+    ] = True
+    clip_frames: Annotated[
+        int, Option("Read at most N frames of the clip; 0 reads all.", FACES, low=0)
+    ] = 150
+    min_score: MinScoreSetting = 0.2
+    landmarks: LandmarksSetting = None
+    device: DeviceSetting = "auto"
 
 
 def frame_ranges(text: str) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ from faceswap.config import (
     EvaluateConfig,
     ExtractConfig,
     TrainConfig,
-    field_help,
+    field_options,
     field_types,
     read_json,
     seconds_of,
@@ -40,7 +40,8 @@ def test_choices_equal_the_registries():
     ):
         assert set(get_args(literal)) == set(registry)
     for choices, names in (("model", config.ModelName), ("loss", config.LossName)):
-        assert get_args(field_types(TrainConfig)[choices]) == ("auto", *get_args(names))
+        seam = field_options(TrainConfig)[choices].seam
+        assert seam.built_in == ("auto", *get_args(names))
 
 
 @pytest.mark.parametrize("settings", [ExtractConfig(), TrainConfig(steps=5), ConvertConfig()])
@@ -92,7 +93,7 @@ def test_a_size_the_encoder_cannot_halve_is_refused():
 def test_every_field_has_help():
     for settings in (ExtractConfig, TrainConfig, ConvertConfig, ModelConfig):
         for name in field_types(settings):
-            assert field_help(settings, name).endswith("."), name
+            assert field_options(settings)[name].help.endswith((".", "]")), name
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100000])

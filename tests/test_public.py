@@ -1,4 +1,4 @@
-"""The public names are these, and asking for help loads nothing heavy."""
+"""All public names load, and --help imports nothing heavy."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 import faceswap
 
 
-def test_help_loads_nothing_heavy():
+def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom faceswap.cli.main import cli\n"
         "for command in ([], ['extract'], ['train'], ['convert'], ['verify'], ['demo']):\n"
@@ -22,7 +22,7 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_public_names_all_load():
+def test_all_public_names_load():
     assert sorted(faceswap.__all__) == faceswap.__all__
     for name in faceswap.__all__:
         assert getattr(faceswap, name) is not None

@@ -1,7 +1,7 @@
-"""The command line: options out of the settings classes, progress, errors in one line.
+"""The commands: each resolves its settings, runs one stage and shows the result.
 
-With :mod:`printing` and :mod:`progress` the only place that prints or exits. Each command imports
-its stage when it runs, so that ``faceswap --help`` loads neither torch nor dlib nor cv2.
+Each command imports its stage when it runs, so that ``faceswap --help`` loads neither torch nor
+dlib nor cv2.
 """
 
 import json
@@ -16,7 +16,14 @@ from typing import Any
 import click
 
 from faceswap.cli import text
-from faceswap.cli.options import PATH, landmarks_option, resolve, settings_options
+from faceswap.cli.options import (
+    PATH,
+    GroupedCommand,
+    GroupedOption,
+    identity_option,
+    resolve,
+    settings_options,
+)
 from faceswap.cli.output import (
     INTERRUPTED,
     echo,
@@ -29,24 +36,34 @@ from faceswap.cli.output import (
     to_jsonable,
 )
 from faceswap.cli.progress import reporting
-from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig, identity_name
+from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
+from faceswap.config import (
+    IDENTITIES,
+    OUTPUT,
+    SWAPPED,
+    ConvertConfig,
+    EvaluateConfig,
+    ExtractConfig,
+    TrainConfig,
+    identity_name,
+)
 from faceswap.faces import pool
 
 
 class _OneLine(logging.Handler):
-    """Warnings of the stages, a line each, on standard error."""
+    """Print the warnings of the stages on standard error, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         echo_err(f"faceswap: warning: {record.getMessage()}")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's form
-    """End on SIGTERM as on Ctrl-C: with everything so far kept and nothing left behind."""
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    """Treat SIGTERM like Ctrl-C, so that finished work is kept and temporary files are removed."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point: run the command line; see :func:`printing.error_boundary` for its end."""
+    """Run the command line; :func:`output.error_boundary` turns errors into exit codes."""
     handler = _OneLine(logging.WARNING)
     logger = logging.getLogger("faceswap")
     logger.addHandler(handler)
@@ -63,34 +80,31 @@ def cli() -> None:
 
     \b
     faceswap extract data/trump            find and align the faces of one person
-    faceswap train --a trump --b cage      teach a model both faces
+    faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
-    faceswap verify video.swapped.mp4      read what it was made from, and with what
-    faceswap demo                          see it all work without any data
+    faceswap verify video.swapped.mp4      show what it was made from, and with what
+    faceswap demo                          see everything work without any data
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
-    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 uncredited,
+    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 no credentials,
     11 not ready, 12 busy, 13 device or memory, 130 interrupted.
     """  # noqa: D301 - click wants the control character itself
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand)
 @click.argument("source", type=PATH)
 @click.option(
-    "-o",
-    "--output",
-    type=PATH,
+    "-o", "--output", type=PATH, cls=GroupedOption, group=OUTPUT,
     help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
-)
+)  # fmt: skip
 @settings_options(ExtractConfig)
-@landmarks_option
 @json_option
 def extract(
     source: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
 ) -> None:
-    """Find every face of SOURCE (photo, video or folder), align it and store its crop.
+    """Find every face in SOURCE (a photo, a video or a folder), align it and store its crop.
 
-    Run it again to continue: files already done are skipped.
+    Run it again to continue: files that are already done are skipped.
     """
     settings = resolve(ExtractConfig, "extract", config_file, flags)
     pool.start_early()
@@ -98,22 +112,24 @@ def extract(
 
     with reporting() as on_progress:
         report = extractor.extract(source, output, settings, on_progress)
-    show(as_json, to_jsonable(report), text.extraction(report))
+    show(as_json, report, text.extraction(report))
 
 
-@cli.command()
-@click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
-@click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
-@click.option("-o", "--output", type=PATH, help="Model folder  [default: models/<a>-<b>]")
+@cli.command(cls=GroupedCommand)
+@identity_option("a")
+@identity_option("b")
+@click.option(
+    "-o", "--output", type=PATH, cls=GroupedOption, group=IDENTITIES,
+    help="Model folder  [default: models/<a>-<b>]",
+)  # fmt: skip
 @settings_options(TrainConfig)
-@landmarks_option
 @json_option
 def train(
     a: str, b: str, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
 ) -> None:
-    """Train a model on the faces of a and b, until --steps, --minutes or Ctrl-C.
+    """Train a model on the faces of a and b until --steps, --minutes or Ctrl-C.
 
-    Run it again to continue.
+    Run the same command again to continue.
     """
     settings = resolve(TrainConfig, "train", config_file, flags)
     folder_a, folder_b = faces_folder(a), faces_folder(b)
@@ -124,14 +140,17 @@ def train(
         report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
     if not is_rank_zero():
         return
-    show(as_json, to_jsonable(report), text.training(report))
+    show(as_json, report, text.training(report))
     if report.interrupted:
         echo_err("interrupted and saved; run the same command to continue")
         sys.exit(INTERRUPTED)
 
 
 def faces_folder(name: str) -> Path:
-    """A bare name means ``data/<name>/faces``; anything else is a path, to it or to its parent."""
+    """Resolve an identity: a bare name means ``data/<name>/faces``, anything else is a path.
+
+    The path may name the faceset or its parent folder.
+    """
     path = Path(name)
     bare = path.name == name and name not in (".", "..")
     if bare and (Path("data", name).is_dir() or not path.is_dir()):
@@ -141,19 +160,37 @@ def faces_folder(name: str) -> Path:
     return path / "faces"
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand)
 @click.argument("source", type=PATH)
-@click.option("-o", "--output", type=PATH, help="Output  [default: SOURCE.swapped.*, beside it]")
-@click.option("--model", type=PATH, help="Model folder  [default: the newest in models/]")
-@click.option("--preview", type=click.IntRange(1, 200), help="Only a picture of N frames swapped.")
+@click.option(
+    "--model",
+    type=PATH,
+    cls=GroupedOption,
+    group=SWAPPED,
+    help="Model folder  [default: the newest in models/]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    cls=GroupedOption,
+    group=OUTPUT,
+    help="Output file or folder  [default: SOURCE.swapped.*, beside it]",
+)
+@click.option(
+    "--preview", type=click.IntRange(1, 200), cls=GroupedOption, group=OUTPUT,
+    help="Write only one image that shows N frames, their swaps and mattes.",
+)  # fmt: skip
 @settings_options(ConvertConfig)
-@landmarks_option
 @json_option
 def convert(
     source: Path, output: Path | None, model: Path | None, preview: int | None,
     config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Swap the faces of SOURCE: a video, a photo or a folder of photos; the same comes out."""
+    """Swap the faces in SOURCE: a video, a photo or a folder of photos.
+
+    The output is of the same kind. Run the same command again to continue a stopped conversion.
+    """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     pool.start_early()
     from faceswap.models.modelfile import newest
@@ -162,34 +199,46 @@ def convert(
     if model is None and not settings.cast:
         model = newest(Path("models"))
         echo(f"model: {model}", as_json)
-    used = {"model": model}
     if preview:
         sheet = output or source.with_suffix(".preview.png")
         shown = converter.contact_sheet(source, sheet, preview, model, settings)
-        facts = used | {"output": sheet, "frames": preview, "with_face": shown}
-        words = f"{sheet}: original, swap and mask of {preview} frames, {shown} with a face"
-        show(as_json, facts, [words])
+        sheet_report = PreviewReport(model, sheet, preview, shown)
+        show(as_json, sheet_report, text.preview(sheet_report))
         return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
-    show(as_json, used | to_jsonable(report), text.conversion(report))
+    show(as_json, report, text.conversion(report))
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@click.option("--a", required=True, help="Identity a: a name (data/<name>/faces) or a folder.")
-@click.option("--b", required=True, help="Identity b: a name (data/<name>/faces) or a folder.")
-@click.option("--clip", type=PATH, help="Footage of a: measure flicker on it too.")
-@click.option("--save-json", type=PATH, help="Write the numbers to this file too.")
-@click.option("--html", "html_file", type=PATH, help="Write a page of numbers and pictures too.")
+@identity_option("a")
+@identity_option("b")
+@click.option(
+    "--clip",
+    type=PATH,
+    cls=GroupedOption,
+    group=IDENTITIES,
+    help="Footage of a, on which flicker is measured too.",
+)
+@click.option(
+    "--save-json",
+    type=PATH,
+    cls=GroupedOption,
+    group=OUTPUT,
+    help="Also write the numbers to this file.",
+)
+@click.option(
+    "--html", "html_file", type=PATH, cls=GroupedOption, group=OUTPUT,
+    help="Also write a page with the numbers, curves and images.",
+)  # fmt: skip
 @settings_options(EvaluateConfig)
-@landmarks_option
 @json_option
 def evaluate(
     model: Path, a: str, b: str, clip: Path | None, save_json: Path | None,
     html_file: Path | None, config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Measure MODEL on the faces that its training held out."""
+    """Measure MODEL on the faces that were held out of its training."""
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
     from faceswap.evaluation import evaluator
     from faceswap.files import write_bytes
@@ -201,29 +250,31 @@ def evaluate(
         )  # fmt: skip
     if save_json:
         write_bytes(save_json, (json.dumps(to_jsonable(report), indent=1) + "\n").encode())
-    show(as_json, report, text.evaluation_table(report))
+    show(as_json, report, text.evaluation(report))
 
 
 @cli.command()
 @click.argument("path", type=PATH)
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Say what PATH is and holds: a model, a faceset, a video or a photo."""
+    """Show what PATH is and holds: a model, a faceset, a video or a photo."""
     from faceswap.cli import info
 
     facts = info.inspect(path)
-    show(as_json, facts, info.in_words(facts))
+    show(as_json, facts, text.facts(facts))
 
 
 @cli.command()
 @click.argument("files", type=PATH, nargs=-1, required=True)
-@click.option("--trust", type=PATH, help="Certificates of signers or authorities to trust (PEM).")
+@click.option(
+    "--trust", type=PATH, help="Certificates of signers or authorities that you trust (PEM)."
+)
 @json_option
 def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
-    """Say what FILES were made from and with what, and whether they were altered since.
+    """Show what FILES were made from, with what, and whether they were altered since.
 
-    Exit code: 0 if all are as they were signed, 9 if one was altered, else 10 if one has no
-    credentials, else 3 if one cannot be read.
+    The exit code is 0 if every file is as it was signed, 9 if one was altered, otherwise 10 if one
+    has no credentials, otherwise 3 if one cannot be read.
     """
     from faceswap.provenance import credentials
 
@@ -234,14 +285,14 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what is installed here, and try each stage on something small.
+    """Show what is installed here, and try each stage on something small.
 
-    Exit code: 0 if all is well, else 11.
+    The exit code is 0 if everything works, otherwise 11.
     """
     from faceswap.cli import doctor
 
-    facts = doctor.run_checks()
-    report_and_exit(as_json, facts, doctor.in_words(facts), doctor.status(facts))
+    diagnosis = doctor.run_checks()
+    report_and_exit(as_json, diagnosis, text.diagnosis(diagnosis), doctor.status(diagnosis))
 
 
 @cli.command("import-checkpoint")
@@ -249,12 +300,12 @@ def doctor(as_json: bool) -> None:
 @click.argument("folder", type=PATH)
 @json_option
 def import_checkpoint(checkpoint: Path, folder: Path, as_json: bool) -> None:
-    """Turn a classic CHECKPOINT (autoencoder.t7) into a model FOLDER."""
+    """Convert a classic CHECKPOINT (autoencoder.t7) into a model FOLDER."""
     from faceswap.models import classic
 
     trained = classic.import_checkpoint(checkpoint, folder)
-    facts = {"folder": folder, "model": trained.network.config.name, "epoch": trained.step}
-    show(as_json, facts, [f"{folder}: model '{facts['model']}', epoch {trained.step}, BGR"])
+    report = ImportReport(folder, trained.network.config.name, trained.step)
+    show(as_json, report, text.imported(report))
 
 
 @cli.command()
@@ -283,14 +334,6 @@ def demo(output: Path, minutes: float, as_json: bool) -> None:
         echo(title, as_json)
         with reporting() as on_progress:
             run(on_progress)
-    facts = {
-        "seconds": time.monotonic() - began,
-        "video": output / demo.SWAPPED,
-        "picture": output / demo.PICTURE,
-    }
-    lines = [
-        f"done in {facts['seconds']:.0f} s",
-        f"the swapped video: {facts['video']}",
-        f"the picture:       {facts['picture']}",
-    ]
-    show(as_json, facts, lines)
+    seconds = time.monotonic() - began
+    report = DemoReport(seconds, output / demo.SWAPPED, output / demo.SHEET)
+    show(as_json, report, text.demo(report))

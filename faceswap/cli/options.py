@@ -1,80 +1,171 @@
-"""Command-line options, built from the settings classes."""
+"""Command-line options, built from the settings classes and listed under headings."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from faceswap.config import LANDMARKS, Settings, field_help, field_types, read_json
+from faceswap.config import (
+    IDENTITIES,
+    LANDMARKS_VARIABLE,
+    Option,
+    Settings,
+    field_options,
+    field_types,
+    read_json,
+)
 from faceswap.errors import InputError, SettingsError
+from faceswap.registry import Seam
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:  # generic only in newer releases of click
+    _ParamType = click.ParamType
 
 PATH = click.Path(path_type=Path)
-# Not a setting that travels: which file it is matters only here, and every worker inherits it.
-landmarks_option = click.option(
-    "--landmarks", type=PATH, envvar=LANDMARKS, expose_value=False,
-    callback=lambda _, __, path: _use(path),
-    help="A landmark model of your own: a dlib shape predictor of the 68 iBUG points.",
-)  # fmt: skip
-FLAGS = {
+FLAGS = {  # flags whose words Python keeps for itself, or that people know better
     "exclude": "--not",
     "all_faces": "--all",
     "identity_strength": "--likeness",
-}  # words that Python keeps for itself
+}
+VARIABLES = {"landmarks": LANDMARKS_VARIABLE}  # environment variables that stand in for a flag
+GENERAL = "General"
+
+
+class GroupedOption(click.Option):
+    """An option that help lists under a heading.
+
+    Args:
+        group: The heading.
+    """
+
+    def __init__(self, *args: Any, group: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists options under headings instead of in one column."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options group by group, in the order of their first option."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record and isinstance(parameter, click.Option):
+                group = getattr(parameter, "group", "") or GENERAL
+                groups.setdefault(group, []).append(record)
+        general = groups.pop(GENERAL, [])
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+        if general:
+            with formatter.section(GENERAL if groups else "Options"):
+                formatter.write_dl(general)
+
+
+class SeamChoice(_ParamType):
+    """The name of a built-in or of an installed plug-in; help lists the built-ins alone."""
+
+    name = "name"
+
+    def __init__(self, seam: Seam) -> None:
+        self.seam = seam
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """Show the built-ins as click shows a choice."""
+        return f"[{'|'.join(self.seam.built_in)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an unknown name; click adds the option's name to the message."""
+        if value in self.seam or value in self.seam.names():
+            return value
+        known = ", ".join(map(repr, self.seam.names()))
+        return self.fail(f"{value!r} is not one of {known}.", param, ctx)
+
+
+def identity_option(identity: str) -> Callable[[F], F]:
+    """Give a command ``--a`` or ``--b``."""
+    return click.option(
+        f"--{identity}", required=True, cls=GroupedOption, group=IDENTITIES,
+        help=f"Identity {identity}: a name, which means data/<name>/faces, or a folder.",
+    )  # fmt: skip
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:
     """Give a command one option per field of a settings class, and ``--config``."""
 
     def decorate(command: F) -> F:
-        for field in reversed(dataclasses.fields(settings)):  # type: ignore[arg-type]
+        command = click.option(
+            "--config", "config_file", type=PATH, cls=GroupedOption,
+            help="JSON file of settings; flags override it.",
+        )(command)  # fmt: skip
+        ordered = sorted(
+            dataclasses.fields(settings),  # type: ignore[arg-type]
+            key=lambda field: _heading_rank(settings, field.name),
+        )
+        for field in reversed(ordered):  # decorators apply from the bottom up
             command = _option(settings, field)(command)
-        return click.option(
-            "--config", "config_file", type=PATH, help="JSON file of settings; flags win over it."
-        )(command)
+        return command
 
     return decorate
 
 
+def _heading_rank(settings: type[Settings], name: str) -> int:
+    """Return the place of a field's heading among the headings of its class."""
+    options = field_options(settings)
+    headings = list(dict.fromkeys(option.group for option in options.values()))
+    return headings.index(options[name].group)
+
+
 def _option(settings: type[Settings], field: "dataclasses.Field[Any]") -> Callable[[F], F]:
     hint = field_types(settings)[field.name]
-    text = field_help(settings, field.name)
+    option = field_options(settings)[field.name]
     flag = FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+    common: dict[str, Any] = {
+        "cls": GroupedOption, "group": option.group, "default": None,
+        "help": _help_text(option, field.default),
+        "envvar": VARIABLES.get(field.name),
+    }  # fmt: skip
     if hint is bool:
         flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
-        return click.option(flag, field.name, is_flag=True, default=None, help=text)
+        return click.option(flag, field.name, is_flag=True, **common)
     if get_origin(hint) is tuple:
-        return click.option(flag, field.name, multiple=True, callback=_given, help=text)
-    if get_origin(hint) is Literal:
-        kind: Any = click.Choice(get_args(hint))
+        return click.option(
+            flag, field.name, **common | {"multiple": True, "callback": _none_if_unused}
+        )
+    if option.seam:
+        kind: Any = SeamChoice(option.seam)
+    elif get_origin(hint) is Literal:
+        kind = click.Choice(get_args(hint))
     else:
         kind = next((t for t in get_args(hint) if t is not type(None)), hint)
-    if field.default is not None:
-        text += f"  [default: {field.default}]"
-    return click.option(flag, field.name, type=kind, default=None, help=text)
+    return click.option(flag, field.name, type=kind, **common)
 
 
-def _given(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
-    """A repeatable option's values, or None if it was not used: the file's then count."""
+def _help_text(option: Option, default: Any) -> str:
+    if default is None or default == () or isinstance(default, bool):
+        return option.help
+    return f"{option.help}  [default: {default}]"
+
+
+def _none_if_unused(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
+    """Return None for a repeatable option that was not used, so that the file's values count."""
     return values or None
 
 
-def _use(landmarks: Path | None) -> None:
-    """Have every process find landmarks with this file."""
-    if landmarks:
-        if not landmarks.is_file():
-            raise InputError(f"the landmark model {landmarks} does not exist")
-        os.environ[LANDMARKS] = str(landmarks.resolve())
-
-
 def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:
-    """Settings from defaults, then the file, then flags."""
+    """Build settings from the defaults, then the file, then the flags.
+
+    Raises:
+        InputError: If the file cannot be read.
+        SettingsError: If a setting is unknown, or its value is not allowed.
+    """
     values: dict[str, Any] = {}
     if config_file:
         try:

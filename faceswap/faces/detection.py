@@ -1,84 +1,143 @@
-"""The detectors by name, and which of them to use.
+"""The detectors by name, and which of them to use where.
 
-``auto`` takes BlazeFace where its files are installed, else HOG, and adds the CNN on photos.
+A detector is a callable ``detect(image, min_score) -> faces``:
+
+- ``image`` is RGB uint8 (H, W, 3); for the detector "hog" in video it is grey, (H, W).
+- ``min_score`` is the least score of a detection to keep; its scale is the detector's own.
+- It returns a list of :class:`~faceswap.faces.geometry.Face`, the largest first, each with its box
+  and the 68 iBUG landmarks in image pixels, or an empty list.
+
+A plug-in offers one under the entry point group ``faceswap.detectors``; any such callable can also
+be given as ``ExtractConfig(detector=...)``. It then runs in the calling process.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
-from faceswap.config import DetectorName
+from faceswap.config import DETECTOR_SEAM
 from faceswap.errors import SettingsError
-from faceswap.faces import blazeface
-from faceswap.faces.dlib_backend import (
-    detect_cnn,
-    detect_hog,
-    detect_hog_quickly,
-    own_landmarks,
-    track_face,
-)
+from faceswap.faces import blazeface, dlib_backend
 from faceswap.faces.geometry import Face
+from faceswap.registry import Registry
 from faceswap.types import Image
 
 Detector = Callable[[Image, float], list[Face]]
-LandmarkTracker = Callable[[Image, Face], Face | None]
+# A built-in detector also takes the path of the user's landmark model, or None for dlib's own.
+BuiltInDetector = Callable[[Image, float, str | None], list[Face]]
 
 
-def detect_blaze(image: Image, min_score: float) -> list[Face]:
-    """Faces by BlazeFace, and by HOG, which finds smaller ones too, where it finds none.
+def detect_blaze(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
+    """Detect faces with BlazeFace, or with HOG, which finds smaller ones, where it finds none.
 
     Raises:
         InputError: If its files are not installed.
     """
     found = blazeface.detect_all(image, min_score)
-    return found or [blazeface.with_mesh(image, face) for face in detect_hog(image, min_score)]
+    return found or [
+        blazeface.with_mesh(image, face)
+        for face in dlib_backend.detect_hog(image, min_score, landmarks)
+    ]
 
 
-def detect_auto(image: Image, min_score: float) -> list[Face]:
-    """Faces by the quick detector that there is, and by the CNN where that finds none."""
-    quick = detect_blaze if _blaze_is_quick() else detect_hog
-    return quick(image, min_score) or detect_cnn(image, min_score)
+def detect_auto(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
+    """Detect faces with the fast detector that is installed, then with the CNN if it finds none."""
+    fast = detect_blaze if _prefers_blaze(landmarks) else dlib_backend.detect_hog
+    return fast(image, min_score, landmarks) or dlib_backend.detect_cnn(image, min_score, landmarks)
 
 
-DETECTORS: dict[DetectorName, Detector] = {
-    "auto": detect_auto, "blaze": detect_blaze, "hog": detect_hog, "cnn": detect_cnn,
-}  # fmt: skip
+DETECTORS: Registry[BuiltInDetector] = Registry(
+    DETECTOR_SEAM,
+    {
+        "auto": detect_auto,
+        "blaze": detect_blaze,
+        "hog": dlib_backend.detect_hog,
+        "cnn": dlib_backend.detect_cnn,
+    },
+)
+
+# Video is smoothed over time, so HOG asks the landmark model about fewer boxes there.
+VIDEO_DETECTORS: dict[str, BuiltInDetector] = DETECTORS | {"hog": dlib_backend.detect_hog_quickly}
 
 
-# In video, where landmarks are steadied over time.
-VIDEO_DETECTORS: dict[DetectorName, Detector] = {
-    "blaze": detect_blaze, "hog": detect_hog_quickly, "cnn": detect_cnn,
-}  # fmt: skip
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A detector and the landmark model it uses. Worker processes are sent this record.
 
-
-LANDMARK_TRACKERS: dict[DetectorName, LandmarkTracker] = {
-    "blaze": blazeface.track_face, "hog": track_face, "cnn": track_face,
-}  # fmt: skip
-
-
-def resolve_detector(detector: DetectorName, video: bool) -> DetectorName:
-    """In video ``auto`` is the quick detector: seconds of CNN for every empty frame would not pay.
-
-    Raises:
-        InputError: If the files of the detector asked for are not installed.
-        SettingsError: If it would leave the user's own landmark model aside.
+    Attributes:
+        detector: The name of a built-in or a plug-in, or a detector of the caller's own.
+        landmarks: The path of a dlib shape predictor to use instead of dlib's own.
     """
-    if detector == "blaze":
-        blazeface.require()
-        if own_landmarks():
-            raise SettingsError(
-                "--detector blaze brings landmarks of its own: leave it or --landmarks out"
-            )
-    if detector == "auto" and video:
-        return "blaze" if _blaze_is_quick() else "hog"
-    return detector
+
+    detector: str | Detector = "auto"
+    landmarks: str | None = None
+
+    @property
+    def is_own_object(self) -> bool:
+        """Whether the detector is an object, which may not be picklable."""
+        return not isinstance(self.detector, str)
+
+    def checked(self) -> "DetectorSpec":
+        """Return this record if the detector can run.
+
+        Raises:
+            InputError: If the detector's files or the landmark model are missing or unreadable.
+            SettingsError: If BlazeFace, which brings landmarks of its own, is to run with the
+                user's landmark model.
+        """
+        if self.landmarks:
+            dlib_backend.landmark_model(self.landmarks)
+        if self.detector == "blaze":
+            blazeface.require()
+            if self.landmarks:
+                raise SettingsError(
+                    "--detector blaze brings its own landmarks: leave out --detector or --landmarks"
+                )
+        return self
+
+    def for_video(self) -> "DetectorSpec":
+        """Resolve ``auto``: in video the CNN would cost seconds for every frame without a face."""
+        self.checked()
+        if self.detector != "auto":
+            return self
+        return DetectorSpec("blaze" if _prefers_blaze(self.landmarks) else "hog", self.landmarks)
+
+    def detect(self, image: Image, min_score: float) -> list[Face]:
+        """Detect the faces of a photo, the largest first."""
+        return self._run(DETECTORS, image, min_score)
+
+    def detect_in_video(self, image: Image, min_score: float) -> list[Face]:
+        """Detect the faces of a frame whose neighbours are searched too, the largest first."""
+        return self._run(VIDEO_DETECTORS, image, min_score)
+
+    def _run(
+        self, built_in: dict[str, BuiltInDetector], image: Image, min_score: float
+    ) -> list[Face]:
+        if isinstance(self.detector, str) and self.detector in built_in:
+            return built_in[self.detector](image, min_score, self.landmarks)
+        own = cast(Detector, DETECTORS.resolve(cast(str, self.detector)))
+        return own(image, min_score)
+
+    def track(self, image: Image, face: Face) -> Face | None:
+        """Find a face again in a neighbouring frame; None if it is lost.
+
+        FaceMesh tracks what BlazeFace found, dlib's landmark model everything else.
+        """
+        if self.detector == "blaze":
+            return blazeface.track_face(image, face)
+        return dlib_backend.track_face(image, face, self.landmarks)
+
+    def describe(self, video: bool) -> str:
+        """Name the detectors in the order in which they run."""
+        if self.is_own_object:
+            return getattr(self.detector, "__name__", type(self.detector).__name__)
+        spec = self.for_video() if video else self.checked()
+        uses_blaze = _prefers_blaze(self.landmarks) or self.detector == "blaze"
+        fast = "BlazeFace, else HOG" if uses_blaze else "HOG"
+        names = {"auto": f"{fast}, else CNN", "blaze": fast, "hog": "HOG", "cnn": "CNN"}
+        return names.get(str(spec.detector), str(spec.detector))
 
 
-def _blaze_is_quick() -> bool:
-    """Whether BlazeFace, which brings landmarks of its own, is the quick detector."""
-    return blazeface.is_installed() and not own_landmarks()
-
-
-def describe_detector(detector: DetectorName, video: bool) -> str:
-    """Which detectors look for faces, in their order."""
-    quick = "BlazeFace, else HOG" if _blaze_is_quick() or detector == "blaze" else "HOG"
-    words = {"auto": f"{quick}, else CNN", "blaze": quick, "hog": "HOG", "cnn": "CNN"}
-    return words[resolve_detector(detector, video)]
+def _prefers_blaze(landmarks: str | None) -> bool:
+    """Tell whether BlazeFace is the fast detector; its landmarks would bypass the user's model."""
+    return blazeface.is_installed() and not landmarks

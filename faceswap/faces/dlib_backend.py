@@ -1,13 +1,12 @@
-"""Where dlib's weights lie, and the landmark model of the user's own.
+"""dlib: its HOG and CNN detectors, its 68-point landmark model and its face embeddings.
 
-dlib's 68-point model may not be used in commercial products; whoever has trained or licensed
-another one gives it with ``--landmarks`` or in ``FACESWAP_LANDMARKS``, which every process that
-looks for faces inherits.
+The 68-point model was fitted to HOG's boxes, and HOG is fast. The CNN finds nearly all the faces
+that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude commercial
+products, so every function that needs one takes the path of another one.
 """
 
 import importlib.util
 import math
-import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,6 @@ import cv2
 import dlib
 import numpy as np
 
-from faceswap.config import LANDMARKS
 from faceswap.errors import AlignmentError, InputError
 from faceswap.faces.geometry import (
     Box,
@@ -60,54 +58,46 @@ def weights(name: str) -> str:
     return str(path)
 
 
-def own_landmarks() -> str | None:
-    """The user's own landmark model, if one is set."""
-    return os.environ.get(LANDMARKS) or None
-
-
-def landmarks_digest() -> str | None:
-    """The SHA-256 of the user's own landmark model, if one is set.
+@cache
+def landmarks_digest(landmarks: str | None) -> str | None:
+    """Return the SHA-256 of the user's landmark model; None if dlib's own is used.
 
     Raises:
-        InputError: If it cannot be read, or is none.
+        InputError: If it cannot be read, or is no landmark model.
     """
-    path = own_landmarks()
-    if not path:
+    if not landmarks:
         return None
-    landmark_model()  # now rather than after a day
-    return _digest(path)
+    landmark_model(landmarks)  # fail now rather than after a day of work
+    return sha256_of(Path(landmarks))
 
 
-def landmark_model() -> Any:
-    """Dlib's shape predictor of the 68 iBUG landmarks, or the user's own.
+@cache
+def landmark_model(landmarks: str | None) -> Any:
+    """Load dlib's shape predictor of the 68 iBUG landmarks, or the user's own.
+
+    Cached, because it is needed several times per face.
+
+    Args:
+        landmarks: The path of the user's model; None loads dlib's.
 
     Raises:
-        InputError: If it cannot be read, or has other points.
+        InputError: If it cannot be read, or predicts other points.
     """
-    return _landmark_model(own_landmarks())
-
-
-@cache
-def _digest(path: str) -> str:
-    return sha256_of(Path(path))
-
-
-@cache
-def _landmark_model(own: str | None) -> Any:
-    """Look for it and read it once a process: it is asked for some times a face."""
-    path = own or weights(WEIGHT_FILES[1])
+    if landmarks and not Path(landmarks).is_file():
+        raise InputError(f"the landmark model {landmarks} does not exist")
+    path = landmarks or weights(WEIGHT_FILES[1])
     try:
         model = dlib.shape_predictor(path)
-    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: its name is no Unicode
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: the name is not Unicode
         words = str(error).splitlines()[0]
         raise InputError(
-            f"{path} is no landmark model that this program can read ({words}): it must be a shape "
-            f"predictor of {POINTS} points, written by dlib"
+            f"{path} is not a landmark model that this program can read ({words}); it must be a "
+            f"shape predictor of {POINTS} points, written by dlib"
         ) from error
     blank = np.zeros((16, 16), np.uint8)
     points = model(blank, dlib.rectangle(0, 0, 15, 15)).num_parts
     if points != POINTS:
-        raise InputError(f"{path} finds {points} landmarks, not the {POINTS} of iBUG: give another")
+        raise InputError(f"{path} predicts {points} landmarks, not the {POINTS} of iBUG")
     return model
 
 
@@ -147,26 +137,27 @@ def _cnn() -> Any:
     return dlib.cnn_face_detection_model_v1(weights("mmod_human_face_detector.dat"))
 
 
-def detect_hog(image: Image, min_score: float) -> list[Face]:
+def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
     """Faces by dlib's HOG detector, largest first; a mirrored border and enlarging as second try.
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
     """
-    return _with_landmarks(image, _hog_boxes_twice(image, min_score))
+    return _with_landmarks(image, _hog_boxes_twice(image, min_score), landmarks)
 
 
-def detect_cnn(image: Image, min_score: float) -> list[Face]:
+def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
     """Faces by dlib's CNN detector, largest first; a mirrored border as second try.
 
     D. E. King, "Max-margin object detection", arXiv:1502.00046.
     """
     found = _cnn_boxes(image, min_score, border=0.0) or _cnn_boxes(image, min_score, BORDER)
-    return _with_landmarks(image, found)
+    return _with_landmarks(image, found, landmarks)
 
 
-def detect_hog_quickly(image: Image, min_score: float) -> list[Face]:
+def detect_hog_quickly(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
     """Faces as by :func:`detect_hog`, but with the landmarks of a face that is followed."""
-    return _with_landmarks(image, _hog_boxes_twice(image, min_score), QUICK_AROUND, QUICK_SIDES)
+    found = _hog_boxes_twice(image, min_score)
+    return _with_landmarks(image, found, landmarks, QUICK_AROUND, QUICK_SIDES)
 
 
 def _shrink_and_mirror(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
@@ -229,12 +220,16 @@ def _like_hog(box: Box) -> Box:
 
 
 def _with_landmarks(
-    image: Image, found: list[tuple[Box, float]], around: Around = AROUND, sides: Sides = SIDES
+    image: Image,
+    found: list[tuple[Box, float]],
+    landmarks: str | None,
+    around: Around = AROUND,
+    sides: Sides = SIDES,
 ) -> list[Face]:
     """Add landmarks; largest box first, and only boxes whose centre lies in the picture."""
     height, width = image.shape[:2]
     faces = [
-        Face(box, score, predict_landmarks(image, box, around, sides))
+        Face(box, score, predict_landmarks(image, box, landmarks, around, sides))
         for box, score in found
         if 0 <= (box.left + box.right) / 2 < width and 0 <= (box.top + box.bottom) / 2 < height
     ]
@@ -242,7 +237,11 @@ def _with_landmarks(
 
 
 def predict_landmarks(
-    image: Image, box: Box, around: Around = AROUND, sides: Sides = SIDES
+    image: Image,
+    box: Box,
+    landmarks: str | None = None,
+    around: Around = AROUND,
+    sides: Sides = SIDES,
 ) -> Points:
     """The 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
 
@@ -254,18 +253,19 @@ def predict_landmarks(
     Args:
         image: (H, W, 3), or grey (H, W).
         box: Where the face is.
+        landmarks: The path of a landmark model to use instead of dlib's own.
         around: Boxes to ask about: right and down in sides, and size.
         sides: Least and largest side of the box in the picture the model sees.
     """
-    first, disagreement = _averaged(image, box, around, sides)
+    first, disagreement = _averaged(image, box, landmarks, around, sides)
     try:
-        second, improved = _averaged(image, typical_box(first), around, sides)
+        second, improved = _averaged(image, typical_box(first), landmarks, around, sides)
     except AlignmentError:  # landmarks in one point fit no box
         return first
     return second if improved <= disagreement else first
 
 
-def track_face(image: Image, face: Face) -> Face | None:
+def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face | None:
     """The same face in a neighbouring frame, from where it was; None if it is lost.
 
     It counts as lost if the landmark model's answers for a few boxes disagree as they do where
@@ -274,19 +274,22 @@ def track_face(image: Image, face: Face) -> Face | None:
     Args:
         image: The other frame, (H, W, 3) or grey (H, W).
         face: The face in the frame before or after.
+        landmarks: The path of a landmark model to use instead of dlib's own.
     """
     try:
         before = typical_box(face.landmarks)
-        landmarks, disagreement = _averaged(image, before, QUICK_AROUND, QUICK_SIDES)
-        after = typical_box(landmarks)
+        moved, disagreement = _averaged(image, before, landmarks, QUICK_AROUND, QUICK_SIDES)
+        after = typical_box(moved)
     except AlignmentError:  # landmarks in one point
         return None
     if disagreement > MAX_DISAGREEMENT or not is_one_step(before, after, image):
         return None
-    return replace(face, box=after, landmarks=landmarks)
+    return replace(face, box=after, landmarks=moved)
 
 
-def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Points, float]:
+def _averaged(
+    image: Image, box: Box, landmarks: str | None, around: Around, sides: Sides
+) -> tuple[Points, float]:
     """Mean landmarks of boxes around ``box``, (68, 2), and how far they disagree.
 
     The disagreement is the mean distance from the mean, over the box's side.
@@ -296,7 +299,7 @@ def _averaged(image: Image, box: Box, around: Around, sides: Sides) -> tuple[Poi
     tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
     middle = [(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2]
     center_x, center_y = transform(np.array([middle], np.float32), to_chip)[0]
-    model, answers = landmark_model(), []
+    model, answers = landmark_model(landmarks), []
     for right, down, size in around:
         half_width, half_height = side * size / 2, side * size * tall / 2
         x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
@@ -339,7 +342,7 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
 def load() -> None:
     """Load what every face needs, 1.4 s of it, before it is needed."""
     _hog()
-    landmark_model()
+    landmark_model(None)
 
 
 @cache

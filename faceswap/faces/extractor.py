@@ -5,12 +5,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from faceswap import parallel
 from faceswap.config import COVERAGE, ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.faces import tracking
-from faceswap.faces.detection import describe_detector, resolve_detector
+from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import landmarks_digest
 from faceswap.faces.faceset import INDEX, FacesetWriter, discard, png_of
 from faceswap.faces.geometry import AlignedFace, Face, FrameFaces, align_face
@@ -19,7 +22,7 @@ from faceswap.files import exclusive_folder
 from faceswap.media import reader
 from faceswap.media.frame import Frame
 from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
-from faceswap.types import OnProgress, Progress, ignore_progress
+from faceswap.types import Count, OnProgress, Progress, ignore_progress
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +33,20 @@ MAX_FRAME_GAP = 2  # frames apart at most, for faces to be followed from one to 
 
 @dataclass(slots=True)
 class ExtractReport:
-    """What an extraction did.
+    """What an extraction did."""
 
-    Attributes:
-        folder: The faceset.
-        images: Photos and frames read in this run.
-        known: Photos and frames done by an earlier run.
-        faces: Faces in the faceset now.
-        without_face: Photos (or "clip.mp4 frame 12") of this run in which none was found.
-        unreadable: Files of this run that could not be read, and why.
-        detector: The detectors used, in words.
-    """
-
-    folder: Path
-    images: int = 0
-    known: int = 0
-    faces: int = 0
-    without_face: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    detector: str = ""
+    folder: Annotated[Path, Meta(description="The faceset.")]
+    images: Annotated[Count, Meta(description="Photos and frames read in this run.")] = 0
+    known: Annotated[Count, Meta(description="Photos and frames done by an earlier run.")] = 0
+    faces: Annotated[Count, Meta(description="Faces in the faceset now.")] = 0
+    without_face: Annotated[
+        list[str],
+        Meta(description='Photos (or "clip.mp4 frame 12") of this run in which no face was found.'),
+    ] = field(default_factory=list)
+    unreadable: Annotated[
+        list[str], Meta(description="Files of this run that could not be read, and why.")
+    ] = field(default_factory=list)
+    detector: Annotated[str, Meta(description="The detectors used, in words.")] = ""
 
 
 def default_output(source: Path) -> Path:
@@ -91,11 +89,12 @@ def _extract_into(
 ) -> ExtractReport:  # fmt: skip
     """Extract into a folder that is this run's alone."""
     root = source if source.is_dir() else source.parent
-    detectors = describe_detector(config.detector, video=not photos)
+    spec = DetectorSpec(config.detector, config.landmarks)
+    detectors = spec.describe(video=not photos)
     if config.restart:
         discard(folder)
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
-    settings["landmarks"] = landmarks_digest()
+    settings["landmarks"] = landmarks_digest(config.landmarks)
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, detectors)
     report = ExtractReport(folder, detector=detectors)
@@ -104,10 +103,10 @@ def _extract_into(
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers) as pool:
         frames = parallel.prefetch(_read_photos(photos, root, writer, report), 4)
-        runs = [pool.detect(frames, config.detector)]
+        runs = [pool.detect(frames, spec)]
         for video in videos:
             frames = parallel.prefetch(_read_video(video, config.every, root, writer, report), 4)
-            runs.append(_find_in_video(frames, pool, config))
+            runs.append(_detect_in_video(frames, pool, config, spec))
         for found in runs:
             for frame, crops, pngs in parallel.prefetch(_cropped(found, config), 8):
                 _store(crops, pngs, frame, _name(frame.source, root), writer, report)
@@ -118,13 +117,13 @@ def _extract_into(
     return report
 
 
-def _find_in_video(
-    frames: Iterator[Frame], pool: DetectorPool, config: ExtractConfig
+def _detect_in_video(
+    frames: Iterator[Frame], pool: DetectorPool, config: ExtractConfig, spec: DetectorSpec
 ) -> Iterator[tuple[Frame, list[Face]]]:
     """The faces of a video's frames, followed where these are neighbours."""
     if config.every > MAX_FRAME_GAP:
-        return pool.detect(frames, resolve_detector(config.detector, True))
-    return tracking.track_faces(frames, pool, config.detector, smooth=config.every == 1)
+        return pool.detect(frames, spec.for_video())
+    return tracking.track_faces(frames, pool, spec, smooth=config.every == 1)
 
 
 def _cropped(

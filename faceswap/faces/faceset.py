@@ -1,6 +1,7 @@
-"""Extracted faces on disk: a folder of crops and ``faces.jsonl`` that tells all about them.
+"""Faceset on disk: a folder of face crops and ``faces.jsonl``, which describes them.
 
-The lists grow line by line, crops first, so a kill leaves whole faces and at most one torn line.
+A crop is written before its line in the list, so killing the process leaves only complete faces and
+at most one torn line.
 """
 
 import json
@@ -33,28 +34,28 @@ from faceswap.types import Points
 log = logging.getLogger(__name__)
 
 
-if TYPE_CHECKING:  # to write a faceset no torch is needed, whose import takes a second or two
+if TYPE_CHECKING:  # writing a faceset needs no torch, which takes 1-2 s to import
     from torch import Tensor
 
 FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
 CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
-MAX_SIZE = 4096  # pixels, of a crop
-MAX_LANDMARK = 1e5  # pixels: nothing of a face is so far from its crop
+MAX_SIZE = 4096  # pixels, side of a crop
+MAX_LANDMARK = 1e5  # pixels; no landmark is this far from its crop
 
-Key = tuple[str, int]  # source file relative to the input, frame index in it
+Key = tuple[str, int]  # source file relative to the input, frame index in that file
 
 
 def discard(folder: Path) -> None:
-    """Delete a faceset's crops and lists, and nothing else in its folder.
+    """Delete the crops and lists of a faceset, but no other files in its folder.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If a file cannot be deleted.
     """
     index = folder / INDEX
     with writing(folder):
         for line in read_lines(index) if index.is_file() else []:
-            found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # even from a damaged line
+            found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # works for damaged lines too
             if found:
                 (folder / found[1]).unlink(missing_ok=True)
         for name in (SKIPPED, INDEX):
@@ -62,16 +63,16 @@ def discard(folder: Path) -> None:
 
 
 class FacesetWriter:
-    """Adds faces to a faceset, new or existing, and knows what it already holds."""
+    """Adds faces to a new or existing faceset and tracks what it already contains."""
 
     def __init__(
         self, folder: Path, size: int, coverage: float, settings: dict[str, Any], detector: str = ""
     ) -> None:
         self.folder = folder
-        self._detector = detector  # where this one found nothing, another may
+        self._detector = detector  # a different detector may find faces where this one did not
         self.done: set[Key] = set()
         self.with_faces: set[str] = set()  # source files
-        self._bytes: dict[str, int] = {}  # how long they were
+        self._bytes: dict[str, int] = {}  # file sizes when they were read, by source
         self.faces = 0
         self._images = 0
         sweep(folder)
@@ -81,11 +82,11 @@ class FacesetWriter:
             "settings": settings,
         }  # fmt: skip
         if index.is_file():
-            self._continue(header)
+            self._resume(header)
         else:
             write_bytes(index, (json.dumps(header) + "\n").encode())
 
-    def _continue(self, header: dict[str, Any]) -> None:
+    def _resume(self, header: dict[str, Any]) -> None:
         index, skipped = self.folder / INDEX, self.folder / SKIPPED
         drop_torn_line(index)
         old = read_header(index)
@@ -96,42 +97,42 @@ class FacesetWriter:
         ]
         if changed:
             raise SettingsError(
-                f"{self.folder} was extracted with {'; '.join(changed)}: give another --output, "
-                "or --restart to begin again"
+                f"{self.folder} was extracted with {'; '.join(changed)}: pass another --output, "
+                "or --restart to start over"
             )
         if skipped.is_file():
             drop_torn_line(skipped)
-            for record in _skips(skipped):
+            for record in _read_skipped(skipped):
                 if record.get("detector") == self._detector:
-                    self._know(record)
+                    self._mark_done(record)
         for record in read_records(index):
-            self._know(record)
+            self._mark_done(record)
             self.with_faces.add(record["source"])
             self.faces += 1
             self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
 
-    def _know(self, record: dict[str, Any]) -> None:
+    def _mark_done(self, record: dict[str, Any]) -> None:
         self.done.add((record["source"], record["index"]))
         if isinstance(record.get("bytes"), int):
             self._bytes[record["source"]] = record["bytes"]
 
     def has_changed(self, source: str, path: Path) -> bool:
-        """Whether a source file is not as long as it was when it was read."""
-        return _length(path) not in (None, self._bytes.get(source, _length(path)))
+        """Whether the size of a source file has changed since it was read."""
+        return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
 
     def add(
         self, source: str, frame: Frame, faces: list[AlignedFace], pngs: list[bytes] | None = None
     ) -> None:
-        """Store the faces of one image: their crops, then their lines in one write.
+        """Store the faces of one image: first the crops, then all lines in one write.
 
         Args:
-            source: The frame's file as the lists are to name it.
-            frame: Where the faces were found.
+            source: The name of the frame's file in the lists.
+            frame: The frame that shows the faces.
             faces: The faces.
-            pngs: Their crops by :func:`png_of`, if the caller has made them already.
+            pngs: The crops encoded by :func:`png_of`, if the caller already has them.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If writing fails.
         """
         lines = []
         for number, aligned in enumerate(faces):
@@ -142,7 +143,7 @@ class FacesetWriter:
                 "file": name,
                 "source": source,
                 "index": frame.index,
-                "bytes": _length(frame.source),
+                "bytes": _file_size(frame.source),
                 "time": str(frame.time),
                 "box": [round(v, 2) for v in (box.left, box.top, box.right, box.bottom)],
                 "score": round(face.score, 4),
@@ -155,31 +156,31 @@ class FacesetWriter:
         self._images += 1
 
     def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
-        """Note an image that gave no face, so that it is named and not read again.
+        """Record an image without a face, so that it is listed and not read again.
 
         Args:
-            source: Its file as the lists are to name it.
-            index: Its frame.
-            why: What is wrong.
-            path: The file, to tell later whether it has changed.
+            source: The name of the image's file in the lists.
+            index: The frame index.
+            why: The reason.
+            path: The file, whose size is stored to detect changes later.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If writing fails.
         """
         record = {"source": source, "index": index, "why": why, "detector": self._detector}
-        record |= {"bytes": _length(path)} if path else {}
+        record |= {"bytes": _file_size(path)} if path else {}
         append_lines(self.folder / SKIPPED, [json.dumps(record)])
 
 
-def _length(path: Path) -> int | None:
+def _file_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:  # gone
+    except OSError:  # the file is gone
         return None
 
 
-def _skips(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of ``skipped.jsonl``; a damaged one only means that an image is read once more."""
+def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
+    """Read ``skipped.jsonl``. Damaged lines are ignored: their images are just read once more."""
     for line in read_lines(path):
         try:
             record = parse_json(line)
@@ -190,7 +191,7 @@ def _skips(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def png_of(aligned: AlignedFace) -> bytes:
-    """A face's crop as PNG, in a third of Pillow's time for about as many bytes."""
+    """Encode a face crop as PNG; OpenCV takes a third of Pillow's time for about the same size."""
     _, data = cv2.imencode(".png", aligned.image[..., ::-1])
     return data.tobytes()
 
@@ -199,30 +200,30 @@ def read_header(index: Path) -> dict[str, Any]:
     """Read and check the first line of ``faces.jsonl``.
 
     Raises:
-        InputError: If the file is not a faceset's or has a newer format.
+        InputError: If the file is not a face list or has a newer format.
     """
     lines = read_lines(index)
     try:
         header = parse_json(lines[0]) if lines else None
         if not isinstance(header, dict) or header["format"] != FORMAT:
-            raise ValueError(f"the first line does not say {FORMAT}")
+            raise ValueError(f"the first line does not name the format {FORMAT}")
         if not isinstance(header["settings"], dict):
             raise ValueError("settings must be an object")
         if int(header["version"]) > VERSION:
             raise InputError(
-                f"{index} has format version {header['version']}; this program reads up to "
-                f"{VERSION}: update faceswap"
+                f"{index} has format version {header['version']}, but this program supports only "
+                f"versions up to {VERSION}: update faceswap"
             )
         header["size"], header["coverage"] = int(header["size"]), float(header["coverage"])
         if not (1 <= header["size"] <= MAX_SIZE and 0.1 <= header["coverage"] <= 1):
             raise ValueError("size or coverage is out of range")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{index} is not a list of faces of this program: {error}") from error
+        raise InputError(f"{index} is not a faceswap face list: {error}") from error
     return header
 
 
 def read_records(index: Path) -> Iterator[dict[str, Any]]:
-    """The faces of ``faces.jsonl``, one dict each.
+    """Yield the faces of ``faces.jsonl``, one dict per face.
 
     Raises:
         InputError: If a line is damaged.
@@ -247,8 +248,8 @@ class Faceset:
         name: The identity's name.
         crops: uint8 (N, 3, S, S) RGB.
         landmarks: float32 (N, 68, 2), pixels of the crops.
-        keys: What names a face for good, such as "clip.mp4#12-0": source, frame, number in it.
-        coverage: Share of a crop's side that the face's square takes.
+        keys: Permanent keys: source, frame and number within the frame, such as "clip.mp4#12-0".
+        coverage: Fraction of a crop's side that the face's square covers.
     """
 
     name: str
@@ -259,11 +260,11 @@ class Faceset:
 
     @classmethod
     def read(cls, folder: Path, crop_size: int | None = None) -> Self:
-        """Load a faceset, its crops resized to ``crop_size`` if given.
+        """Load a faceset and resize its crops to ``crop_size`` if given.
 
         Raises:
-            InputError: If the folder is no faceset or a crop is damaged.
-            NoFacesError: If it holds no face.
+            InputError: If the folder is not a faceset or a crop is damaged.
+            NoFacesError: If it contains no faces.
         """
         if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():
             folder = folder / "faces"
@@ -271,35 +272,36 @@ class Faceset:
         if not index.is_file():
             source = folder.parent if folder.name == "faces" else folder
             raise InputError(
-                f"{folder} holds no faceset ({INDEX}); make one: faceswap extract {source}"
+                f"{folder} contains no faceset ({INDEX}); create one: faceswap extract {source}"
             )
         header = read_header(index)
         records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
         kept = [record for record in records if (folder / record["file"]).is_file()]
-        if len(kept) < len(records):  # deleting a bad crop is how one cleans
-            log.warning("%s: %d deleted crops are left out", folder, len(records) - len(kept))
+        if len(kept) < len(records):  # users delete bad crops by hand
+            missing = len(records) - len(kept)
+            log.warning("%s: skipping %d faces whose crops were deleted", folder, missing)
         stored = header["size"]
         if crop_size and crop_size > stored:
             log.warning(
-                "%s: crops of %d px are enlarged to the %d that the model wants; for sharper faces "
-                "extract again with --size %d", folder, stored, crop_size, crop_size,
+                "%s: crops of %d px are upscaled to the model's %d px; for sharper faces extract "
+                "again with --size %d", folder, stored, crop_size, crop_size,
             )  # fmt: skip
         crops = [_read_crop(folder / r["file"], stored, crop_size or stored) for r in kept]
         if not crops:
-            raise NoFacesError(f"{folder} holds no face; extract photos that show one")
+            raise NoFacesError(f"{folder} contains no faces; extract photos that show one")
         inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
-        landmarks = _moved(inside, (crop_size or stored) / stored)
+        landmarks = _scaled(inside, (crop_size or stored) / stored)
         keys = [_key(record) for record in kept]
         import torch
 
         return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
 
     def held_out(self, share: float) -> list[str]:
-        """Keys of every n-th face, n = 1 / share, from the first on."""
+        """Keys of every n-th face, starting with the first, where n = 1 / share."""
         return self.keys[:: round(1 / share)] if share else []
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:
-        """The faces whose key is among ``keys``, or with ``inside`` False the others."""
+        """The faces whose key is in ``keys``, or all others if ``inside`` is False."""
         chosen = [i for i, key in enumerate(self.keys) if (key in keys) == inside]
         return replace(
             self,
@@ -309,23 +311,23 @@ class Faceset:
         )
 
     def evenly(self, most: int) -> Self:
-        """At most so many of the faces, evenly spaced."""
+        """At most ``most`` of the faces, evenly spaced."""
         count = len(self.keys)
         if count <= most:
             return self
         return self.subset({self.keys[i * count // most] for i in range(most)})
 
     def resized(self, size: int) -> Self:
-        """The same faces with crops of another size."""
+        """The same faces with crops resized to ``size`` pixels."""
         import torch
 
-        present = self.crops.shape[-1]
-        if present == size:
+        current = self.crops.shape[-1]
+        if current == size:
             return self
         return replace(
             self,
             crops=torch.stack([_resize(crop, size) for crop in self.crops]),
-            landmarks=_moved(self.landmarks, size / present),
+            landmarks=_scaled(self.landmarks, size / current),
         )
 
 
@@ -336,42 +338,42 @@ def _key(record: dict[str, Any]) -> str:
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
     try:
-        with np.errstate(all="ignore"):  # what is infinite is refused
+        with np.errstate(all="ignore"):  # infinities are rejected below
             landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
             matrix = np.asarray(record["matrix"], np.float64).reshape(2, 3)
             inside = transform(landmarks, matrix)
         if not np.isfinite(inside).all() or np.abs(inside).max() > MAX_LANDMARK:
-            raise ValueError("they are not near the crop")
+            raise ValueError("the landmarks are too far from the crop")
         return inside
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
 
 
-def _moved(landmarks: Points, factor: float) -> Points:
-    """Landmarks (N, 68, 2) in crops ``factor`` times as large."""
+def _scaled(landmarks: Points, factor: float) -> Points:
+    """Scale landmarks (N, 68, 2) to crops ``factor`` times as large."""
     matrix = resized(np.eye(2, 3), factor)
     return np.stack([transform(points, matrix) for points in landmarks])
 
 
 def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
-    """One crop as (3, size, size) uint8."""
+    """Read one crop as uint8 (3, size, size)."""
     import torch
 
     try:
-        with Pillow.open(path, formats=("PNG",)) as picture:
-            width, height = picture.size  # before its pixels take any memory
+        with Pillow.open(path, formats=("PNG",)) as image:
+            width, height = image.size  # checked before the pixels are decoded into memory
             if (width, height) != (stored, stored):
                 raise InputError(f"{path} is {width}x{height}, not {stored} px square")
-            crop = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+            crop = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except InputError:
         raise
-    except Exception as error:  # decoders raise many kinds for a damaged file
-        raise InputError(f"{path} cannot be read: {error}; extract it again") from error
+    except Exception as error:  # decoders raise many types for damaged files
+        raise InputError(f"{path} cannot be read: {error}; extract its source again") from error
     return crop.contiguous() if stored == size else _resize(crop, size)
 
 
 def _resize(crop: "Tensor", size: int) -> "Tensor":
-    """A crop (3, S, S) at another size, averaged where it shrinks."""
+    """Resize a crop (3, S, S), with antialiasing."""
     from torchvision.transforms.v2 import functional as vision
 
     resized: Tensor = vision.resize(crop, [size, size], antialias=True)

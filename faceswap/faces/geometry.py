@@ -1,8 +1,8 @@
-"""Similarity transforms between a frame and an aligned crop, and the mean face behind them.
+"""Similarity transforms between a frame and an aligned crop, and the mean face they align to.
 
-Convention: points are (x, y) pixels, pixel centres at integers. A matrix is (2, 3) and maps frame
-to crop. The face's *square* is the unit square of the mean face; in a crop of side S it fills the
-middle ``coverage * S`` pixels.
+Points are (x, y) pixels with pixel centres at integers. A matrix is (2, 3) and maps frame to crop.
+The face's *square* is the unit square of the mean face; in a crop of side S it covers the central
+``coverage * S`` pixels.
 """
 
 import json
@@ -21,7 +21,7 @@ from faceswap.types import Image, Mask, Matrix, Points, Rect
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Box:
-    """A rect in frame pixels, right and bottom exclusive; it may leave the frame."""
+    """A rectangle in frame pixels, right and bottom exclusive; it may extend beyond the frame."""
 
     left: float
     top: float
@@ -31,10 +31,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
-    """A face found in a frame: detector box, detector score and 68 landmarks (68, 2).
+    """A detected face: detector box, detector score and landmarks (68, 2).
 
-    ``track`` tells which of a video's faces it is, from frame to frame; -1 where none is followed.
-    ``role`` is the index of the swap it gets, where a cast asks for several.
+    ``track`` identifies the face across the frames of a video; -1 means that it is not tracked.
+    ``target`` is the index of the swap target it is assigned to; a cast can have several.
     """
 
     box: Box
@@ -44,30 +44,30 @@ class Face:
     target: int = 0
 
 
-FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces, largest first
+FrameFaces = tuple[Frame, list[Face]]  # faces sorted by size, largest first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedFace:
-    """A face brought to the canonical pose: crop (S, S, 3) and the frame -> crop matrix."""
+    """A face in the canonical pose: crop (S, S, 3) and the frame -> crop matrix."""
 
     face: Face
     image: Image
     matrix: Matrix
 
 
-CUBIC_MARGIN = 4  # pixels around a point that cubic interpolation looks at, and one more to round
-INNER_LANDMARKS = slice(
-    17, 68
-)  # brows, nose, eyes, mouth: the jaw moves with speech and is left out
-# HOG's box in the mean face's unit square: medians over 694 portraits.
+CUBIC_MARGIN = 4  # pixels: the reach of cubic interpolation plus one for rounding
+# Brows, nose, eyes and mouth. The jaw is left out because it moves with speech.
+INNER_LANDMARKS = slice(17, 68)
+# The HOG detector's box in the mean face's unit square: medians over 694 portraits.
 BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
-MAX_JUMP, MAX_GROWTH = 0.4, 0.25  # of a face from frame to frame: in sides, and in logarithm
+# Limits on a face's motion between two frames: in box sides, and as the log of the size ratio.
+MAX_JUMP, MAX_GROWTH = 0.4, 0.25
 
 
 @cache
 def mean_face() -> Points:
-    """The 51 inner landmarks of the mean face in its unit square, (51, 2).
+    """Inner landmarks of the mean face in its unit square, (51, 2).
 
     Derived by ``scripts/tools/derive_mean_face.py`` from classic 256 px crops.
     """
@@ -76,15 +76,15 @@ def mean_face() -> Points:
 
 
 def umeyama(source: Points, target: Points) -> Matrix:
-    """Estimate the similarity that best maps ``source`` onto ``target``.
+    """Estimate the similarity that maps ``source`` onto ``target`` best.
 
-    Least squares over rotation, uniform scale and translation; never a reflection.
+    Least squares over rotation, uniform scale and translation, never a reflection.
     S. Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", IEEE TPAMI 13(4), 1991, eqs. 38-43.
 
     Args:
-        source: Points to move, (N, 2), pixels, N >= 2.
-        target: Where they should land, (N, 2), pixels.
+        source: Points to map, (N, 2), pixels, N >= 2.
+        target: The points they should map to, (N, 2), pixels.
 
     Returns:
         Matrix M, (2, 3), with ``target ~ source @ M[:, :2].T + M[:, 2]``.
@@ -93,12 +93,14 @@ def umeyama(source: Points, target: Points) -> Matrix:
         AlignmentError: If the shapes differ or all source points coincide.
     """
     if source.shape != target.shape or source.ndim != 2 or len(source) < 2:
-        raise AlignmentError(f"umeyama needs two equal (N, 2), got {source.shape}, {target.shape}")
+        raise AlignmentError(
+            f"umeyama needs two (N, 2) arrays with N >= 2, got {source.shape} and {target.shape}"
+        )
     source, target = source.astype(np.float64), target.astype(np.float64)
     mean_source, mean_target = source.mean(axis=0), target.mean(axis=0)
     variance = ((source - mean_source) ** 2).sum() / len(source)  # eq. 36
     if not variance > 1e-12:
-        raise AlignmentError("umeyama needs points that differ, all of them coincide")
+        raise AlignmentError("umeyama needs at least two distinct points, but all of them coincide")
     covariance = (target - mean_target).T @ (source - mean_source) / len(source)  # eq. 38
     u, singular, vt = np.linalg.svd(covariance)
     signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])  # eq. 39, 43
@@ -109,32 +111,35 @@ def umeyama(source: Points, target: Points) -> Matrix:
 
 
 def square_to_crop(size: float, coverage: float) -> Matrix:
-    """Unit-square coordinates of the mean face -> crop pixels."""
+    """Matrix from the mean face's unit square to crop pixels."""
     side = coverage * size
-    offset = (size - side) / 2 - 0.5  # the edge of pixel 0 lies at -0.5
+    offset = (size - side) / 2 - 0.5  # the left edge of pixel 0 is at -0.5
     return np.array([[side, 0.0, offset], [0.0, side, offset]])
 
 
 def face_matrix(landmarks: Points, size: int, coverage: float) -> Matrix:
-    """The frame -> crop similarity of a face from its 68 landmarks (68, 2)."""
+    """Estimate the frame -> crop similarity of a face from its landmarks (68, 2)."""
     template = transform(mean_face(), square_to_crop(size, coverage))
     return umeyama(landmarks[INNER_LANDMARKS], template)
 
 
 def typical_box(landmarks: Points) -> Box:
-    """The box that HOG would draw around known landmarks (68, 2).
+    """The box that the HOG detector would return for known landmarks (68, 2).
 
     Raises:
         AlignmentError: If the landmarks coincide.
     """
-    to_frame = invert(face_matrix(landmarks, 1, 1.0))  # of the square, its edges at -0.5 and 0.5
+    to_frame = invert(face_matrix(landmarks, 1, 1.0))  # from the square, with edges at -0.5 and 0.5
     center = transform(np.array([[BOX_X - 0.5, BOX_Y - 0.5]], np.float32), to_frame)[0]
     x, y, half = float(center[0]), float(center[1]), BOX_SIDE * scale_of(to_frame) / 2
     return Box(x - half, y - half, x + half, y + half)
 
 
 def is_one_step(before: Box, after: Box, image: Image) -> bool:
-    """Whether a face's box can have moved so in one frame: little, and not out of the image."""
+    """Whether a face can move between these boxes in one frame and still be the same face.
+
+    The box may only move and change size a little, and its centre must stay inside the image.
+    """
     side = before.right - before.left
     jump = math.hypot(after.left + after.right - before.left - before.right,
                       after.top + after.bottom - before.top - before.bottom) / 2 / side  # fmt: skip
@@ -152,46 +157,47 @@ def transform(points: Points, matrix: Matrix) -> Points:
 
 
 def invert(matrix: Matrix) -> Matrix:
-    """The matrix of the way back."""
+    """Invert an affine matrix (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
 def compose(outer: Matrix, inner: Matrix) -> Matrix:
-    """The matrix that applies ``inner`` first, then ``outer``."""
+    """Matrix that applies ``inner`` first, then ``outer``."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def scale_of(matrix: Matrix) -> float:
-    """How many target pixels a source pixel becomes in length."""
+    """Length scale of a matrix: target pixels per source pixel."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
 def resized(matrix: Matrix, factor: float) -> Matrix:
-    """The same map into an image ``factor`` times as large (pixel edges are kept)."""
+    """Matrix into the target image scaled by ``factor``; pixel edges stay aligned."""
     return np.column_stack([matrix[:, :2] * factor, (matrix[:, 2] + 0.5) * factor - 0.5])
 
 
 def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
-    """The same map into a rect whose pixel (0, 0) is target pixel (left, top)."""
+    """Matrix into a rect of the target image whose top left pixel is (left, top)."""
     return np.column_stack([matrix[:, :2], matrix[:, 2] - [left, top]])
 
 
 def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image (H, W, 3) by a matrix into (height, width, 3), cubic, edges repeated.
+    """Warp an image (H, W, 3) into (height, width, 3): cubic, with edge pixels repeated.
 
-    Where the matrix shrinks the image, it is sampled densely and averaged, so nothing aliases.
+    If the matrix shrinks the image, it is oversampled and averaged to avoid aliasing.
     """
-    # cv2 interpolates between direct neighbours only: below 2/3 it would skip pixels
-    dense = min(math.ceil(1 / max(scale_of(matrix), 1e-3) - 0.5), 16)
-    if dense > 1:
-        fine = warp_image_at(image, resized(matrix, dense), width * dense, height * dense)
-        return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    # cv2 interpolates between adjacent pixels only, so below a scale of 2/3 it would skip some.
+    factor = min(math.ceil(1 / max(scale_of(matrix), 1e-3) - 0.5), 16)
+    if factor > 1:
+        large = warp_image_at(image, resized(matrix, factor), width * factor, height * factor)
+        small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.uint8)
     return warp_image_at(image, matrix, width, height)
 
 
 def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image by point sampling, cubic, edges repeated."""
+    """Warp an image by point sampling: cubic, with edge pixels repeated."""
     warped = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
@@ -199,7 +205,7 @@ def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Imag
 
 
 def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
-    """Warp a mask (H, W) into (height, width), linear, 0 outside."""
+    """Warp a mask (H, W) into (height, width): linear, 0 outside."""
     warped = cv2.warpAffine(
         mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
@@ -207,24 +213,24 @@ def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
 
 
 def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
-    """The part of a frame (height, width) that a crop of side ``size`` is sampled from."""
+    """The rect of a frame (height, width) that a crop of side ``size`` is sampled from."""
     last = size - 0.5
     corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
-    reached = transform(corners, invert(matrix))
-    low = np.floor(reached.min(axis=0)).astype(int) - CUBIC_MARGIN
-    high = np.ceil(reached.max(axis=0)).astype(int) + CUBIC_MARGIN + 1
+    in_frame = transform(corners, invert(matrix))
+    low = np.floor(in_frame.min(axis=0)).astype(int) - CUBIC_MARGIN
+    high = np.ceil(in_frame.max(axis=0)).astype(int) + CUBIC_MARGIN + 1
     left, top = min(max(int(low[0]), 0), width - 1), min(max(int(low[1]), 0), height - 1)
     right, bottom = min(max(int(high[0]), left + 1), width), min(max(int(high[1]), top + 1), height)
     return left, top, right, bottom
 
 
 def align_face(frame: Frame, face: Face, size: int, coverage: float) -> AlignedFace:
-    """Cut a face's aligned crop, (size, size, 3), out of its frame.
+    """Cut the aligned crop (size, size, 3) of a face out of its frame.
 
     Raises:
         AlignmentError: If the landmarks coincide.
     """
     matrix = face_matrix(face.landmarks, size, coverage)
     rect = rect_of(matrix, size, *frame.shape)
-    inside = compose(matrix, shifted(np.eye(2, 3), -rect[0], -rect[1]))
-    return AlignedFace(face, warp_image(frame.crop(rect), inside, size, size), matrix)
+    from_rect = compose(matrix, shifted(np.eye(2, 3), -rect[0], -rect[1]))
+    return AlignedFace(face, warp_image(frame.crop(rect), from_rect, size, size), matrix)

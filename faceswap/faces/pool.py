@@ -1,4 +1,4 @@
-"""Processes that look for faces. dlib holds the interpreter lock: threads would not be quicker."""
+"""Worker processes that detect faces."""
 
 import multiprocessing
 import os
@@ -11,11 +11,11 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from faceswap.config import LANDMARKS, DetectorName
 from faceswap.parallel import OrderedPool, cores
 from faceswap.types import Image
 
 if TYPE_CHECKING:  # at run time this would load cv2, also for --help
+    from faceswap.faces.detection import DetectorSpec
     from faceswap.faces.geometry import Face
     from faceswap.media.frame import Frame
 
@@ -24,7 +24,9 @@ R = TypeVar("R")
 
 
 class DetectorPool:
-    """Finds the faces of frames, in order, on several processes; a context manager.
+    """Detects the faces of frames on several processes and yields them in order.
+
+    A context manager. dlib holds the interpreter lock, so threads would not be faster.
 
     Args:
         min_score: Detections below this score are dropped.
@@ -33,8 +35,7 @@ class DetectorPool:
 
     def __init__(self, min_score: float, workers: int) -> None:
         self.min_score = min_score
-        landmarks = os.environ.get(LANDMARKS, "")
-        self._pool = OrderedPool(workers or cores(), _context(), _start_worker, (landmarks,))
+        self._pool = OrderedPool(workers or cores(), _context(), _start_worker, ())
 
     def __enter__(self) -> Self:
         return self
@@ -43,23 +44,19 @@ class DetectorPool:
         self._pool.close()
 
     def detect(
-        self,
-        frames: "Iterable[Frame]",
-        detector: DetectorName | "Callable[[Image, float], list[Face]]",
+        self, frames: "Iterable[Frame]", spec: "DetectorSpec"
     ) -> "Iterator[tuple[Frame, list[Face]]]":
-        """Yield each frame with its faces; few more frames than processes are held at a time.
+        """Yield each frame with its faces; holds one frame more than there are processes.
 
-        Args:
-            frames: The frames.
-            detector: A key of DETECTORS, or a callable of one's own, which runs in this process.
+        A detector that is an object runs in this process.
         """
-        if callable(detector):
+        if spec.is_own_object:
             for frame in frames:
-                yield frame, detector(frame.image, self.min_score)
+                yield frame, spec.detect(frame.image, self.min_score)
             return
-        yield from self.each(frames, _detect, lambda frame: (detector, frame.image, self.min_score))
+        yield from self.map(frames, _detect, lambda frame: (spec, frame.image, self.min_score))
 
-    def each(
+    def map(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
     ) -> Iterator[tuple[T, R]]:
         """Yield each item with ``work(*arguments(item))``; see :meth:`OrderedPool.map`."""
@@ -67,16 +64,17 @@ class DetectorPool:
 
 
 def start_early() -> None:
-    """Begin to load what the processes will need while the caller does something else."""
+    """Start loading dlib's weights in the background while the caller does something else."""
     if _context().get_start_method() == "forkserver":
         forkserver.ensure_running()
 
 
 def _context() -> BaseContext:
-    """How processes start: forked from one small process that has loaded dlib's weights.
+    """Choose how workers start.
 
-    They then share that memory and are there at once. (Forking this process may hang, for it has
-    threads.) Elsewhere than on Linux each starts from nothing.
+    On Linux they are forked from one small process that has loaded dlib's weights, so they share
+    that memory and start at once. Forking this process could deadlock, because it has threads. On
+    other systems each worker starts from scratch.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -85,28 +83,21 @@ def _context() -> BaseContext:
     return context
 
 
-def _detect(detector: DetectorName, image: Image, min_score: float) -> "list[Face]":
-    from faceswap.faces.detection import DETECTORS
-
-    return DETECTORS[detector](image, min_score)
+def _detect(spec: "DetectorSpec", image: Image, min_score: float) -> "list[Face]":
+    return spec.detect(image, min_score)
 
 
-def _start_worker(landmarks: str) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, killed or not.
-
-    Args:
-        landmarks: The landmark model of the user's own, or nothing.
-    """
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and exit when the parent is gone, killed or not."""
     import cv2
 
-    os.environ[LANDMARKS] = landmarks  # that of the process forked from may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

@@ -1,9 +1,9 @@
-"""Importing this loads dlib's weights: see :mod:`faceswap.workers`. Nothing else imports it."""
+"""Load dlib's weights on import; only the fork server of :mod:`faceswap.faces.pool` does that."""
 
 from contextlib import suppress
 
 from faceswap.errors import InputError
 from faceswap.faces import dlib_backend
 
-with suppress(InputError):  # the process that is asked for a face will say so
+with suppress(InputError):  # the worker that first needs a face reports it
     dlib_backend.load()

@@ -1,4 +1,4 @@
-"""Who a face is: embeddings of reference photos, and a person's mean embedding."""
+"""Face embeddings of reference photos, facesets and videos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,65 +14,72 @@ from faceswap.media.photos import read_photo
 from faceswap.media.reader import sample_video
 from faceswap.types import Embedding, Image
 
-SAME_PERSON = 0.6  # distance of embeddings below which dlib's authors call two faces one person
+SAME_PERSON = 0.6  # embedding distance below which two faces are one person, according to dlib
 
-SURVEY_FRAMES = 48  # key frames at most of a video in which somebody is looked for
-# Of 694 portraits of two people one was nearer than that, by 0.002, to the other's mean embedding.
+SURVEY_FRAMES = 48  # maximum number of key frames of a video to search for a person
+# Of 694 portraits of two people, only one was closer than this (by 0.002) to the other person's
+# mean embedding.
 CERTAIN_DISTANCE = 0.55
 
 
-def embedding_of(photo: Path) -> Embedding:
-    """The embedding of the largest face of a reference photo, (128,).
+def embedding_of(photo: Path, landmarks: str | None = None) -> Embedding:
+    """Embedding of the largest face in a reference photo, (128,).
 
     Raises:
         InputError: If the photo cannot be read.
-        NoFacesError: If no face is found in it.
+        NoFacesError: If it shows no face.
     """
     image = read_photo(photo).image
-    faces = detect_auto(image, 0.0)
+    faces = detect_auto(image, 0.0, landmarks)
     if not faces:
-        raise NoFacesError(f"no face found in the reference {photo}; give a sharper, larger one")
+        raise NoFacesError(
+            f"no face found in the reference photo {photo}; use a sharper or larger photo"
+        )
     return compute_embedding(image, faces[0].landmarks)
 
 
-def appears(person: Embedding, video: Path) -> bool:
-    """Whether somebody in a video is certainly this person, as far as some of its key frames tell.
+def appears(person: Embedding, video: Path, landmarks: str | None = None) -> bool:
+    """Whether a person certainly appears in a video, judged by some of its key frames.
 
     Args:
         person: The mean embedding of the person's faces, (128,).
-        video: The file.
+        video: The video file. False is returned if its length is unknown.
+        landmarks: The path of the user's landmark model; None uses dlib's.
     """
     try:
         for frame in sample_video(video, SURVEY_FRAMES, exact=False):
-            for face in detect_hog_quickly(frame.image, 0.2):
+            for face in detect_hog_quickly(frame.image, 0.2, landmarks):
                 if (
                     np.linalg.norm(compute_embedding(frame.image, face.landmarks) - person)
                     < CERTAIN_DISTANCE
                 ):
                     return True
-    except InputError:  # its length is not known: no reason to stop
+    except InputError:  # the length is unknown, which must not stop the conversion
         return False
     return False
 
 
 def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
-    """Each crop as a picture of its own, with the box that HOG would draw in it."""
+    """Each crop as an image (S, S, 3), with the box that the HOG detector would return in it."""
     crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
     return [
         (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
     ]
 
 
-def centroid(faceset: Faceset, on_face: Callable[[], None] = lambda: None) -> Embedding:
-    """The mean embedding of a person's faces, (128,).
+def centroid(
+    faceset: Faceset, on_face: Callable[[], None] = lambda: None, landmarks: str | None = None
+) -> Embedding:
+    """Mean embedding of the faces of a faceset, (128,).
 
     Args:
-        faceset: The faces, at least one.
-        on_face: Called after each.
+        faceset: At least one face.
+        on_face: Called after each face.
+        landmarks: The path of the user's landmark model; None uses dlib's.
     """
-    descriptors = []
+    embeddings = []
     for crop, box in pictures_of(faceset):
-        descriptors.append(compute_embedding(crop, predict_landmarks(crop, box)))
+        embeddings.append(compute_embedding(crop, predict_landmarks(crop, box, landmarks)))
         on_face()
-    mean: Embedding = np.mean(descriptors, axis=0)
+    mean: Embedding = np.mean(embeddings, axis=0)
     return mean

@@ -1,4 +1,4 @@
-"""Whom to swap: tracks that look like the people asked for, decided once for a whole track."""
+"""Selection of the faces to swap, decided once per track from face embeddings."""
 
 import logging
 from collections import Counter, deque
@@ -15,26 +15,27 @@ from faceswap.types import Embedding
 log = logging.getLogger(__name__)
 
 
-# Of 376 and 318 portraits the farthest was 0.65 from its own person's mean embedding; strangers in
-# four clips were 0.67 to 0.78 from it.
-STRANGER_DISTANCE = 0.65  # distance from which on a face is certainly somebody else's
+# Embedding distance at or above which a face certainly belongs to someone else. Measured from the
+# person's mean embedding: 694 portraits of two people reached 0.65; strangers in four clips were
+# 0.67-0.78.
+STRANGER_DISTANCE = 0.65
 MAX_VOTES = 3  # frames of a track that are compared
-LOOKAHEAD_FRAMES = 12  # frames a track's votes are drawn from
+LOOKAHEAD_FRAMES = 12  # frames after the current one that a track's votes may come from
 
-References = tuple[Embedding, ...]  # what those look like who get one kind of swap; empty: anybody
-Lookahead = deque[FrameFaces]  # a frame with its faces, and up to LOOKAHEAD_FRAMES that follow
+References = tuple[Embedding, ...]  # reference embeddings of one target; empty means anyone
+Lookahead = deque[FrameFaces]  # the current frame and up to LOOKAHEAD_FRAMES after it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceSelector:
-    """Whom to swap.
+    """Selects the faces to swap.
 
     Attributes:
-        roles: A role for each kind of swap. Several are told apart by looks: none may be empty.
-        never: Descriptors of people to leave alone.
-        largest: Whether only the largest of the faces that remain in a frame counts.
-        footage: Descriptor of the person to prefer among several in shot; it counts where neither
-            a role nor ``never`` says what anybody looks like.
+        targets: References of each swap target. If there are several, none may be empty.
+        exclude: Embeddings of people who are never swapped.
+        largest: Whether to keep only the largest selected face of each frame.
+        footage: Embedding of the person to prefer if several are in shot. It is only used if
+            ``targets`` and ``exclude`` contain no embedding.
     """
 
     targets: tuple[References, ...] = ((),)
@@ -44,26 +45,26 @@ class FaceSelector:
 
     @property
     def by_looks(self) -> bool:
-        """Whether every face must be compared with somebody."""
+        """Whether every face has to be compared with reference embeddings."""
         return bool(any(self.targets) or self.exclude)
 
     @property
     def all_faces(self) -> bool:
-        """Whether there is nothing to choose."""
+        """Whether every face is swapped."""
         return not (self.by_looks or self.largest or self.footage is not None)
 
     def target_of(self, embedding: Embedding) -> int | None:
-        """The role of a face with this embedding, by its index; None: leave it alone.
+        """Index of the target for a face with this embedding, or None if it is not swapped.
 
-        It is the role of the person it is nearest to, if that is nearer than 0.6, and nearer than
-        anybody to leave alone; where a role is for anybody, all play it but those.
+        The nearest target wins if it is nearer than 0.6 and nearer than every excluded person.
+        Without references, everyone except excluded people gets target 0.
         """
-        unwanted = _nearest(embedding, self.exclude)
+        excluded = _nearest(embedding, self.exclude)
         if not any(self.targets):
-            return 0 if unwanted >= SAME_PERSON else None
+            return 0 if excluded >= SAME_PERSON else None
         distances = [_nearest(embedding, target) for target in self.targets]
         best = int(np.argmin(distances))
-        return best if distances[best] < min(SAME_PERSON, unwanted) else None
+        return best if distances[best] < min(SAME_PERSON, excluded) else None
 
 
 def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
@@ -72,11 +73,11 @@ def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
 
 @dataclass(slots=True)
 class Decisions:
-    """What is known of a video's tracks. Given these again, the same is decided again.
+    """Decisions about a video's tracks. A run that is given them decides the same way again.
 
     Attributes:
-        roles: By track, the index of its role; None: it is left alone.
-        distances: By track, its distance from the person preferred, where that had to be known.
+        targets: Target index by track; None means the track is not swapped.
+        distances: Embedding distance to the preferred person by track, if it had to be measured.
     """
 
     targets: dict[int, int | None] = field(default_factory=dict)
@@ -89,22 +90,23 @@ def select_faces(
     decisions: Decisions | None = None,
     is_present: Callable[[], bool] | None = None,
 ) -> Iterator[FrameFaces]:
-    """Yield every frame with only the faces to swap, and these with their roles.
+    """Yield every frame with only the faces to swap, each with its target.
 
-    A track is decided once, when it begins, by the majority of up to three of its next frames.
-    With a person to prefer, a track is left alone if another face, in shot with it in those frames,
-    is nearer than 0.6 to that person and nearer than the track is; or if it is certainly somebody
-    else's, and the person is seen anywhere in the footage (in the other shots of a dialogue, say).
-    So the person is swapped and the company is not; where nobody looks like that person, everybody
-    is swapped.
+    A track is decided once, when it starts, by a majority vote over up to three of its next frames.
+
+    If there is a preferred person, a track is not swapped in two cases. Either another face in shot
+    with it is nearer than 0.6 to that person and nearer than the track. Or the track is certainly
+    someone else and the person appears elsewhere in the footage, for example in the other shots of
+    a dialogue. If nobody looks like the preferred person, everyone is swapped.
 
     Args:
-        found: Frames with their faces, largest first, and these faces' tracks; a photo's have none
-            (-1), and each photo is decided by itself.
-        selector: Whom to swap.
-        decisions: What is decided already; new decisions are added.
-        is_present: Whether the person to prefer is seen anywhere in the footage; asked once, and
-            only if that matters. Without it a face that is alone in shot is swapped.
+        found: Frames with their tracked faces, largest first. Faces of photos have track -1, and
+            each photo is decided on its own.
+        selector: Selects the faces to swap.
+        decisions: Earlier decisions; new ones are added.
+        is_present: Returns whether the preferred person appears anywhere in the footage. It is
+            called only if the answer matters, perhaps repeatedly, so it should cache its result.
+            Without it, a face that is alone in shot is swapped.
     """
     if selector.all_faces:
         yield from found
@@ -116,13 +118,13 @@ def select_faces(
         kept = _selected(lookahead, selector, decisions, is_present)
         if not quiet and len(kept) < len(faces):
             quiet = True
-            log.warning("somebody else is in shot: only who looks like the footage that the model "
-                        "was trained on is swapped; --all swaps everybody")  # fmt: skip
+            log.warning("several people are in shot: only the one who looks like the model's "
+                        "training footage is swapped; pass --all to swap everyone")  # fmt: skip
         yield frame, kept
 
 
 def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
-    """Each frame with those that follow, in a window that is reused."""
+    """Yield each frame with the frames after it, in one deque that is updated in place."""
     lookahead: Lookahead = deque()
     for item in found:
         lookahead.append(item)
@@ -140,9 +142,9 @@ def _selected(
     decisions: Decisions,
     is_present: Callable[[], bool] | None,
 ) -> list[Face]:
-    """The faces to swap in the window's first frame."""
+    """Select the faces to swap in the first frame of the lookahead."""
     frame, faces = lookahead[0]
-    if any(face.track < 0 for face in faces):  # a photo is a video of one frame
+    if any(face.track < 0 for face in faces):  # a photo counts as a video of one frame
         numbered = [replace(face, track=number) for number, face in enumerate(faces)]
         kept = _selected(deque([(frame, numbered)]), selector, Decisions(), is_present)
         return [replace(face, track=-1) for face in kept]
@@ -162,33 +164,33 @@ def _decide(
     track: int, lookahead: Lookahead, selector: FaceSelector, decisions: Decisions,
     is_present: Callable[[], bool] | None,
 ) -> int | None:  # fmt: skip
-    """The role of a track that begins."""
+    """Decide the target of a new track; None means it is not swapped."""
     if selector.by_looks:
         votes = [selector.target_of(embedding) for embedding in _embeddings_of(track, lookahead)]
         target, count = Counter(votes).most_common(1)[0]
         return target if 2 * count > len(votes) else None
     if selector.footage is None:
         return 0
-    shots = [{face.track for face in faces} for _, faces in lookahead]
-    company = set().union(*(tracks for tracks in shots if track in tracks))
-    if company == {track} and is_present is None:
+    frames = [{face.track for face in faces} for _, faces in lookahead]
+    in_shot = set().union(*(tracks for tracks in frames if track in tracks))
+    if in_shot == {track} and is_present is None:
         return 0
-    for one in company - decisions.distances.keys():
-        distances = [_nearest(d, (selector.footage,)) for d in _embeddings_of(one, lookahead)]
-        decisions.distances[one] = float(np.median(distances))
-    likest = min(company, key=decisions.distances.__getitem__)
-    if decisions.distances[likest] < SAME_PERSON:
-        return 0 if likest == track else None
-    # Nobody in shot looks like that person.
+    for other in in_shot - decisions.distances.keys():
+        distances = [_nearest(e, (selector.footage,)) for e in _embeddings_of(other, lookahead)]
+        decisions.distances[other] = float(np.median(distances))
+    nearest = min(in_shot, key=decisions.distances.__getitem__)
+    if decisions.distances[nearest] < SAME_PERSON:
+        return 0 if nearest == track else None
+    # Nobody in shot looks like the preferred person.
     is_stranger = decisions.distances[track] >= STRANGER_DISTANCE
     if not is_stranger or is_present is None:
         return 0
-    was_here = any(distance < SAME_PERSON for distance in decisions.distances.values())
-    return None if was_here or is_present() else 0
+    seen_before = any(distance < SAME_PERSON for distance in decisions.distances.values())
+    return None if seen_before or is_present() else 0
 
 
 def _embeddings_of(track: int, lookahead: Lookahead) -> list[Embedding]:
-    """Descriptors of some of a track's faces in a window."""
+    """Embeddings of up to ``MAX_VOTES`` faces of a track, spread over the lookahead."""
     seen = [(frame, face) for frame, faces in lookahead for face in faces if face.track == track]
-    some = seen[:: max(len(seen) // MAX_VOTES, 1)][:MAX_VOTES]
-    return [compute_embedding(frame.image, face.landmarks) for frame, face in some]
+    sampled = seen[:: max(len(seen) // MAX_VOTES, 1)][:MAX_VOTES]
+    return [compute_embedding(frame.image, face.landmarks) for frame, face in sampled]

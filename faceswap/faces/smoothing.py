@@ -1,4 +1,4 @@
-"""Values that belong to a face, steadied over the frames around it, without lag."""
+"""Smooth per-track values over time without lag."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 T = TypeVar("T")
 
-TrackValues = dict[int, npt.NDArray[np.floating]]  # by track
+TrackValues = dict[int, npt.NDArray[np.floating]]  # track number -> value
 
-SMOOTHING_FRAMES = (
-    4  # frames looked at on either side: the delay of what is steadied, and its memory
-)
+SMOOTHING_FRAMES = 4  # frames used on either side, hence the delay of the smoothed values
 
 
 def smooth_over_time(
@@ -23,16 +21,16 @@ def smooth_over_time(
     replaced: Callable[[T, TrackValues], T],
     reach: int = SMOOTHING_FRAMES,
 ) -> Iterator[T]:
-    """Yield every item with its tracks' values replaced by :func:`local_line` over time.
+    """Yield every item with its tracks' values smoothed by :func:`local_line`.
 
     Args:
-        items: One a frame, in order.
-        values: Gives an item's values by track.
-        replaced: Makes an item with other values.
-        reach: Frames on either side. At most ``2 * reach + 1`` items are held.
+        items: One item per frame, in order.
+        values: Returns the values of an item, by track.
+        replaced: Returns a copy of an item with new values.
+        reach: Frames used on either side. At most ``2 * reach + 1`` items are held in memory.
     """
     window: deque[tuple[T, TrackValues]] = deque()
-    middle = 0  # of the window: the next item to yield
+    middle = 0  # position in the window of the next item to yield
     source = iter(items)
     ended = False
     while True:
@@ -45,8 +43,8 @@ def smooth_over_time(
             window.append((item, values(item)))
         if middle >= len(window):
             return
-        item, own = window[middle]
-        yield replaced(item, {track: _smoothed(window, middle, track, reach) for track in own})
+        item, tracks = window[middle]
+        yield replaced(item, {track: _smoothed(window, middle, track, reach) for track in tracks})
         if middle < reach:
             middle += 1
         else:
@@ -56,13 +54,13 @@ def smooth_over_time(
 def _smoothed(
     window: "deque[tuple[T, TrackValues]]", middle: int, track: int, reach: int
 ) -> npt.NDArray[np.floating]:
-    """The value of a track at the window's middle, from the frames it is in without a break."""
+    """Smooth a track at ``middle``, using only the neighbouring frames it reaches without a gap."""
 
     def walk(step: int) -> list[int]:
-        within = takewhile(
+        contiguous = takewhile(
             lambda at: 0 <= at < len(window) and track in window[at][1], count(middle + step, step)
         )
-        return [at for at, _ in zip(within, range(reach), strict=False)]
+        return [at for at, _ in zip(contiguous, range(reach), strict=False)]
 
     near = sorted([*walk(-1), middle, *walk(1)])
     offsets = np.array([at - middle for at in near], np.float64)
@@ -72,16 +70,16 @@ def _smoothed(
 def local_line(
     offsets: npt.NDArray[np.float64], values: npt.NDArray[np.floating], reach: int
 ) -> npt.NDArray[np.floating]:
-    """The value at offset 0 of the straight line that fits best, near frames weighing more.
+    """Fit a straight line by weighted least squares and return its value at offset 0.
 
     W. S. Cleveland, "Robust locally weighted regression and smoothing scatterplots", JASA 74(368),
-    1979, with Gaussian weights. A line has no lag where things move steadily, not even at the ends
-    of a track.
+    1979, with Gaussian weights. A line does not lag behind steady motion, not even at the ends of
+    a track.
 
     Args:
-        offsets: Frames before and after, (N,).
-        values: (N, ...).
-        reach: Two standard deviations of the weights.
+        offsets: Frame offsets from the smoothed frame, (N,).
+        values: The value at each offset, (N, ...).
+        reach: Two standard deviations of the weights, in frames.
     """
     weights = np.exp(-2 * (offsets / max(reach, 1)) ** 2)
     weights /= weights.sum()

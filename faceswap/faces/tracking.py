@@ -1,9 +1,9 @@
-"""Follow faces through a video: found in one frame of a span, followed from there both ways.
+"""Track faces through a video: detect them in one frame of each span, then track both ways.
 
-A span is a few frames without a cut between them. The faces of its middle frame are detected and
-followed to its ends by the landmark model, which is seeded with where they just were. Spans are
-independent, so processes share them; where two meet, their faces are joined, and a face that one of
-them missed is followed into it.
+A span is a few consecutive frames without a cut. Faces are detected in its middle frame and tracked
+to both ends by the landmark model, starting from their position in the frame before. Spans are
+independent, so worker processes share them. At the border of two spans the tracks are joined, and a
+face that one span missed is tracked into it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,13 +13,7 @@ from itertools import chain, count, repeat
 import cv2
 import numpy as np
 
-from faceswap.config import DetectorName
-from faceswap.faces.detection import (
-    LANDMARK_TRACKERS,
-    VIDEO_DETECTORS,
-    LandmarkTracker,
-    resolve_detector,
-)
+from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import Box, Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.smoothing import TrackValues, smooth_over_time
@@ -27,22 +21,24 @@ from faceswap.faces.tracklog import FaceLog, Placed, SpanRecord
 from faceswap.media.frame import Frame
 from faceswap.types import Image
 
-SPAN_FRAMES = 16  # frames
-THUMB_SIZE = (32, 18)  # pixels of a frame in which a cut is looked for
-# Mean differences of two frames' thumbs, of 255, beyond which the shot has changed: pixel by pixel,
-# or pixel by pixel and of all pixels sorted by their light. A quick pan moves 12 and relights 2.
+SPAN_FRAMES = 16  # maximum length of a span
+THUMB_SIZE = (32, 18)  # width and height of the thumbnails that are compared to find cuts
+# Shot-cut thresholds on thumbnails (0-255). A cut is a mean absolute difference above CUT, or one
+# above CUT_MOVED together with a difference of the sorted pixels (a histogram distance) above
+# CUT_RELIT. A fast pan measures 12 and 2.
 CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
-SAME_FACE_DISTANCE = (
-    0.1  # of a face's side: how far it may move within two frames to count as hardly moving
-)
-SAME_FACE_IOU = 0.4  # intersection over union of the boxes of one face found twice
+SAME_FACE_DISTANCE = 0.1  # box sides: a face that moves less in two frames counts as nearly still
+SAME_FACE_IOU = 0.4  # intersection over union above which two boxes show the same face
 
 
 @dataclass(slots=True, eq=False)
 class _Span:
-    """Frames of one shot; ``joined``: it goes on where the span before ends.
+    """Consecutive frames of one shot.
 
-    ``images`` are what is searched for faces.
+    Attributes:
+        joined: Whether the previous span belongs to the same shot.
+        frames: The frames.
+        images: The images that the detector searches, one per frame.
     """
 
     joined: bool
@@ -53,56 +49,68 @@ class _Span:
 def track_faces(
     frames: Iterable[Frame],
     workers: DetectorPool,
-    detector: DetectorName,
+    spec: DetectorSpec,
     smooth: bool = True,
     log: FaceLog | None = None,
 ) -> Iterator[FrameFaces]:
-    """Yield every frame with its faces, largest first, each with the number of its track.
+    """Yield every frame with its faces, largest first, each with its track number.
 
     Args:
-        frames: Of one video, in order; from the first of the log's spans on, if it has any.
-        workers: Where to look for faces.
-        detector: A key of DETECTORS.
-        smooth: Whether to steady the landmarks over time.
-        log: What an interrupted run has found; what this one finds is added.
+        frames: The frames of one video, in order. If the log has spans, the frames start with the
+            first of them.
+        workers: The processes that detect and track.
+        spec: The detector and its landmark model.
+        smooth: Whether to smooth the landmarks over time.
+        log: Spans of an interrupted run, which are reused; new spans are appended.
     """
-    stride = 2 if smooth else 1  # what is steadied needs no face of its own in every frame
-    found = _tracked(frames, workers, resolve_detector(detector, video=True), stride, log)
+    stride = 2 if smooth else 1  # smoothed tracks only need a detection every second frame
+    found = _tracked(frames, workers, spec.for_video(), stride, log)
     return smooth_over_time(found, _landmarks, _with_landmarks) if smooth else found
 
 
 def _tracked(
-    frames: Iterable[Frame], workers: DetectorPool, detector: DetectorName, stride: int,
+    frames: Iterable[Frame], workers: DetectorPool, spec: DetectorSpec, stride: int,
     log: FaceLog | None,
 ) -> Iterator[FrameFaces]:  # fmt: skip
-    def arguments(span: _Span) -> tuple[DetectorName, list[Image], float, int]:
+    def arguments(span: _Span) -> tuple[DetectorSpec, list[Image], float, int]:
         images, span.images = span.images, []
-        return detector, images, workers.min_score, stride
+        return spec, images, workers.min_score, stride
 
-    joiner = _Joiner(detector, log)
+    joiner = _TrackJoiner(spec, log)
     known = list(log.entries) if log else []
-    spans = _spans(frames, detector, [entry.count for entry in known])
+    spans = _spans(frames, spec, [entry.count for entry in known])
     for entry in known:
         yield from joiner.repeat(next(spans), entry)
-    for span, faces in workers.each(spans, detect_in_span, arguments):
+    detected = (
+        ((span, detect_in_span(*arguments(span))) for span in spans)
+        if spec.is_own_object
+        else workers.map(spans, detect_in_span, arguments)
+    )
+    for span, faces in detected:
         yield from joiner.add(span, faces)
     yield from joiner.before
 
 
-def _search_image(frame: Frame, detector: DetectorName) -> Image:
-    """What a detector looks at: for HOG without colour, a third of the data, and HOG is quicker."""
-    return frame.gray() if detector == "hog" else frame.image
+def _search_image(frame: Frame, spec: DetectorSpec) -> Image:
+    """The image to search: grey for HOG, which is a third of the data and faster to search."""
+    return frame.gray() if spec.detector == "hog" else frame.image
 
 
-def _spans(frames: Iterable[Frame], detector: DetectorName, known: list[int]) -> Iterator[_Span]:
-    """Cut a video into spans, at the latest where the shot changes; ``known``: first lengths."""
+def _spans(frames: Iterable[Frame], spec: DetectorSpec, known: list[int]) -> Iterator[_Span]:
+    """Split a video into spans that never cross a cut.
+
+    Args:
+        frames: The frames of the video.
+        spec: The detector that will search them.
+        known: Lengths of the first spans, from the log of an interrupted run.
+    """
     lengths = chain(known, repeat(SPAN_FRAMES))
     span, length = _Span(joined=False), next(lengths)
     before: Image | None = None
     for frame in frames:
-        image = _search_image(frame, detector)
-        thumb = _thumb(image)
-        cut = before is not None and _differ(before, thumb)
+        image = _search_image(frame, spec)
+        thumb = _thumbnail(image)
+        cut = before is not None and _is_cut(before, thumb)
         before = thumb
         if span.frames and (cut or len(span.frames) == length):
             yield span
@@ -114,33 +122,37 @@ def _spans(frames: Iterable[Frame], detector: DetectorName, known: list[int]) ->
 
 
 def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
-    """For each frame of a video, whether a new shot begins with it."""
+    """Yield for each frame of a video whether it starts a new shot."""
     before: Image | None = None
     for frame in frames:
-        thumb = _thumb(frame.gray())
-        yield before is not None and _differ(before, thumb)
+        thumb = _thumbnail(frame.gray())
+        yield before is not None and _is_cut(before, thumb)
         before = thumb
 
 
-def _thumb(image: Image) -> Image:
+def _thumbnail(image: Image) -> Image:
     step = max(min(image.shape[0] // THUMB_SIZE[1], image.shape[1] // THUMB_SIZE[0]) // 4, 1)
-    sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels for one of the thumb will do
+    sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels per thumbnail pixel are enough
     return np.asarray(cv2.resize(sparse, THUMB_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _differ(before: Image, after: Image) -> bool:
-    """Whether two thumbs show different shots: other things in other light, not the same moved."""
+def _is_cut(before: Image, after: Image) -> bool:
+    """Whether two thumbnails show different shots, rather than one shot in motion."""
     moved = float(np.abs(after.astype(int) - before).mean())
     relit = float(np.abs(np.sort(after, axis=None).astype(int) - np.sort(before, axis=None)).mean())
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
 
 
 def detect_in_span(
-    detector: DetectorName, images: list[Image], min_score: float, stride: int
+    spec: DetectorSpec, images: list[Image], min_score: float, stride: int
 ) -> list[list[Face]]:
-    """The faces of each of a span's frames, numbered within the span.
+    """Detect and track the faces of a span; track numbers are local to the span.
 
-    The middle frame is searched first, then from there outwards those that show no face yet.
+    The middle frame is searched first. Frames that still have no face are then searched from the
+    middle outwards.
+
+    Returns:
+        The faces of each frame.
     """
     found: list[list[Face]] = [[] for _ in images]
     numbers = count()
@@ -148,11 +160,11 @@ def detect_in_span(
     for start in sorted(range(len(images)), key=lambda index: abs(index - middle)):
         if found[start]:
             continue
-        for detected in VIDEO_DETECTORS[detector](images[start], min_score):
+        for detected in spec.detect_in_video(images[start], min_score):
             face = replace(detected, track=next(numbers))
             found[start].append(face)
             for indices in (range(start + 1, len(images)), range(start - 1, -1, -1)):
-                landmark_tracker = LANDMARK_TRACKERS[detector]
+                landmark_tracker = spec.track
                 for index, moved in _track_through(
                     face, images.__getitem__, indices, landmark_tracker, stride
                 ):
@@ -166,22 +178,22 @@ def _track_through(
     face: Face,
     image_at: Callable[[int], Image],
     indices: Sequence[int],
-    landmark_tracker: LandmarkTracker,
+    landmark_tracker: Callable[[Image, Face], Face | None],
     stride: int = 1,
 ) -> Iterator[tuple[int, Face]]:
-    """The face in one frame after the other until it is lost.
+    """Yield the frame index and the face, frame by frame, until it is lost.
 
-    With a stride of 2 only every other frame is looked at, as long as the face hardly moves: in
-    the frame between it is half way.
+    With a stride of 2 and a face that is nearly still, only every second frame is searched; the
+    face is interpolated in the frame between.
     """
     place = 0
     while place < len(indices):
         if stride == 2 and place + 1 < len(indices):
-            far = landmark_tracker(image_at(indices[place + 1]), face)
-            if far and _is_near(face.box, far.box):
-                yield indices[place], _between(face, far)
-                yield indices[place + 1], far
-                face, place = far, place + 2
+            ahead = landmark_tracker(image_at(indices[place + 1]), face)
+            if ahead and _is_nearly_still(face.box, ahead.box):
+                yield indices[place], _midpoint(face, ahead)
+                yield indices[place + 1], ahead
+                face, place = ahead, place + 2
                 continue
         moved = landmark_tracker(image_at(indices[place]), face)
         if moved is None:
@@ -190,15 +202,15 @@ def _track_through(
         face, place = moved, place + 1
 
 
-def _is_near(one: Box, other: Box) -> bool:
+def _is_nearly_still(one: Box, other: Box) -> bool:
     side = one.right - one.left
     moves = (other.left - one.left, other.top - one.top, other.right - one.right,
              other.bottom - one.bottom)  # fmt: skip
     return max(map(abs, moves)) < SAME_FACE_DISTANCE * side
 
 
-def _between(one: Face, other: Face) -> Face:
-    """A face half way between two."""
+def _midpoint(one: Face, other: Face) -> Face:
+    """Average the box and the landmarks of two faces."""
     sides = zip(*((f.box.left, f.box.top, f.box.right, f.box.bottom) for f in (one, other)),
                 strict=True)  # fmt: skip
     box = Box(*((a + b) / 2 for a, b in sides))
@@ -206,40 +218,40 @@ def _between(one: Face, other: Face) -> Face:
     return replace(other, box=box, landmarks=middle)
 
 
-class _Joiner:
-    """Numbers tracks through the whole video; follows faces over the border of two spans."""
+class _TrackJoiner:
+    """Numbers tracks across the whole video and joins them at the borders of spans."""
 
-    def __init__(self, detector: DetectorName, log: FaceLog | None) -> None:
-        self._detector, self._log = detector, log
+    def __init__(self, spec: DetectorSpec, log: FaceLog | None) -> None:
+        self._spec, self._log = spec, log
         self._tracks = 0
         self.before: list[FrameFaces] = []
 
     def add(self, span: _Span, faces: list[list[Face]]) -> Iterator[FrameFaces]:
-        """Take the next span and yield the one before."""
-        within = sorted({face.track for some in faces for face in some})
-        new = dict(zip(within, count(self._tracks), strict=False))
-        self._tracks += len(within)
+        """Add a new span and yield the frames of the previous one."""
+        local = sorted({face.track for frame_faces in faces for face in frame_faces})
+        new = dict(zip(local, count(self._tracks), strict=False))
+        self._tracks += len(local)
         now = [
-            (frame, [replace(face, track=new[face.track]) for face in some])
-            for frame, some in zip(span.frames, faces, strict=True)
+            (frame, [replace(face, track=new[face.track]) for face in frame_faces])
+            for frame, frame_faces in zip(span.frames, faces, strict=True)
         ]
         joined = span.joined and self.before
-        back = _join_at_border(self.before, now, self._detector) if joined else []
+        back = _join_at_border(self.before, now, self._spec) if joined else []
         if self._log:
-            placed = [(place, face) for place, (_, some) in enumerate(now) for face in some]
+            placed = [(place, face) for place, (_, found) in enumerate(now) for face in found]
             first = span.frames[0].index
             self._log.add(SpanRecord(first, len(now), span.joined, self._tracks, placed, back))
-        yield from self._put(back, now)
+        yield from self._emit(back, now)
 
     def repeat(self, span: _Span, entry: SpanRecord) -> Iterator[FrameFaces]:
-        """Take a span whose faces are known, and yield the one before."""
+        """Add a span from the log and yield the frames of the previous one."""
         self._tracks = entry.tracks
         now: list[FrameFaces] = [(frame, []) for frame in span.frames]
         for place, face in entry.faces:
             now[place][1].append(face)
-        yield from self._put(entry.before if self.before else [], now)
+        yield from self._emit(entry.before if self.before else [], now)
 
-    def _put(self, back: list[Placed], now: list[FrameFaces]) -> Iterator[FrameFaces]:
+    def _emit(self, back: list[Placed], now: list[FrameFaces]) -> Iterator[FrameFaces]:
         for place, face in back:
             self.before[place][1].append(face)
         before, self.before = self.before, now
@@ -247,57 +259,63 @@ class _Joiner:
 
 
 def _join_at_border(
-    before: list[FrameFaces], now: list[FrameFaces], detector: DetectorName
+    before: list[FrameFaces], now: list[FrameFaces], spec: DetectorSpec
 ) -> list[Placed]:
-    """Give faces that go on their earlier number, and follow those that one side missed.
+    """Join tracks that continue into the new span, and track faces that one side missed.
+
+    Args:
+        before: The frames of the previous span; not modified.
+        now: The frames of the new span; modified in place.
+        spec: The detector, whose landmark tracker is used.
 
     Returns:
-        The faces followed back into ``before``, which is left as it is.
+        Faces of the new span that were tracked back into ``before``.
     """
     (_, last), (_, first) = before[-1], now[0]
-    met: dict[int, Face] = {}
+    matches: dict[int, Face] = {}
     for face in first:
-        free = [other for other in last if other not in met.values()]
-        if other := same(face, free):
-            met[face.track] = other
+        unmatched = [other for other in last if other not in matches.values()]
+        if other := same(face, unmatched):
+            matches[face.track] = other
     for position, (frame, faces) in enumerate(now):
-        renamed = [replace(f, track=met[f.track].track) if f.track in met else f for f in faces]
-        now[position] = frame, renamed
+        renumbered = [
+            replace(face, track=matches[face.track].track) if face.track in matches else face
+            for face in faces
+        ]
+        now[position] = frame, renumbered
     known = {face.track for face in now[0][1]}
     for face in last:
         if face.track not in known:
-            for place, moved in _beyond(face, now, detector):
+            for place, moved in _extend(face, now, spec):
                 now[place][1].append(moved)
     back: list[Placed] = []
     for face in now[0][1]:
         if face.track not in {other.track for other in last}:
-            beyond = _beyond(face, before[::-1], detector)
-            back += [(len(before) - 1 - place, moved) for place, moved in beyond]
+            extension = _extend(face, before[::-1], spec)
+            back += [(len(before) - 1 - place, moved) for place, moved in extension]
     return back
 
 
-def _beyond(face: Face, found: list[FrameFaces], detector: DetectorName) -> Iterator[Placed]:
-    """The face in frames in which it was not found, as long as no other is there."""
+def _extend(face: Face, found: list[FrameFaces], spec: DetectorSpec) -> Iterator[Placed]:
+    """Track a face into frames where it was not found, until it meets another track."""
 
     def image_at(place: int) -> Image:
-        return _search_image(found[place][0], detector)
+        return _search_image(found[place][0], spec)
 
-    for place, moved in _track_through(
-        face, image_at, range(len(found)), LANDMARK_TRACKERS[detector]
-    ):
+    for place, moved in _track_through(face, image_at, range(len(found)), spec.track):
         if same(moved, found[place][1]):
             return
         yield place, moved
 
 
 def same(face: Face, others: list[Face]) -> Face | None:
-    """The one of ``others`` that is this face, if any: the one that overlaps it most."""
+    """The one of ``others`` that overlaps this face most, or None if it overlaps too little."""
     best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
     return best if best and _overlap(face.box, best.box) > SAME_FACE_IOU else None
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
+    """Intersection over union of two boxes."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     shared = max(width, 0.0) * max(height, 0.0)

@@ -1,6 +1,6 @@
-"""What a tracker has found so far, on disk, so that an interrupted conversion need not look again.
+"""Log of tracked faces on disk, so that an interrupted conversion resumes without detecting again.
 
-A JSON line a span, whose landmarks are kept bit for bit; the list grows as the tracker goes on.
+The file has one JSON line per span and grows as tracking proceeds. Landmarks are stored exactly.
 """
 
 import base64
@@ -15,7 +15,7 @@ from faceswap.errors import InputError
 from faceswap.faces.geometry import Box, Face
 from faceswap.files import append_lines, drop_torn_line, parse_json, read_lines
 
-Placed = tuple[int, Face]  # a frame's place within its span, and a face in it
+Placed = tuple[int, Face]  # position of a frame within its span, and a face in that frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class SpanRecord:
     """One span of a video.
 
     Attributes:
-        first: Index of its first frame.
-        count: How many frames it has.
-        joined: Whether the shot goes on from the span before.
-        tracks: How many tracks there have been so far, with this span.
-        faces: Its faces.
-        before: Faces that were followed back from it into the span before.
+        first: Index of the first frame.
+        count: Number of frames.
+        joined: Whether the previous span belongs to the same shot.
+        tracks: Number of tracks in the video up to and including this span.
+        faces: The faces of the span.
+        before: Faces of this span that were tracked back into the previous one.
     """
 
     first: int
@@ -40,13 +40,13 @@ class SpanRecord:
 
 
 class FaceLog:
-    """Spans, and whom to swap, in the order in which both were found out.
+    """Log of spans and of the selector's decisions, in the order in which they were made.
 
     Attributes:
         entries: The spans so far.
-        roles: What was decided for each track.
-        distances: How far tracks are from the person preferred.
-        origin: Index of the first frame of all.
+        targets: Target index by track; None means the track is not swapped.
+        distances: Embedding distance of a track to the preferred person, by track.
+        origin: Index of the first frame in the log.
 
     Raises:
         InputError: If the file is damaged.
@@ -62,16 +62,16 @@ class FaceLog:
             drop_torn_line(path)
             for number, line in enumerate(read_lines(path), start=1):
                 try:
-                    self._take(parse_json(line))
+                    self._load(parse_json(line))
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise InputError(
-                        f"{path} line {number} is damaged ({error}), so this conversion cannot go "
-                        f"on where it was stopped: delete {path.parent} to begin it again"
+                        f"{path} line {number} is damaged ({error}), so this conversion cannot "
+                        f"be resumed: delete {path.parent} to start over"
                     ) from error
         if self.entries:
             self.origin = self.entries[0].first
 
-    def _take(self, record: dict[str, Any]) -> None:
+    def _load(self, record: dict[str, Any]) -> None:
         if "roles" in record:
             targets, distances = record["roles"].items(), record["distances"].items()
             self.targets |= {
@@ -79,17 +79,17 @@ class FaceLog:
             }
             self.distances |= {int(track): float(distance) for track, distance in distances}
             return
-        faces, before = ([_placed(item) for item in record[key]] for key in ("faces", "before"))
+        faces, before = ([_from_json(item) for item in record[key]] for key in ("faces", "before"))
         first, count, tracks = (int(record[key]) for key in ("first", "count", "tracks"))
         self.entries.append(SpanRecord(first, count, bool(record["joined"]), tracks, faces, before))
 
     @property
     def end(self) -> int:
-        """Index of the first frame of which nothing is known."""
+        """Index of the first frame after the logged spans."""
         return self.entries[-1].first + self.entries[-1].count if self.entries else 0
 
     def since(self, index: int) -> Self:
-        """Forget the spans that end before a frame, and give this list back."""
+        """Drop the spans that end before a frame, and return this log."""
         self.entries = [entry for entry in self.entries if entry.first + entry.count > index]
         return self
 
@@ -97,42 +97,48 @@ class FaceLog:
         """Append a span.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If the log cannot be written.
         """
         record = {
             "first": entry.first, "count": entry.count, "joined": entry.joined,
-            "tracks": entry.tracks, "faces": [_plain(item) for item in entry.faces],
-            "before": [_plain(item) for item in entry.before],
+            "tracks": entry.tracks, "faces": [_to_json(item) for item in entry.faces],
+            "before": [_to_json(item) for item in entry.before],
         }  # fmt: skip
         append_lines(self._path, [json.dumps(record)], lasting=True)
 
     def decide(self, targets: dict[int, int | None], distances: dict[int, float]) -> None:
-        """Append what is new among all that has been decided.
+        """Append the decisions that are not in the log yet.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If the log cannot be written.
         """
         if len(targets) == len(self.targets) and len(distances) == len(self.distances):
             return
-        new = {track: target for track, target in targets.items() if track not in self.targets}
-        far = {track: d for track, d in distances.items() if track not in self.distances}
-        append_lines(self._path, [json.dumps({"roles": new, "distances": far})], lasting=True)
-        self.targets |= new
-        self.distances |= far
+        new_targets = {
+            track: target for track, target in targets.items() if track not in self.targets
+        }
+        new_distances = {track: d for track, d in distances.items() if track not in self.distances}
+        append_lines(
+            self._path,
+            [json.dumps({"roles": new_targets, "distances": new_distances})],
+            lasting=True,
+        )
+        self.targets |= new_targets
+        self.distances |= new_distances
 
 
-def _plain(item: Placed) -> list[Any]:
+def _to_json(item: Placed) -> list[Any]:
     place, face = item
     box = (face.box.left, face.box.top, face.box.right, face.box.bottom)
     landmarks = base64.b64encode(face.landmarks.astype("<f4").tobytes()).decode()
     return [place, face.track, float(face.score), *map(float, box), landmarks]
 
 
-def _placed(item: list[Any]) -> Placed:
+def _from_json(item: list[Any]) -> Placed:
     place, track, score, *box, landmarks = item
     points = np.frombuffer(base64.b64decode(landmarks, validate=True), "<f4").reshape(68, 2)
     sides = [float(side) for side in box]
     if not np.isfinite(points).all() or not np.isfinite([score, *sides]).all():
-        raise ValueError("a face has no place")
+        raise ValueError("a coordinate or a score is not finite")
     face = Face(Box(*sides), float(score), points.astype(np.float32), int(track))
     return int(place), face

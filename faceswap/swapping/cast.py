@@ -1,8 +1,9 @@
-"""Who becomes whom: the settings' choice of people, and the swappers that play the roles.
+"""Swap several people in one pass: the cast file, and the swapper that runs several models.
 
-A cast file is TOML, a ``[[swap]]`` a role: ``who``, the photo of a person or several of them;
-``model``, the folder of the model to swap with, by default the one that convert is given; and
-``to``, whose face it pastes, by default "b". Paths are relative to the file.
+A cast file is TOML with one ``[[swap]]`` table per person. ``who`` is a photo of the person or a
+list of photos. ``model`` is the folder of the model to swap with, by default the one that convert
+is given. ``to`` is the identity whose face is pasted, by default "b". Paths are relative to the
+file.
 """
 
 import tomllib
@@ -11,17 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from faceswap.config import ConvertConfig, clipped
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.faces.geometry import Face
 from faceswap.faces.recognition import embedding_of
-from faceswap.faces.selection import FaceSelector, References
+from faceswap.faces.selection import References
 from faceswap.files import reason
 from faceswap.media.frame import Frame
-from faceswap.models import devices, modelfile
+from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.swapper import Swapper
+from faceswap.swapping.swapper import FaceSwapper, Swapper
 from faceswap.types import Identity
 
 KEYS = ("who", "model", "to")
@@ -29,7 +32,7 @@ KEYS = ("who", "model", "to")
 
 @dataclass(frozen=True, slots=True)
 class CastEntry:
-    """A role of a cast file: photos of a person, and what swaps that person.
+    """One target of a cast file: photos of a person, and what swaps that person.
 
     ``model`` is None for the one that convert is given.
     """
@@ -39,25 +42,25 @@ class CastEntry:
     to: Identity
 
 
-class MultiSwapper(Swapper):
-    """Several swappers as one: each takes the faces of its roles.
+class MultiSwapper:
+    """Swaps each target with a swapper of its own.
 
     Args:
-        swappers: By role; the same one may play several. Their settings may differ in ``to`` only.
+        swappers: By target; one swapper may serve several. Their settings may differ only in
+            ``to``.
     """
 
-    def __init__(self, swappers: Sequence[Swapper]) -> None:  # no network of its own to set up
+    def __init__(self, swappers: Sequence[FaceSwapper]) -> None:
         self.config = swappers[0].config
-        self._label = swappers[0]._label  # the same for all
         self._by_target = tuple(swappers)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield what to paste into each frame; in one pass of each network."""
+        """Yield what to paste into each frame, with one pass of each network."""
         shares = [
             swapper.prepare(
                 [
-                    (f, [x for x in faces if self._by_target[x.target] is swapper])
-                    for f, faces in frames
+                    (frame, [face for face in faces if self._by_target[face.target] is swapper])
+                    for frame, faces in frames
                 ]
             )
             for swapper in dict.fromkeys(self._by_target)
@@ -65,49 +68,6 @@ class MultiSwapper(Swapper):
         for (_, faces), *parts in zip(frames, *shares, strict=True):
             swaps = {swap.aligned.face: swap for part in parts for swap in part}
             yield [swaps[face] for face in faces]
-
-
-def assemble(config: ConvertConfig, model: Path | None) -> tuple[Swapper, FaceSelector]:
-    """What swaps, and whom, as the settings ask.
-
-    Args:
-        config: Settings.
-        model: A model's folder or file; None: the newest in ``models``.
-
-    Raises:
-        InputError: If the cast file or a photo is missing or cannot be read.
-        ModelError: If there is no such model or it cannot be read.
-        NoFacesError: If a photo shows no face.
-        SettingsError: If the cast file says something else than roles, or a mask is asked for that
-            a model does not paint.
-    """
-    exclude = tuple(embedding_of(Path(photo)) for photo in config.exclude)
-    if config.cast:
-        path = Path(config.cast)
-        entries = read_cast(path)
-        swapper = MultiSwapper(_swappers(path, entries, config, model))
-        return swapper, FaceSelector(_references(path, entries), exclude, config.largest)
-    device = devices.resolve_device(config.device)
-    trained = modelfile.load(model or modelfile.newest(Path("models")), device)
-    who = tuple(embedding_of(Path(photo)) for photo in config.who)
-    named = who or exclude or config.largest or config.all_faces
-    footage = None if named else trained.centroids.get("a" if config.to == "b" else "b")
-    return Swapper(trained, config, device), FaceSelector((who,), exclude, config.largest, footage)
-
-
-def model_files(config: ConvertConfig, model: Path | None) -> list[Path]:
-    """The models that a conversion uses, folders or files; first the one that it is given.
-
-    Raises:
-        InputError: If the cast file cannot be read.
-        ModelError: If there is none.
-        SettingsError: If the cast file says something else than roles.
-    """
-    entries = read_cast(Path(config.cast)) if config.cast else []
-    if entries and all(entry.model for entry in entries):
-        return [entry.model for entry in entries if entry.model]
-    given = model or modelfile.newest(Path("models"))
-    return list(dict.fromkeys([given, *(entry.model or given for entry in entries)]))
 
 
 def read_cast(path: Path) -> list[CastEntry]:
@@ -162,18 +122,34 @@ def _where(path: Path, number: int) -> str:
     return f"{path}, swap {number}"
 
 
-def _swappers(
-    path: Path, entries: list[CastEntry], config: ConvertConfig, model: Path | None
+def swappers_of(
+    path: Path,
+    entries: list[CastEntry],
+    config: ConvertConfig,
+    default: Path | None,
+    device: torch.device,
 ) -> list[Swapper]:
-    """What plays each role; a model is loaded once, and a swapper is shared by equal roles."""
-    device = devices.resolve_device(config.device)
+    """Build the swapper of each target; each model is loaded once, equal targets share a swapper.
+
+    Args:
+        path: The cast file, which errors name.
+        entries: Its entries.
+        config: Settings.
+        default: The model of entries that name none.
+        device: Where the networks run.
+
+    Raises:
+        ModelError: If a model is missing or cannot be read.
+        SettingsError: If a mask is asked for that a model does not decode.
+    """
     loaded: dict[Path, TrainedModel] = {}
     known: dict[tuple[Path, Identity], Swapper] = {}
     swappers = []
     for number, entry in enumerate(entries, start=1):
+        folder = entry.model or default
+        assert folder is not None, "resolved when the conversion was planned"
+        same = folder.resolve()
         try:
-            folder = entry.model or model or modelfile.newest(Path("models"))
-            same = folder.resolve()
             if same not in loaded:
                 loaded[same] = modelfile.load(folder, device)
             if (same, entry.to) not in known:
@@ -185,12 +161,19 @@ def _swappers(
     return swappers
 
 
-def _references(path: Path, entries: list[CastEntry]) -> tuple[References, ...]:
-    """What the people of each role look like."""
-    targets = []
+def references_of(
+    path: Path, entries: list[CastEntry], landmarks: str | None
+) -> tuple[References, ...]:
+    """Embed the reference photos of each target.
+
+    Raises:
+        InputError: If a photo cannot be read.
+        NoFacesError: If a photo shows no face.
+    """
+    references = []
     for number, entry in enumerate(entries, start=1):
         try:
-            targets.append(tuple(embedding_of(photo) for photo in entry.who))
+            references.append(tuple(embedding_of(photo, landmarks) for photo in entry.who))
         except FaceswapError as error:
             raise type(error)(f"{_where(path, number)}: {error}") from error
-    return tuple(targets)
+    return tuple(references)

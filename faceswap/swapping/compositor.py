@@ -1,8 +1,8 @@
-"""Match a swapped face's colour to the footage and blend it into the frame, once.
+"""Match a swapped face's colour to the footage and blend it into the frame.
 
-A colour match measures numbers on a face and applies them in a second step: between the two, video
-steadies the numbers over time. Blending is done only in the box of the frame that the mask reaches;
-outside the mask not a bit changes.
+A colour match measures numbers on a face and applies them in a second step, so that video can
+smooth the numbers over time in between. Blending only touches the box of the frame that the mask
+reaches, and pixels outside the mask stay bit-identical.
 """
 
 import math
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.config import BlendName, ColorName
+from faceswap.config import BLEND_SEAM, COLOR_SEAM
 from faceswap.faces.geometry import (
     AlignedFace,
     invert,
@@ -23,14 +23,15 @@ from faceswap.faces.geometry import (
     warp_mask,
 )
 from faceswap.media.frame import Frame, rounded
+from faceswap.registry import Registry
 from faceswap.types import FloatImage, Image, Mask, Points, Rect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Swap:
-    """What to paste: a new crop (S, S, 3) and where it counts (S, S), like ``aligned``'s crop.
+    """A face to paste: the new crop (S, S, 3) and its mask (S, S), both aligned like ``aligned``.
 
-    ``color`` and ``detail`` hold what was measured, until it is applied to ``image``.
+    ``color`` and ``detail`` hold the measured numbers until they are applied to ``image``.
     """
 
     aligned: AlignedFace
@@ -43,18 +44,18 @@ class Swap:
 Numbers = npt.NDArray[np.float64]
 Mix = Callable[[FloatImage, FloatImage, Mask], FloatImage]
 
-LEVELS = 5  # of the pyramid that blends coarse things over a wide seam and fine ones over a narrow
-MIN_SPREAD = 1e-6  # variance of a colour that counts as none
+LEVELS = 5  # of the blending pyramid
+MIN_SPREAD = 1e-6  # floor for a variance or an alpha before dividing by it
 
 
 @dataclass(frozen=True, slots=True)
 class ColorMatch:
-    """How to make a new face's colours those of the footage it replaces.
+    """A method that gives a new face the colours of the footage it replaces.
 
     Attributes:
-        measure: From the new face and the footage, both (S, S, 3), and the mask (S, S), whose
-            values weigh the pixels: numbers, which may be averaged over time.
-        apply: Gives the new face its new colours by such numbers, (S, S, 3).
+        measure: Takes the new face and the footage, both (S, S, 3), and the mask (S, S) that
+            weights the pixels. Returns numbers that may be averaged over time.
+        apply: Takes the new face and those numbers. Returns the recoloured face, (S, S, 3).
     """
 
     measure: Callable[[Image, Image, Mask], Numbers]
@@ -62,7 +63,7 @@ class ColorMatch:
 
 
 def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
-    """Mean (3,) and covariance (3, 3) of the pixels (S, S, 3) that the mask weighs."""
+    """Mean (3,) and covariance (3, 3) of pixels (S, S, 3), weighted by the mask."""
     inside = mask > 0
     values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
     mean = weights @ values / weights.sum()
@@ -81,12 +82,11 @@ def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_average(swapped: Image, shift: Numbers) -> Image:
-    """Add a colour."""
     return rounded(swapped.astype(np.float32) + shift.astype(np.float32))
 
 
 def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Means and deviations in Lab of both pictures within the mask, (4, 3).
+    """Means and standard deviations in Lab of both images within the mask, (4, 3).
 
     E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, in CIE Lab.
     """
@@ -100,7 +100,7 @@ def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
-    """Give the face the reference's mean and deviation in each of Lab's channels."""
+    """Give the face the reference's mean and standard deviation in each Lab channel."""
     mean, deviation, wanted_mean, wanted_deviation = numbers
     gain = wanted_deviation / np.maximum(deviation, math.sqrt(MIN_SPREAD))
     lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
@@ -112,18 +112,19 @@ def _to_lab(image: Image) -> FloatImage:
 
 
 def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """The two means and the linear map between the two spreads in RGB, (5, 3).
+    """Both means and the linear map between the two covariances in RGB, (5, 3).
 
     F. Pitie and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
-    colour transfer", CVMP 2007, eq. 6: of all maps that fit, the one that moves colours least.
+    colour transfer", CVMP 2007, eq. 6: the map with the right covariance that moves colours least.
     """
     if mask.sum() <= 0:
         return np.vstack([np.zeros((2, 3)), np.eye(3)])
-    mean, own = _moments(swapped, mask)
-    wanted_mean, wanted = _moments(reference, mask)
-    root = _power(own, 0.5)
-    inverse = _power(own, -0.5)
-    return np.vstack([mean, wanted_mean, inverse @ _power(root @ wanted @ root, 0.5) @ inverse])
+    mean, covariance = _moments(swapped, mask)
+    wanted_mean, wanted_covariance = _moments(reference, mask)
+    root = _power(covariance, 0.5)
+    inverse = _power(covariance, -0.5)
+    linear_map = inverse @ _power(root @ wanted_covariance @ root, 0.5) @ inverse
+    return np.vstack([mean, wanted_mean, linear_map])
 
 
 def apply_linear(swapped: Image, numbers: Numbers) -> Image:
@@ -132,17 +133,17 @@ def apply_linear(swapped: Image, numbers: Numbers) -> Image:
 
 
 def _power(symmetric: Numbers, exponent: float) -> Numbers:
-    """A power of a symmetric matrix without negative eigenvalues; tiny ones count as 1 level^2."""
+    """Raise a covariance matrix to a power; eigenvalues below 1 (level squared) count as 1."""
     values, vectors = np.linalg.eigh(symmetric)
     powered: Numbers = vectors * np.maximum(values, 1.0) ** exponent @ vectors.T
     return powered
 
 
 def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """For each channel the value that each of 256 levels becomes, (256, 3).
+    """New value of each of the 256 levels in each channel, (256, 3).
 
-    R. C. Gonzalez and R. E. Woods, "Digital Image Processing", histogram matching: a level goes to
-    the level of the same share of darker pixels.
+    Histogram matching, R. C. Gonzalez and R. E. Woods, "Digital Image Processing": a level maps to
+    the level that has the same share of darker pixels.
     """
     levels = np.arange(256.0)
     if mask.sum() <= 0:
@@ -158,27 +159,26 @@ def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_histogram(swapped: Image, table: Numbers) -> Image:
-    """Look each level up."""
     lookup = rounded(table)
     return np.stack([lookup[swapped[..., c], c] for c in range(3)], axis=-1)
 
 
-COLORS: dict[ColorName, ColorMatch] = {
+COLORS: Registry[ColorMatch] = Registry(COLOR_SEAM, {
     "average": ColorMatch(measure_average, apply_average),
     "reinhard": ColorMatch(measure_reinhard, apply_reinhard),
     "linear": ColorMatch(measure_linear, apply_linear),
     "histogram": ColorMatch(measure_histogram, apply_histogram),
     "none": ColorMatch(lambda *_: np.zeros(0), lambda swapped, _: swapped),
-}
+})  # fmt: skip
 
 
 def alpha(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """``rect * (1 - mask) + face * mask`` in display light."""
+    """Blend ``rect * (1 - mask) + face * mask`` on display-encoded values."""
     return rect + mask[..., np.newaxis] * (face - rect)
 
 
 def alpha_linear(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """The same in linear light, as light itself mixes (sRGB transfer, IEC 61966-2-1)."""
+    """Blend like :func:`alpha`, but in linear light (sRGB transfer, IEC 61966-2-1)."""
     mixed = _to_linear(rect) + mask[..., np.newaxis] * (_to_linear(face) - _to_linear(rect))
     dark, bright = 12.92 * mixed, 1.055 * np.maximum(mixed, 0) ** (1 / 2.4) - 0.055
     shown = np.where(mixed <= 0.0031308, dark, bright) * 255
@@ -192,13 +192,14 @@ def _to_linear(pixels: FloatImage) -> FloatImage:
 
 
 def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """The face's gradients with the frame's colours at the edge, then :func:`alpha`.
+    """Keep the face's gradients, take the frame's colours at the edge, then apply :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
-    what it clones on the mask's bounding box: given that very centre nothing moves.
+    the mask's bounding box on the given point, so passing that box's own centre moves nothing.
     """
     inner = np.zeros(mask.shape, np.uint8)
-    inner[1:-1, 1:-1] = (mask[1:-1, 1:-1] > 0.01) * np.uint8(255)  # it may not touch the border
+    # seamlessClone does not accept a mask that touches the border.
+    inner[1:-1, 1:-1] = (mask[1:-1, 1:-1] > 0.01) * np.uint8(255)
     if not inner.any():
         return alpha(rect, face, mask)
     left, top, width, height = cv2.boundingRect(inner)
@@ -208,10 +209,10 @@ def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
 
 
 def pyramid(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """Coarse structure blended over a wide seam, fine structure over a narrow one.
+    """Blend coarse structure over a wide seam and fine structure over a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
-    TOG 2(4), 1983; then :func:`alpha`, so that what the mask leaves out stays.
+    TOG 2(4), 1983; then :func:`alpha`, so that pixels outside the mask stay unchanged.
     """
     below, above = rect, face
     share = (mask > 0.5).astype(np.float32)
@@ -233,13 +234,13 @@ def pyramid(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     return np.asarray(rect + mask[..., np.newaxis] * (mixed - rect), np.float32)
 
 
-BLENDS: dict[BlendName, Mix] = {
+BLENDS: Registry[Mix] = Registry(BLEND_SEAM, {
     "alpha": alpha, "linear": alpha_linear, "poisson": poisson, "pyramid": pyramid,
-}  # fmt: skip
+})  # fmt: skip
 
 
-def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
-    """Put a swapped face into its frame, bit-equal to it wherever the mask is 0."""
+def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
+    """Blend a swapped face into its frame; pixels where the mask is 0 stay bit-identical."""
     box = box_in_frame(swap, *frame.shape)
     if box is None:
         return frame
@@ -247,16 +248,16 @@ def paste(frame: Frame, swap: Swap, blend: BlendName | Mix = "alpha") -> Frame:
     to_box = shifted(invert(swap.aligned.matrix), left, top)
     width, height = right - left, bottom - top
     mask = warp_mask(swap.mask, to_box, width, height)
-    # A crop holds no detail finer than the frame it was cut from: point sampling loses nothing and
-    # gives an unchanged crop back exactly, which averaging would blur.
+    # The crop holds no detail finer than the frame it was cut from. So point sampling loses nothing
+    # and restores an unchanged crop exactly, where averaging would blur it.
     face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
-    mix = blend if callable(blend) else BLENDS[blend]
+    mix = BLENDS.resolve(blend)
     mixed = mix(frame.rgb_float(box), face, mask)
     return frame.changed(box, np.clip(mixed, 0, 255))
 
 
 def layer(frame: Frame, swaps: list[Swap]) -> Frame:
-    """Swapped faces alone, on transparency: a frame repainted with (H, W, 4), not premultiplied."""
+    """Render only the swapped faces, on transparency: RGBA (H, W, 4), not premultiplied."""
     height, width = frame.shape
     pixels = np.zeros((height, width, 4), np.float32)
     for swap in swaps:
@@ -268,7 +269,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
         mask = warp_mask(swap.mask, to_box, right - left, bottom - top)[..., np.newaxis]
         face = warp_image_at(swap.image, to_box, right - left, bottom - top)
         below = pixels[top:bottom, left:right]
-        share = mask + below[..., 3:] * (1 - mask)  # T. Porter and T. Duff, 1984: over
+        share = mask + below[..., 3:] * (1 - mask)  # "over", T. Porter and T. Duff, 1984
         mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
         below[..., :3] = mixed / np.maximum(share, MIN_SPREAD)
         below[..., 3:] = share
@@ -277,7 +278,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
 
 
 def box_in_frame(swap: Swap, height: int, width: int) -> Rect | None:
-    """Left, top, right, bottom of the frame's pixels that the mask reaches; None if none."""
+    """Bounding box (left, top, right, bottom) of the frame's pixels under the mask, or None."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):
         return None

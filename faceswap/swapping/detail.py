@@ -1,12 +1,12 @@
 """Give a swapped face the sharpness, grain and motion blur of the footage it is pasted into.
 
-What a colour match is to colours this is to detail: numbers are measured on a face, steadied over
-time, and applied. Both pictures must be windows on the frame's own pixel grid: there a grain is a
-pixel wide, while a crop would average a large face's grain away and blow up a small one's.
+This works like a colour match: numbers are measured on a face, smoothed over time and applied. Both
+images must be cut out on the frame's own pixel grid, where grain is one pixel wide. A resampled
+crop would average the grain of a large face away and magnify that of a small one.
 
-Statistics look only where the mask is full. Filters divide by the share of their kernel that lies
-there (H. Knutsson and C.-F. Westin, "Normalized and differential convolution", CVPR 1993), so that
-nothing outside has a say.
+Statistics only use pixels where the mask is full. Filters divide by the share of their kernel that
+is inside it (H. Knutsson and C.-F. Westin, "Normalized and differential convolution", CVPR 1993),
+so that pixels outside have no influence.
 """
 
 import math
@@ -27,33 +27,36 @@ Filter = Callable[[Pixels], Pixels]
 Blur = Callable[[Pixels, float], Pixels]
 
 NEUTRAL = np.array([0, 0, 0, 1, 1, 1, 0, 0], np.float64)
-SCALES = (1.0, 2.0, 4.0)  # standard deviations in pixels between which the bands of detail lie
-BLURS = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried on the swap, in pixels
-MAX_GAIN = 1.5  # of a band that is too weak: more would draw halos
-SHUTTER = 0.5  # share of a frame's time that film is exposed: 180 degrees
-MIN_PIXELS = 400  # a face of 20 by 20; fewer say nothing
-SMOOTH_AREA = 15  # pixels over which skin must be smooth for its grain to be judged
-MAX_GRAIN_BLUR = 0.75  # standard deviation in pixels of the coarsest grain's own blur
-QUANTIZATION = 0.05  # variance of luma that rounding to 8 bits makes
-CHANCE = 0.12  # log of an energy ratio by which two people's faces differ anyway
+SCALES = (1.0, 2.0, 4.0)  # Gaussian standard deviations (pixels) that separate the bands
+BLURS = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried on the swap
+MAX_GAIN = 1.5  # for a band that is too weak; a higher gain draws halos
+SHUTTER = 0.5  # exposed share of the frame interval: a 180 degree shutter
+MIN_PIXELS = 400  # a face of 20 x 20; statistics on fewer are not reliable
+SMOOTH_AREA = 15  # side (pixels) of the area that is checked for smooth skin
+MAX_GRAIN_BLUR = 0.75  # standard deviation (pixels) of the blur that gives the coarsest grain
+QUANTIZATION = 0.05  # luma variance caused by rounding to 8 bits
+CHANCE = 0.12  # log energy ratio by which the faces of two people differ anyway
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def measure(
     swapped: Image, reference: Image, mask: Mask, displacement: tuple[float, float] = (0.0, 0.0)
 ) -> Numbers:
-    """How the footage's detail differs from a swapped face's, (8,), averageable over time.
+    """Measure how the footage's detail differs from a swapped face's, (8,).
+
+    The numbers may be averaged over time.
 
     Args:
         swapped: The new face in its final colours, (H, W, 3), on the frame's pixels.
         reference: The frame there, (H, W, 3).
-        mask: What is pasted, (H, W). Only where it is full anything is measured.
+        mask: The pasted area, (H, W). Only pixels where it is full are measured.
         displacement: How far the face moves from one frame to the next, x and y in pixels.
 
     Returns:
         The motion blur's line x, y (pixels); the standard deviation of a Gaussian blur (pixels);
-        gains of the bands below 1, 2 and 4 pixels; the standard deviations (levels) that grain
-        would have if it were white, judged by its finest structure and by one twice as coarse.
+        the gains of the bands below 1, 2 and 4 pixels; and the standard deviation (levels) of the
+        missing grain, once by its finest structure and once by structure twice as coarse. The last
+        two are equal for white grain.
     """
     inside = mask >= 0.99
     if np.count_nonzero(inside) < MIN_PIXELS:
@@ -62,7 +65,7 @@ def measure(
     noise = _noise(old, inside)
     motion = _motion(new, old, inside, noise, displacement)
     if motion.any():
-        new = _within(new, inside, lambda pixels: _streaked(pixels, motion))
+        new = _within(new, inside, lambda pixels: _motion_blurred(pixels, motion))
     blur, gains = _sharpness(new, old, inside, noise)
     blurred = _blurred_within(inside)
     new = _equalized(blurred(new, blur), gains, blurred)
@@ -71,18 +74,18 @@ def measure(
 
 
 def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> Image:
-    """Blur or sharpen a face (H, W, 3) by :func:`measure`'s numbers, and add grain last.
+    """Blur or sharpen a face (H, W, 3) by :func:`measure`'s numbers, then add grain.
 
-    Grain is luma alone: what a camera's and a codec's colour subsampling leave of coloured grain is
-    faint.
+    Grain is added to luma only, because the chroma subsampling of cameras and codecs leaves little
+    coloured grain.
 
     Args:
         swapped: The face that was measured.
-        numbers: What was measured.
-        generator: Draws the grain; a new one for each frame, or the grain stands still.
+        numbers: The measured numbers.
+        generator: Draws the grain. Pass a new one for each frame, or the grain stands still.
     """
     motion, blur, gains, missing = numbers[:2], numbers[2], numbers[3:6], numbers[6:]
-    pixels = _streaked(swapped.astype(np.float32), motion)
+    pixels = _motion_blurred(swapped.astype(np.float32), motion)
     pixels = _equalized(_blurred(pixels, blur), np.clip(gains, 1, MAX_GAIN), _blurred)
     amplitude, grain_blur = _grain(np.maximum(missing, 0))
     if amplitude > 0:
@@ -93,11 +96,11 @@ def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> I
 
 
 def displacement(face: Face, moments: list[list[Face]]) -> tuple[float, float]:
-    """How far a followed face moves from one frame to the next, x and y in pixels.
+    """How far a tracked face moves from one frame to the next, x and y in pixels.
 
     Args:
         face: The face.
-        moments: The faces of the frames before, of its own and after, as far as there are.
+        moments: The faces of the frame before, its own frame and the frame after, where they exist.
     """
     if face.track < 0:
         return 0.0, 0.0
@@ -112,13 +115,13 @@ def displacement(face: Face, moments: list[list[Face]]) -> tuple[float, float]:
 
 
 def _blurred(pixels: Pixels, sigma: float) -> Pixels:
-    if sigma < 0.15:  # such a kernel's neighbours weigh nothing
+    if sigma < 0.15:  # the kernel's centre has almost all the weight
         return pixels
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)
 
 
-def _streaked(pixels: Pixels, motion: Numbers) -> Pixels:
-    """Averaged along a line (x, y)."""
+def _motion_blurred(pixels: Pixels, motion: Numbers) -> Pixels:
+    """Average along a line (x, y)."""
     length = math.hypot(*motion)
     if length < 1:
         return pixels
@@ -132,14 +135,14 @@ def _streaked(pixels: Pixels, motion: Numbers) -> Pixels:
 
 
 def _within(pixels: Pixels, inside: Inside, smooth: Filter) -> Pixels:
-    """Smooth what lies inside, by what lies inside; 0 elsewhere."""
+    """Smooth the pixels inside using only pixels inside; 0 elsewhere."""
     share = inside.astype(np.float32)
     weight = np.maximum(smooth(share), 1e-3)
     return np.asarray(smooth(pixels * share) / weight * share, np.float32)
 
 
 def _blurred_within(inside: Inside) -> Blur:
-    """Like :func:`_within`; the shares inside are worked out once."""
+    """Like :func:`_within` for Gaussian blurs, with the weights computed once per blur."""
     share = inside.astype(np.float32)
     weights: dict[float, Pixels] = {}
 
@@ -156,7 +159,7 @@ def _bands(pixels: Pixels, blur: Blur) -> list[Pixels]:
     """Differences of Gaussians, from fine to coarse.
 
     P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans.
-    Communications 31(4), 1983, not subsampled.
+    Communications 31(4), 1983, here without subsampling.
     """
     bands, reached = [], 0.0
     for scale in SCALES:
@@ -175,25 +178,25 @@ def _equalized(pixels: Pixels, gains: Numbers, blur: Blur) -> Pixels:
 
 
 def _energies(pixels: Pixels, inside: Inside, blur: Blur) -> Numbers:
-    """Mean squares of the bands, (3,)."""
+    """Mean squares of the bands inside, (3,)."""
     return np.array([_energy(band[inside]) for band in _bands(pixels, blur)])
 
 
 def _energy(values: Pixels) -> float:
-    """Mean square, the strongest twentieth clipped: rims of glasses are on one face alone."""
+    """Mean square with the top 5 % clipped, because glasses may be on only one of the faces."""
     strength = np.abs(values)
     strongest = np.partition(strength, int(0.95 * len(strength)))[int(0.95 * len(strength))]
     return float(np.mean(np.minimum(strength, strongest) ** 2))
 
 
-# A second difference both ways: straight edges and gradients vanish, grain stays.
+# Second difference in both directions: straight edges and gradients vanish, grain stays.
 _FINE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-# The same on the means of two by two pixels, times 2: white grain gives the same deviation.
+# The same on means of 2 x 2 pixels, doubled so that white grain gives the same deviation.
 _COARSE = np.asarray(np.kron(_FINE, np.ones((2, 2), np.float32)) / 2, np.float32)
 
 
 def _eroded(inside: Inside, width: int) -> Inside:
-    """Where a square of this width lies inside."""
+    """Pixels around which a square of this width is entirely inside."""
     square = np.ones((width, width), np.uint8)
     eroded = cv2.erode(inside.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT,
                        borderValue=0)  # fmt: skip
@@ -201,13 +204,13 @@ def _eroded(inside: Inside, width: int) -> Inside:
 
 
 def _noise(pixels: Pixels, inside: Inside) -> Numbers:
-    """Standard deviations of grain, fine and coarse, (2,), equal where it is white.
+    """Standard deviations of fine and coarse grain, (2,), which are equal for white grain.
 
     The filter is J. Immerkaer's ("Fast noise variance estimation", CVIU 64(2), 1996); the median in
     place of his mean is D. L. Donoho and I. M. Johnstone's ("Ideal spatial adaptation by wavelet
-    shrinkage", Biometrika 81(3), 1994). Only the face's smoother half is looked at.
+    shrinkage", Biometrika 81(3), 1994). Only the smoother half of the face is measured.
     """
-    clear = _eroded(inside, 7)  # no filter below reaches out of it
+    clear = _eroded(inside, 7)  # the filters below reach no pixel outside from here
     if np.count_nonzero(clear) < MIN_PIXELS // 4:
         return np.zeros(2)
     fine, coarse = (np.abs(cv2.filter2D(pixels, -1, kernel)) for kernel in (_FINE, _COARSE))
@@ -216,22 +219,22 @@ def _noise(pixels: Pixels, inside: Inside) -> Numbers:
     texture = cv2.blur(coarse * share, around) / np.maximum(cv2.blur(share, around), 1e-3)
     smooth = clear & (texture <= np.median(texture[clear]))
     deviations = [1.4826 * float(np.median(response[smooth])) for response in (fine, coarse)]
-    return np.array([deviations[0], min(deviations[1], _coarsest() * deviations[0])])
+    return np.array([deviations[0], min(deviations[1], _max_grain_ratio() * deviations[0])])
 
 
-def _coarsest() -> float:
-    """Ratio of deviations of the coarsest grain believed in: beyond are wrinkles and stubble."""
+def _max_grain_ratio() -> float:
+    """Highest ratio of coarse to fine deviation that is grain, not wrinkles or stubble."""
     blurs, (fine, coarse, *_) = _responses()
     return float(np.interp(MAX_GRAIN_BLUR, blurs, coarse / fine))
 
 
 @cache
 def _responses() -> tuple[Numbers, Numbers]:
-    """What filters make of white noise of deviation 1 after Gaussian blurs.
+    """Standard deviations of the filters' responses to blurred white noise of deviation 1.
 
     Returns:
-        The blurs (N,), and (6, N): the deviations behind the fine and coarse filters, in the three
-        bands, and of the slope.
+        The Gaussian blurs (N,), and for each of them the deviations (6, N) of the fine filter, the
+        coarse filter, the three bands and the slope.
     """
     blurs = np.linspace(0, 8, 65)
     impulse = np.zeros((97, 97), np.float32)
@@ -247,42 +250,43 @@ def _responses() -> tuple[Numbers, Numbers]:
 
 
 def _grain(noise: Numbers) -> tuple[float, float]:
-    """Amplitude of white noise, and the blur that then gives it both deviations (2,)."""
+    """Amplitude of white noise and the blur that give it both measured deviations (2,)."""
     if noise.max() < 0.1:
         return 0.0, 0.0
     blurs, (fine, coarse, *_) = _responses()
-    few = blurs <= MAX_GRAIN_BLUR
+    allowed = blurs <= MAX_GRAIN_BLUR
     ratio = noise[1] / max(noise[0], 1e-3)
-    blur = float(np.interp(ratio, coarse[few] / fine[few], blurs[few]))
+    blur = float(np.interp(ratio, coarse[allowed] / fine[allowed], blurs[allowed]))
     expected = np.hypot(np.interp(blur, blurs, fine), np.interp(blur, blurs, coarse))
     return float(np.hypot(*noise) / expected), blur
 
 
-def _share_of_noise(noise: Numbers, row: slice, blur: float = 0.0) -> Numbers:
-    """Energies that grain has in :func:`_responses`' rows after a blur."""
-    amplitude, own = _grain(noise)
+def _noise_energies(noise: Numbers, row: slice, blur: float = 0.0) -> Numbers:
+    """Energies of grain in the given rows of :func:`_responses`, after a blur."""
+    amplitude, grain_blur = _grain(noise)
     blurs, rows = _responses()
     return np.array(
-        [(amplitude * np.interp(math.hypot(own, blur), blurs, r)) ** 2 for r in rows[row]]
+        [(amplitude * np.interp(math.hypot(grain_blur, blur), blurs, r)) ** 2 for r in rows[row]]
     )
 
 
 def _sharpness(new: Pixels, old: Pixels, inside: Inside, noise: Numbers) -> tuple[float, Numbers]:
-    """The blur that brings the new face's bands nearest the old one's, and gains for the rest."""
+    """Find the blur that best fits the new face's bands to the old one's, and residual gains."""
     in_bands = slice(2, 5)
-    of_noise = _share_of_noise(noise, in_bands)
+    noise_energies = _noise_energies(noise, in_bands)
     blurred = _blurred_within(inside)
     energy = _energies(old, inside, blurred)
-    wanted = np.maximum(energy - of_noise, energy / 20)
-    trust = wanted / (wanted + of_noise + QUANTIZATION)
-    own_noise = _noise(new, inside)
+    wanted = np.maximum(energy - noise_energies, energy / 20)
+    trust = wanted / (wanted + noise_energies + QUANTIZATION)
+    new_noise = _noise(new, inside)
     logs = []
     for blur in BLURS:
         energy = _energies(blurred(new, blur), inside, blurred)
-        clean = energy - _share_of_noise(own_noise, in_bands, blur)
+        clean = energy - _noise_energies(new_noise, in_bands, blur)
         logs.append(np.log(np.maximum(clean, energy / 20) + 1e-4))
     fine = np.linspace(0, BLURS[-1], 113)
-    falling = np.minimum.accumulate(logs)  # less noise taken off would look like more detail
+    # A blur adds no detail. Where the energy rises, only less noise was subtracted.
+    falling = np.minimum.accumulate(logs)
     tried = np.stack([np.interp(fine, BLURS, band) for band in falling.T], axis=1)
     wanted = np.log(wanted + 1e-4)
     best = int(np.argmin(((tried - wanted) ** 2) @ trust))
@@ -301,14 +305,14 @@ def _slopes(pixels: Pixels) -> tuple[Pixels, Pixels]:
 def _directional(
     pixels: Pixels, inside: Inside, along: Numbers, noise: Numbers, blur: float
 ) -> tuple[float, float]:
-    """Logs of the slopes' energies along a direction (x, y) and across it, after a blur."""
+    """Log energies of the slopes along a direction (x, y) and across it, after a blur."""
     x, y = _slopes(_blurred_within(inside)(pixels, math.hypot(blur, SCALES[0])))
     clear = _eroded(inside, 3)
-    of_noise = float(_share_of_noise(noise, slice(5, 6), blur)[0])
+    noise_energy = float(_noise_energies(noise, slice(5, 6), blur)[0])
     logs = []
     for direction in (along, np.array([-along[1], along[0]])):
         energy = _energy((direction[0] * x + direction[1] * y)[clear])
-        logs.append(math.log(max(energy - of_noise, energy / 20) + 1e-4))
+        logs.append(math.log(max(energy - noise_energy, energy / 20) + 1e-4))
     return logs[0], logs[1]
 
 
@@ -317,32 +321,33 @@ def _motion(
 ) -> Numbers:
     """The line (x, y) along which the footage's face is blurred, at most what the shutter allows.
 
-    Both faces have the same pose: where the sharper one is blurred until both have equal slopes
-    across the motion, they should be equal along it as well. What the footage lacks there, motion
-    took.
+    Both faces have the same pose. If the sharper one is blurred until both have equal slopes across
+    the motion, their slopes along it should be equal too. What the footage lacks along it was lost
+    to motion blur.
     """
     line = SHUTTER * np.asarray(displacement, np.float64)
     length = math.hypot(*line)
     if length < 1:
         return np.zeros(2)
     along = line / length
-    streaked = _within(new, inside, lambda pixels: _streaked(pixels, line))
-    own = _noise(new, inside)
+    moved = _within(new, inside, lambda pixels: _motion_blurred(pixels, line))
+    new_noise = _noise(new, inside)
     logs = [
         np.array([_directional(pixels, inside, along, grain, blur) for blur in BLURS[::2]])
-        for pixels, grain in ((new, own), (streaked, np.zeros(2)), (old, noise))
+        for pixels, grain in ((new, new_noise), (moved, np.zeros(2)), (old, noise))
     ]
-    lacking, left = _lacking(logs[0], logs[2]), _lacking(logs[1], logs[2])
-    most = lacking - left
-    if lacking < max(most / 3, CHANCE):
+    deficit, remaining = _slope_deficit(logs[0], logs[2]), _slope_deficit(logs[1], logs[2])
+    explained = deficit - remaining  # by blur along the whole line
+    if deficit < max(explained / 3, CHANCE):
         return np.zeros(2)
-    return line * math.sqrt(min(lacking / most, 1.0))  # energy falls with a short line's square
+    # The energy falls with the square of a short line's length.
+    return line * math.sqrt(min(deficit / explained, 1.0))
 
 
-def _lacking(new: Numbers, old: Numbers) -> float:
-    """What the old face lacks along the motion when both are equal across it.
+def _slope_deficit(new: Numbers, old: Numbers) -> float:
+    """Log energy that the old face lacks along the motion when both are equal across it.
 
-    Both are logs of energy along and across after BLURS[::2], (5, 2).
+    Both arguments are log energies along and across the motion after BLURS[::2], (5, 2).
     """
     blurs = BLURS[::2]
     if old[0, 1] < new[0, 1]:

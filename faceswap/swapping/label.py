@@ -1,6 +1,6 @@
-"""A visible caption for swapped footage, such as "AI-generated", legible on any picture.
+"""A visible caption for swapped footage, such as "AI-generated", legible on any image.
 
-White letters on a black plate: their contrast, 21 : 1, does not depend on what is behind.
+White letters on a black plate have a contrast of 21 : 1, whatever is behind them.
 """
 
 from functools import cache
@@ -16,22 +16,22 @@ from faceswap.errors import SettingsError
 from faceswap.media.frame import Frame
 from faceswap.types import Image, Rect
 
-MIN_LETTER_HEIGHT = 8  # pixels of letters' height below which nobody can read them
-MAX_WIDTH = 0.9  # share of the picture's width that a label may take
-MARGIN = 0.5  # of a letter's height, between plate and edge
-PADDING = 0.4  # of a letter's height, between letters and plate's edge
+MIN_LETTER_HEIGHT = 8  # pixels; smaller letters are illegible
+MAX_WIDTH = 0.9  # of the image width
+MARGIN = 0.5  # of the letter height, between plate and image edge
+PADDING = 0.4  # of the letter height, between letters and plate edge
 
 
 class Label:
-    """Puts the same words into every frame; they are drawn once for each size of frame.
+    """Puts the same caption into every frame; it is drawn once for each frame size.
 
     Args:
-        text: The words, one line.
-        position: The corner.
-        size: Height of a letter as a share of the frame's.
+        text: The caption, a single line.
+        position: Corner of the frame.
+        size: Letter height as a share of the frame height.
 
     Raises:
-        SettingsError: If the text is empty, of several lines, or has letters that the font lacks.
+        SettingsError: If the text is empty, has several lines, or uses letters that the font lacks.
     """
 
     def __init__(self, text: str, position: LabelPosition, size: float) -> None:
@@ -39,57 +39,57 @@ class Label:
         self._draw = cache(lambda height, width: draw((height, width), text, position, size))
 
     def on(self, frame: Frame) -> Frame:
-        """The frame with the label.
+        """Return the frame with the label.
 
         Raises:
-            SettingsError: If the frame is so small that nobody could read it.
+            SettingsError: If the frame is too small for a legible label.
         """
-        window, pixels = self._draw(*frame.shape)
-        return frame.changed(window, pixels)
+        rect, pixels = self._draw(*frame.shape)
+        return frame.changed(rect, pixels)
 
 
 def draw(
     shape: tuple[int, int], text: str, position: LabelPosition, size: float
 ) -> tuple[Rect, Image]:
-    """Draw a label for pictures of one size.
+    """Draw a label for images of one size.
 
     Args:
-        shape: Height and width of the picture, pixels.
-        text: The words; smaller than ``size`` asks if they do not fit in else.
-        position: The corner.
-        size: Height of a letter as a share of the picture's.
+        shape: Height and width of the image, pixels.
+        text: The caption; it is drawn smaller than ``size`` if it does not fit otherwise.
+        position: Corner of the image.
+        size: Letter height as a share of the image height.
 
     Returns:
-        Where it belongs in the picture, and its pixels (h, w, 3).
+        The rect of the label in the image, and the label's pixels (h, w, 3).
 
     Raises:
-        SettingsError: If it would be too small to read.
+        SettingsError: If the label would be too small to read.
     """
     height, width = shape
-    letters = round(size * height)
-    plate = _plate(text, max(letters, MIN_LETTER_HEIGHT))
-    while letters > MIN_LETTER_HEIGHT and (
+    letter_height = round(size * height)
+    plate = _plate(text, max(letter_height, MIN_LETTER_HEIGHT))
+    while letter_height > MIN_LETTER_HEIGHT and (
         plate.width > MAX_WIDTH * width or plate.height > height
     ):
-        letters = min(letters - 1, int(letters * MAX_WIDTH * width / plate.width))
-        plate = _plate(text, max(letters, MIN_LETTER_HEIGHT))
+        letter_height = min(letter_height - 1, int(letter_height * MAX_WIDTH * width / plate.width))
+        plate = _plate(text, max(letter_height, MIN_LETTER_HEIGHT))
     if plate.width > width or plate.height > height:
         raise SettingsError(
-            f'the label "{text}" is not legible in a picture of {width}x{height} pixels; '
-            "choose a shorter one"
+            f'the label "{text}" is not legible in an image of {width}x{height} pixels; '
+            "choose a shorter label"
         )
-    margin = round(MARGIN * letters)
+    margin = round(MARGIN * letter_height)
     left = width - plate.width - margin if position.endswith("right") else margin
     top = height - plate.height - margin if position.startswith("bottom") else margin
     left, top = min(max(left, 0), width - plate.width), min(max(top, 0), height - plate.height)
     return (left, top, left + plate.width, top + plate.height), np.asarray(plate, np.uint8)
 
 
-def _plate(text: str, letters: int) -> Pillow.Image:
-    """White words on black, ``letters`` pixels being the height of a capital."""
-    font = _font(letters)
+def _plate(text: str, letter_height: int) -> Pillow.Image:
+    """White text on a black plate, with capitals ``letter_height`` pixels high."""
+    font = _font(letter_height)
     left, top, right, bottom = font.getbbox(text)
-    padding = round(PADDING * letters)
+    padding = round(PADDING * letter_height)
     size = (round(right - left) + 2 * padding, round(bottom - top) + 2 * padding)
     plate = Pillow.new("RGB", size)
     ImageDraw.Draw(plate).text((padding - left, padding - top), text, "white", font)
@@ -97,24 +97,24 @@ def _plate(text: str, letters: int) -> Pillow.Image:
 
 
 @cache
-def _font(letters: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans Bold, so large that a capital is ``letters`` pixels high.
+def _font(letter_height: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans Bold, scaled so that a capital is ``letter_height`` pixels high.
 
-    It comes with matplotlib and has Latin, Greek and Cyrillic letters; Pillow's own font has only
-    those of English.
+    The font ships with matplotlib and has Latin, Greek and Cyrillic letters; Pillow's own font has
+    only English ones.
     """
     path = Path(get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
     _, top, _, bottom = ImageFont.truetype(path, 1000).getbbox("H")
-    return ImageFont.truetype(path, letters * 1000 / (bottom - top))
+    return ImageFont.truetype(path, letter_height * 1000 / (bottom - top))
 
 
 def _check(text: str) -> None:
     if not text.strip() or len(text.splitlines()) != 1:
-        raise SettingsError(f"a label must be one line of words, not {text!r}")
+        raise SettingsError(f"a label must be a single line of text, not {text!r}")
     font = _font(32)
-    lacking = bytes(font.getmask("\U0010ffff"))  # the box that stands for what the font has not
+    placeholder = bytes(font.getmask("\U0010ffff"))  # box drawn for missing glyphs
     missing = [
-        c for c in dict.fromkeys(text) if not c.isspace() and bytes(font.getmask(c)) == lacking
+        c for c in dict.fromkeys(text) if not c.isspace() and bytes(font.getmask(c)) == placeholder
     ]
     if missing:
-        raise SettingsError(f"a label cannot hold {' '.join(missing)}: the font has no such letter")
+        raise SettingsError(f"the label font has no letters for {' '.join(missing)}; remove them")

@@ -1,24 +1,23 @@
-"""Convert a video frame by frame; go on where a run was stopped."""
+"""Convert a video frame by frame, and resume where a run was stopped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
 from importlib.metadata import version
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from faceswap import parallel
-from faceswap.config import ConvertConfig, frame_ranges, seconds_of
+from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces import tracking
-from faceswap.faces.detection import resolve_detector
 from faceswap.faces.dlib_backend import landmarks_digest
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.recognition import appears
-from faceswap.faces.selection import Decisions, FaceSelector, select_faces
+from faceswap.faces.selection import Decisions, select_faces
 from faceswap.faces.tracklog import FaceLog
 from faceswap.files import sha256_of
 from faceswap.media import reader, writers
@@ -26,85 +25,53 @@ from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.frame import Frame
 from faceswap.media.segments import Unfinished, folder_for, unfinished
 from faceswap.media.writers import StreamTarget
-from faceswap.provenance.credentials import ModelRecord
-from faceswap.provenance.signer import Signer
-from faceswap.swapping.swapper import Swapper
-from faceswap.types import OnProgress, Progress
+from faceswap.swapping.plan import Conversion, beside
+from faceswap.swapping.swapper import prepare_video
+from faceswap.types import Count, OnProgress, Progress
 
-# Frames before the first one to be made that must be seen again, for what is steadied over time
-# looks back: colours at 4 frames, the landmarks they were measured with at 4 more, and a batch of 8
-# in the network.
+# Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
+# batch of 8, rounded up.
 CONTEXT_FRAMES = 24
 
 
 @dataclass(slots=True)
 class ConvertReport:
-    """What a conversion did.
+    """What a conversion did."""
 
-    Attributes:
-        output: The file or folder written.
-        frames: Photos or frames written.
-        faces: Faces swapped.
-        without_face: Frames or photos passed through unchanged.
-        unreadable: Photos that could not be read, and why.
-        detector: The detectors used, in words.
-        resumed: Frames that an interrupted run had made before.
-        unfinished: Stopped conversions to the same output, with other settings, that were kept.
-    """
-
-    output: Path
-    frames: int = 0
-    faces: int = 0
-    without_face: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    detector: str = ""
-    resumed: int = 0
-    unfinished: list[Unfinished] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to convert, and with what.
-
-    Attributes:
-        source: The video.
-        target: Where it goes.
-        swapper: What swaps faces.
-        choice: Whose.
-        config: Settings.
-        model: The model as the credentials name it.
-        signer: Signs the outputs.
-    """
-
-    source: Path
-    target: Path
-    swapper: Swapper
-    selector: FaceSelector
-    config: ConvertConfig
-    model: ModelRecord
-    signer: Signer
-
-    @property
-    def start(self) -> Fraction:
-        """Seconds into the video at which to begin."""
-        return seconds_of(self.config.start or "0")
-
-    @property
-    def end(self) -> Fraction | None:
-        """Seconds into the video at which to end; None: where it ends."""
-        return seconds_of(self.config.end) if self.config.end else None
+    output: Annotated[Path, Meta(description="The file or folder written.")]
+    model: Annotated[
+        Path | None, Meta(description="The model given; null if the cast file names the models.")
+    ] = None
+    frames: Annotated[Count, Meta(description="Photos or frames written.")] = 0
+    faces: Annotated[Count, Meta(description="Faces swapped.")] = 0
+    without_face: Annotated[
+        Count, Meta(description="Photos or frames passed through unchanged.")
+    ] = 0
+    unreadable: Annotated[
+        list[str], Meta(description="Photos that could not be read, and why.")
+    ] = field(default_factory=list)
+    detector: Annotated[str, Meta(description="The detectors used, in words.")] = ""
+    resumed: Annotated[
+        Count, Meta(description="Frames that an interrupted run had already rendered.")
+    ] = 0
+    unfinished: Annotated[
+        list[Unfinished],
+        Meta(
+            description="Stopped conversions to the same output with other settings; they are kept."
+        ),
+    ] = field(default_factory=list)
 
 
 def convert_video(
-    job: Job, pool: DetectorPool, report: ConvertReport, on_progress: OnProgress
+    job: Conversion, pool: DetectorPool, report: ConvertReport, on_progress: OnProgress
 ) -> None:
     """Swap the faces of a video.
 
     Raises:
-        InputError: If it is unreadable.
-        NoFacesError: If no face is found in it; nothing is written then.
-        OutputError: If the disk refuses, or another process writes the same.
-        SettingsError: If the output's format does not take the codec.
+        InputError: If the video is unreadable.
+        NoFacesError: If no face is swapped; nothing is written then.
+        OutputError: If the disk refuses, or another process writes the same output.
+        SettingsError: If the container does not take the codec.
     """
     targets = _targets(job)
     info = reader.probe(job.source)
@@ -112,13 +79,13 @@ def convert_video(
     folder = folder_for(job.target, _key(job))
     end = None if job.end is None else info.start + job.end
     with writers.open_video(
-        targets, job.source, job.signer.publisher(job.source), folder, excerpt=excerpt, end=end
+        targets, job.source, job.publisher(job.source), folder, excerpt=excerpt, end=end
     ) as output:
         log = FaceLog(folder / "faces.jsonl")
-        first = _agree(output, log)
+        first = _align_logs(output, log)
         report.resumed = output.frames
         found = _detected(job, pool, log, info.start)
-        later = dropwhile(lambda result: result[0]["video"].index < first, _results(job, found))
+        later = dropwhile(lambda result: result[0]["video"].index < first, _render_all(job, found))
         total = _total(job, info)
         for frames, faces in parallel.prefetch(later, 4):
             output.write(frames, faces)
@@ -134,10 +101,10 @@ def convert_video(
     report.without_face = output.without_face
 
 
-def _agree(output: writers.VideoOutput, log: FaceLog) -> int:
-    """Let the segments and the list of faces end together; give the index of the first frame to make.
+def _align_logs(output: writers.VideoOutput, log: FaceLog) -> int:
+    """Truncate segments and track log to the same frame; return the first frame to render.
 
-    After a power cut, the list may lack lines that belong to finished parts.
+    After a power cut, the log may lack lines that belong to finished segments.
     """
     known = log.end - log.origin if log.entries else 0
     while output.frames > known:
@@ -147,35 +114,25 @@ def _agree(output: writers.VideoOutput, log: FaceLog) -> int:
     return first
 
 
-def _detected(job: Job, pool: DetectorPool, log: FaceLog, origin: Fraction) -> Iterator[FrameFaces]:
-    """The frames to look at, with the faces to swap."""
+def _detected(
+    job: Conversion, pool: DetectorPool, log: FaceLog, origin: Fraction
+) -> Iterator[FrameFaces]:
+    """Yield the frames to render, with the faces to swap."""
     begin = log.entries[0].first if log.entries else 0
     frames = dropwhile(lambda frame: frame.index < begin, reader.read_video(job.source))
     within = _excerpt(frames, job, origin)
     tracked = tracking.track_faces(
-        parallel.prefetch(within, 4), pool, job.config.detector, job.config.smooth, log
+        parallel.prefetch(within, 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(dict(log.targets), dict(log.distances))
     ranges = frame_ranges(job.config.frames or "0-")
-    for frame, faces in select_faces(
-        tracked, job.selector, decisions, presence(job.source, job.selector)
-    ):
+    for frame, faces in select_faces(tracked, job.selector, decisions, job.presence()):
         log.decide(decisions.targets, decisions.distances)
         inside = any(low <= frame.index <= high for low, high in ranges)
         yield frame, faces if inside else []
 
 
-def presence(video: Path, selector: FaceSelector) -> Callable[[], bool]:
-    """Tells whether the person to prefer is seen anywhere in a video, having looked once."""
-
-    @cache
-    def is_present() -> bool:
-        return selector.footage is not None and appears(selector.footage, video)
-
-    return is_present
-
-
-def _excerpt(frames: Iterator[Frame], job: Job, origin: Fraction) -> Iterator[Frame]:
+def _excerpt(frames: Iterator[Frame], job: Conversion, origin: Fraction) -> Iterator[Frame]:
     start, end = job.start, job.end
     for frame in frames:
         time = frame.time - origin
@@ -185,19 +142,15 @@ def _excerpt(frames: Iterator[Frame], job: Job, origin: Fraction) -> Iterator[Fr
             yield frame
 
 
-def _results(job: Job, found: Iterator[FrameFaces]) -> Iterator[tuple[dict[str, Frame], int]]:
-    """Each frame swapped, with its matte and its layer if wanted, and how many faces it holds."""
-    swapper, config = job.swapper, job.config
-    for frame, swaps in swapper.prepare_video(found):
-        frames = {"video": swapper.paste(frame, swaps)}
-        if config.matte:
-            frames["matte"] = swapper.matte(frame, swaps)
-        if config.layers:
-            frames["layers"] = swapper.layer(frame, swaps)
-        yield frames, len(swaps)
+def _render_all(
+    job: Conversion, detected: Iterator[FrameFaces]
+) -> Iterator[tuple[dict[str, Frame], int]]:
+    """Yield every frame's streams, and how many faces were swapped in it."""
+    for frame, swaps in prepare_video(job.swapper, detected):
+        yield job.render(frame, swaps), len(swaps)
 
 
-def _targets(job: Job) -> dict[str, StreamTarget]:
+def _targets(job: Conversion) -> dict[str, StreamTarget]:
     config, suffix = job.config, job.target.suffix.lower()
     encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
     sound, image_sequence = bool(suffix) and suffix not in ANIMATIONS, not suffix
@@ -214,13 +167,8 @@ def _targets(job: Job) -> dict[str, StreamTarget]:
     return targets
 
 
-def beside(target: Path, what: str, suffix: str | None = None) -> Path:
-    """The name of what goes with an output: ``video.matte.mp4`` beside ``video.mp4``."""
-    return target.with_name(f"{target.stem}.{what}{target.suffix if suffix is None else suffix}")
-
-
-def _key(job: Job) -> dict[str, Any]:
-    """All that decides what comes out, so that segments of another conversion are not taken for it."""
+def _key(job: Conversion) -> dict[str, Any]:
+    """Collect everything that decides the result, so that only equal conversions share segments."""
     settings = job.config.to_dict()
     for name in ("workers", "sign_cert", "sign_key"):
         del settings[name]
@@ -229,15 +177,15 @@ def _key(job: Job) -> dict[str, Any]:
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
         "source": [str(job.source.resolve()), status.st_size, status.st_mtime_ns],
-        "detector": resolve_detector(job.config.detector, video=True),
-        "landmarks": landmarks_digest(),
+        "detector": job.spec.for_video().describe(video=True),
+        "landmarks": landmarks_digest(job.config.landmarks),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in photos],
     }  # fmt: skip
 
 
-def _total(job: Job, info: reader.VideoInfo) -> int | None:
-    """How many frames there will be, if that is known."""
+def _total(job: Conversion, info: reader.VideoInfo) -> int | None:
+    """Estimate the number of frames, if the video says how long it is."""
     if not info.frames or not info.seconds:
         return info.frames or None
     end = info.seconds if job.end is None else min(job.end, info.seconds)

@@ -21,6 +21,7 @@ from faceswap.faces.geometry import (
     transform,
     warp_image,
 )
+from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
 
 PACKAGE = Path(blazeface.__file__).parent
@@ -34,24 +35,24 @@ MIRROR = [
 @pytest.fixture
 def files():
     if not blazeface.is_installed():
-        pytest.skip(f"the files are not here: {blazeface.INSTALL}")
+        pytest.skip(f"the model files are not installed: {blazeface.INSTALL}")
 
 
 def error(points, expected):
-    """Mean distance over that between the eyes."""
+    """Mean landmark distance, divided by the distance between the eyes."""
     eyes = np.linalg.norm(expected[36:42].mean(axis=0) - expected[42:48].mean(axis=0))
     return np.linalg.norm(points - expected, axis=1).mean() / eyes
 
 
-def hog_face(photo):
+def detect_hog_face(photo):
     return dlib_backend.detect_hog(photo, 0.2)[0]
 
 
-def test_the_one_face_of_each_photo_is_found_where_hog_finds_it(files, collins, hopper):
+def test_single_face_is_detected_where_hog_detects_it(files, collins, hopper):
     for photo in (collins, hopper):
         (face,) = blazeface.detect_all(photo, 0.2)
 
-        expected = hog_face(photo)
+        expected = detect_hog_face(photo)
         assert face.score > 1
         assert error(face.landmarks, expected.landmarks) < 0.06
         side = expected.box.right - expected.box.left
@@ -59,21 +60,21 @@ def test_the_one_face_of_each_photo_is_found_where_hog_finds_it(files, collins, 
             assert abs(getattr(face.box, name) - getattr(expected.box, name)) < 0.15 * side
 
 
-def test_the_aligned_square_is_the_one_of_dlibs_landmarks(files, collins, hopper):
+def test_aligned_square_matches_dlib_landmarks(files, collins, hopper):
     for photo in (collins, hopper):
         (face,) = blazeface.detect_all(photo, 0.2)
 
-        known = face_matrix(hog_face(photo).landmarks, 1, 1.0)
+        known = face_matrix(detect_hog_face(photo).landmarks, 1, 1.0)
         step = compose(face_matrix(face.landmarks, 1, 1.0), invert(known))
         assert abs(np.degrees(np.arctan2(step[1, 0], step[0, 0]))) < 1.5
         assert abs(scale_of(step) - 1) < 0.04
-        assert np.linalg.norm(step[:, 2]) < 0.03  # of its side
+        assert np.linalg.norm(step[:, 2]) < 0.03  # of the square's side
 
 
-def test_offsets_bring_the_mesh_to_dlibs_landmarks(files, collins, hopper, monkeypatch):
+def test_offsets_move_the_mesh_closer_to_dlib_landmarks(files, collins, hopper, monkeypatch):
     def errors():
         return sum(
-            error(blazeface.detect_all(photo, 0.2)[0].landmarks, hog_face(photo).landmarks)
+            error(blazeface.detect_all(photo, 0.2)[0].landmarks, detect_hog_face(photo).landmarks)
             for photo in (collins, hopper)
         )
 
@@ -83,7 +84,7 @@ def test_offsets_bring_the_mesh_to_dlibs_landmarks(files, collins, hopper, monke
     assert with_offsets < 0.8 * errors()
 
 
-def test_a_mirrored_face_gives_mirrored_landmarks(files, collins):
+def test_mirrored_face_gives_mirrored_landmarks(files, collins):
     (face,) = blazeface.detect_all(collins, 0.2)
     (mirrored,) = blazeface.detect_all(np.ascontiguousarray(collins[:, ::-1]), 0.2)
 
@@ -99,7 +100,7 @@ def test_offsets_are_symmetric():
     assert 0.01 < np.abs(offsets).max() < 0.15  # of the square's side
 
 
-def test_each_vertex_is_one_of_the_mesh_and_stands_once():
+def test_vertices_are_valid_and_unique():
     assert len(set(blazeface.VERTICES)) == 68
     assert 0 <= min(blazeface.VERTICES) <= max(blazeface.VERTICES) < 468
 
@@ -112,7 +113,7 @@ def test_each_vertex_is_one_of_the_mesh_and_stands_once():
         np.array([[1.1, 0.0, -45.0], [0.0, 1.1, -10.0]]),
     ],
 )
-def test_a_face_is_followed_into_a_moved_copy(files, collins, matrix):
+def test_face_is_tracked_into_a_moved_copy(files, collins, matrix):
     (face,) = blazeface.detect_all(collins, 0.2)
 
     moved = blazeface.track_face(warp_image(collins, matrix, 512, 512), face)
@@ -123,7 +124,7 @@ def test_a_face_is_followed_into_a_moved_copy(files, collins, matrix):
     assert (moved.track, moved.score) == (face.track, face.score)
 
 
-def test_a_face_is_lost_where_there_is_none_or_far_away(files, collins):
+def test_track_is_lost_without_a_face_or_after_a_jump(files, collins):
     (face,) = blazeface.detect_all(collins, 0.2)
     side = face.box.right - face.box.left
     away = np.array([[1.0, 0.0, 0.5 * side], [0.0, 1.0, 0.0]])
@@ -135,13 +136,13 @@ def test_a_face_is_lost_where_there_is_none_or_far_away(files, collins):
         assert blazeface.track_face(warp_image(collins, matrix, 512, 512), face) is None
 
 
-def test_landmarks_in_one_point_are_lost(files, collins):
+def test_track_is_lost_if_all_landmarks_coincide(files, collins):
     face = Face(Box(10, 10, 10, 10), 1.0, np.full((68, 2), 10, np.float32))
 
     assert blazeface.track_face(collins, face) is None
 
 
-def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
+def test_each_of_several_faces_is_detected_once(files, collins, hopper):
     places = [
         (hopper, np.array([[1.0, 0, 40], [0, 1.0, 20]])),
         (collins, np.array([[0.8, 0, 560], [0, 0.8, 0]])),
@@ -155,7 +156,7 @@ def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
         (left, top), (right, bottom) = corner
         pasted = warp_image(photo, matrix, 1280, 720)
         frame[top:bottom, left:right] = pasted[top:bottom, left:right]
-        expected.append(transform(hog_face(photo).landmarks, matrix))
+        expected.append(transform(detect_hog_face(photo).landmarks, matrix))
 
     faces = blazeface.detect_all(frame, 0.2)
 
@@ -167,26 +168,26 @@ def test_several_faces_of_a_frame_are_found_once_each(files, collins, hopper):
 
 
 @pytest.mark.parametrize("shape", [(300, 400, 3), (20, 900, 3), (1, 1, 3)])
-def test_no_face_in_blank_and_noisy_images(files, shape):
+def test_blank_and_noisy_images_have_no_face(files, shape):
     noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
 
     for image in (np.zeros(shape, np.uint8), noise):
         assert blazeface.detect_all(image, 0.2) == []
 
 
-def test_a_score_threshold_drops_faces(files, collins):
+def test_score_threshold_drops_faces(files, collins):
     (face,) = blazeface.detect_all(collins, 0.2)
 
     assert blazeface.detect_all(collins, face.score + 0.01) == []
 
 
-def test_what_blazeface_misses_is_left_to_hog(files, collins, monkeypatch):
+def test_hog_detects_what_blazeface_misses(files, collins, monkeypatch):
     matrix = np.array([[0.5, 0, 30.0], [0, 0.5, 20.0]])
     small = warp_image(collins, matrix, 800, 450)
     small[:, 286:] = small[276:] = 0
     assert len(blazeface.detect_all(small, 0.2)) == 1
 
-    monkeypatch.setattr(blazeface, "NETWORKS", blazeface.NETWORKS[:1])  # knows large faces only
+    monkeypatch.setattr(blazeface, "NETWORKS", blazeface.NETWORKS[:1])  # detects large faces only
 
     assert blazeface.detect_all(small, 0.2) == []
     (face,) = detection.detect_blaze(small, 0.2)
@@ -194,12 +195,12 @@ def test_what_blazeface_misses_is_left_to_hog(files, collins, monkeypatch):
     assert error(face.landmarks, expected) < 0.05
 
 
-def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch):
+def test_detection_runs_once_per_span(files, collins, monkeypatch):
     searched = []
     monkeypatch.setitem(
-        detection.DETECTORS,
+        detection.VIDEO_DETECTORS,
         "blaze",
-        lambda image, score: searched.append(image.shape) or detection.detect_blaze(image, score),
+        lambda image, *rest: searched.append(image.shape) or detection.detect_blaze(image, *rest),
     )
     moves = [np.array([[1.0, 0.01 * i, -60.0 + 2 * i], [-0.01 * i, 1.0, -30.0 + i]])
              for i in range(12)]  # fmt: skip
@@ -208,10 +209,11 @@ def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch
         for i, move in enumerate(moves)
     ]
 
-    with dlib_backend.DetectorPool(0.2, 1) as detector:
-        found = list(tracking.track_faces(frames, detector, "blaze", smooth=False))
+    spec = detection.DetectorSpec("blaze")
+    with DetectorPool(0.2, 1) as pool:
+        found = list(tracking.track_faces(frames, pool, spec, smooth=False))
 
-    assert searched == [(300, 320, 3)] * 2  # of 8 and of 4 frames, in colour
+    assert searched == [(300, 320, 3)] * 2  # spans of 8 and 4 frames, in colour
     (first,) = blazeface.detect_all(collins, 0.2)
     for move, (_, faces) in zip(moves, found, strict=True):
         (face,) = faces
@@ -219,12 +221,12 @@ def test_a_face_is_tracked_with_one_search_a_segment(files, collins, monkeypatch
         assert error(face.landmarks, transform(first.landmarks, move)) < 0.03
 
 
-def test_the_files_are_found_without_importing_their_package(files):
+def test_model_files_are_found_without_importing_their_package(files):
     assert (blazeface._folder() / blazeface.MESH).is_file()
     assert blazeface.PACKAGE not in sys.modules
 
 
-def test_a_package_that_lacks_a_file_does_not_count(tmp_path, monkeypatch):
+def test_incomplete_package_counts_as_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(blazeface, "PACKAGE", "half_installed")
     monkeypatch.syspath_prepend(tmp_path)
     assert blazeface._folder() is None
@@ -238,7 +240,7 @@ def test_a_package_that_lacks_a_file_does_not_count(tmp_path, monkeypatch):
     assert blazeface._folder() == data
 
 
-def test_asked_for_but_not_installed_says_what_to_install(monkeypatch, collins, tmp_path):
+def test_missing_model_files_name_the_install_command(monkeypatch, collins, tmp_path):
     from faceswap.faces.extractor import extract
 
     monkeypatch.setattr(blazeface, "is_installed", lambda: False)
@@ -250,27 +252,28 @@ def test_asked_for_but_not_installed_says_what_to_install(monkeypatch, collins, 
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_auto_takes_the_best_there_is(monkeypatch, installed):
+def test_auto_uses_the_best_installed_detector(monkeypatch, installed):
     called = []
     monkeypatch.setattr(blazeface, "is_installed", lambda: installed)
-    for name in ("blaze", "hog", "cnn"):
-        monkeypatch.setattr(detection, f"find_{name}", lambda *_, name=name: called.append(name))
+    for module, name in ((detection, "blaze"), (dlib_backend, "hog"), (dlib_backend, "cnn")):
+        monkeypatch.setattr(module, f"detect_{name}", lambda *_, name=name: called.append(name))
     quick = "blaze" if installed else "hog"
 
     detection.detect_auto(np.zeros((9, 9, 3), np.uint8), 0.2)
 
     assert called == [quick, "cnn"]
-    assert detection.resolve_detector("auto", video=True) == quick
-    assert detection.resolve_detector("hog", video=True) == "hog"
-    words = detection.describe_detector("auto", video=False)
+    auto = detection.DetectorSpec()
+    assert auto.for_video().detector == quick
+    assert detection.DetectorSpec("hog").for_video().detector == "hog"
+    words = auto.describe(video=False)
     assert words == ("BlazeFace, else HOG, else CNN" if installed else "HOG, else CNN")
 
 
-def test_every_detector_for_video_has_a_follower():
-    assert set(detection.LANDMARK_TRACKERS) == set(detection.DETECTORS) - {"auto"}
+def test_video_offers_every_detector():
+    assert set(detection.VIDEO_DETECTORS) == set(detection.DETECTORS)
 
 
-def test_only_this_module_runs_nets_by_opencv():
+def test_only_blazeface_runs_networks_with_opencv():
     users = {
         path.stem
         for path in PACKAGE.parent.rglob("*.py")

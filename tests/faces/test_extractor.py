@@ -15,7 +15,7 @@ QUICK = ExtractConfig(workers=1, detector="hog")
 
 @pytest.fixture
 def photos(tmp_path, collins, hopper):
-    """Two faces, one in a subfolder; an empty picture; a truncated one; a text file."""
+    """Two face photos, one in a subfolder; a photo without a face, a truncated one, a text file."""
     folder = tmp_path / "data" / "women"
     (folder / "navy").mkdir(parents=True)
     Image.fromarray(collins).save(folder / "collins.jpg")
@@ -23,11 +23,11 @@ def photos(tmp_path, collins, hopper):
     Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(folder / "wall.png")
     whole = (folder / "collins.jpg").read_bytes()
     (folder / "torn.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not a photo")
     return folder
 
 
-def test_a_folder_becomes_a_faceset_and_the_rest_is_named(photos):
+def test_folder_becomes_a_faceset_and_failures_are_reported(photos):
     report = extract(photos, config=QUICK)
 
     assert report.folder == photos / "faces"
@@ -43,7 +43,7 @@ def test_a_folder_becomes_a_faceset_and_the_rest_is_named(photos):
     assert Faceset.read(photos / "faces", 256).crops.shape == (2, 3, 256, 256)
 
 
-def test_a_second_run_only_does_what_is_new(photos, collins):
+def test_second_run_extracts_only_new_photos(photos, collins):
     extract(photos, config=QUICK)
     Image.fromarray(collins[:, ::-1]).save(photos / "mirrored.png")
 
@@ -52,7 +52,7 @@ def test_a_second_run_only_does_what_is_new(photos, collins):
     assert (report.images, report.known, report.faces) == (1, 3, 3)
 
 
-def test_a_photo_that_showed_no_face_is_read_again_once_it_has_changed(photos, collins):
+def test_photo_without_a_face_is_read_again_after_it_changes(photos, collins):
     extract(photos, config=QUICK)
     Image.fromarray(collins).save(photos / "wall.png")
 
@@ -62,7 +62,7 @@ def test_a_photo_that_showed_no_face_is_read_again_once_it_has_changed(photos, c
     assert (third.images, third.known, third.faces) == (0, 3, 3)
 
 
-def test_another_photo_of_the_same_name_is_told_of(photos, collins, hopper, caplog):
+def test_changed_photo_is_reported(photos, collins, hopper, caplog):
     extract(photos, config=QUICK)
     assert extract(photos, config=QUICK).known == 3
     assert not caplog.text
@@ -76,7 +76,7 @@ def test_another_photo_of_the_same_name_is_told_of(photos, collins, hopper, capl
     )
 
 
-def test_restart_begins_again(photos):
+def test_restart_extracts_everything_again(photos):
     extract(photos, config=QUICK)
 
     report = extract(
@@ -88,7 +88,7 @@ def test_restart_begins_again(photos):
         extract(photos, config=QUICK)
 
 
-def test_one_photo_and_one_clip_land_below_data(tmp_path, monkeypatch, collins):
+def test_single_files_are_extracted_below_data(tmp_path, monkeypatch, collins):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(collins).save("portrait.png")
     write_clip(tmp_path / "clip.mp4", [collins] * 5, 25, np.zeros(9600, np.int16), 48000)
@@ -102,7 +102,7 @@ def test_one_photo_and_one_clip_land_below_data(tmp_path, monkeypatch, collins):
     assert [(r["index"], r["time"]) for r in records] == [(0, "0"), (2, "2/25"), (4, "4/25")]
 
 
-def test_max_faces_keeps_the_largest(tmp_path, collins, hopper):
+def test_max_faces_keeps_the_largest_face(tmp_path, collins, hopper):
     both = np.zeros((600, 1024, 3), np.uint8)
     both[:, :512], both[:512, 512:] = hopper, collins
     Image.fromarray(both).save(tmp_path / "both.png")
@@ -114,7 +114,7 @@ def test_max_faces_keeps_the_largest(tmp_path, collins, hopper):
     assert record["box"][2] < 512  # hopper, on the left
 
 
-def test_no_face_at_all_is_an_error_and_leaves_the_list(tmp_path):
+def test_no_face_at_all_is_an_error_but_keeps_the_skipped_list(tmp_path):
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "wall.png")
 
     with pytest.raises(NoFacesError, match="no face found in the 1 images"):
@@ -123,14 +123,14 @@ def test_no_face_at_all_is_an_error_and_leaves_the_list(tmp_path):
     assert "wall.png" in (tmp_path / "faces" / "skipped.jsonl").read_text()
 
 
-def test_nothing_readable_is_bad_input(tmp_path):
+def test_folder_without_readable_files_is_refused(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"words")
 
     with pytest.raises(InputError, match=r"nothing of .* could be read"):
         extract(tmp_path, config=QUICK)
 
 
-def test_an_empty_folder_and_a_missing_one_are_bad_input(tmp_path):
+def test_empty_and_missing_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no photo and no video"):
         extract(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
@@ -141,7 +141,7 @@ def test_default_output_of_a_folder_is_inside_it(tmp_path):
     assert default_output(tmp_path) == tmp_path / "faces"
 
 
-def test_a_broken_video_among_photos_is_named(photos):
+def test_broken_video_among_photos_is_reported(photos):
     shutil.copy(photos / "notes.txt", photos / "clip.mp4")
 
     report = extract(photos, config=QUICK)
@@ -150,7 +150,7 @@ def test_a_broken_video_among_photos_is_named(photos):
     assert any("clip.mp4" in line for line in report.unreadable)
 
 
-def test_two_clips_of_one_name_are_not_mixed(tmp_path, monkeypatch, collins):
+def test_sources_with_the_same_name_are_not_mixed(tmp_path, monkeypatch, collins):
     monkeypatch.chdir(tmp_path)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -162,20 +162,20 @@ def test_two_clips_of_one_name_are_not_mixed(tmp_path, monkeypatch, collins):
     assert extract("one/x.png", config=QUICK).known == 1
 
 
-def test_the_output_cannot_be_the_source(photos):
+def test_output_cannot_be_the_source(photos):
     with pytest.raises(OutputError, match="is the input itself"):
         extract(photos, photos, QUICK)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 900), (900, 1), (20, 700)])
-def test_tiny_and_thin_pictures_have_no_face(tmp_path, size):
+def test_tiny_and_thin_images_have_no_face(tmp_path, size):
     Image.new("RGB", size, "pink").save(tmp_path / "icon.png")
 
     with pytest.raises(NoFacesError):
         extract(tmp_path, config=ExtractConfig(workers=1))
 
 
-def test_crops_of_a_faceset_are_not_read_as_photos(photos, tmp_path):
+def test_faceset_crops_are_not_read_as_photos(photos, tmp_path):
     extract(photos, config=QUICK)
 
     report = extract(photos, tmp_path / "elsewhere", QUICK)

@@ -24,7 +24,7 @@ def frame(index=0, time=Fraction(0)):
     return Frame(np.zeros((8, 8, 3), np.uint8), index, time, Path("clip.mp4"))
 
 
-def test_faces_come_back_as_they_went_in(tmp_path, aligned):
+def test_faces_survive_a_write_and_a_read(tmp_path, aligned):
     writer = FacesetWriter(tmp_path / "x" / "faces", 64, 0.625, SETTINGS)
     writer.add("clip.mp4", frame(7, Fraction(1001, 30000)), [aligned, aligned])
 
@@ -40,19 +40,19 @@ def test_faces_come_back_as_they_went_in(tmp_path, aligned):
     np.testing.assert_allclose(record["matrix"], aligned.matrix, atol=1e-7)
 
 
-def test_crops_are_resized_to_what_the_model_needs(tmp_path, aligned):
+def test_crops_are_resized_on_read(tmp_path, aligned):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("x.jpg", frame(), [aligned])
 
     assert Faceset.read(tmp_path, 32).crops.shape == (1, 3, 32, 32)
     assert Faceset.read(tmp_path, 32).crops.dtype == torch.uint8
 
 
-def test_a_writer_goes_on_where_another_stopped(tmp_path, aligned):
+def test_writer_resumes_an_interrupted_faceset(tmp_path, aligned):
     first = FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
     first.add("a.jpg", frame(), [aligned])
     first.skip("b.jpg", 0, "no face")
     with (tmp_path / "faces.jsonl").open("a") as file:
-        file.write('{"file": "000001-0.png", "sou')  # killed while writing
+        file.write('{"file": "000001-0.png", "sou')  # torn line of a killed process
 
     second = FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
     second.add("c.jpg", frame(), [aligned])
@@ -62,47 +62,47 @@ def test_a_writer_goes_on_where_another_stopped(tmp_path, aligned):
     assert files == ["000000-0.png", "000001-0.png"]
 
 
-def test_other_settings_do_not_mix(tmp_path):
+def test_resume_with_other_settings_is_refused(tmp_path):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
 
     with pytest.raises(SettingsError, match=r"min_score 0\.2, not 0\.5.*--restart"):
         FacesetWriter(tmp_path, 64, 0.625, SETTINGS | {"min_score": 0.5})
 
 
-def test_discarding_takes_only_the_faceset(tmp_path, aligned):
+def test_discard_deletes_only_the_faceset(tmp_path, aligned):
     writer = FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
     writer.add("a.jpg", frame(), [aligned])
-    (tmp_path / "mine.txt").write_text("keep")
+    (tmp_path / "notes.txt").write_text("keep")
 
     discard(tmp_path)
 
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_what_one_detector_missed_is_left_to_another(tmp_path):
+def test_other_detector_retries_skipped_images(tmp_path):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").skip("a.jpg", 0, "no face")
 
     assert FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "hog").done == {("a.jpg", 0)}
     assert FacesetWriter(tmp_path, 64, 0.625, SETTINGS, "cnn").done == set()
 
 
-def test_deleted_crops_are_left_out(tmp_path, aligned, caplog):
+def test_deleted_crops_are_skipped(tmp_path, aligned, caplog):
     writer = FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
     for name in ("a.jpg", "b.jpg"):
         writer.add(name, frame(), [aligned])
     (tmp_path / "000000-0.png").unlink()
 
     assert len(Faceset.read(tmp_path, 64).crops) == 1
-    assert "1 deleted crops are left out" in caplog.text
+    assert "skipping 1 faces whose crops were deleted" in caplog.text
 
 
-def test_the_folder_above_a_faceset_will_do(tmp_path, aligned):
+def test_faceset_is_found_from_its_parent_folder(tmp_path, aligned):
     FacesetWriter(tmp_path / "x" / "faces", 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
 
     assert Faceset.read(tmp_path / "x", 64).name == "x"
 
 
-def test_a_damaged_list_can_still_be_discarded(tmp_path, aligned):
+def test_damaged_list_can_be_discarded(tmp_path, aligned):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
     with (tmp_path / "faces.jsonl").open("a") as file:
         file.write("}{\n")
@@ -112,14 +112,14 @@ def test_a_damaged_list_can_still_be_discarded(tmp_path, aligned):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_faceset_is_no_faces(tmp_path):
+def test_empty_faceset_is_refused(tmp_path):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS)
 
-    with pytest.raises(NoFacesError, match="holds no face"):
+    with pytest.raises(NoFacesError, match="contains no faces"):
         Faceset.read(tmp_path, 64)
 
 
-def test_a_missing_faceset_says_how_to_make_one(tmp_path):
+def test_missing_faceset_names_the_extract_command(tmp_path):
     with pytest.raises(InputError, match="faceswap extract"):
         Faceset.read(tmp_path / "faces", 64)
 
@@ -127,13 +127,13 @@ def test_a_missing_faceset_says_how_to_make_one(tmp_path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("", "not a list of faces"),
-        ("[]", "not a list of faces"),
-        ('{"format": "other"}', "not a list of faces"),
+        ("", "not a faceswap face list"),
+        ("[]", "not a faceswap face list"),
+        ('{"format": "other"}', "not a faceswap face list"),
         ('{"format": "faceswap-faces", "version": 2, "settings": {}}', "update faceswap"),
     ],
 )
-def test_a_strange_header_is_refused(tmp_path, header, message):
+def test_invalid_header_is_refused(tmp_path, header, message):
     (tmp_path / "faces.jsonl").write_text(header + "\n")
 
     with pytest.raises(InputError, match=message):
@@ -141,7 +141,7 @@ def test_a_strange_header_is_refused(tmp_path, header, message):
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/b.png"])
-def test_a_list_cannot_reach_outside_its_folder(tmp_path, aligned, name):
+def test_list_cannot_name_files_outside_its_folder(tmp_path, aligned, name):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
     index = tmp_path / "faces.jsonl"
     lines = index.read_text().splitlines()
@@ -152,7 +152,7 @@ def test_a_list_cannot_reach_outside_its_folder(tmp_path, aligned, name):
         Faceset.read(tmp_path, 64)
 
 
-def test_a_damaged_crop_is_named(tmp_path, aligned):
+def test_damaged_crop_is_named(tmp_path, aligned):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("a.jpg", frame(), [aligned])
     (tmp_path / "000000-0.png").write_bytes(b"\x89PNG\r\n")
 
@@ -160,7 +160,7 @@ def test_a_damaged_crop_is_named(tmp_path, aligned):
         Faceset.read(tmp_path, 64)
 
 
-def test_some_of_the_faces_are_evenly_spaced(faceset_folders):
+def test_evenly_picks_evenly_spaced_faces(faceset_folders):
     faces = Faceset.read(faceset_folders[0])
 
     assert faces.evenly(7).keys == [faces.keys[i] for i in (0, 4, 8, 12, 17, 21, 25)]

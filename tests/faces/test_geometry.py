@@ -53,12 +53,12 @@ def test_umeyama_is_the_least_squares_optimum():
         return ((transform(source, matrix) - target) ** 2).sum()
 
     nudges = random.normal(0, 1e-2, (50, 2, 3))
-    for nudge in nudges:  # nudged within the similarities
+    for nudge in nudges:  # each nudge stays a similarity
         a, b, x, y = nudge[0, 0], nudge[0, 1], nudge[0, 2], nudge[1, 2]
         assert error(best + np.array([[a, -b, x], [b, a, y]])) >= error(best)
 
 
-def test_umeyama_refuses_points_that_coincide():
+def test_umeyama_refuses_coincident_points():
     with pytest.raises(AlignmentError, match="coincide"):
         umeyama(np.ones((5, 2), np.float32), np.ones((5, 2), np.float32))
 
@@ -68,13 +68,13 @@ def test_umeyama_refuses_unequal_shapes():
         umeyama(np.zeros((5, 2), np.float32), np.zeros((4, 2), np.float32))
 
 
-def test_invert_undoes_a_matrix():
+def test_invert_gives_the_inverse():
     matrix = similarity(np.random.default_rng(2))
 
     np.testing.assert_allclose(compose(invert(matrix), matrix), [[1, 0, 0], [0, 1, 0]], atol=1e-9)
 
 
-def test_the_square_is_the_middle_160_of_256():
+def test_square_covers_the_middle_160_of_256_pixels():
     corners = transform(np.float32([[0, 0], [1, 1]]), square_to_crop(256, 0.625))
 
     np.testing.assert_allclose(corners, [[47.5, 47.5], [207.5, 207.5]])
@@ -87,18 +87,18 @@ def test_mean_face_is_symmetric_and_inside_its_square():
     assert points.min() > 0
     assert points.max() < 1
     assert points[:, 0].mean() == pytest.approx(0.5, abs=1e-3)
-    assert points[0, 0] + points[9, 0] == pytest.approx(1, abs=1e-3)  # ends of the brows
+    assert points[0, 0] + points[9, 0] == pytest.approx(1, abs=1e-3)  # outer ends of the brows
 
 
-def test_aligning_puts_a_face_on_the_mean_face(collins_face):
+def test_face_matrix_aligns_a_face_with_the_mean_face(collins_face):
     matrix = face_matrix(collins_face.landmarks, 256, 0.625)
 
-    landed = transform(collins_face.landmarks[17:], matrix)
-    wanted = transform(mean_face(), square_to_crop(256, 0.625))
-    assert np.linalg.norm(landed - wanted, axis=1).mean() < 8  # pixels of 256
+    aligned = transform(collins_face.landmarks[17:], matrix)
+    expected = transform(mean_face(), square_to_crop(256, 0.625))
+    assert np.linalg.norm(aligned - expected, axis=1).mean() < 8  # pixels in a 256 px crop
 
 
-def test_output_to_crop_places_exact_pixel_centres():
+def test_output_to_crop_maps_pixel_centres_exactly():
     matrix = output_to_crop(PRESETS["small"], 256)  # 80 px over the middle 204.8: 2.56 px each
 
     np.testing.assert_allclose(
@@ -106,7 +106,7 @@ def test_output_to_crop_places_exact_pixel_centres():
     )
 
 
-def test_output_to_crop_knows_the_classic_offset():
+def test_output_to_crop_uses_the_classic_offset():
     matrix = output_to_crop(PRESETS["original"], 256)
 
     np.testing.assert_allclose(transform(np.float32([[0, 0]]), matrix), [[48, 48]], atol=1e-4)
@@ -120,14 +120,14 @@ def test_output_to_crop_knows_the_classic_offset():
         (Box(-12, -12, 112, 112), True),  # 1.24 times as large
         (Box(-15, -15, 115, 115), False),
         (Box(12, 12, 88, 88), False),  # 1 / 1.32
-        (Box(-51, 10, 49, 110), False),  # its centre has left
+        (Box(-51, 10, 49, 110), False),  # its centre is outside the image
     ],
 )
-def test_a_face_moves_little_from_frame_to_frame(after, expected):
+def test_is_one_step_limits_motion_and_growth(after, expected):
     assert is_one_step(Box(0, 0, 100, 100), after, np.zeros((200, 300, 3), np.uint8)) is expected
 
 
-def test_shrinking_averages_instead_of_skipping():
+def test_warp_averages_pixels_when_shrinking():
     board = np.indices((512, 512)).sum(axis=0) % 2 * 255  # a checkerboard of single pixels
     image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
     matrix = np.array([[1 / 8, 0, -7 / 16], [0, 1 / 8, -7 / 16]])

@@ -17,14 +17,14 @@ def aligned(collins, collins_face):
     return align_face(photo, collins_face, 256, COVERAGE)
 
 
-def test_square_is_what_the_network_sees(aligned):
+def test_square_covers_the_network_crop(aligned):
     mask = square(aligned, COVERAGE)
 
     assert mask.sum() == 160 * 160
     assert mask[48:208, 48:208].all()
 
 
-def test_hull_holds_eyes_nose_and_mouth_and_a_forehead(aligned):
+def test_hull_contains_eyes_nose_mouth_and_forehead(aligned):
     mask = hull(aligned, COVERAGE)
     points = transform(aligned.face.landmarks, aligned.matrix)
 
@@ -36,7 +36,7 @@ def test_hull_holds_eyes_nose_and_mouth_and_a_forehead(aligned):
 
 
 @pytest.mark.parametrize("masker", [hull, square])
-def test_softening_never_grows_a_mask_and_reaches_zero(aligned, masker):
+def test_soften_never_grows_a_mask_and_reaches_zero(aligned, masker):
     hard = masker(aligned, COVERAGE)
     soft = soften(hard, COVERAGE, erosion=0.03, feather=0.12)
 
@@ -47,19 +47,19 @@ def test_softening_never_grows_a_mask_and_reaches_zero(aligned, masker):
     assert border.max() == 0
 
 
-def test_erosion_takes_off_its_share(aligned):
+def test_erosion_removes_its_fraction_of_the_square(aligned):
     soft = soften(square(aligned, COVERAGE), COVERAGE, erosion=0.1, feather=0.0)
 
     assert np.flatnonzero(soft[128]).tolist() == list(range(64, 192))  # 16 of 160 px a side
 
 
-def test_without_erosion_and_feather_the_mask_stays(aligned):
+def test_soften_without_erosion_and_feather_changes_nothing(aligned):
     hard = hull(aligned, COVERAGE)
 
     np.testing.assert_array_equal(soften(hard, COVERAGE, 0.0, 0.0), hard)
 
 
-def test_a_painted_mask_is_cleared_of_doubt_and_kept_within_the_square(aligned):
+def test_decoded_mask_is_thresholded_and_limited_to_the_square(aligned):
     decoded = np.full((256, 256), 0.05, np.float32)
     decoded[:, 100:] = 0.95
     decoded[100, 100] = 0.5
@@ -73,7 +73,7 @@ def test_a_painted_mask_is_cleared_of_doubt_and_kept_within_the_square(aligned):
     assert mask[100, 100] == pytest.approx(0.5)
 
 
-def test_the_product_is_what_both_masks_hold(aligned):
+def test_product_multiplies_both_masks(aligned):
     decoded = np.zeros((256, 256), np.float32)
     decoded[:128] = 1
 

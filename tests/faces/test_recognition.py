@@ -9,52 +9,50 @@ from faceswap.faces.recognition import appears, centroid, embedding_of, pictures
 from faceswap.media.writers import write_clip
 
 
-def test_a_reference_photo_gives_its_largest_face(tmp_path, collins, collins_face):
+def test_reference_photo_gives_the_embedding_of_its_face(tmp_path, collins, collins_face):
     Image.fromarray(collins).save(tmp_path / "c.png")
 
     expected = compute_embedding(collins, collins_face.landmarks)
     np.testing.assert_array_equal(embedding_of(tmp_path / "c.png"), expected)
 
 
-def test_a_reference_without_a_face_or_a_file_is_named(tmp_path):
+def test_reference_without_a_face_or_a_file_is_refused(tmp_path):
     Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(tmp_path / "wall.png")
 
-    with pytest.raises(NoFacesError, match=r"no face found in the reference .*wall\.png"):
+    with pytest.raises(NoFacesError, match=r"no face found in the reference photo .*wall\.png"):
         embedding_of(tmp_path / "wall.png")
     with pytest.raises(InputError, match=r"nobody\.png"):
         embedding_of(tmp_path / "nobody.png")
 
 
-def test_a_centroid_is_the_mean_and_lies_near_the_person(
-    faceset_folders, collins, hopper, collins_face
-):
+def test_centroid_is_the_mean_and_near_the_person(faceset_folders, collins, hopper, collins_face):
     faces = Faceset.read(faceset_folders[0])
-    some, counted = faces.evenly(4), []
+    subset, counted = faces.evenly(4), []
 
-    mean = centroid(some, lambda: counted.append(1))
+    mean = centroid(subset, lambda: counted.append(1))
 
-    singles = [centroid(faces.subset({key})) for key in some.keys]
-    np.testing.assert_allclose(mean, np.mean(singles, axis=0), atol=1e-6)
+    embeddings = [centroid(faces.subset({key})) for key in subset.keys]
+    np.testing.assert_allclose(mean, np.mean(embeddings, axis=0), atol=1e-6)
     assert (mean.shape, mean.dtype, len(counted)) == ((128,), np.float32, 4)
     assert np.linalg.norm(mean - compute_embedding(collins, collins_face.landmarks)) < 0.35
     other = centroid(Faceset.read(faceset_folders[1]).evenly(4))
     assert np.linalg.norm(mean - other) > 0.6
 
 
-def test_crops_become_pictures_with_a_box_around_the_face(faceset_folders):
+def test_pictures_of_returns_crops_with_a_box_around_the_face(faceset_folders):
     faces = Faceset.read(faceset_folders[0])
 
-    pictures = pictures_of(faces)
+    images = pictures_of(faces)
 
-    assert len(pictures) == 30
-    for (image, box), crop, points in zip(pictures, faces.crops, faces.landmarks, strict=True):
+    assert len(images) == 30
+    for (image, box), crop, points in zip(images, faces.crops, faces.landmarks, strict=True):
         np.testing.assert_array_equal(image, crop.permute(1, 2, 0))
         middle = points.mean(axis=0)
         assert box.left < middle[0] < box.right
         assert box.top < middle[1] < box.bottom
 
 
-def test_who_appears_anywhere_in_a_video(tmp_path, collins, hopper, collins_face):
+def test_appears_finds_a_person_late_in_a_video(tmp_path, collins, hopper, collins_face):
     images = [hopper[:500, :500]] * 45 + [collins[:500, :500]] * 5
     clip = tmp_path / "x.mp4"
     write_clip(clip, images, 25, np.zeros(96000, np.int16), 48000)
@@ -64,7 +62,7 @@ def test_who_appears_anywhere_in_a_video(tmp_path, collins, hopper, collins_face
     assert not appears(-person, clip)
 
 
-def test_in_a_video_of_unknown_length_nobody_is_looked_for(tmp_path, collins, collins_face):
+def test_appears_is_false_for_a_video_of_unknown_length(tmp_path, collins, collins_face):
     person = compute_embedding(collins, collins_face.landmarks)
     Image.fromarray(collins).save(tmp_path / "x.mjpeg", "jpeg")
 

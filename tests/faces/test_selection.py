@@ -21,7 +21,7 @@ def people(collins, collins_face, hopper):
 
 
 @pytest.mark.parametrize(
-    ("who", "exclude", "wanted"),
+    ("targets", "exclude", "expected"),
     [
         ((), (), {"collins", "hopper"}),
         (("collins",), (), {"collins"}),
@@ -30,41 +30,41 @@ def people(collins, collins_face, hopper):
         (("hopper",), ("collins",), {"hopper"}),
     ],
 )
-def test_who_is_wanted(people, who, exclude, wanted):
-    selector = FaceSelector((tuple(people[n] for n in who),), tuple(people[n] for n in exclude))
+def test_target_of_respects_targets_and_exclusions(people, targets, exclude, expected):
+    selector = FaceSelector((tuple(people[n] for n in targets),), tuple(people[n] for n in exclude))
 
-    assert {name for name, found in people.items() if selector.target_of(found) == 0} == wanted
+    assert {name for name, found in people.items() if selector.target_of(found) == 0} == expected
     assert {selector.target_of(found) for found in people.values()} <= {0, None}
 
 
-LIKE_0 = (np.zeros(1, np.float32),)  # a role of who looks like 0, as below
+LIKE_0 = (np.zeros(1, np.float32),)  # references of a target whose embedding is 0
 
 
 def clip_of(*tracks):
-    """Frames in which faces of these tracks are seen; a track's number says who it is."""
+    """Build one frame per dict of {track: embedding}; the landmarks carry the embedding."""
     image = np.zeros((8, 8, 3), np.uint8)
     return [
         (
             Frame(image, index, Fraction(index), Path("x.mp4")),
             [
-                Face(Box(0, 0, 9 - t, 9), 1.0, np.full((68, 2), looks, np.float32), t)
-                for t, looks in some.items()
+                Face(Box(0, 0, 9 - t, 9), 1.0, np.full((68, 2), embedding, np.float32), t)
+                for t, embedding in frame_tracks.items()
             ],
         )
-        for index, some in enumerate(tracks)
+        for index, frame_tracks in enumerate(tracks)
     ]
 
 
 @pytest.fixture
-def by_landmarks(monkeypatch):
-    """A face looks like a person as far as its landmarks say."""
+def embeddings_from_landmarks(monkeypatch):
+    """Take a face's embedding from its landmarks, and count the calls."""
     calls = []
 
-    def look(image, landmarks):
+    def embed(image, landmarks):
         calls.append(1)
         return landmarks[0, :1]
 
-    monkeypatch.setattr(selection, "compute_embedding", look)
+    monkeypatch.setattr(selection, "compute_embedding", embed)
     return calls
 
 
@@ -72,17 +72,17 @@ def tracks_of(found):
     return [[face.track for face in faces] for _, faces in found]
 
 
-def test_a_track_is_decided_once_by_the_majority(by_landmarks):
-    # track 0 looks like the one wanted (0) in most frames, track 1 (9) in none
+def test_track_is_decided_once_by_majority(embeddings_from_landmarks):
+    # Track 0 matches the reference (0) in all frames but the first; track 1 (9) never does.
     frames = clip_of(*({0: 5 if i == 0 else 0, 1: 9} for i in range(40)))
 
     found = select_faces(frames, FaceSelector((LIKE_0,)))
 
     assert tracks_of(found) == [[0]] * 40
-    assert len(by_landmarks) == 2 * selection.MAX_VOTES
+    assert len(embeddings_from_landmarks) == 2 * selection.MAX_VOTES
 
 
-def test_the_largest_of_those_chosen_is_kept(by_landmarks):
+def test_largest_keeps_the_largest_selected_face(embeddings_from_landmarks):
     frames = clip_of(*({0: 9, 1: 0, 2: 0} for _ in range(3)))
 
     found = select_faces(frames, FaceSelector((LIKE_0,), largest=True))
@@ -91,19 +91,19 @@ def test_the_largest_of_those_chosen_is_kept(by_landmarks):
     assert tracks_of(select_faces(frames, FaceSelector(largest=True))) == [[0]] * 3
 
 
-def test_photos_are_decided_one_by_one(by_landmarks):
+def test_photos_are_decided_independently(embeddings_from_landmarks):
     frames = clip_of({-1: 0}, {-1: 9})
 
     assert tracks_of(select_faces(frames, FaceSelector((LIKE_0,)))) == [[-1], []]
 
 
-def test_without_a_choice_everything_passes():
+def test_default_selector_keeps_all_faces():
     frames = clip_of({0: 1, 1: 2}, {})
 
     assert list(select_faces(frames, FaceSelector())) == frames
 
 
-def test_each_face_goes_to_the_role_it_is_most_like(people):
+def test_face_gets_the_nearest_target(people):
     targets = ((people["hopper"], people["hopper"] + 0.01), (people["collins"],))
     selector = FaceSelector(targets)
 
@@ -113,8 +113,8 @@ def test_each_face_goes_to_the_role_it_is_most_like(people):
     assert FaceSelector(targets, (people["collins"],)).target_of(people["collins"]) is None
 
 
-def test_roles_travel_with_faces_and_the_majority_gives_them(by_landmarks):
-    # 0 and 1 each look like a role; 9 like none; track 3 like another one in every frame
+def test_faces_carry_the_target_of_the_majority(embeddings_from_landmarks):
+    # Tracks 0 and 1 each match a target, track 2 matches none, track 3 matches one in one frame.
     frames = clip_of(*({0: 0, 1: 1 if i else 0, 2: 9, 3: i % 3 * 9} for i in range(3)))
 
     found = list(select_faces(frames, FaceSelector((LIKE_0, (np.ones(1, np.float32),)))))
@@ -125,17 +125,17 @@ def test_roles_travel_with_faces_and_the_majority_gives_them(by_landmarks):
 FOOTAGE = FaceSelector(footage=np.zeros(1, np.float32))
 
 
-def test_the_footage_is_preferred_to_its_company(by_landmarks, caplog):
+def test_footage_person_is_preferred_to_others_in_shot(embeddings_from_landmarks, caplog):
     frames = clip_of(*({0: 9, 1: 0.1, 2: 0.5} for _ in range(40)))
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[1]] * 40
-    assert len(by_landmarks) == 3 * selection.MAX_VOTES
+    assert len(embeddings_from_landmarks) == 3 * selection.MAX_VOTES
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "somebody else is in shot"
+        "several people are in shot"
     ]
 
 
-def test_where_nobody_looks_like_the_footage_everybody_is_swapped(by_landmarks, caplog):
+def test_everyone_is_swapped_if_nobody_looks_like_the_footage(embeddings_from_landmarks, caplog):
     frames = clip_of(*({0: 9, 1: 0.7} for _ in range(5)))
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[0, 1]] * 5
@@ -143,23 +143,23 @@ def test_where_nobody_looks_like_the_footage_everybody_is_swapped(by_landmarks, 
 
 
 @pytest.fixture
-def never_described(monkeypatch):
+def no_embeddings(monkeypatch):
     monkeypatch.setattr(
-        selection, "compute_embedding", lambda *_: pytest.fail("a face was described")
+        selection, "compute_embedding", lambda *_: pytest.fail("an embedding was computed")
     )
 
 
-def test_a_single_face_is_swapped_without_a_look_at_it(never_described):
-    shots = [{0: 9}] * 20 + [{}] * 3 + [{1: 9}] * 20  # a cut in every window in between
+def test_single_face_is_swapped_without_an_embedding(no_embeddings):
+    shots = [{0: 9}] * 20 + [{}] * 3 + [{1: 9}] * 20  # every lookahead in between contains a cut
     frames = clip_of(*shots)
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [list(shot) for shot in shots]
     assert tracks_of(select_faces(clip_of({-1: 9}, {}, {-1: 0}), FOOTAGE)) == [[-1], [], [-1]]
 
 
-def test_a_track_that_began_alone_is_swapped_to_its_end(by_landmarks):
-    exclusive_folder, joined = [{0: 9}] * 20, [{0: 9, 1: 0}] * 20
-    frames = clip_of(*exclusive_folder, *joined)
+def test_track_that_starts_alone_is_swapped_to_its_end(embeddings_from_landmarks):
+    single, joined = [{0: 9}] * 20, [{0: 9, 1: 0}] * 20
+    frames = clip_of(*single, *joined)
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 20 + [[0, 1]] * 20
 
@@ -167,45 +167,50 @@ def test_a_track_that_began_alone_is_swapped_to_its_end(by_landmarks):
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 40
 
 
-def test_who_is_alone_in_shot_is_left_alone_if_the_footage_is_seen_elsewhere(by_landmarks):
-    """Shot and reverse shot: only one of the two is swapped."""
+def test_lone_stranger_is_not_swapped_if_the_footage_person_appears_elsewhere(
+    embeddings_from_landmarks,
+):
+    """In shot and reverse shot, only one of the two people is swapped."""
     shots = clip_of(*[{1: 9}] * 20, *[{0: 0.1}] * 20, *[{2: 8}] * 5, *[{3: 0.62}] * 5)
-    asked = []
+    calls = []
 
-    def present():
-        asked.append(True)
+    def is_present():
+        calls.append(True)
         return True
 
-    kept = tracks_of(select_faces(shots, FOOTAGE, is_present=present))
+    kept = tracks_of(select_faces(shots, FOOTAGE, is_present=is_present))
 
-    assert kept == [[]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5  # 0.62 may be a hard pose
-    assert len(asked) == 1
+    # A distance of 0.62 can be the person in a difficult pose.
+    assert kept == [[]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5
+    assert len(calls) == 1
     all_faces = tracks_of(select_faces(shots, FOOTAGE, is_present=lambda: False))
-    assert all_faces == [[1]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5  # seen by then
+    assert all_faces == [[1]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5  # track 0 was seen by then
 
 
-def test_the_footage_is_not_looked_for_where_it_does_not_matter(by_landmarks):
+def test_presence_is_only_checked_if_it_matters(embeddings_from_landmarks):
     frames = clip_of(*[{0: 0.1, 1: 9}] * 20, *[{2: 0.64}] * 20)
 
-    def exclude():
-        pytest.fail("asked")
+    def is_present():
+        pytest.fail("the footage was searched")
 
-    assert tracks_of(select_faces(frames, FOOTAGE, is_present=exclude)) == [[0]] * 20 + [[2]] * 20
+    assert (
+        tracks_of(select_faces(frames, FOOTAGE, is_present=is_present)) == [[0]] * 20 + [[2]] * 20
+    )
 
 
-def test_a_track_soon_joined_counts_as_in_company(by_landmarks):
+def test_track_joined_within_the_lookahead_counts_as_in_shot_together(embeddings_from_landmarks):
     frames = clip_of(*[{0: 9}] * 5, *[{0: 9, 1: 0}] * 20)
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[]] * 5 + [[1]] * 20
 
 
-def test_an_odd_frame_does_not_hide_the_footage(by_landmarks):
+def test_one_outlier_frame_does_not_hide_the_footage_person(embeddings_from_landmarks):
     frames = clip_of(*({0: 9 if i == 4 else 0.2, 1: 0.5} for i in range(13)))
 
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 13
 
 
-def test_a_photo_prefers_the_footage_by_itself(by_landmarks):
+def test_footage_preference_applies_to_each_photo(embeddings_from_landmarks):
     image = clip_of({-1: 9})[0][0]
     two = [face for _, faces in clip_of({-1: 9}, {-1: 0}) for face in faces]
 
@@ -215,7 +220,7 @@ def test_a_photo_prefers_the_footage_by_itself(by_landmarks):
     assert [(face.track, face.landmarks[0, 0]) for face in single] == [(-1, 9)]
 
 
-def test_named_people_come_before_the_footage(by_landmarks):
+def test_targets_take_precedence_over_the_footage(embeddings_from_landmarks):
     frames = clip_of({0: 9, 1: 0})
 
     selector = FaceSelector(((np.full(1, 9, np.float32),),), footage=np.zeros(1, np.float32))
@@ -223,7 +228,7 @@ def test_named_people_come_before_the_footage(by_landmarks):
     assert tracks_of(select_faces(frames, selector)) == [[0]]
 
 
-def test_decisions_given_back_are_repeated_without_a_look(by_landmarks, monkeypatch):
+def test_earlier_decisions_are_reused_without_embeddings(embeddings_from_landmarks, monkeypatch):
     frames = clip_of(*({0: 9, 1: 0.1} for _ in range(30)), *({0: 9, 1: 0.1, 2: 0.3},) * 3)
     decisions = Decisions()
     first = [
@@ -233,21 +238,21 @@ def test_decisions_given_back_are_repeated_without_a_look(by_landmarks, monkeypa
     assert decisions.distances == pytest.approx({0: 9, 1: 0.1, 2: 0.3})
 
     monkeypatch.setattr(
-        selection, "compute_embedding", lambda *_: pytest.fail("a face was described")
+        selection, "compute_embedding", lambda *_: pytest.fail("an embedding was computed")
     )
-    again = tracks_of(select_faces(frames[10:], FOOTAGE, decisions))
+    repeated = tracks_of(select_faces(frames[10:], FOOTAGE, decisions))
 
-    assert list(enumerate(again, start=10)) == first[10:]
+    assert list(enumerate(repeated, start=10)) == first[10:]
     assert tracks_of(select_faces(frames[:2], FOOTAGE, Decisions({0: 0, 1: None}))) == [[0], [0]]
 
 
-def test_the_real_person_is_preferred_in_a_photo_of_two(together, people):
+def test_footage_person_is_preferred_in_a_real_photo_of_two(together, people):
     frame = Frame(together, 0, Fraction(0), Path("x.png"))
     faces = detect_hog(together, 0.2)
     assert len(faces) == 2
 
-    for name, on_the_left in (("collins", True), ("hopper", False)):
+    for name, is_left in (("collins", True), ("hopper", False)):
         ((_, kept),) = select_faces([(frame, faces)], FaceSelector(footage=people[name]))
-        assert [(face.box.left < 512) for face in kept] == [on_the_left]
+        assert [(face.box.left < 512) for face in kept] == [is_left]
     ((_, kept),) = select_faces([(frame, faces)], FaceSelector(footage=people["hopper"] + 1))
     assert len(kept) == 2

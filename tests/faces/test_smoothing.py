@@ -4,42 +4,44 @@ import pytest
 from faceswap.faces.smoothing import local_line, smooth_over_time
 
 
-def run(tracks, reach=4):
-    """Steadied values of frames given as {track: number}."""
-    items = [{track: np.array([float(value)]) for track, value in some.items()} for some in tracks]
+def smooth(tracks, reach=4):
+    """Smooth frames that are given as {track: number}."""
+    items = [
+        {track: np.array([float(value)]) for track, value in frame.items()} for frame in tracks
+    ]
     found = smooth_over_time(items, lambda item: item, lambda _, smoothed: smoothed, reach)
-    return [{track: value.item() for track, value in some.items()} for some in found]
+    return [{track: value.item() for track, value in frame.items()} for frame in found]
 
 
-def test_steady_motion_has_no_lag_not_even_at_the_ends():
-    found = run([{0: 3 * i + 2} for i in range(20)])
+def test_steady_motion_has_no_lag_even_at_the_ends():
+    found = smooth([{0: 3 * i + 2} for i in range(20)])
 
     np.testing.assert_allclose([f[0] for f in found], [3 * i + 2 for i in range(20)], atol=1e-9)
 
 
-def test_shivering_is_less_afterwards():
+def test_smoothing_reduces_jitter():
     noise = np.random.default_rng(0).normal(0, 1, 200)
 
-    found = np.array([f[0] for f in run([{0: value} for value in noise])])
+    found = np.array([f[0] for f in smooth([{0: value} for value in noise])])
 
     assert np.abs(np.diff(found, 2)).mean() < 0.25 * np.abs(np.diff(noise, 2)).mean()
 
 
-def test_nothing_is_carried_over_a_gap_or_into_another_track():
-    found = run([{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}])
+def test_values_do_not_cross_a_gap_or_mix_tracks():
+    found = smooth([{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}])
 
-    wanted = [{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}]
-    assert [pytest.approx(some) for some in wanted] == found
+    expected = [{0: 0}, {0: 0}, {}, {0: 100}, {0: 100}, {1: 7}]
+    assert [pytest.approx(frame) for frame in expected] == found
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 30])
-def test_every_item_comes_out_once_and_in_order(count):
+def test_every_item_is_yielded_once_and_in_order(count):
     found = list(smooth_over_time(range(count), lambda _: {}, lambda item, _: item, reach=4))
 
     assert found == list(range(count))
 
 
-def test_no_more_items_are_held_than_the_window():
+def test_no_more_items_than_the_reach_are_read_ahead():
     asked = 0
 
     def items():
@@ -55,5 +57,5 @@ def test_no_more_items_are_held_than_the_window():
     assert max(ahead) == 5
 
 
-def test_a_single_value_stays():
+def test_single_value_is_unchanged():
     np.testing.assert_array_equal(local_line(np.zeros(1), np.array([[5.0, 6.0]]), 4), [5, 6])

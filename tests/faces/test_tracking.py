@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 from faceswap.faces import detection, tracking
+from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.geometry import transform, warp_image
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
+
+HOG = DetectorSpec("hog")
 
 
 def frames_of(images):
@@ -19,21 +22,20 @@ def frames_of(images):
 
 
 def moved(index):
-    """A camera that pans and tilts a little."""
+    """Matrix of a camera that pans and rotates slightly."""
     return np.array([[1.0, 0.01 * index, -60.0 + 2 * index], [-0.01 * index, 1.0, -30.0 + index]])
 
 
 @pytest.fixture(scope="module")
 def pan(collins):
-    """Twenty frames, 320 x 300, over a photo."""
+    """Pan over a photo: 20 frames of 320 x 300 pixels."""
     return [warp_image(collins, moved(index), 320, 300) for index in range(20)]
 
 
 def track_faces(images, workers=1, **options):
     with DetectorPool(0.2, workers) as detector:
         return [
-            faces
-            for _, faces in tracking.track_faces(frames_of(images), detector, "hog", **options)
+            faces for _, faces in tracking.track_faces(frames_of(images), detector, HOG, **options)
         ]
 
 
@@ -46,45 +48,45 @@ def found(pan):
     return track_faces(pan)
 
 
-def test_one_face_keeps_one_number_through_all_segments(found):
+def test_face_keeps_its_track_number_across_spans(found):
     assert [len(faces) for faces in found] == [1] * 20
     assert {face.track for faces in found for face in faces} == {0}
 
 
-def test_landmarks_go_where_the_face_goes(found, collins_face):
+def test_landmarks_move_with_the_face(found, collins_face):
     eyes = np.linalg.norm(collins_face.landmarks[36] - collins_face.landmarks[45])
     for index, (face,) in enumerate(found):
         expected = transform(collins_face.landmarks, moved(index))
         assert mean_error(face, expected) < 0.05 * eyes
 
 
-def test_steadied_landmarks_shiver_less(pan, found):
-    def shiver(some):
-        points = np.stack([faces[0].landmarks for faces in some])
+def test_smoothing_reduces_landmark_jitter(pan, found):
+    def jitter(frames):
+        points = np.stack([faces[0].landmarks for faces in frames])
         return np.abs(np.diff(points, 2, axis=0)).mean()
 
-    assert shiver(found) < 0.4 * shiver(track_faces(pan, smooth=False))
+    assert jitter(found) < 0.4 * jitter(track_faces(pan, smooth=False))
 
 
-def test_detection_runs_once_a_segment(pan, monkeypatch):
+def test_detection_runs_once_per_span(pan, monkeypatch):
     calls = []
 
-    def counting(image, min_score):
+    def counting(image, min_score, landmarks):
         calls.append(image.shape)
-        return detect_hog(image, min_score)
+        return detect_hog(image, min_score, landmarks)
 
     monkeypatch.setitem(detection.VIDEO_DETECTORS, "hog", counting)
     track_faces(pan)
 
-    assert calls == [(300, 320)] * 2  # 16 + 4 frames, in grey
+    assert calls == [(300, 320)] * 2  # spans of 16 and 4 frames, in grey
 
 
-def test_several_processes_find_the_same(pan, found):
+def test_result_does_not_depend_on_the_number_of_processes(pan, found):
     for one, other in zip(found, track_faces(pan, workers=2), strict=True):
         np.testing.assert_array_equal(one[0].landmarks, other[0].landmarks)
 
 
-def test_nothing_is_carried_over_a_cut(pan, hopper):
+def test_tracks_do_not_cross_a_cut(pan, hopper):
     still = [warp_image(hopper, np.array([[0.5, 0, 0], [0, 0.5, 0]]), 320, 300)] * 3
 
     found = track_faces([*pan[:5], *still, *pan[5:8]])
@@ -95,11 +97,11 @@ def test_nothing_is_carried_over_a_cut(pan, hopper):
     assert tracks[5] == tracks[7]
     assert not tracks[4] & tracks[5]
     assert not tracks[7] & tracks[8]
-    exclusive_folder = track_faces(still)
-    np.testing.assert_array_equal(found[5][0].landmarks, exclusive_folder[0][0].landmarks)
+    separate = track_faces(still)
+    np.testing.assert_array_equal(found[5][0].landmarks, separate[0][0].landmarks)
 
 
-def test_a_frame_without_a_picture_ends_the_track(pan):
+def test_black_frame_interrupts_the_track(pan):
     dark = np.zeros_like(pan[0])
 
     found = track_faces([*pan[:4], dark, *pan[5:8]])
@@ -107,18 +109,18 @@ def test_a_frame_without_a_picture_ends_the_track(pan):
     assert [len(faces) for faces in found] == [1, 1, 1, 1, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("blind", [0, 1])
-def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, blind):
-    seen = tracking.detect_in_span
+@pytest.mark.parametrize("failing_span", [0, 1])
+def test_face_is_tracked_into_a_span_that_missed_it(pan, monkeypatch, failing_span):
+    detect_in_span = tracking.detect_in_span
     spans = []
 
-    def sometimes(detector, images, min_score, stride):
+    def fail_in_one_span(detector, images, min_score, stride):
         spans.append(len(images))
-        if len(spans) - 1 == blind:
+        if len(spans) - 1 == failing_span:
             return [[] for _ in images]
-        return seen(detector, images, min_score, stride)
+        return detect_in_span(detector, images, min_score, stride)
 
-    monkeypatch.setattr(tracking, "detect_in_span", sometimes)
+    monkeypatch.setattr(tracking, "detect_in_span", fail_in_one_span)
 
     found = track_faces(pan)
 
@@ -126,7 +128,7 @@ def test_a_face_that_one_segment_missed_is_followed_into_it(pan, monkeypatch, bl
     assert [len(faces) for faces in found] == [1] * 20
 
 
-def test_no_more_than_a_few_segments_are_held(pan):
+def test_only_a_few_spans_are_read_ahead(pan):
     asked = 0
 
     def frames():
@@ -136,7 +138,7 @@ def test_no_more_than_a_few_segments_are_held(pan):
             yield frames_of(pan[:1])[0]
 
     with DetectorPool(0.2, 1) as detector:
-        found = tracking.track_faces(frames(), detector, "hog")
+        found = tracking.track_faces(frames(), detector, HOG)
         ahead = [asked - number for number, _ in zip(range(60), found, strict=False)]
 
     assert max(ahead) <= 3 * tracking.SPAN_FRAMES + 5

@@ -8,14 +8,14 @@ from faceswap.faces.geometry import Box, Face
 from faceswap.faces.tracklog import FaceLog, SpanRecord
 
 
-def some_face(random, track):
+def random_face(random, track):
     left, top = random.uniform(-20, 600, 2)
     box = Box(left, top, left + np.pi * 40, top + random.uniform(30, 90))
     landmarks = random.normal(300, 100, (68, 2)).astype(np.float32)
     return Face(box, float(random.uniform(0, 3)), landmarks, track)
 
 
-def facts(placed):
+def fields(placed):
     return [
         (place, f.track, f.score, f.box.left, f.box.top, f.box.right, f.box.bottom,
          f.landmarks.tobytes(), f.landmarks.dtype)
@@ -29,14 +29,14 @@ def entries():
     return [
         SpanRecord(
             first=7 + 16 * number, count=16, joined=number != 1, tracks=2 * number + 1,
-            faces=[(place, some_face(random, place % 3)) for place in range(5)],
-            before=[(15, some_face(random, 4))] if number else [],
+            faces=[(place, random_face(random, place % 3)) for place in range(5)],
+            before=[(15, random_face(random, 4))] if number else [],
         )
         for number in range(3)
     ]  # fmt: skip
 
 
-def test_what_was_found_comes_back_bit_for_bit(tmp_path, entries):
+def test_log_is_read_back_bit_for_bit(tmp_path, entries):
     path = tmp_path / "faces.jsonl"
     log = FaceLog(path)
     targets, distances = {}, {}
@@ -44,75 +44,76 @@ def test_what_was_found_comes_back_bit_for_bit(tmp_path, entries):
         log.add(entry)
         targets[number], distances[number] = None if number == 1 else number, 0.1 + number / 3
         log.decide(targets, distances)
-    log.decide(dict(log.targets), dict(log.distances))  # nothing new: no line
+    log.decide(dict(log.targets), dict(log.distances))  # nothing new, so no line is written
 
-    again = FaceLog(path)
+    reread = FaceLog(path)
 
     assert len(path.read_text().splitlines()) == 6
-    for old, new in zip(entries, again.entries, strict=True):
+    for old, new in zip(entries, reread.entries, strict=True):
         assert (new.first, new.count, new.joined, new.tracks) == (
             old.first, old.count, old.joined, old.tracks
         )  # fmt: skip
-        assert facts(new.faces) == facts(old.faces)
-        assert facts(new.before) == facts(old.before)
-    assert again.targets == targets
-    assert again.distances == distances
-    assert (again.origin, again.end) == (7, 55)
+        assert fields(new.faces) == fields(old.faces)
+        assert fields(new.before) == fields(old.before)
+    assert reread.targets == targets
+    assert reread.distances == distances
+    assert (reread.origin, reread.end) == (7, 55)
 
 
-def test_segments_before_a_frame_are_forgotten_but_not_where_the_video_begins(tmp_path, entries):
+def test_since_drops_earlier_spans_but_keeps_the_origin(tmp_path, entries):
     log = FaceLog(tmp_path / "faces.jsonl")
     for entry in entries:
         log.add(entry)
-    again = FaceLog(tmp_path / "faces.jsonl")
+    reread = FaceLog(tmp_path / "faces.jsonl")
 
-    assert [entry.first for entry in again.since(23).entries] == [23, 39]
-    assert again.origin == 7
-    assert [entry.first for entry in again.since(38).entries] == [23, 39]
-    assert again.since(55).entries == []
-    assert again.end == 0
+    assert [entry.first for entry in reread.since(23).entries] == [23, 39]
+    assert reread.origin == 7
+    assert [entry.first for entry in reread.since(38).entries] == [23, 39]
+    assert reread.since(55).entries == []
+    assert reread.end == 0
 
 
-def test_a_torn_last_line_is_dropped_and_writing_goes_on(tmp_path, entries):
+def test_torn_last_line_is_dropped_before_appending(tmp_path, entries):
     path = tmp_path / "faces.jsonl"
     log = FaceLog(path)
     log.add(entries[0])
     log.add(entries[1])
     path.write_bytes(path.read_bytes()[:-20])
 
-    again = FaceLog(path)
-    again.add(entries[2])
+    reread = FaceLog(path)
+    reread.add(entries[2])
 
     assert [entry.first for entry in FaceLog(path).entries] == [7, 39]
 
 
-def damaged(line, what):
+def damaged(line, damage):
     record = json.loads(line)
-    if what == "a landmark is missing":
+    if damage == "missing landmarks":
         record["faces"][0][-1] = record["faces"][0][-1][:-16]
-    elif what == "not a number":
+    elif damage == "not a number":
         record["faces"][0][2] = float("nan")
-    elif what == "no field":
+    elif damage == "missing field":
         del record["tracks"]
-    elif what == "not base64":
+    elif damage == "not base64":
         record["faces"][0][-1] = "?" + record["faces"][0][-1][1:]
-    elif what == "a list":
+    elif damage == "a list":
         record = [record]
-    elif what == "zeros":
+    elif damage == "zeros":
         return "\0" * 40
     return json.dumps(record)
 
 
 @pytest.mark.parametrize(
-    "what", ["a landmark is missing", "not a number", "no field", "not base64", "a list", "zeros"]
+    "damage",
+    ["missing landmarks", "not a number", "missing field", "not base64", "a list", "zeros"],
 )
-def test_a_damaged_line_is_one_clear_line(tmp_path, entries, what):
+def test_damaged_line_gives_a_one_line_error(tmp_path, entries, damage):
     path = tmp_path / "faces.jsonl"
     log = FaceLog(path)
     for entry in entries:
         log.add(entry)
     lines = path.read_text().splitlines()
-    lines[1] = damaged(lines[1], what)
+    lines[1] = damaged(lines[1], damage)
     path.write_text("\n".join(lines) + "\n")
 
     with pytest.raises(InputError, match=r"faces\.jsonl line 2 is damaged .*delete .* to") as e:

@@ -18,8 +18,9 @@ from faceswap.media.writers import write_clip
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping import cast
-from faceswap.swapping.cast import CastEntry, MultiSwapper, assemble, read_cast
+from faceswap.swapping.cast import CastEntry, MultiSwapper, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
+from faceswap.swapping.plan import assemble
 from faceswap.swapping.swapper import Swapper
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", color="none")
@@ -27,24 +28,24 @@ CPU = torch.device("cpu")
 RED, BLUE, GREEN = (250, 0, 0), (0, 0, 250), (0, 250, 0)
 
 
-def painting(decoder, color):
-    """Let a decoder paint one colour, and its mask everywhere."""
+def decode_one_color(decoder, color):
+    """Make a decoder return one colour and a mask that is full everywhere."""
     torch.nn.init.zeros_(decoder[-2].weight)
     values = torch.tensor([*color, 250]) / 255
     decoder[-2].bias.data = torch.logit(values.clamp(1e-4, 1 - 1e-4))
 
 
 def model_of(a, b, **known):
-    """A model whose decoders paint one colour each."""
+    """A model whose decoders each return one colour."""
     network = autoencoder.build(PRESETS["small"])
-    painting(network.decoders["a"], a)
-    painting(network.decoders["b"], b)
+    decode_one_color(network.decoders["a"], a)
+    decode_one_color(network.decoders["b"], b)
     return modelfile.TrainedModel(network, ("x", "y"), (0.0, 0.0, 0.0), 1, **known)
 
 
 @pytest.fixture
-def place(tmp_path, collins, hopper):
-    """A folder with reference photos and two models, one of red and blue, one of green."""
+def folder(tmp_path, collins, hopper):
+    """A folder with reference photos and two models, one red and blue, the other green."""
     Image.fromarray(collins).save(tmp_path / "collins.png")
     Image.fromarray(hopper).save(tmp_path / "hopper.png")
     Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(tmp_path / "wall.png")
@@ -53,9 +54,9 @@ def place(tmp_path, collins, hopper):
     return tmp_path
 
 
-def write_cast(place, text):
-    (place / "cast.toml").write_text(text, encoding="utf-8")
-    return place / "cast.toml"
+def write_cast(folder, text):
+    (folder / "cast.toml").write_text(text, encoding="utf-8")
+    return folder / "cast.toml"
 
 
 BOTH = """
@@ -71,7 +72,7 @@ to = "a"
 
 
 def colors_of(image, faces):
-    """The most frequent of the pure colours in each face's middle; None: it is not painted."""
+    """The pure colour in the middle of each face, or None for a face that is not swapped."""
     found = []
     for face in faces:
         x, y = face.landmarks[30].astype(int)  # the tip of the nose
@@ -83,11 +84,11 @@ def colors_of(image, faces):
 
 @pytest.fixture(scope="module")
 def pair(together):
-    """Collins's and Hopper's faces in the picture of both."""
+    """The faces of Collins and Hopper in the photo that shows both."""
     return sorted(detect_hog(together, 0.2), key=lambda face: face.box.left)
 
 
-def test_a_cast_file_says_who_becomes_whom(tmp_path):
+def test_cast_file_maps_people_to_models(tmp_path):
     entries = read_cast(write_cast(tmp_path, BOTH + '[[swap]]\nwho = "x.jpg"\n'))
 
     assert entries == [
@@ -119,7 +120,7 @@ def test_a_cast_file_says_who_becomes_whom(tmp_path):
         ('[[swap]]\nwho = "x"\nto = []', r'swap 1: to must be "a" or "b", not \[\]'),
     ],
 )
-def test_a_mistake_in_a_cast_file_is_one_line(tmp_path, text, message):
+def test_invalid_cast_file_is_a_one_line_error(tmp_path, text, message):
     with pytest.raises(SettingsError, match=message) as caught:
         read_cast(write_cast(tmp_path, text))
 
@@ -127,7 +128,7 @@ def test_a_mistake_in_a_cast_file_is_one_line(tmp_path, text, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_cast_file_that_cannot_be_read_is_named(tmp_path):
+def test_unreadable_cast_file_is_named(tmp_path):
     (tmp_path / "cast.toml").write_bytes(b"\xff\xfe")
 
     with pytest.raises(SettingsError, match=r"cast\.toml is not TOML"):
@@ -144,18 +145,18 @@ def test_a_cast_file_that_cannot_be_read_is_named(tmp_path):
         ("collins.png", "models/none", ModelError, r"swap 1: .*models/none holds no model"),
     ],
 )
-def test_what_a_cast_names_must_be_there(place, who, model, error, message):
-    path = write_cast(place, f'[[swap]]\nwho = "{who}"\nmodel = "{model}"\n')
+def test_missing_photo_face_or_model_in_a_cast_is_refused(folder, who, model, error, message):
+    path = write_cast(folder, f'[[swap]]\nwho = "{who}"\nmodel = "{model}"\n')
 
     with pytest.raises(error, match=message):
         assemble(replace(QUICK, cast=str(path)), None)
 
 
-def test_each_face_goes_to_its_own_painter(place, together, pair):
-    Image.fromarray(together).save(place / "x.png")
-    config = replace(QUICK, cast=str(write_cast(place, BOTH)))
+def test_each_face_is_swapped_by_its_own_model(folder, together, pair):
+    Image.fromarray(together).save(folder / "x.png")
+    config = replace(QUICK, cast=str(write_cast(folder, BOTH)))
 
-    report = convert(place / "x.png", config=config)
+    report = convert(folder / "x.png", config=config)
 
     swapped = read_photo(report.output).image
     assert report.faces == 2
@@ -163,41 +164,41 @@ def test_each_face_goes_to_its_own_painter(place, together, pair):
     assert colors_of(swapped, pair) == [RED, GREEN]
 
 
-def test_who_is_not_in_the_cast_is_left_alone(place, together, pair):
-    Image.fromarray(together).save(place / "x.png")
-    path = write_cast(place, '[[swap]]\nwho = "hopper.png"\nto = "a"\n')
+def test_people_outside_the_cast_are_not_swapped(folder, together, pair):
+    Image.fromarray(together).save(folder / "x.png")
+    path = write_cast(folder, '[[swap]]\nwho = "hopper.png"\nto = "a"\n')
 
-    report = convert(place / "x.png", None, place / "models/one", replace(QUICK, cast=str(path)))
+    report = convert(folder / "x.png", None, folder / "models/one", replace(QUICK, cast=str(path)))
 
     assert report.faces == 1
     assert colors_of(read_photo(report.output).image, pair) == [None, BLUE]
 
 
-def test_a_cast_plays_in_a_video_and_in_its_preview(place, together, pair):
-    write_clip(place / "x.mp4", [together] * 4, 25, np.zeros(7680, np.int16), 48000)
-    config = replace(QUICK, cast=str(write_cast(place, BOTH)))
+def test_cast_works_in_a_video_and_its_preview(folder, together, pair):
+    write_clip(folder / "x.mp4", [together] * 4, 25, np.zeros(7680, np.int16), 48000)
+    config = replace(QUICK, cast=str(write_cast(folder, BOTH)))
 
-    report = convert(place / "x.mp4", config=config)
-    shown = contact_sheet(place / "x.mp4", place / "sheet.png", 2, None, config)
+    report = convert(folder / "x.mp4", config=config)
+    shown = contact_sheet(folder / "x.mp4", folder / "sheet.png", 2, None, config)
 
     assert (report.faces, shown) == (8, 2)
     for frame in read_video(report.output):
         assert colors_of(frame.image, pair) == [RED, GREEN]
-    sheet = read_photo(place / "sheet.png").image.astype(int)
+    sheet = read_photo(folder / "sheet.png").image.astype(int)
     swap = sheet[: len(sheet) // 2, 426:852]
     for color, half in ((RED, swap[:, :213]), (GREEN, swap[:, 213:])):
         assert (np.abs(half - color).max(axis=2) < 40).sum() > 100
 
 
-def test_a_cast_needs_no_other_model(place, collins, monkeypatch):
+def test_cast_needs_no_default_model(folder, collins, monkeypatch):
     from click.testing import CliRunner
 
     from faceswap.cli.main import cli
 
-    Image.fromarray(collins).save(place / "x.png")
-    write_cast(place, BOTH)
-    (place / "elsewhere").mkdir()
-    monkeypatch.chdir(place / "elsewhere")  # holds no models/
+    Image.fromarray(collins).save(folder / "x.png")
+    write_cast(folder, BOTH)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")  # has no models/ folder
 
     done = CliRunner().invoke(cli, ["convert", "../x.png", "--cast", "../cast.toml"])
 
@@ -205,7 +206,7 @@ def test_a_cast_needs_no_other_model(place, collins, monkeypatch):
     assert "1 frames, 1 faces swapped" in done.output
 
 
-def test_equal_roles_share_their_swapper_and_a_model_is_loaded_once(place, monkeypatch):
+def test_equal_targets_share_a_swapper_and_a_model_is_loaded_once(folder, monkeypatch):
     loaded, load = [], modelfile.load
     monkeypatch.setattr(cast.modelfile, "load", lambda *a: loaded.append(1) or load(*a))
     text = "".join(
@@ -213,9 +214,10 @@ def test_equal_roles_share_their_swapper_and_a_model_is_loaded_once(place, monke
         for model, to in (("models/one", "b"), ("models/../models/one", "b"), ("models/one", "a"))
     )
 
-    company, selector = assemble(replace(QUICK, cast=str(write_cast(place, text))), None)
+    config = replace(QUICK, cast=str(write_cast(folder, text)))
+    multi_swapper, selector, _ = assemble(config, None)
 
-    first, second, third = company._by_target
+    first, second, third = multi_swapper._by_target
     assert first is second is not third
     assert len(loaded) == 1
     assert len(selector.targets) == 3
@@ -223,46 +225,47 @@ def test_equal_roles_share_their_swapper_and_a_model_is_loaded_once(place, monke
 
 def test_swaps_keep_the_order_of_the_faces(together, pair):
     one, two = model_of(BLUE, RED), model_of(GREEN, GREEN)
-    company = MultiSwapper([Swapper(one, QUICK, CPU), Swapper(two, QUICK, CPU)])
+    multi_swapper = MultiSwapper([Swapper(one, QUICK, CPU), Swapper(two, QUICK, CPU)])
     frame = Frame(together, 0, Fraction(0), Path("x"))
     faces = [replace(pair[1], target=1), replace(pair[0], target=0), replace(pair[0], target=1)]
 
-    first, second = company.prepare([(frame, faces), (frame, faces[1:2])])
+    first, second = multi_swapper.prepare([(frame, faces), (frame, faces[1:2])])
 
     assert [swap.aligned.face for swap in first] == faces
     assert [swap.image[128, 128].argmax() for swap in first] == [1, 0, 1]
     assert [swap.aligned.face for swap in second] == faces[1:2]
 
 
-def test_a_model_prefers_the_people_it_knows_as_footage(place, together, pair):
+def test_model_prefers_the_footage_person_it_was_trained_on(folder, together, pair):
     from faceswap.faces.recognition import embedding_of
 
     centroids = {
-        "a": embedding_of(place / "hopper.png"), "b": embedding_of(place / "collins.png"),
+        "a": embedding_of(folder / "hopper.png"), "b": embedding_of(folder / "collins.png"),
     }  # fmt: skip
-    modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=centroids))
-    Image.fromarray(together).save(place / "x.png")
-    known = place / "known.safetensors"
+    modelfile.save(folder / "known.safetensors", model_of(BLUE, RED, centroids=centroids))
+    Image.fromarray(together).save(folder / "x.png")
+    known = folder / "known.safetensors"
 
     for settings, colors in (
         ({}, [None, RED]),
         ({"to": "a"}, [BLUE, None]),
         ({"all_faces": True}, [RED, RED]),
-        ({"who": (str(place / "collins.png"),)}, [RED, None]),
-        ({"exclude": (str(place / "hopper.png"),)}, [RED, None]),
+        ({"who": (str(folder / "collins.png"),)}, [RED, None]),
+        ({"exclude": (str(folder / "hopper.png"),)}, [RED, None]),
     ):
-        report = convert(place / "x.png", None, known, replace(QUICK, **settings))
+        report = convert(folder / "x.png", None, known, replace(QUICK, **settings))
         assert colors_of(read_photo(report.output).image, pair) == colors
 
 
-@pytest.mark.parametrize("named", ["largest", "all_faces"])
-def test_the_largest_and_everybody_need_no_look(place, together, pair, monkeypatch, named):
+@pytest.mark.parametrize("option", ["largest", "all_faces"])
+def test_largest_and_all_faces_need_no_embedding(folder, together, pair, monkeypatch, option):
     far = {key: np.zeros(128, np.float32) for key in "ab"}
-    modelfile.save(place / "known.safetensors", model_of(BLUE, RED, centroids=far))
-    _, selector = assemble(replace(QUICK, **{named: True}), place / "known.safetensors")
+    modelfile.save(folder / "known.safetensors", model_of(BLUE, RED, centroids=far))
+    known = folder / "known.safetensors"
+    _, selector, _ = assemble(replace(QUICK, **{option: True}), known)
     monkeypatch.setattr("faceswap.faces.selection.compute_embedding", None)
     frame = Frame(together, 0, Fraction(0), Path("x"))
 
     ((_, kept),) = select_faces([(frame, pair)], selector)
 
-    assert len(kept) == (1 if named == "largest" else 2)
+    assert len(kept) == (1 if option == "largest" else 2)

@@ -21,7 +21,7 @@ def psnr(one, two):
 
 
 @pytest.mark.parametrize("masker", [hull, square])
-def test_pasting_a_crop_back_unchanged_restores_the_frame(collins, collins_face, masker):
+def test_pasting_an_unchanged_crop_restores_the_frame(collins, collins_face, masker):
     frame = frame_of(collins)
     aligned = align_face(frame, collins_face, 256, COVERAGE)
     mask = soften(masker(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
@@ -33,7 +33,7 @@ def test_pasting_a_crop_back_unchanged_restores_the_frame(collins, collins_face,
     assert psnr(restored[window], collins[window]) >= 40
 
 
-def test_outside_the_mask_not_a_bit_changes(collins, collins_face):
+def test_pixels_outside_the_mask_stay_bit_identical(collins, collins_face):
     frame = frame_of(collins)
     aligned = align_face(frame, collins_face, 256, COVERAGE)
     mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
@@ -47,10 +47,10 @@ def test_outside_the_mask_not_a_bit_changes(collins, collins_face):
     assert (pasted != collins).any()
     inside = mask[128, 128]
     assert inside == 1
-    np.testing.assert_array_equal(collins, before)  # the input frame is not touched
+    np.testing.assert_array_equal(collins, before)  # the input frame is not modified
 
 
-def test_full_mask_replaces_and_half_mask_mixes_once():
+def test_full_mask_replaces_and_half_mask_mixes():
     image = np.full((64, 64, 3), 100, np.uint8)
     face = Face(None, 1.0, np.zeros((68, 2), np.float32))
     aligned = AlignedFace(face, image, np.array([[1.0, 0, 0], [0, 1.0, 0]]))
@@ -65,7 +65,7 @@ def test_full_mask_replaces_and_half_mask_mixes_once():
     assert (pasted[:16] == 100).all()
 
 
-def test_a_face_half_outside_the_frame_is_pasted_where_the_frame_is(collins, collins_face):
+def test_face_at_the_border_is_clipped_to_the_frame(collins, collins_face):
     moved = collins_face.landmarks - [collins_face.landmarks[:, 0].mean(), 0]
     face = Face(collins_face.box, 1.0, moved.astype(np.float32))
     aligned = align_face(frame_of(collins), face, 256, COVERAGE)
@@ -78,7 +78,7 @@ def test_a_face_half_outside_the_frame_is_pasted_where_the_frame_is(collins, col
 
 
 @pytest.mark.parametrize("shift", [(-2000, 0), (5000, 300)])
-def test_a_face_wholly_outside_the_frame_changes_nothing(collins, collins_face, shift):
+def test_face_outside_the_frame_changes_nothing(collins, collins_face, shift):
     face = Face(collins_face.box, 1.0, (collins_face.landmarks + shift).astype(np.float32))
     aligned = align_face(frame_of(collins), face, 256, COVERAGE)
 
@@ -88,14 +88,14 @@ def test_a_face_wholly_outside_the_frame_changes_nothing(collins, collins_face, 
 
 
 def match(name, swapped, reference, mask):
-    """The new face in the colours that a colour match finds for it."""
+    """Measure and apply a colour match to the new face."""
     method = COLORS[name]
     return method.apply(swapped, method.measure(swapped, reference, mask))
 
 
 @pytest.fixture
-def pictures():
-    """A face and footage of other colours; outside the mask the footage is black."""
+def face_and_footage():
+    """A face, footage of other colours that is black outside the mask, and the mask."""
     random = np.random.default_rng(0)
     noise = random.normal(0, 1, (64, 64, 3))
     swapped = np.clip(90 + 12 * noise, 0, 255).astype(np.uint8)
@@ -103,61 +103,61 @@ def pictures():
     reference = np.clip(mixed, 0, 255).astype(np.uint8)
     mask = np.zeros((64, 64), np.float32)
     mask[10:50, 20:40] = 1
-    reference[mask == 0] = 0  # what lies outside must not count
+    reference[mask == 0] = 0  # pixels outside must not count
     return swapped, reference, mask
 
 
 @pytest.mark.parametrize("name", ["average", "reinhard", "linear", "histogram"])
-def test_a_color_match_brings_the_mean_within_the_mask_to_the_footage(pictures, name):
-    swapped, reference, mask = pictures
+def test_color_match_gives_the_footage_mean_within_the_mask(face_and_footage, name):
+    swapped, reference, mask = face_and_footage
 
-    matched = match(name, *pictures)
+    matched = match(name, *face_and_footage)
 
     inside = mask > 0
     wanted = reference[inside].mean(axis=0)
-    # equal means in Lab are nearly, but not quite, equal means in RGB
+    # Equal means in Lab give nearly equal means in RGB.
     atol = 3 if name == "reinhard" else 0.6
     np.testing.assert_allclose(matched[inside].mean(axis=0), wanted, atol=atol)
     assert (matched != swapped).any()
-    np.testing.assert_array_equal(matched, match(name, *pictures))
+    np.testing.assert_array_equal(matched, match(name, *face_and_footage))
 
 
-def test_the_linear_match_brings_the_covariance_too(pictures):
-    _, reference, mask = pictures
+def test_linear_match_gives_the_footage_covariance(face_and_footage):
+    _, reference, mask = face_and_footage
 
-    matched = match("linear", *pictures)
+    matched = match("linear", *face_and_footage)
 
     inside = mask > 0
     wanted = np.cov(reference[inside].T.astype(float))
     np.testing.assert_allclose(np.cov(matched[inside].T.astype(float)), wanted, rtol=0.05, atol=3)
 
 
-def test_reinhard_brings_the_spread_in_lab(pictures):
+def test_reinhard_gives_the_footage_spread_in_lab(face_and_footage):
     from skimage.color import rgb2lab
 
-    _, reference, mask = pictures
+    _, reference, mask = face_and_footage
 
-    matched = match("reinhard", *pictures)
+    matched = match("reinhard", *face_and_footage)
 
     inside = mask > 0
     spread = [rgb2lab(image)[inside].std(axis=0) for image in (matched, reference)]
     np.testing.assert_allclose(spread[0], spread[1], rtol=0.05)
 
 
-def test_histogram_agrees_with_scikit_image(pictures):
+def test_histogram_agrees_with_scikit_image(face_and_footage):
     from skimage.exposure import match_histograms
 
-    swapped, reference, mask = pictures
+    swapped, reference, mask = face_and_footage
     inside = mask > 0
 
-    matched = match("histogram", *pictures)[inside].astype(int)
+    matched = match("histogram", *face_and_footage)[inside].astype(int)
 
     wanted = match_histograms(swapped[inside][:, None], reference[inside][:, None], channel_axis=-1)
     assert np.abs(matched - wanted[:, 0]).mean() < 1.5
 
 
 @pytest.mark.parametrize("name", sorted(COLORS))
-def test_a_color_match_within_an_empty_mask_changes_nothing(name):
+def test_color_match_with_an_empty_mask_changes_nothing(name):
     image = np.full((8, 8, 3), 90, np.uint8)
 
     matched = match(name, image, image + 1, np.zeros((8, 8), np.float32))
@@ -166,7 +166,7 @@ def test_a_color_match_within_an_empty_mask_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", sorted(COLORS))
-def test_a_face_of_one_color_stays_finite(name):
+def test_color_match_of_a_uniform_face_is_finite(name):
     image = np.full((16, 16, 3), 90, np.uint8)
 
     matched = match(name, image, image + 20, np.ones((16, 16), np.float32))
@@ -175,7 +175,7 @@ def test_a_face_of_one_color_stays_finite(name):
 
 
 @pytest.mark.parametrize("blend", sorted(BLENDS))
-def test_every_blend_gives_an_unchanged_crop_back(collins, collins_face, blend):
+def test_every_blend_restores_an_unchanged_crop(collins, collins_face, blend):
     aligned = align_face(frame_of(collins), collins_face, 256, COVERAGE)
     mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
 
@@ -187,7 +187,7 @@ def test_every_blend_gives_an_unchanged_crop_back(collins, collins_face, blend):
 
 
 @pytest.mark.parametrize("blend", sorted(BLENDS))
-def test_every_blend_pastes_another_face(collins, collins_face, blend):
+def test_every_blend_pastes_a_changed_face(collins, collins_face, blend):
     aligned = align_face(frame_of(collins), collins_face, 256, COVERAGE)
     mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
     other = np.ascontiguousarray(aligned.image[::-1])
@@ -199,7 +199,7 @@ def test_every_blend_pastes_another_face(collins, collins_face, blend):
     assert np.abs(pasted[window].astype(int) - collins[window]).mean() > 5
 
 
-def test_in_linear_light_half_of_black_and_white_is_brighter():
+def test_linear_light_blends_black_and_white_brighter():
     black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
     half = np.full((2, 2), 0.5, np.float32)
 
@@ -207,7 +207,7 @@ def test_in_linear_light_half_of_black_and_white_is_brighter():
     assert BLENDS["linear"](black, white, half).mean() == pytest.approx(187.5, abs=0.5)
 
 
-def test_poisson_takes_the_frames_color():
+def test_poisson_takes_the_frame_color():
     frame, face = np.full((64, 64, 3), 100, np.uint8), np.full((64, 64, 3), 200, np.uint8)
     face[30:34, 30:34] = 220
     mask = np.zeros((64, 64), np.float32)
@@ -215,23 +215,23 @@ def test_poisson_takes_the_frames_color():
 
     mixed = BLENDS["poisson"](frame, face, mask)
 
-    assert abs(mixed[15, 15].mean() - 100) < 3  # flat like the frame there
-    assert mixed[32, 32].mean() > 112  # the face's detail
+    assert abs(mixed[15, 15].mean() - 100) < 3  # the frame is flat there
+    assert mixed[32, 32].mean() > 112  # the face's detail is kept
 
 
-def test_a_pyramid_softens_a_step_and_keeps_detail():
+def test_pyramid_softens_a_step_and_keeps_detail():
     frame, face = np.full((128, 128, 3), 100, np.uint8), np.full((128, 128, 3), 160, np.uint8)
     mask = np.zeros((128, 128), np.float32)
     mask[24:104, 24:104] = 1
 
     mixed = BLENDS["pyramid"](frame, face, mask)
 
-    assert 102 < mixed[64, 25].mean() < 150  # not yet the face's at the mask's edge
+    assert 102 < mixed[64, 25].mean() < 150  # still a mixture at the mask's edge
     assert mixed[64, 64].mean() > mixed[64, 25].mean() + 10
 
 
 def swap_at(left, top, colour, share):
-    """A swap of 32 px, of one colour and with one share of the mask, somewhere in a frame."""
+    """A 32 px swap of one colour and one mask value, placed somewhere in a frame."""
     face = Face(None, 1.0, np.zeros((68, 2), np.float32))
     image = np.full((32, 32, 3), colour, np.uint8)
     aligned = AlignedFace(face, image, np.array([[1.0, 0, -left], [0, 1.0, -top]]))
@@ -245,7 +245,7 @@ def over(rgba, image):
     return rgba[..., :3] * share + image * (1 - share)
 
 
-def test_a_layer_over_the_original_is_the_swap(collins, collins_face):
+def test_layer_over_the_original_equals_the_swap(collins, collins_face):
     frame = frame_of(collins)
     aligned = align_face(frame, collins_face, 256, COVERAGE)
     mask = soften(hull(aligned, COVERAGE), COVERAGE, 0.03, 0.12)
@@ -262,7 +262,7 @@ def test_a_layer_over_the_original_is_the_swap(collins, collins_face):
     assert rgba[..., 3][~unchanged].all()
 
 
-def test_layers_of_faces_that_meet_are_pasted_one_over_the_other():
+def test_overlapping_layers_are_composited_in_order():
     frame = frame_of(np.full((64, 64, 3), 90, np.uint8))
     swaps = [swap_at(8, 8, (200, 0, 30), 0.5), swap_at(20, 16, (10, 250, 90), 0.75),
              swap_at(500, 500, (1, 2, 3), 1)]  # fmt: skip
@@ -277,5 +277,5 @@ def test_layers_of_faces_that_meet_are_pasted_one_over_the_other():
     assert not rgba[rgba[..., 3] == 0].any()
 
 
-def test_a_frame_without_faces_has_an_empty_layer():
+def test_frame_without_faces_has_an_empty_layer():
     assert not layer(frame_of(np.full((8, 9, 3), 90, np.uint8)), []).changes[0][1].any()

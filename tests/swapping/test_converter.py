@@ -1,4 +1,4 @@
-"""The whole way: photos and a clip through extract, train and convert."""
+"""Convert photos and a clip with a model that was extracted and trained for the tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,16 @@ from faceswap.media.photos import read_photo
 from faceswap.media.writers import write_clip
 from faceswap.provenance.credentials import read
 from faceswap.swapping import converter
-from faceswap.swapping.converter import contact_sheet, convert, default_output
+from faceswap.swapping.converter import contact_sheet, convert
+from faceswap.swapping.plan import default_output
+from tests.support.clips import sound_of, times_of
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
 
 
 @pytest.fixture
 def clip(tmp_path, collins):
-    """Ten frames: the face in all but frames 3 and 7; odd content, sound."""
+    """Ten frames with sound; a moving face is in all of them except frames 3 and 7."""
     empty = np.full_like(collins, 40)
     images = [empty if i in (3, 7) else np.roll(collins, 3 * i, axis=1) for i in range(10)]
     sound = (np.sin(np.arange(19200) * 0.1) * 9000).astype(np.int16)
@@ -30,9 +32,7 @@ def clip(tmp_path, collins):
     return tmp_path / "video.mp4"
 
 
-def test_a_video_comes_back_swapped_and_otherwise_exact(clip, model):
-    from tests.support.clips import sound_of, times_of
-
+def test_video_is_swapped_and_keeps_times_and_sound(clip, model):
     report = convert(clip, model=model, config=QUICK)
 
     assert report.output == clip.with_name("video.swapped.mp4")
@@ -45,10 +45,10 @@ def test_a_video_comes_back_swapped_and_otherwise_exact(clip, model):
         assert new.shape == old.shape
         face = np.abs(new - old)[70:150, 190 + 3 * index : 250 + 3 * index].mean()
         assert (face > 8) == (index not in (3, 7))
-        assert np.abs(new[300:] - old[300:]).mean() < 3  # the encoder's own loss
+        assert np.abs(new[300:] - old[300:]).mean() < 3  # loss of the encoder
 
 
-def test_a_photo_comes_back_swapped_within_the_face_only(tmp_path, collins, model):
+def test_photo_changes_only_within_the_face(tmp_path, collins, model):
     Image.fromarray(collins).save(tmp_path / "x.png")
 
     report = convert(tmp_path / "x.png", model=model, config=QUICK)
@@ -60,7 +60,7 @@ def test_a_photo_comes_back_swapped_within_the_face_only(tmp_path, collins, mode
     assert changed[40:200, 150:320].sum() == changed.sum()
 
 
-def test_a_folder_keeps_its_places_and_faceless_photos_their_bytes(tmp_path, collins, model):
+def test_folder_layout_is_kept_and_faceless_photos_are_copied(tmp_path, collins, model):
     source = tmp_path / "photos"
     (source / "deep").mkdir(parents=True)
     Image.fromarray(collins).save(source / "deep" / "face.jpg")
@@ -103,19 +103,19 @@ def test_average_color_keeps_the_footage_color(tmp_path, collins, model, collins
     assert shifts[0] < shifts[1]
 
 
-def test_without_a_name_the_newest_model_is_taken(tmp_path, monkeypatch, collins, model):
+def test_newest_model_is_the_default(tmp_path, monkeypatch, collins, model):
     import shutil
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(collins).save("x.png")
     with pytest.raises(ModelError, match="no model in models"):
         convert("x.png", config=QUICK)
-    shutil.copytree(model, "models/mine")
+    shutil.copytree(model, "models/x")
 
     assert convert("x.png", config=QUICK).faces == 1
 
 
-def test_the_output_cannot_be_the_input(clip, model):
+def test_output_must_not_be_the_input(clip, model):
     before = clip.read_bytes()
 
     with pytest.raises(OutputError, match="is the input itself"):
@@ -124,15 +124,15 @@ def test_the_output_cannot_be_the_input(clip, model):
     assert clip.read_bytes() == before
 
 
-def test_nothing_that_goes_with_the_output_is_written_over_the_input(clip, model, tmp_path):
+def test_matte_and_preview_must_not_overwrite_the_input(clip, model, tmp_path):
     named = clip.rename(tmp_path / "x.matte.mp4")
     before = named.read_bytes()
 
     with pytest.raises(OutputError, match="is the input itself"):
         convert(named, tmp_path / "x.mp4", model, replace(QUICK, matte=True))
-    with pytest.raises(OutputError, match="a preview is a picture"):
+    with pytest.raises(OutputError, match="a preview is an image"):
         contact_sheet(named, named, 2, model, QUICK)
-    named.rename(tmp_path / "x.png")  # FFmpeg looks at what is inside, and so is it a video
+    named.rename(tmp_path / "x.png")  # FFmpeg detects a video by its content
     (tmp_path / "link.mp4").symlink_to(tmp_path / "x.png")
     with pytest.raises(OutputError, match="is the input itself"):
         contact_sheet(tmp_path / "link.mp4", tmp_path / "x.png", 2, model, QUICK)
@@ -140,20 +140,20 @@ def test_nothing_that_goes_with_the_output_is_written_over_the_input(clip, model
     assert (tmp_path / "x.png").read_bytes() == before
 
 
-def test_a_faceless_photo_keeps_the_credentials_beside_it_and_no_other(tmp_path, collins, model):
+def test_faceless_photo_keeps_only_its_own_sidecar_credentials(tmp_path, collins, model):
     source, output = tmp_path / "photos", tmp_path / "photos.swapped"
     source.mkdir()
     for name in ("face.bmp", "wall.bmp", "plain.bmp"):
         Image.fromarray(collins).save(source / name)
     convert(source, model=model, config=QUICK)
-    for name in ("wall.bmp", "wall.bmp.c2pa"):  # a marked file, in which no face is found
+    for name in ("wall.bmp", "wall.bmp.c2pa"):  # signed photos in which no face is found
         (output / name).rename(source / name)
     wall = np.full((90, 90, 3), 7, np.uint8)
     Image.fromarray(wall).save(source / "plain.bmp")
-    blind = replace(QUICK, exclude=(str(source / "face.bmp"),))
+    exclude_all = replace(QUICK, exclude=(str(source / "face.bmp"),))
 
     with pytest.raises(NoFacesError):
-        convert(source, model=model, config=blind)
+        convert(source, model=model, config=exclude_all)
 
     assert read(output / "wall.bmp").intact
     assert sorted(p.name for p in output.iterdir()) == [
@@ -161,7 +161,7 @@ def test_a_faceless_photo_keeps_the_credentials_beside_it_and_no_other(tmp_path,
     ]  # fmt: skip
 
 
-def test_no_face_at_all_writes_nothing(tmp_path, model):
+def test_source_without_faces_writes_nothing(tmp_path, model):
     wall = np.full((120, 120, 3), 60, np.uint8)
     write_clip(tmp_path / "wall.mp4", [wall] * 3, 25, np.zeros(9600, np.int16), 48000)
     Image.fromarray(wall).save(tmp_path / "wall.png")
@@ -173,7 +173,7 @@ def test_no_face_at_all_writes_nothing(tmp_path, model):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["wall.mp4", "wall.png"]
 
 
-def test_bad_sources_are_bad_input(tmp_path, model):
+def test_unusable_source_raises_input_error(tmp_path, model):
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.png").write_bytes(b"words")
     for name, message in (
@@ -183,7 +183,7 @@ def test_bad_sources_are_bad_input(tmp_path, model):
             convert(tmp_path / name, model=model, config=QUICK)
 
 
-def test_an_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
+def test_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
     Image.fromarray(collins).save(tmp_path / "x.png")
 
     with pytest.raises(OutputError, match="is a video, and a video is written as"):
@@ -192,7 +192,7 @@ def test_an_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
         convert(tmp_path / "x.png", tmp_path / "out.mp4", model, QUICK)
 
 
-def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
+def test_default_output_is_beside_its_source(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
     assert default_output(Path()) == tmp_path / "photos.swapped"
@@ -203,7 +203,7 @@ def test_default_outputs_stand_beside_their_source(tmp_path, monkeypatch):
     assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
 
 
-def test_a_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
+def test_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
     shown = contact_sheet(clip, tmp_path / "sheet.png", 3, model, QUICK)
 
     sheet = read_photo(tmp_path / "sheet.png").image
@@ -217,16 +217,14 @@ def test_a_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
     assert not mask[0].any()
 
 
-def test_a_contact_sheet_needs_a_video(model, tmp_path, collins):
+def test_contact_sheet_needs_a_video(model, tmp_path, collins):
     Image.fromarray(collins).save(tmp_path / "x.png")
 
-    with pytest.raises(InputError, match="is no video; a preview needs one"):
+    with pytest.raises(InputError, match="is not a video; a preview needs one"):
         contact_sheet(tmp_path / "x.png", tmp_path / "sheet.png", 3, model)
 
 
-def test_only_the_frames_asked_for_are_swapped(clip, model):
-    from tests.support.clips import sound_of, times_of
-
+def test_only_the_requested_frames_are_swapped(clip, model):
     report = convert(clip, model=model, config=replace(QUICK, frames="1-2, 8-"))
 
     assert (report.frames, report.faces) == (10, 4)
@@ -241,14 +239,12 @@ def test_only_the_frames_asked_for_are_swapped(clip, model):
     assert [i for i, there in enumerate(changed) if there] == [1, 2, 8, 9]
 
 
-def test_a_matte_shows_where_faces_were_swapped(clip, model):
-    from tests.support.clips import times_of
-
+def test_matte_shows_where_faces_were_swapped(clip, model):
     report = convert(clip, model=model, config=replace(QUICK, matte=True))
 
     matte = report.output.with_name("video.swapped.matte.mp4")
     assert times_of(matte) == times_of(clip)
-    assert not reader.probe(matte).has_audio
+    assert not sound_of(matte)
     frames = [frame.image.mean(axis=2) for frame in reader.read_video(matte)]
     for index, frame in enumerate(frames):
         inside = frame[100:140, 205 + 3 * index : 235 + 3 * index].mean()
@@ -256,7 +252,7 @@ def test_a_matte_shows_where_faces_were_swapped(clip, model):
         assert frame[300:].max() < 5
 
 
-def test_a_photo_has_a_matte_too(tmp_path, collins, model):
+def test_photo_can_have_a_matte(tmp_path, collins, model):
     Image.fromarray(collins).save(tmp_path / "x.png")
 
     convert(tmp_path / "x.png", model=model, config=replace(QUICK, matte=True))
@@ -267,7 +263,7 @@ def test_a_photo_has_a_matte_too(tmp_path, collins, model):
     assert not matte[300:].any()
 
 
-def test_all_that_is_made_of_a_video_carries_its_credentials(clip, model, tmp_path):
+def test_every_output_of_a_video_carries_credentials(clip, model, tmp_path):
     report = convert(clip, model=model, config=replace(QUICK, matte=True, frames="0-2"))
     contact_sheet(clip, tmp_path / "sheet.png", 1, model, QUICK)
 
@@ -279,7 +275,7 @@ def test_all_that_is_made_of_a_video_carries_its_credentials(clip, model, tmp_pa
         assert found.model.sha256 == sha256_of(model / "model.safetensors")
 
 
-def test_swapped_photos_carry_credentials_and_untouched_ones_none(tmp_path, collins, model):
+def test_only_swapped_photos_carry_credentials(tmp_path, collins, model):
     source = tmp_path / "photos"
     source.mkdir()
     for name in ("face.jpg", "face.bmp"):
@@ -296,13 +292,13 @@ def test_swapped_photos_carry_credentials_and_untouched_ones_none(tmp_path, coll
         assert read(output / name).parent.sha256 == sha256_of(source / name)
 
 
-def test_a_certificate_that_cannot_sign_stops_it_before_any_work(tmp_path, clip, model):
+def test_unusable_certificate_is_refused_before_any_work(tmp_path, clip, model):
     from tests.support.certificates import organisation
 
     chain, key, _ = organisation(tmp_path / "studio", days=-1)
     calls = []
 
-    with pytest.raises(SettingsError, match="nothing can be signed with"):
+    with pytest.raises(SettingsError, match=r"cannot sign with .*chain\.pem"):
         convert(clip, model=model, on_progress=calls.append,
                 config=replace(QUICK, sign_cert=str(chain), sign_key=str(key)))  # fmt: skip
 
@@ -310,7 +306,7 @@ def test_a_certificate_that_cannot_sign_stops_it_before_any_work(tmp_path, clip,
     assert not clip.with_name("video.swapped.mp4").exists()
 
 
-def test_an_organisations_certificate_signs_it(tmp_path, collins, model):
+def test_organisation_certificate_signs_the_output(tmp_path, collins, model):
     from tests.support.certificates import organisation
 
     chain, key, root = organisation(tmp_path / "studio")
@@ -322,7 +318,7 @@ def test_an_organisations_certificate_signs_it(tmp_path, collins, model):
     assert read(report.output, root).trusted
 
 
-def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
+def test_label_is_in_every_frame(clip, model, tmp_path, collins):
     from faceswap.swapping.label import draw
 
     labelled = replace(QUICK, label="AI-generated", label_position="top-left", label_size=0.06)
@@ -337,10 +333,10 @@ def test_the_label_stands_in_every_frame(clip, model, tmp_path, collins):
     assert len(frames) == 10
     for frame in frames:
         shown = frame.image[top:bottom, left:right].astype(int)
-        assert np.abs(shown - plate).mean() < 6  # the encoder's loss
+        assert np.abs(shown - plate).mean() < 6  # loss of the encoder
 
 
-def test_photos_that_differ_in_their_suffix_alone_have_a_layer_each(tmp_path, collins, model):
+def test_photos_that_differ_only_in_suffix_have_separate_layers(tmp_path, collins, model):
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, image in (("a.jpg", collins), ("a.png", collins[:, ::-1]), ("b.png", collins)):
@@ -354,7 +350,7 @@ def test_photos_that_differ_in_their_suffix_alone_have_a_layer_each(tmp_path, co
     }  # fmt: skip
 
 
-def test_a_folders_videos_are_told_of(clip, collins, model, caplog):
+def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog):
     Image.fromarray(collins).save(clip.with_name("a.png"))
 
     report = convert(clip.parent, model=model, config=QUICK)
@@ -362,26 +358,26 @@ def test_a_folders_videos_are_told_of(clip, collins, model, caplog):
     assert report.frames == 1
     assert "1 videos are left out, the first is video.mp4" in caplog.text
     clip.with_name("a.png").unlink()
-    with pytest.raises(InputError, match="holds no photo; videos are converted one by one"):
+    with pytest.raises(InputError, match="holds no photo; convert its videos one by one"):
         convert(clip.parent, model=model, config=QUICK)
 
 
 @pytest.mark.parametrize("with_face", [True, False])
-def test_a_photo_that_vanishes_while_others_are_made_is_named(tmp_path, collins, model, with_face):
+def test_photo_deleted_during_the_run_is_reported(tmp_path, collins, model, with_face):
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.fromarray(collins if with_face else collins * 0).save(folder / "a.png")
     Image.fromarray(collins).save(folder / "b.png")
     original = photos.read_photo
 
-    def vanishing(path):
+    def read_and_delete(path):
         photo = original(path)
         if path.name == "a.png":
             path.unlink()
         return photo
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(converter, "read_photo", vanishing)
+        patch.setattr(converter, "read_photo", read_and_delete)
         report = convert(folder, model=model, config=QUICK)
 
     assert report.frames == 1

@@ -13,7 +13,8 @@ from faceswap.media.frame import Frame
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping import detail
-from faceswap.swapping.swapper import Swapper
+from faceswap.swapping.render import paste_swaps
+from faceswap.swapping.swapper import Swapper, prepare_video
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def mask(photo):
     return np.asarray(cv2.GaussianBlur(mask, (9, 9), 2), np.float32)
 
 
-def draw(seed=0):
+def generator(seed=0):
     return np.random.default_rng(seed)
 
 
@@ -37,13 +38,13 @@ def rounded(pixels):
 
 
 def noisy(image, sigma, blur=0.0):
-    grain = draw(3).standard_normal(image.shape[:2])
+    grain = generator(3).standard_normal(image.shape[:2])
     grain = cv2.GaussianBlur(grain, (0, 0), blur) if blur else grain
     return rounded(image + (grain * sigma / grain.std())[..., None])
 
 
-def streaked(image, x, y):
-    """Averaged over copies moved along a line, by the definition of motion blur."""
+def motion_blurred(image, x, y):
+    """Average copies moved along a line, which is the definition of motion blur."""
     moved = [
         cv2.warpAffine(
             image.astype(np.float32),
@@ -57,7 +58,7 @@ def streaked(image, x, y):
 
 
 def band(image, mask, fine, coarse):
-    """Energy between two Gaussian blurs, well inside the mask."""
+    """Energy of the band between two Gaussian blurs, well inside the mask."""
     luma = image.astype(np.float32).mean(axis=2)
     difference = cv2.GaussianBlur(luma, (0, 0), fine) - cv2.GaussianBlur(luma, (0, 0), coarse)
     inside = cv2.erode((mask > 0.99).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
@@ -66,11 +67,11 @@ def band(image, mask, fine, coarse):
 
 def matched(swapped, reference, mask, seed=0, **motion):
     numbers = detail.measure(swapped, reference, mask, **motion)
-    return detail.apply(swapped, numbers, draw(seed))
+    return detail.apply(swapped, numbers, generator(seed))
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.5, 3.0])
-def test_a_sharp_face_becomes_as_soft_as_the_footage(photo, mask, sigma):
+def test_sharp_face_becomes_as_soft_as_the_footage(photo, mask, sigma):
     reference = cv2.GaussianBlur(photo, (0, 0), sigma)
 
     result = matched(photo, reference, mask)
@@ -81,11 +82,11 @@ def test_a_sharp_face_becomes_as_soft_as_the_footage(photo, mask, sigma):
     assert band(photo, mask, 1, 2) > 1.15 * band(reference, mask, 1, 2)
 
 
-def test_a_soft_face_is_sharpened_within_bounds(photo, mask):
+def test_soft_face_is_sharpened_within_bounds(photo, mask):
     soft = cv2.GaussianBlur(photo, (0, 0), 1.2)
 
     numbers = detail.measure(soft, photo, mask)
-    result = detail.apply(soft, np.r_[numbers[:6], 0, 0], draw())
+    result = detail.apply(soft, np.r_[numbers[:6], 0, 0], generator())
 
     before, after, wanted = (band(image, mask, 1, 2) for image in (soft, result, photo))
     assert 1.3 * before < after <= wanted
@@ -93,8 +94,8 @@ def test_a_soft_face_is_sharpened_within_bounds(photo, mask):
 
 
 @pytest.mark.parametrize("sigma", [2.0, 4.0, 8.0])
-def test_grain_of_the_footage_is_added(photo, mask, sigma):
-    clean = rounded(cv2.GaussianBlur(photo, (0, 0), 1.5) * 0.6 + 50)  # clear of black and white
+def test_footage_grain_is_added(photo, mask, sigma):
+    clean = rounded(cv2.GaussianBlur(photo, (0, 0), 1.5) * 0.6 + 50)  # away from black and white
 
     result = matched(clean, noisy(clean, sigma), mask)
 
@@ -103,7 +104,7 @@ def test_grain_of_the_footage_is_added(photo, mask, sigma):
 
 
 def test_coarse_grain_stays_coarse():
-    """Neighbours of real grain are alike: its correlation from pixel to pixel is kept."""
+    """Neighbouring pixels of real grain are correlated, and the correlation is kept."""
 
     def correlation(image):
         values = image[..., 0].astype(float) - 120
@@ -118,12 +119,12 @@ def test_coarse_grain_stays_coarse():
     assert result.std() == pytest.approx(6, rel=0.2)
 
 
-def test_a_face_with_the_footage_s_detail_stays_bit_for_bit(photo, mask):
+def test_face_with_the_footage_detail_stays_bit_identical(photo, mask):
     for image in (photo, noisy(photo, 5)):
         assert np.array_equal(matched(image, image, mask), image)
 
 
-def test_grain_is_the_same_again_and_another_in_another_frame(photo, mask):
+def test_grain_is_reproducible_and_differs_between_frames(photo, mask):
     reference = noisy(photo, 5)
 
     first, again, other = (matched(photo, reference, mask, seed) for seed in (1, 1, 2))
@@ -132,23 +133,23 @@ def test_grain_is_the_same_again_and_another_in_another_frame(photo, mask):
     assert not np.array_equal(first, other)
 
 
-def test_nothing_but_the_full_mask_has_a_say(photo, mask):
+def test_only_pixels_with_a_full_mask_are_measured(photo, mask):
     reference = noisy(cv2.GaussianBlur(photo, (0, 0), 1.0), 4)
     numbers = detail.measure(photo, reference, mask, (12.0, 0.0))
     outside = mask < 0.99
     swapped, other = photo.copy(), reference.copy()
-    swapped[outside] = draw(1).integers(0, 256, (outside.sum(), 3))
-    other[outside] = draw(2).integers(0, 256, (outside.sum(), 3))
+    swapped[outside] = generator(1).integers(0, 256, (outside.sum(), 3))
+    other[outside] = generator(2).integers(0, 256, (outside.sum(), 3))
 
     assert np.array_equal(detail.measure(swapped, other, mask, (12.0, 0.0)), numbers)
 
 
 @pytest.mark.parametrize("line", [(8.0, 0.0), (0.0, 8.0), (7.0, 4.0), (-12.0, 5.0)])
-def test_motion_blur_of_the_footage_is_found_and_applied(photo, mask, line):
-    reference = streaked(photo, *line)
+def test_footage_motion_blur_is_measured_and_applied(photo, mask, line):
+    reference = motion_blurred(photo, *line)
 
     numbers = detail.measure(photo, reference, mask, (2 * line[0], 2 * line[1]))
-    result = detail.apply(photo, numbers, draw())
+    result = detail.apply(photo, numbers, generator())
 
     assert np.hypot(*numbers[:2]) == pytest.approx(np.hypot(*line), rel=0.2)
     assert numbers[0] * line[1] == pytest.approx(numbers[1] * line[0], abs=1e-6)
@@ -160,13 +161,13 @@ def test_motion_blur_of_the_footage_is_found_and_applied(photo, mask, line):
     ("blurred", "displacement"),
     [(True, (0.0, 0.0)), (True, (1.0, 0.0)), (False, (16.0, 0.0)), (False, (0.0, 16.0))],
 )
-def test_no_motion_blur_for_a_still_face_or_a_short_shutter(photo, mask, blurred, displacement):
-    reference = streaked(photo, 8.0, 0.0) if blurred else cv2.GaussianBlur(photo, (0, 0), 1.5)
+def test_no_motion_blur_for_a_still_face_or_a_short_exposure(photo, mask, blurred, displacement):
+    reference = motion_blurred(photo, 8.0, 0.0) if blurred else cv2.GaussianBlur(photo, (0, 0), 1.5)
 
     assert not detail.measure(photo, reference, mask, displacement)[:2].any()
 
 
-def test_a_face_too_small_to_judge_stays(photo):
+def test_face_too_small_to_measure_is_unchanged(photo):
     small = np.zeros(photo.shape[:2], np.float32)
     small[80:95, 80:95] = 1
 
@@ -177,7 +178,7 @@ def face_at(x, y, track=1):
     return Face(Box(0, 0, 9, 9), 1.0, np.full((68, 2), (x, y), np.float32), track)
 
 
-def test_displacement_is_per_frame_and_of_the_same_track():
+def test_displacement_is_per_frame_and_per_track():
     before, now, after = face_at(0, 10), face_at(4, 10), face_at(10, 4)
     other = face_at(99, 99, track=2)
 
@@ -188,10 +189,8 @@ def test_displacement_is_per_frame_and_of_the_same_track():
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
-def test_convert_puts_grain_of_one_frame_pixel_on_large_and_small_faces(
-    collins, collins_face, scale
-):
-    """The crop is 256 pixels wide whatever the face's size in the frame."""
+def test_grain_is_one_frame_pixel_wide_on_large_and_small_faces(collins, collins_face, scale):
+    """Grain must not scale with the crop, which is 256 pixels wide for faces of any size."""
     network = autoencoder.build(PRESETS["small"])
     network.swap = lambda images, to, identity_strength: images
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
@@ -203,8 +202,8 @@ def test_convert_puts_grain_of_one_frame_pixel_on_large_and_small_faces(
     grain, frame_swaps = {}, {}
     for wanted in (False, True):
         swapper = Swapper(trained, ConvertConfig(match_detail=wanted), torch.device("cpu"))
-        for frame, swaps in swapper.prepare_video([(frame, [face]) for frame in frames]):
-            frame_swaps[wanted, frame.index] = swapper.paste(frame, swaps).image
+        for frame, swaps in prepare_video(swapper, [(frame, [face]) for frame in frames]):
+            frame_swaps[wanted, frame.index] = paste_swaps(frame, swaps, swapper.config).image
     left, top = landmarks[27:36].min(axis=0) - 12 * scale
     right, bottom = landmarks[27:36].max(axis=0) + 12 * scale
     nose = np.s_[int(top) : int(bottom), int(left) : int(right)]

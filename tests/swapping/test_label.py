@@ -1,4 +1,4 @@
-"""A label that anybody can read, in the right place, drawn once."""
+"""Labels are legible, placed in the right corner and drawn once per frame size."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -19,9 +19,9 @@ def frame_of(image, index=0):
     return Frame(image, index, Fraction(index), Path("x.mp4"))
 
 
-def place_of(frame):
-    ((window, _),) = frame.changes
-    return window
+def rect_of(frame):
+    ((rect, _),) = frame.changes
+    return rect
 
 
 def noise(height, width):
@@ -29,7 +29,7 @@ def noise(height, width):
 
 
 @pytest.mark.parametrize("size", [0.03, 0.05, 0.1])
-def test_a_capital_is_as_high_as_asked(size):
+def test_capital_height_matches_the_size(size):
     _, pixels = draw((720, 1280), "HH", "top-left", size)
 
     rows = np.flatnonzero((pixels > 127).any(axis=(1, 2)))
@@ -37,14 +37,14 @@ def test_a_capital_is_as_high_as_asked(size):
 
 
 @pytest.mark.parametrize("position", get_args(LabelPosition))
-def test_it_stands_in_its_corner_and_nothing_else_changes(position):
+def test_label_is_in_its_corner_and_changes_nothing_else(position):
     image = noise(240, 320)
 
     labelled = Label("AI-generated", position, 0.05).on(frame_of(image))
 
     changed = (labelled.image != image).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    left, top, right, bottom = place_of(labelled)
+    left, top, right, bottom = rect_of(labelled)
     assert top <= rows[0] <= rows[-1] < bottom
     assert left <= columns[0] <= columns[-1] < right
     assert (rows[-1] < 60) if position.startswith("top") else (rows[0] >= 180)
@@ -52,14 +52,14 @@ def test_it_stands_in_its_corner_and_nothing_else_changes(position):
 
 
 @pytest.mark.parametrize("background", [0, 128, 255, "noise"])
-def test_letters_stand_out_from_any_picture(background):
+def test_letters_stand_out_from_any_background(background):
     image = (
         noise(240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
     )
 
     labelled = Label("AI", "bottom-left", 0.1).on(frame_of(image))
 
-    left, top, right, bottom = place_of(labelled)
+    left, top, right, bottom = rect_of(labelled)
     plate = labelled.image[top:bottom, left:right]
     assert plate.max() == 255
     edge = np.concatenate([plate[0], plate[-1], plate[:, 0], plate[:, -1]])
@@ -68,7 +68,7 @@ def test_letters_stand_out_from_any_picture(background):
     assert (plate > 127).mean() > 0.1
 
 
-def test_what_was_changed_before_stays_marked_as_changed():
+def test_earlier_changes_of_a_frame_stay_recorded():
     swapped = frame_of(noise(240, 320)).changed((200, 150, 260, 220), noise(70, 60))
 
     both = Label("AI", "top-left", 0.1).on(swapped)
@@ -78,24 +78,24 @@ def test_what_was_changed_before_stays_marked_as_changed():
     np.testing.assert_array_equal(both.image[150:220, 200:260], noise(70, 60))
 
 
-def test_it_is_drawn_once_for_each_size(monkeypatch):
+def test_label_is_drawn_once_per_frame_size(monkeypatch):
     sizes = []
 
-    def counted(shape, *others):
+    def counting_draw(shape, *others):
         sizes.append(shape)
         return draw(shape, *others)
 
-    monkeypatch.setattr(label, "draw", counted)
-    writing = Label("AI-generated", "top-right", 0.05)
+    monkeypatch.setattr(label, "draw", counting_draw)
+    labeller = Label("AI-generated", "top-right", 0.05)
 
-    frames = [writing.on(frame_of(noise(240, 320), index)) for index in range(5)]
-    writing.on(frame_of(noise(120, 160)))
+    frames = [labeller.on(frame_of(noise(240, 320), index)) for index in range(5)]
+    labeller.on(frame_of(noise(120, 160)))
 
     assert sizes == [(240, 320), (120, 160)]
     assert all(np.array_equal(frame.image, frames[0].image) for frame in frames)
 
 
-def test_the_frame_given_is_left_alone():
+def test_input_frame_is_not_modified():
     image = noise(120, 160)
     before = image.copy()
 
@@ -104,10 +104,10 @@ def test_the_frame_given_is_left_alone():
     assert np.array_equal(image, before)
 
 
-def test_words_too_long_become_smaller_and_stay_in_the_picture():
-    words = "Made with artificial intelligence"
+def test_long_text_shrinks_to_fit_the_image():
+    text = "Made with artificial intelligence"
 
-    (left, top, right, bottom), pixels = draw((240, 320), words, "bottom-right", 0.2)
+    (left, top, right, bottom), pixels = draw((240, 320), text, "bottom-right", 0.2)
 
     assert 0 <= left < right <= 320
     assert 0 <= top < bottom <= 240
@@ -115,27 +115,31 @@ def test_words_too_long_become_smaller_and_stay_in_the_picture():
     assert right - left > 0.6 * 320  # no smaller than needed
 
 
-def test_what_nobody_could_read_is_refused():
-    with pytest.raises(SettingsError, match="not legible in a picture of 64x48 pixels"):
+def test_illegible_label_is_refused():
+    with pytest.raises(SettingsError, match="not legible in an image of 64x48 pixels"):
         draw((48, 64), "Made with artificial intelligence", "top-left", 0.1)
 
 
 @pytest.mark.parametrize("text", ["KI-generiert: künstlich", "généré par IA", "Сгенерировано ИИ",
                                   "Τεχνητή νοημοσύνη"])  # fmt: skip
-def test_european_letters_are_there(text):
+def test_european_letters_are_supported(text):
     Label(text, "top-left", 0.05)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "one line of words"), ("a\nb", "one line of words"), ("日本", "cannot hold 日 本")],
+    [
+        ("", "a single line of text"),
+        ("a\nb", "a single line of text"),
+        ("日本", "font has no letters for 日 本"),
+    ],
 )
-def test_words_that_cannot_be_written_are_refused(text, message):
+def test_invalid_text_is_refused(text, message):
     with pytest.raises(SettingsError, match=message):
         Label(text, "top-left", 0.05)
 
 
-def test_its_settings_are_checked():
+def test_label_settings_are_validated():
     with pytest.raises(SettingsError, match=r"label_size must be from 0\.02"):
         ConvertConfig(label_size=0.5)
     with pytest.raises(SettingsError, match="label_position must be one of"):

@@ -11,6 +11,7 @@ from faceswap.errors import DeviceError, SettingsError
 from faceswap.media.frame import Frame
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
+from faceswap.swapping.render import paste_swaps
 from faceswap.swapping.swapper import Swapper
 
 CPU = torch.device("cpu")
@@ -18,20 +19,20 @@ SHARP = replace(PRESETS["small"], size=176, crop_size=256)
 
 
 def swapper_of(swap, **settings):
-    """A Swapper whose network does ``swap``."""
+    """A Swapper whose network is replaced by the function ``swap``."""
     network = autoencoder.build(SHARP)
     network.swap = lambda images, to, identity_strength: swap(images)
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     return Swapper(trained, ConvertConfig(color="none", **settings), CPU)
 
 
-def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_face):
-    """Geometry from frame to network and back is exact: with a copying network nothing moves."""
+def test_copying_network_restores_the_photo(collins, collins_face):
+    """The geometry from frame to network and back is exact, so a copying network moves nothing."""
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
     swapper = swapper_of(lambda images: images)
     (swaps,) = swapper.prepare([(frame, [collins_face])])
-    swapped = swapper.paste(frame, swaps)
+    swapped = paste_swaps(frame, swaps, swapper.config)
 
     box = collins_face.box
     window = np.s_[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
@@ -41,14 +42,14 @@ def test_a_network_that_copies_its_input_restores_the_photo(collins, collins_fac
 
 
 def left_half(images):
-    """A dark face, and a mask that holds its left half."""
+    """Return a dark face and a mask of its left half."""
     mask = torch.zeros_like(images[:, :1])
     mask[..., : images.shape[-1] // 2] = 1
     return torch.cat([images * 0.1, mask], dim=1)
 
 
 @pytest.mark.parametrize("mask", ["learned", "product"])
-def test_the_painted_mask_says_what_is_pasted(collins, collins_face, mask):
+def test_decoded_mask_limits_the_pasted_area(collins, collins_face, mask):
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
     swapper = swapper_of(left_half, mask=mask, erosion=0.0, feather=0.0)
@@ -60,7 +61,7 @@ def test_the_painted_mask_says_what_is_pasted(collins, collins_face, mask):
     assert swap.mask.any(axis=1).sum() <= round(SHARP.view * 256)
 
 
-def test_a_model_without_a_mask_head_says_so():
+def test_learned_mask_needs_a_model_with_a_mask_head():
     trained = modelfile.TrainedModel(
         autoencoder.build(replace(SHARP, mask_head=False)), ("a", "b"), (0.0, 0.0, 0.0), 0
     )
@@ -69,9 +70,7 @@ def test_a_model_without_a_mask_head_says_so():
         Swapper(trained, ConvertConfig(mask="learned"), CPU)
 
 
-def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
-    collins, collins_face, caplog
-):
+def test_batch_is_halved_when_memory_runs_out(collins, collins_face, caplog):
     sizes = []
 
     def decode_faces(images):
@@ -87,23 +86,23 @@ def test_where_memory_does_not_suffice_fewer_faces_are_painted_at_once(
     swaps = list(swapper_of(decode_faces).prepare(found))
 
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
-    assert "12 faces at once: going on with 6" in caplog.text
+    assert "12 faces at once: continuing with 6" in caplog.text
     assert [[swap.image.tobytes() for swap in frame] for frame in swaps] == [
         [swap.image.tobytes() for swap in frame] for frame in wanted
     ]
 
 
-def test_memory_too_small_for_one_face_is_one_clear_line(collins, collins_face):
+def test_memory_too_small_for_one_face_raises_device_error(collins, collins_face):
     def decode_faces(images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
-    with pytest.raises(DeviceError, match="does not suffice for one face"):
+    with pytest.raises(DeviceError, match="is too small for one face"):
         list(swapper_of(decode_faces).prepare([(frame, [collins_face] * 2)]))
 
 
-def test_a_crowd_goes_through_the_network_in_parts(collins, collins_face):
+def test_many_faces_are_swapped_in_batches_of_32(collins, collins_face):
     sizes = []
     frame = Frame(collins, 0, Fraction(0), Path("x"))
     swapper = swapper_of(lambda images: sizes.append(len(images)) or images)

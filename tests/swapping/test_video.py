@@ -1,4 +1,4 @@
-"""A conversion that is stopped and goes on ends as one that never was; excerpts, layers, memory."""
+"""Resumed conversions equal unbroken ones; also excerpts, layers and bounded memory."""
 
 import signal
 import subprocess
@@ -22,16 +22,16 @@ from faceswap.swapping import video
 from faceswap.swapping.converter import convert
 from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
 
-# FFV1: what is encoded can be compared bit for bit; x264 itself is not the same from run to run.
+# FFV1 output can be compared bit for bit; x264 output differs from run to run.
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
 FRAMES = 70
 
 
 @pytest.fixture(scope="module")
-def footage_of_two(tmp_path_factory, together):
-    """Both people in motion; hers is the face to swap; she is gone for a while, and he joins late.
+def two_person_clip(tmp_path_factory, together):
+    """A clip of two moving people, whose first of three shots has 30 frames.
 
-    The first of three shots lasts 30 frames.
+    Her face is the one to swap. Nobody is visible in frames 30 to 35, and he appears at frame 14.
     """
     path = tmp_path_factory.mktemp("footage") / "video.mp4"
     images = []
@@ -49,23 +49,23 @@ def footage_of_two(tmp_path_factory, together):
 
 
 @pytest.fixture
-def clip(tmp_path, footage_of_two):
-    (tmp_path / "video.mp4").write_bytes(footage_of_two.read_bytes())
+def clip(tmp_path, two_person_clip):
+    (tmp_path / "video.mp4").write_bytes(two_person_clip.read_bytes())
     return tmp_path / "video.mp4"
 
 
 @pytest.fixture(autouse=True)
-def short_parts(monkeypatch):
+def short_segments(monkeypatch):
     segment_length(monkeypatch, 10)
 
 
 @pytest.fixture(scope="module")
-def unbroken(footage_of_two, model, tmp_path_factory):
-    """Its picture packets, its sound packets and its counts."""
+def unbroken(two_person_clip, model, tmp_path_factory):
+    """Video packets, audio packets and the report of a conversion that was never stopped."""
     with pytest.MonkeyPatch.context() as patch:
         segment_length(patch, 10)
         target = tmp_path_factory.mktemp("unbroken") / "out.mkv"
-        report = convert(footage_of_two, target, model, QUICK)
+        report = convert(two_person_clip, target, model, QUICK)
     assert 0 < report.without_face < 10
     return packets(target, "video"), packets(target, "audio"), report
 
@@ -74,7 +74,7 @@ class Stopped(Exception):
     pass
 
 
-def stop_at(count):
+def stop_after(count):
     def progress(event):
         if event.done == count:
             raise Stopped
@@ -84,21 +84,21 @@ def stop_at(count):
 
 @pytest.fixture
 def work(monkeypatch):
-    """What is done: the numbers of the parts encoded, and the frames searched for faces."""
-    done = {"parts": [], "searched": 0}
+    """Record the numbers of the segments encoded and how many frames are searched for faces."""
+    done = {"segments": [], "searched": 0}
 
     class Counted(writers.VideoSegmentWriter):
         def __init__(self, path, *rest):
-            done["parts"].append(int(path.stem[-5:]))
+            done["segments"].append(int(path.stem[-5:]))
             super().__init__(path, *rest)
 
-    def find(detector, images, *rest):
+    def detect(detector, images, *rest):
         done["searched"] += len(images)
         return detect_in_span(detector, images, *rest)
 
     detect_in_span = tracking.detect_in_span
     monkeypatch.setattr(writers, "VideoSegmentWriter", Counted)
-    monkeypatch.setattr(tracking, "detect_in_span", find)
+    monkeypatch.setattr(tracking, "detect_in_span", detect)
     return done
 
 
@@ -106,11 +106,11 @@ def swapped(clip):
     return clip.with_name("video.swapped.mkv")
 
 
-def check(clip, unbroken, report):
+def check_equals_unbroken(clip, unbroken, report):
     target = swapped(clip)
     assert packets(target, "video") == unbroken[0]
     assert packets(target, "audio") == unbroken[1]
-    times = times_of(target)  # Matroska begins at 0, and AAC's first packet lies before it
+    times = times_of(target)  # Matroska starts at AAC's first packet, before the video
     assert [time - times[0] for time in times] == times_of(clip)
     for name in ("frames", "faces", "without_face"):
         assert getattr(report, name) == getattr(unbroken[2], name)
@@ -122,27 +122,27 @@ def check(clip, unbroken, report):
 
 
 @pytest.mark.parametrize("stops", [[3], [25, 26, 59], [70]])
-def test_going_on_after_a_stop_ends_as_an_unbroken_run(clip, model, unbroken, work, stops):
+def test_resume_after_stop_equals_unbroken_run(clip, model, unbroken, work, stops):
     for number, stop in enumerate(stops):
         with pytest.raises(Stopped):
-            convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(stop))
+            convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(stop))
         whole = max(stops[: number + 1]) // 10
         left = [path for path in clip.parent.iterdir() if path.name.startswith(".")]
-        assert len(left) == (whole > 0)  # nothing is left of less than a part
+        assert len(left) == (whole > 0)  # an unfinished segment leaves nothing behind
         assert len(list(left[0].glob("*.part"))) >= whole if left else True
     before = work["searched"]
-    work["parts"].clear()
+    work["segments"].clear()
 
     report = convert(clip, swapped(clip), model, QUICK)
 
-    check(clip, unbroken, report)
+    check_equals_unbroken(clip, unbroken, report)
     whole = max(stops) // 10
     assert report.resumed == whole * 10
-    assert work["parts"] == list(range(whole, 7))
+    assert work["segments"] == list(range(whole, 7))
     assert work["searched"] - before <= FRAMES - whole * 10
 
 
-def test_going_on_after_a_kill_ends_as_an_unbroken_run(clip, model, unbroken, work):
+def test_resume_after_kill_equals_unbroken_run(clip, model, unbroken, work):
     code = (
         "import os, signal, sys\nfrom faceswap.media import segments, writers\n"
         "from faceswap.config import ConvertConfig\n"
@@ -158,17 +158,17 @@ def test_going_on_after_a_kill_ends_as_an_unbroken_run(clip, model, unbroken, wo
 
     report = convert(clip, swapped(clip), model, QUICK)
 
-    check(clip, unbroken, report)
+    check_equals_unbroken(clip, unbroken, report)
     assert report.resumed == 40
-    assert work["parts"] == [4, 5, 6]
+    assert work["segments"] == [4, 5, 6]
 
 
-def only_parts(clip):
+def segment_folder(clip):
     (folder,) = (path for path in clip.parent.iterdir() if path.name.startswith("."))
     return folder
 
 
-def cut_lines(path, keep, tail=b""):
+def truncate_lines(path, keep, tail=b""):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:keep]) + tail)
 
@@ -178,20 +178,20 @@ def cut_lines(path, keep, tail=b""):
     [("done.jsonl", 0, b""), ("done.jsonl", 3, b'{"times": [1'),
      ("faces.jsonl", 0, b""), ("faces.jsonl", 2, b"\0" * 900)],
 )  # fmt: skip
-def test_lines_lost_in_a_power_cut_are_made_up_for(clip, model, unbroken, name, keep, tail):
+def test_resume_after_lines_are_lost_equals_unbroken_run(clip, model, unbroken, name, keep, tail):
     with pytest.raises(Stopped):
-        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(55))
-    cut_lines(only_parts(clip) / name, keep, tail)
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(55))
+    truncate_lines(segment_folder(clip) / name, keep, tail)
 
-    check(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
+    check_equals_unbroken(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
 
 
 @pytest.mark.parametrize("name", ["done.jsonl", "faces.jsonl"])
-def test_garbled_notes_are_one_clear_line(clip, model, unbroken, name):
+def test_damaged_resume_files_are_a_one_line_error(clip, model, unbroken, name):
     with pytest.raises(Stopped):
-        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(55))
-    folder = only_parts(clip)
-    cut_lines(folder / name, 1, b"words\n")
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(55))
+    folder = segment_folder(clip)
+    truncate_lines(folder / name, 1, b"words\n")
 
     with pytest.raises(
         (InputError, OutputError), match=f"{name}.* is damaged .*: delete"
@@ -202,23 +202,23 @@ def test_garbled_notes_are_one_clear_line(clip, model, unbroken, name):
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    check(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
+    check_equals_unbroken(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
 
 
-def test_other_settings_do_not_take_the_parts(clip, model, unbroken, work):
+def test_segments_are_not_reused_with_other_settings(clip, model, unbroken, work):
     with pytest.raises(Stopped):
-        convert(clip, swapped(clip), model, QUICK, on_progress=stop_at(25))
-    work["parts"].clear()
+        convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(25))
+    work["segments"].clear()
 
     other = convert(clip, clip.with_name("other.mkv"), model, QUICK)
-    assert only_parts(clip).is_dir()
+    assert segment_folder(clip).is_dir()
     bare = convert(clip, swapped(clip), model, replace(QUICK, color="none"))
 
     assert (other.resumed, bare.resumed) == (0, 0)
-    assert work["parts"] == [*range(7), *range(7)]
+    assert work["segments"] == [*range(7), *range(7)]
     assert packets(bare.output, "video") != packets(other.output, "video") == unbroken[0]
     assert [kept.frames for kept in bare.unfinished] == [20]
-    assert bare.unfinished[0].folder == only_parts(clip)
+    assert bare.unfinished[0].folder == segment_folder(clip)
 
     resumed = convert(clip, swapped(clip), model, QUICK)
 
@@ -226,8 +226,8 @@ def test_other_settings_do_not_take_the_parts(clip, model, unbroken, work):
     assert packets(resumed.output, "video") == unbroken[0]
 
 
-def test_two_at_once_are_refused(clip, model):
-    def again(event):
+def test_second_conversion_of_the_same_output_is_refused(clip, model):
+    def convert_again(event):
         if event.done == 12:
             with pytest.raises(OutputError, match="is under way in another process") as caught:
                 convert(clip, swapped(clip), model, QUICK)
@@ -235,16 +235,16 @@ def test_two_at_once_are_refused(clip, model):
             raise Stopped
 
     with pytest.raises(Stopped):
-        convert(clip, swapped(clip), model, QUICK, on_progress=again)
-    assert only_parts(clip).is_dir()
+        convert(clip, swapped(clip), model, QUICK, on_progress=convert_again)
+    assert segment_folder(clip).is_dir()
 
 
 @pytest.mark.parametrize("stop", [None, 27])
-def test_an_excerpt_is_its_span_with_sound_in_step(clip, model, stop):
+def test_excerpt_holds_its_span_with_audio_in_sync(clip, model, stop):
     config = replace(QUICK, codec="auto", start="0.42", end="0:02.2")
     if stop:
         with pytest.raises(Stopped):
-            convert(clip, clip.with_name("out.mp4"), model, config, on_progress=stop_at(stop))
+            convert(clip, clip.with_name("out.mp4"), model, config, on_progress=stop_after(stop))
 
     report = convert(clip, clip.with_name("out.mp4"), model, config)
 
@@ -263,13 +263,13 @@ def test_an_excerpt_is_its_span_with_sound_in_step(clip, model, stop):
         assert np.abs(old.image[200:].astype(int) - new.image[200:]).mean() < 3  # the same frame
 
 
-def test_an_excerpt_without_a_frame_is_one_clear_line(clip, model):
+def test_empty_excerpt_is_a_one_line_error(clip, model):
     with pytest.raises(InputError, match=r"video\.mp4 has no frame between --start and --end"):
         convert(clip, swapped(clip), model, replace(QUICK, start="100"))
     assert [path.name for path in clip.parent.iterdir()] == ["video.mp4"]
 
 
-def test_a_clips_layers_over_it_are_its_swap(clip, model):
+def test_layers_composited_over_the_clip_equal_the_swap(clip, model):
     config = replace(QUICK, end="0.8", layers=True, matte=True)
     report = convert(clip, clip.with_name("out.mkv"), model, config)
 
@@ -291,7 +291,7 @@ def test_a_clips_layers_over_it_are_its_swap(clip, model):
         assert (share == 1).any()
 
 
-def test_a_folder_of_pictures_has_a_matte_and_layers_beside_it(clip, model):
+def test_image_sequence_gets_matte_and_layer_sequences(clip, model):
     import cv2
 
     config = replace(QUICK, codec="auto", start="0.2", end="0.6", layers=True, matte=True)
@@ -303,12 +303,12 @@ def test_a_folder_of_pictures_has_a_matte_and_layers_beside_it(clip, model):
     for folder, channels in (("out", 3), ("out.matte", 3), ("out.layers", 4)):
         paths = sorted(clip.with_name(folder).iterdir())
         assert [path.name for path in paths] == names
-        picture = cv2.imread(str(paths[-1]), cv2.IMREAD_UNCHANGED)
-        assert picture.shape == (288, 736, channels)
+        image = cv2.imread(str(paths[-1]), cv2.IMREAD_UNCHANGED)
+        assert image.shape == (288, 736, channels)
 
 
 @pytest.mark.parametrize("tag", [16, 18])
-def test_hdr_is_neither_extracted_from_nor_converted(tmp_path, model, tag):
+def test_hdr_source_is_refused(tmp_path, model, tag):
     source = hdr_clip(tmp_path / "in.mkv", tag)
 
     for run in (
@@ -321,22 +321,22 @@ def test_hdr_is_neither_extracted_from_nor_converted(tmp_path, model, tag):
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mkv"] == ["in.mkv"]
 
 
-def frames_alive(monkeypatch, source, target, model, collins_face):
-    """The most frames that were in memory at one moment of a conversion."""
+def peak_frames(monkeypatch, source, target, model, collins_face):
+    """Return the peak number of decoded frames in memory during a conversion."""
     alive, most = weakref.WeakSet(), 0
 
-    class Counted(reader.Decoded):  # without slots: it can be watched
+    class Counted(reader.Decoded):  # no __slots__, so that it can be weakly referenced
         pass
 
     def read(path):
         nonlocal most
         for read_frame in read_video(path):
-            picture = Counted(read_frame.pixels.frame)
-            alive.add(picture)
+            decoded = Counted(read_frame.pixels.frame)
+            alive.add(decoded)
             most = max(most, len(alive))
-            yield Frame(picture, read_frame.index, read_frame.time, path)
+            yield Frame(decoded, read_frame.index, read_frame.time, path)
 
-    def find(detector, images, *rest):
+    def detect(detector, images, *rest):
         return [[replace(face, track=0)] for _ in images]
 
     face = replace(collins_face, landmarks=collins_face.landmarks * np.float32(0.12),
@@ -345,23 +345,23 @@ def frames_alive(monkeypatch, source, target, model, collins_face):
     read_video = reader.read_video
     with monkeypatch.context() as patch:
         patch.setattr(video.reader, "read_video", read)
-        patch.setattr(tracking, "detect_in_span", find)
+        patch.setattr(tracking, "detect_in_span", detect)
         report = convert(source, target, model, QUICK)
     assert report.faces == report.frames
     return most
 
 
-def test_memory_is_bounded_however_long_the_clip(tmp_path, monkeypatch, model, collins_face):
+def test_memory_does_not_grow_with_clip_length(tmp_path, monkeypatch, model, collins_face):
     most = []
     for count in (200, 300):
         source = rich_clip(tmp_path / f"{count}.mp4", times=[40 * n for n in range(count)])
         most.append(
-            frames_alive(monkeypatch, source, tmp_path / f"{count}.out.mkv", model, collins_face)
+            peak_frames(monkeypatch, source, tmp_path / f"{count}.out.mkv", model, collins_face)
         )
 
     assert most[0] <= 100
-    assert most[1] <= most[0] + 8  # threads run ahead by a few, now so, now so
+    assert most[1] <= most[0] + 8  # how far threads run ahead varies by a few frames
 
 
-def test_parts_are_as_long_here_as_the_tests_say():
+def test_short_segments_fixture_applies():
     assert segments.SEGMENT_FRAMES == writers.SEGMENT_FRAMES == 10

@@ -1,0 +1,89 @@
+"""Seams: the places where a name chooses an implementation, and where plug-ins fit.
+
+A setting such as ``mask`` takes the name of a built-in, the name of a plug-in that an installed
+package offers as an entry point, or an object of the caller's own. Built-ins win over plug-ins.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from faceswap.errors import SettingsError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """A setting that plug-ins can extend.
+
+    Attributes:
+        what: What is chosen, as error messages call it, such as "mask".
+        group: The entry point group, such as "faceswap.masks".
+        built_in: The names of the built-ins, in the order in which help lists them.
+        takes_objects: Whether an object is accepted instead of a name.
+    """
+
+    what: str
+    group: str
+    built_in: tuple[str, ...]
+    takes_objects: bool = True
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the built-ins and of the installed plug-ins; imports nothing."""
+        return (*self.built_in, *(name for name in _plugins(self.group) if name not in self))
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a name belongs to a built-in."""
+        return name in self.built_in
+
+    def load(self, name: str) -> Any:
+        """Import the plug-in of that name.
+
+        Raises:
+            SettingsError: If no installed package offers it, or its import fails.
+        """
+        plugin = _plugins(self.group).get(name)
+        if plugin is None:
+            raise SettingsError(
+                f"{self.what} must be one of {', '.join(self.names())}, not {name!r}"
+            )
+        try:
+            return plugin.load()
+        except (ImportError, AttributeError) as error:
+            raise SettingsError(
+                f"the plug-in {self.what} {name!r} ({plugin.value}) cannot be imported: {error}"
+            ) from error
+
+
+@cache
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    """Find the entry points of a group by name."""
+    return {plugin.name: plugin for plugin in entry_points(group=group)}
+
+
+class Registry(dict[str, T], Generic[T]):
+    """The implementations of a seam by name.
+
+    Args:
+        seam: The seam; its built-in names must be the keys of ``built_in``.
+        built_in: The built-ins.
+    """
+
+    def __init__(self, seam: Seam, built_in: Mapping[str, T]) -> None:
+        super().__init__(built_in)
+        self.seam = seam
+
+    def resolve(self, choice: str | T) -> T:
+        """Return what a name stands for; an object of the caller's own is returned as it is.
+
+        Raises:
+            SettingsError: If there is no such name, or the plug-in's import fails.
+        """
+        if not isinstance(choice, str):
+            return choice
+        if choice in self:
+            return self[choice]
+        return cast(T, self.seam.load(choice))

@@ -1,0 +1,68 @@
+"""Render swaps: put prepared faces into their frame, and draw the matte and the layer."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from faceswap.config import ConvertConfig
+from faceswap.media.frame import Frame
+from faceswap.swapping import detail
+from faceswap.swapping.compositor import COLORS, Swap, layer, paste
+from faceswap.swapping.label import Label
+
+
+def render(
+    frame: Frame, swaps: list[Swap], config: ConvertConfig, label: Label | None = None
+) -> dict[str, Frame]:
+    """Render everything that is written for one frame.
+
+    Args:
+        frame: The original.
+        swaps: Its faces; see :meth:`Swapper.prepare`.
+        config: Settings; ``matte`` and ``layers`` ask for those streams.
+        label: The caption of the video stream.
+
+    Returns:
+        Frames by stream: "video", and "matte" and "layers" if they are wanted.
+    """
+    video = paste_swaps(frame, swaps, config)
+    streams = {"video": label.on(video) if label else video}
+    if config.matte:
+        streams["matte"] = matte(frame, swaps)
+    if config.layers:
+        streams["layers"] = layer(frame, [matched(swap, config, frame.index) for swap in swaps])
+    return streams
+
+
+def paste_swaps(frame: Frame, swaps: list[Swap], config: ConvertConfig) -> Frame:
+    """Blend prepared faces into their frame, in the colours that were measured."""
+    for swap in swaps:
+        frame = paste(frame, matched(swap, config, frame.index), config.blend)
+    return frame
+
+
+def matte(frame: Frame, swaps: list[Swap]) -> Frame:
+    """Draw where faces were swapped, white on black, as a frame of its own."""
+    drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
+    for swap in swaps:
+        drawn = paste(drawn, replace(swap, image=np.full_like(swap.image, 255)))
+    return drawn
+
+
+def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
+    """Apply the colours and then the detail that were measured on a prepared face.
+
+    Grain comes last, because a colour match would stretch it.
+
+    Args:
+        swap: What :meth:`Swapper.prepare` yielded.
+        config: Settings.
+        index: The frame's index, which seeds the grain.
+    """
+    image = swap.image
+    if swap.color is not None:
+        image = COLORS.resolve(config.color).apply(image, swap.color)
+    if swap.detail is not None:
+        generator = np.random.default_rng((index, swap.aligned.face.track + 1))
+        image = detail.apply(image, swap.detail, generator)
+    return replace(swap, image=image, color=None, detail=None)

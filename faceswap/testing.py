@@ -1,0 +1,66 @@
+"""Test doubles for code that uses faceswap: a detector, a face and a model that need no weights.
+
+They make tests fast and deterministic: nothing is detected, downloaded or trained.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from faceswap.evaluation.metrics import head_shape
+from faceswap.faces.geometry import Box, Face
+from faceswap.models.architectures import PRESETS
+from faceswap.models.autoencoder import Autoencoder
+from faceswap.models.modelfile import TrainedModel
+from faceswap.types import Identity, Image, Points
+
+
+def make_face(left: float, top: float, side: float, score: float = 1.0) -> Face:
+    """Make an upright frontal face whose 68 landmarks fill a square.
+
+    Args:
+        left: Left edge of the square in image pixels.
+        top: Top edge.
+        side: Side of the square.
+        score: Detector score.
+    """
+    shape: Points = head_shape()[:, :2].astype("float32")
+    low, high = shape.min(axis=0), shape.max(axis=0)
+    landmarks: Points = (shape - low) / (high - low) * side + (left, top)
+    return Face(Box(left, top, left + side, top + side), score, landmarks.astype("float32"))
+
+
+class FixedDetector:
+    """A detector that finds the same faces in every image.
+
+    Args:
+        faces: What it finds, the largest first.
+    """
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces = faces
+
+    def __call__(self, image: Image, min_score: float) -> list[Face]:  # noqa: ARG002 - a detector's signature
+        """Return the faces whose score is high enough."""
+        return [replace(face) for face in self.faces if face.score >= min_score]
+
+
+class CopyingNetwork(Autoencoder):
+    """A network whose decoders return their input, so that a swap changes nothing but rounding."""
+
+    def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:  # noqa: ARG002 - the network's signature
+        """Return the images, with a mask of ones where the architecture has a mask head."""
+        if not self.config.mask_head:
+            return images
+        return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
+
+
+def copying_model(size: int = 176) -> TrainedModel:
+    """Make a model that swaps every face for itself.
+
+    Args:
+        size: Side of the network's faces in pixels, a multiple of 16.
+    """
+    network = CopyingNetwork(PRESETS["small"].at_size(size))
+    return TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), step=0)
