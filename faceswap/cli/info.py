@@ -1,25 +1,111 @@
-"""Say what a file or folder is: a model, a faceset, a video or a photo."""
+"""Describe a file or folder: a model, a faceset, a video or a photo."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from faceswap.errors import InputError, NoCredentialsError
 from faceswap.faces import faceset
 from faceswap.media import photos, reader
+from faceswap.media.reader import StreamDescription
 from faceswap.models import modelfile
 from faceswap.provenance import consent, credentials
+from faceswap.types import BOTH_IDENTITIES, Count, Identity
 
-Facts = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A trained model."""
+
+    kind: Literal["model"]
+    path: Annotated[Path, Meta(description="The model file.")]
+    bytes: Count
+    names: Annotated[tuple[str, str], Meta(description="The names of a and b.")]
+    architecture: str
+    size: Annotated[Count, Meta(description="Side of the network crop in pixels.")]
+    mask: Annotated[bool, Meta(description="Whether the model decodes a mask.")]
+    parameters: Count
+    steps: Annotated[Count, Meta(description="Training steps.")]
+    held_out: Annotated[
+        dict[Identity, Count],
+        BOTH_IDENTITIES,
+        Meta(description="Faces that training held out, by identity."),
+    ]
+    centroids: Annotated[
+        bool, Meta(description="Whether the model knows the mean embedding of each person.")
+    ]
+    consent: Annotated[
+        dict[Identity, str], BOTH_IDENTITIES, Meta(description="Consent notes, by identity.")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class FacesetFacts:
+    """The extracted faces of one person."""
+
+    kind: Literal["faceset"]
+    path: Path
+    bytes: Annotated[Count, Meta(description="Bytes of the index and the crops.")]
+    faces: Annotated[Count, Meta(description="Crops in the folder.")]
+    deleted: Annotated[Count, Meta(description="Crops that are indexed but gone.")]
+    sources: Annotated[Count, Meta(description="Photos and videos that the faces come from.")]
+    size: Annotated[Count, Meta(description="Side of a crop in pixels.")]
+    settings: Annotated[dict[str, Any], Meta(description="Settings of the extraction.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """A file's Content Credentials in short; ``faceswap verify`` tells all."""
+
+    intact: Annotated[bool, Meta(description="Whether the file is unchanged since signing.")]
+    made_by: Annotated[str, Meta(description="The program that made it.")]
+    made_from: Annotated[str | None, Meta(description="The name of the original.")]
+    model: Annotated[str | None, Meta(description="The name of the model.")]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """A video, with the size upright."""
+
+    kind: Literal["video"]
+    path: Path
+    bytes: Count
+    container: str
+    seconds: Annotated[float | None, Meta(description="Duration; null if unknown.")]
+    pixel_format: str | None
+    width: Count
+    height: Count
+    frames: Annotated[int | None, Meta(description="Number of frames; null if unknown.")]
+    streams: list[StreamDescription]
+    provenance: Annotated[
+        Provenance | None, Meta(description="null: the video has no Content Credentials.")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFacts:
+    """A photo, with the size upright."""
+
+    kind: Literal["photo"]
+    path: Path
+    bytes: Count
+    width: Count
+    height: Count
+    provenance: Annotated[
+        Provenance | None, Meta(description="null: the photo has no Content Credentials.")
+    ]
+
+
+Facts = ModelFacts | FacesetFacts | VideoFacts | PhotoFacts
 
 
 def inspect(path: str | Path) -> Facts:
-    """What a model, a faceset, a video or a photo holds, as JSON-ready values.
-
-    Returns:
-        ``kind`` (model, faceset, video, photo), ``path``, ``bytes`` and what each kind has to say.
+    """Describe a model, a faceset, a video or a photo.
 
     Raises:
-        InputError: If nothing is there, or it is none of these.
+        InputError: If the path does not exist or is none of these.
         ModelError: If it is a damaged model.
     """
     path = Path(path)
@@ -34,71 +120,83 @@ def inspect(path: str | Path) -> Facts:
             f"{path} is neither a model ({modelfile.MODEL_FILE}) nor a faceset ({faceset.INDEX}); "
             "give one of them, a video or a photo"
         )
-    facts = reader.describe_video(path) if kind == "video" else _photo(path)
-    facts["provenance"] = _provenance(path)
-    return {"kind": kind, "path": str(path), "bytes": path.stat().st_size} | facts
+    return _video(path) if kind == "video" else _photo(path)
 
 
-def _provenance(path: Path) -> Facts | None:
-    """What a file's Content Credentials say in short; ``faceswap verify`` tells all."""
-    try:
-        found = credentials.read(path)
-    except (InputError, NoCredentialsError):  # another library's: it reads fewer formats
-        return None
-    return {
-        "intact": found.intact, "made_by": found.generator,
-        "made_from": found.parent.title if found.parent else None,
-        "model": found.model.name if found.model else None,
-    }  # fmt: skip
-
-
-def _model(path: Path) -> Facts:
+def _model(path: Path) -> ModelFacts:
     trained = modelfile.load(path)
     file = path if path.is_file() else path / modelfile.MODEL_FILE
     config = trained.network.config
-    return {
-        "kind": "model", "path": str(file), "bytes": file.stat().st_size, "names": trained.names,
-        "architecture": config.name, "size": config.size, "mask": config.mask_head,
-        "parameters": sum(p.numel() for p in trained.network.parameters()),
-        "steps": trained.step,
-        "held_out": {key: len(faces) for key, faces in trained.held_out.items()},
-        "centroids": bool(trained.centroids),
-        "consent": consent.in_words(trained.consent),
-    }  # fmt: skip
+    return ModelFacts(
+        kind="model",
+        path=file,
+        bytes=file.stat().st_size,
+        names=trained.names,
+        architecture=config.name,
+        size=config.size,
+        mask=config.mask_head,
+        parameters=sum(p.numel() for p in trained.network.parameters()),
+        steps=trained.step,
+        held_out={key: len(faces) for key, faces in trained.held_out.items()},
+        centroids=bool(trained.centroids),
+        consent=consent.in_words(trained.consent),
+    )
 
 
-def _faceset(folder: Path) -> Facts:
+def _faceset(folder: Path) -> FacesetFacts:
     index = folder / faceset.INDEX
     header, records = faceset.read_header(index), list(faceset.read_records(index))
     crops = [folder / record["file"] for record in records if (folder / record["file"]).is_file()]
-    return {
-        "kind": "faceset", "path": str(folder),
-        "bytes": sum(file.stat().st_size for file in (index, *crops)),
-        "faces": len(crops), "deleted": len(records) - len(crops),
-        "sources": len({record["source"] for record in records}), "size": header["size"],
-        "settings": header["settings"],
-    }  # fmt: skip
+    return FacesetFacts(
+        kind="faceset",
+        path=folder,
+        bytes=sum(file.stat().st_size for file in (index, *crops)),
+        faces=len(crops),
+        deleted=len(records) - len(crops),
+        sources=len({record["source"] for record in records}),
+        size=header["size"],
+        settings=header["settings"],
+    )
 
 
-def _photo(path: Path) -> Facts:
+def _video(path: Path) -> VideoFacts:
+    video = reader.describe_video(path)
+    return VideoFacts(
+        kind="video",
+        path=path,
+        bytes=path.stat().st_size,
+        container=video.container,
+        seconds=video.seconds,
+        pixel_format=video.pixel_format,
+        width=video.width,
+        height=video.height,
+        frames=video.frames,
+        streams=video.streams,
+        provenance=_provenance(path),
+    )
+
+
+def _photo(path: Path) -> PhotoFacts:
     height, width = photos.read_photo(path).image.shape[:2]
-    return {"width": width, "height": height}
+    return PhotoFacts(
+        kind="photo",
+        path=path,
+        bytes=path.stat().st_size,
+        width=width,
+        height=height,
+        provenance=_provenance(path),
+    )
 
 
-def in_words(facts: Facts) -> list[str]:
-    """Facts as lines for people: a name and a value each, lists and objects spread out."""
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            lines += [f"{name.rstrip('s')} {i}: {_flat(item)}" for i, item in enumerate(value)]
-        else:
-            lines.append(f"{name.replace('_', ' ')}: {_flat(value)}")
-    return lines
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _provenance(path: Path) -> Provenance | None:
+    """Return what the credentials of a file say, or None if it has none that can be read."""
+    try:
+        found = credentials.read(path)
+    except (InputError, NoCredentialsError):  # the C2PA library reads fewer formats than we do
+        return None
+    return Provenance(
+        intact=found.intact,
+        made_by=found.generator,
+        made_from=found.parent.title if found.parent else None,
+        model=found.model.name if found.model else None,
+    )

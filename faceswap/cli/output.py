@@ -1,7 +1,7 @@
-"""What commands say at their end: lines for people, or with ``--json`` one object for programs.
+"""Print results: lines for people, or with ``--json`` one object for programs.
 
-Progress and warnings go to standard error, so that standard output holds the result alone. The
-objects are described by ``docs/schemas/<command>.json``.
+Progress and warnings go to standard error, so that standard output holds only the result.
+``docs/schemas/<command>.json`` describes the objects.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from msgspec import UNSET
 
+from faceswap.cli.results import Failure
 from faceswap.errors import DeviceError, FaceswapError, InputError, OutputError
 from faceswap.files import reason
 
@@ -25,46 +27,52 @@ INTERRUPTED = 130
 
 
 def json_option(command: F) -> F:
-    """Give a command ``--json``."""
+    """Give a command the option ``--json``."""
     text = "Print one JSON object for programs; progress goes to standard error."
     return click.option("--json", "as_json", is_flag=True, help=text)(command)
 
 
 def wants_json() -> bool:
-    """Whether this call asks for JSON: even one that click cannot understand."""
+    """Whether this call asks for JSON; this also works for a call that click cannot parse."""
     words = sys.argv[1:]
     return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def is_rank_zero() -> bool:
-    """Whether this process may print: of several that train together, the first."""
+    """Whether this process may print: only the first of several that train together may."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def show(as_json: bool, facts: Mapping[str, Any], lines: Sequence[str]) -> None:
+def show(as_json: bool, result: Any, lines: Sequence[str]) -> None:
     """Print a result, once and at the end.
 
+    Args:
+        as_json: Whether to print the result as JSON instead of the lines.
+        result: A report, or a mapping.
+        lines: The report in words.
+
     Raises:
-        OutputError: If standard output takes nothing (any more).
+        OutputError: If standard output cannot be written.
     """
     try:
         for line in (
-            [json.dumps(to_jsonable(facts), allow_nan=False)] if as_json else map(sanitize, lines)
+            [json.dumps(to_jsonable(result), allow_nan=False)] if as_json else map(sanitize, lines)
         ):
             click.echo(line)
     except OSError as error:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - or Python's own end fails too
+        # Python flushes sys.stdout on exit and would fail again.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
         raise OutputError(f"cannot write to standard output: {reason(error)}") from error
 
 
 def echo_err(text: str) -> None:
-    """Print a line on standard error; that nobody takes it is no reason to stop the work."""
+    """Print a line on standard error; a closed or full stream must not stop the work."""
     with suppress(OSError):
         click.echo(sanitize(text), err=True)
 
 
 def echo(text: str, as_json: bool) -> None:
-    """Print a line before the work: for people with the result, for programs beside it."""
+    """Print a line before the work; with JSON it goes to standard error, away from the result."""
     if as_json:
         echo_err(text)
     else:
@@ -72,32 +80,36 @@ def echo(text: str, as_json: bool) -> None:
 
 
 def sanitize(text: str) -> str:
-    r"""A line as a terminal may have it: what is not printable becomes an escape such as ``\x1b``.
+    r"""Escape characters that are not printable, such as ``\x1b``.
 
-    Names and notes come from files of strangers; they must not move the cursor, or look like lines
-    of their own.
+    Names and notes come from other people's files. They must not move the cursor or fake a line.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def report_and_exit(
-    as_json: bool, facts: Mapping[str, Any], lines: Sequence[str], worst: FaceswapError | None
+    as_json: bool, result: Any, lines: Sequence[str], worst: FaceswapError | None
 ) -> None:
-    """Print a result, then end with an error if it is a bad one: as JSON in the same object."""
+    """Print a result, then exit with an error if there is one; JSON has both in one object."""
     if worst and as_json:
-        kind, message = type(worst).__name__, str(worst)
-        show(True, {**facts, **failure(kind, message, worst.exit_code)}, ())
+        failure = Failure(type(worst).__name__, str(worst), worst.exit_code)
+        show(True, {**to_jsonable(result), "error": failure}, ())
         echo_err(f"faceswap: error: {worst}")
         sys.exit(worst.exit_code)
-    show(as_json, facts, lines)
+    show(as_json, result, lines)
     if worst:
         raise worst
 
 
 def to_jsonable(value: Any) -> Any:
-    """A value as JSON holds it: paths as texts, records as objects, what is no number as null."""
+    """Return a value as JSON takes it.
+
+    Dataclasses become objects without their fields that are UNSET, paths become strings, and
+    numbers that are not finite become null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        value = {name: item for name, item in fields.items() if item is not UNSET}
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -109,17 +121,12 @@ def to_jsonable(value: Any) -> Any:
     return value
 
 
-def failure(kind: str, message: str, exit_code: int) -> dict[str, Any]:
-    """An error as programs get it."""
-    return {"error": {"kind": kind, "message": message, "exit_code": exit_code}}
-
-
 @contextmanager
 def error_boundary() -> Iterator[None]:
-    """Run the command line; end the process with what its errors mean.
+    """Run the command line and turn its errors into messages and exit codes.
 
-    A FaceswapError becomes one line on standard error. With ``--json`` every error is an object on
-    standard output too, unless the command has printed its result already.
+    A FaceswapError becomes one line on standard error. With ``--json`` every error is also an
+    object on standard output, unless the command has already printed its result.
     """
     try:
         yield
@@ -133,28 +140,31 @@ def error_boundary() -> Iterator[None]:
         echo_err(f"faceswap: error: {error}")
         _end(type(error).__name__, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        message = "interrupted; what was finished is kept"
+        message = "interrupted; finished work is kept"
         echo_err(f"faceswap: {message}")
         _end("Interrupted", message, INTERRUPTED)
     except MemoryError:
-        message = "the memory does not suffice: close other programs, or try smaller inputs"
+        message = "out of memory: close other programs, or try smaller inputs"
         echo_err(f"faceswap: error: {message}")
         _end(DeviceError.__name__, message, DeviceError.exit_code)
-    except OSError as error:  # asking whether a file is there is refused: no right, too long a name
+    except OSError as error:  # Path.is_file() raises if a name is too long or access is denied
         if error.filename is None:
             raise
         message = f"{os.fsdecode(error.filename)}: {reason(error)}"
         echo_err(f"faceswap: error: {message}")
         _end(InputError.__name__, message, InputError.exit_code)
-    except Exception as error:  # a bug, which keeps its traceback
-        if wants_json() and is_rank_zero():
-            with suppress(OutputError):
-                show(True, failure(type(error).__name__, str(error), 1), ())
+    except Exception as error:  # a bug: Python prints the traceback
+        _show_failure(type(error).__name__, str(error), 1)
         raise
 
 
 def _end(kind: str, message: str, exit_code: int) -> None:
-    if wants_json() and is_rank_zero():
-        with suppress(OutputError):  # said already
-            show(True, failure(kind, message, exit_code), ())
+    _show_failure(kind, message, exit_code)
     sys.exit(exit_code)
+
+
+def _show_failure(kind: str, message: str, exit_code: int) -> None:
+    """Print an error as JSON if this call asks for it; standard error has it already."""
+    if wants_json() and is_rank_zero():
+        with suppress(OutputError):
+            show(True, {"error": Failure(kind, message, exit_code)}, ())

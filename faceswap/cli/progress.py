@@ -11,26 +11,27 @@ import click
 from faceswap.types import OnProgress, Progress
 
 PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
+TIMED_BAR = "{percentage:3.0f}%|{bar}| {n:.2f} of {total:g} minutes{postfix}"
 
 
 class Reporter:
-    """Shows progress: a bar with rate and time left on a terminal, else a line now and then."""
+    """Shows progress with rate and time left: a bar on a terminal, otherwise an occasional line."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._began = self._shown = time.monotonic()
-        self._start, self._unit = 0.0, ""
+        self._first = Progress(0.0, None, "")
         self._latest: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take the newest progress; that nobody watches any more is no reason to stop the work."""
+        """Take the newest progress; ignore a closed stderr."""
         with suppress(OSError):
             self._take(progress)
 
     def _take(self, progress: Progress) -> None:
-        if progress.unit != self._unit:
+        if progress.unit != self._first.unit:
             self._begin(progress)
-        if sys.stderr and sys.stderr.isatty():  # None: it was closed before Python began
+        if sys.stderr and sys.stderr.isatty():  # stderr is None if it was closed before the start
             self._show_bar(progress)
             return
         self._latest = progress
@@ -38,21 +39,25 @@ class Reporter:
             self._print_line()
 
     def _begin(self, progress: Progress) -> None:
-        """Count anew where another kind of work begins."""
-        if self._unit:
+        """Start counting where another kind of work begins."""
+        if self._first.unit:
             self.close()
             self._bar, self._began = None, time.monotonic()
-        self._start, self._unit = progress.done, progress.unit
+        self._first = progress
 
     def _show_bar(self, progress: Progress) -> None:
+        is_timed = progress.steps is not None
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(
                 total=progress.total, unit=f" {progress.unit}", dynamic_ncols=True,
-                file=sys.stderr, initial=progress.done,
+                file=sys.stderr, initial=progress.done, bar_format=TIMED_BAR if is_timed else None,
             )  # fmt: skip
-        self._bar.set_postfix_str(progress.note, refresh=False)
+        note = progress.note
+        if is_timed:
+            note = f"{self._rate(progress)}{self._time_left(progress)}, {note}"
+        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self) -> None:
@@ -60,17 +65,28 @@ class Reporter:
         if progress is None:
             return
         self._shown = time.monotonic()
-        elapsed = self._shown - self._began
-        rate = (progress.done - self._start) / max(elapsed, 1e-9)
         of = f" of {progress.total:g}" if progress.total else ""
-        left = (
-            f", {max(progress.total - progress.done, 0) / rate:.0f} s left"  # minutes may run over
-            if progress.total and rate > 0
-            else ""
-        )
         click.echo(
-            f"{progress.done:g}{of} {progress.unit}, {rate:.3g}/s{left}  {progress.note}", err=True
+            f"{progress.done:g}{of} {progress.unit}, {self._rate(progress)}"
+            f"{self._time_left(progress)}  {progress.note}",
+            err=True,
         )
+
+    def _rate(self, progress: Progress) -> str:
+        """Describe the speed: steps per second for work that counts minutes."""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        if progress.steps is not None:
+            return f"{(progress.steps - (self._first.steps or 0)) / elapsed:.3g} steps/s"
+        return f"{(progress.done - self._first.done) / elapsed:.3g}/s"
+
+    def _time_left(self, progress: Progress) -> str:
+        if not progress.total:
+            return ""
+        left = max(progress.total - progress.done, 0)  # the last step may run over the minutes
+        if progress.unit == "minutes":
+            return f", {60 * left:.0f} s left"
+        rate = (progress.done - self._first.done) / max(time.monotonic() - self._began, 1e-9)
+        return f", {left / rate:.0f} s left" if rate > 0 else ""
 
     def close(self) -> None:
         """Leave the last state on the screen."""

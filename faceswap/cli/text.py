@@ -1,30 +1,46 @@
-"""Results of the commands as lines of text for people."""
+"""Turn results into lines for people. Every command takes its words from here."""
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
+from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.errors import FaceswapError
+from faceswap.evaluation.results import EvaluationReport
 from faceswap.provenance.consent import NOT_STATED
+from faceswap.types import DIRECTIONS
 
-if TYPE_CHECKING:  # at run time this would load c2pa and cryptography, also for --help
+if TYPE_CHECKING:  # these load torch, cv2 or c2pa, which --help must not
+    from pathlib import Path
+
+    from faceswap.cli.doctor import Diagnosis
+    from faceswap.cli.info import Facts
+    from faceswap.faces.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
+    from faceswap.swapping.video import ConvertReport
+    from faceswap.training.trainer import TrainReport
 
-MAX_LISTED = 20  # names of a long list that people get to see
+MAX_LISTED = 20  # names of a long list that are shown
 
 
-def extraction(report: Any) -> list[str]:
-    """An extraction in words."""
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 face" or "0 faces"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def extraction(report: "ExtractReport") -> list[str]:
     known = f" ({report.known} more were done before)" if report.known else ""
     return [
-        f"{report.images} images read{known}, {report.faces} faces in {report.folder}"
-        f" (found by {report.detector})",
+        f"{count(report.images, 'image')} read{known}, {count(report.faces, 'face')} in "
+        f"{report.folder} (found by {report.detector})",
         *_listed("without a face", report.without_face),
         *_listed("unreadable", report.unreadable),
     ]
 
 
-def training(report: Any) -> list[str]:
-    """A training in words, with advice where consent is not stated."""
+def training(report: "TrainReport") -> list[str]:
+    """Describe a training run, with advice if consent is not stated."""
     lines = [
         f"{report.folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {report.folder / 'previews'}"
@@ -37,22 +53,28 @@ def training(report: Any) -> list[str]:
             "write data/<name>/CONSENT.md"
         )
     if report.done:
-        lines.append("nothing left to do: ask for more --steps or --minutes in all to go on")
+        lines.append("nothing left to do: ask for more --steps or --minutes in total to continue")
     return lines
 
 
-def conversion(report: Any) -> list[str]:
-    """A conversion in words."""
+def conversion(report: "ConvertReport") -> list[str]:
     return [
-        f"{report.output}: {report.frames} frames, {report.faces} faces swapped, "
-        f"{report.without_face} frames without a face unchanged "
+        f"{report.output}: {count(report.frames, 'frame')}, {count(report.faces, 'face')} swapped, "
+        f"{count(report.without_face, 'frame')} without a face unchanged "
         f"(found by {report.detector})",
         *_listed("unreadable", report.unreadable),
         *(
-            f"kept: {kept.frames} frames of an unfinished conversion to the same output with other "
-            f"settings, in {kept.folder}; delete that folder to discard them"
+            f"kept: {count(kept.frames, 'frame')} of an unfinished conversion to the same output "
+            f"with other settings, in {kept.folder}; delete that folder to discard them"
             for kept in report.unfinished
         ),
+    ]
+
+
+def preview(report: PreviewReport) -> list[str]:
+    return [
+        f"{report.output}: original, swap and mask of {count(report.frames, 'frame')}, "
+        f"{report.with_face} with a face"
     ]
 
 
@@ -65,26 +87,29 @@ def _listed(what: str, names: list[str]) -> list[str]:
     return lines
 
 
-def evaluation_table(report: dict[str, Any]) -> list[str]:
-    """The numbers of a report as lines, a column per measure."""
-    lines = [f"unseen faces: {report['faces']['a']} of a, {report['faces']['b']} of b"]
-    for direction in ("a_to_b", "b_to_a"):
-        result = dict(report[direction])
-        rows = {"model": result, **result.pop("baselines")}
-        lines.append(direction.ljust(10) + "".join(name.rjust(19) for name in result))
+def evaluation(report: EvaluationReport) -> list[str]:
+    """Return the scores as tables, with a column per measure."""
+    lines = [f"unseen faces: {report.faces['a']} of a, {report.faces['b']} of b"]
+    for own, other in DIRECTIONS:
+        scores = report.direction(own)
+        rows = {"model": asdict(scores), **asdict(scores.baselines)}
+        measures = list(rows["original"])
+        title = f"{own}_to_{other}"
+        lines.append(title.ljust(10) + "".join(measure.rjust(19) for measure in measures))
         for name, row in rows.items():
-            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in result))
+            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in measures))
             lines.append(f"  {name:8}" + "".join(cell.rjust(19) for cell in cells))
-    for key in ("a_to_a", "b_to_b"):
-        numbers = "  ".join(f"{name} {value:.3f}" for name, value in report[key].items())
-        lines.append(f"{key}  {numbers}")
-    if "flicker" in report:
-        lines.append("flicker  " + "  ".join(f"{k} {v:g}" for k, v in report["flicker"].items()))
+    for title, scores_of_own in (("a_to_a", report.a_to_a), ("b_to_b", report.b_to_b)):
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in asdict(scores_of_own).items())
+        lines.append(f"{title}  {numbers}")
+    if report.flicker is not UNSET:
+        numbers = "  ".join(f"{name} {value:g}" for name, value in asdict(report.flicker).items())
+        lines.append(f"flicker  {numbers}")
     return lines
 
 
 def verification(result: "Verification") -> list[str]:
-    """What the credentials of some files say."""
+    """Describe the credentials of each file."""
     return [
         line
         for path, found in result.found
@@ -94,13 +119,12 @@ def verification(result: "Verification") -> list[str]:
     ]
 
 
-def _credentials(path: Path, found: "Credentials") -> list[str]:
-    """What credentials say, as lines for people."""
+def _credentials(path: "Path", found: "Credentials") -> list[str]:
     from faceswap.provenance.credentials import readable
 
     state = "intact" if found.intact else "ALTERED since it was signed"
     if found.expired:
-        state = "EXPIRED: nothing was altered, but the time of the signer's certificate is over"
+        state = "EXPIRED: nothing was altered, but the signer's certificate has expired"
     lines = [f"{path}: {state}"]
     if found.generator:
         lines.append(f"  made by: {found.generator}")
@@ -108,24 +132,82 @@ def _credentials(path: Path, found: "Credentials") -> list[str]:
         lines.append(f"  then named: {found.title}")
     lines += [f"  how: {kind.rsplit('/', 1)[-1]}" for kind in found.source_types]
     if found.parent:
-        own = {
+        credentials = {
             "none": "without credentials of its own",
             "remote": "its own credentials are on a server",
             "expired": "its own credentials had expired",
         }.get(found.parent.credentials, f"its own credentials were {found.parent.credentials}")
-        lines.append(f"  made from: {found.parent.title} ({own})")
+        lines.append(f"  made from: {found.parent.title} ({credentials})")
         if found.parent.sha256:
             lines.append(f"    SHA-256 {found.parent.sha256}")
     if found.model:
         lines += [f"  model: {found.model.name}", f"    SHA-256 {found.model.sha256}"]
         lines += [f"    note: {line}" for note in found.model.notes for line in note.splitlines()]
     if found.signer:
-        untrusted = (
-            "untrusted: self-signed, or by nobody on a trust list; anybody can use this name"
-        )
+        untrusted = "untrusted: self-signed or not on a trust list; anybody can use this name"
         lines.append(f"  signed by: {found.signer} ({'trusted' if found.trusted else untrusted})")
     if found.sidecar:
         lines.append(f"  credentials in: {found.sidecar}")
     if not found.intact:
-        lines.append(f"  what does not hold: {', '.join(found.failures)}")
+        lines.append(f"  failed checks: {', '.join(found.failures)}")
     return lines
+
+
+def facts(found: "Facts") -> list[str]:
+    """Describe a file or folder: a line with name and value per fact, one line per list item."""
+    lines = []
+    for name, value in asdict(found).items():
+        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            lines += [f"{name.rstrip('s')} {i}: {_flat(item)}" for i, item in enumerate(value)]
+        else:
+            lines.append(f"{name.replace('_', ' ')}: {_flat(value)}")
+    return lines
+
+
+def _flat(value: Any) -> str:
+    """Return a value on one line; objects and lists are spread out."""
+    if isinstance(value, dict):
+        present = {key: item for key, item in value.items() if item is not UNSET}
+        return ", ".join(f"{key} {_flat(item)}" for key, item in present.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def diagnosis(found: "Diagnosis") -> list[str]:
+    """Describe what is installed and which stages work."""
+    device, folder = found.device, found.folder
+    memory = f", {_gib(device.memory_bytes)}" if device.memory_bytes else ""
+    free = "unknown" if folder.free_bytes is None else _gib(folder.free_bytes)
+    working = [name for name, opens in found.encoders.items() if opens]
+    weights = [f"{name} {'found' if it else 'missing'}" for name, it in found.weights.items()]
+    return [
+        f"faceswap {found.faceswap}, Python {found.python}, {found.platform}",
+        f"device: {device.chosen} ({device.name}{memory}), bfloat16 "
+        f"{'fast' if device.bfloat16 else 'slow'}",
+        "libraries: " + ", ".join(f"{k} {v or 'missing'}" for k, v in found.libraries.items()),
+        f"encoders that open: {', '.join(working)}",
+        f"weights: {', '.join(weights)}",
+        f"folder {folder.path}: {'can' if folder.writable else 'CANNOT'} be written, {free} free",
+        *(
+            f"{check.name}: {'works' if check.ok else 'FAILS'}, {check.seconds:.1f} s: "
+            f"{check.message}"
+            for check in found.checks
+        ),
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def imported(report: ImportReport) -> list[str]:
+    return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, BGR"]
+
+
+def demo(report: DemoReport) -> list[str]:
+    return [
+        f"done in {report.seconds:.0f} s",
+        f"the swapped video: {report.video}",
+        f"the image:         {report.image}",
+    ]

@@ -1,6 +1,6 @@
-"""What evaluation measures on faces: landmarks, recogniser's embeddings and seams; no model here.
+"""Measure swapped faces by their landmarks, face embeddings and seams, without any model.
 
-Identity and expression stand side by side, because either alone is easily fooled.
+Identity and expression are reported side by side, because either alone is easily fooled.
 """
 
 import json
@@ -15,90 +15,93 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from faceswap.evaluation.results import FlickerScores, SwapScores
 from faceswap.faces.recognition import SAME_PERSON
 from faceswap.types import Embedding, Image, Mask, Points
 
 Numbers = npt.NDArray[np.float64]
-Report = dict[str, Any]
 
-CAMERA = 4.0  # heads are seen from some four head widths away
-EDGE = 0.5  # of a soft mask
-SEAM_REACH = 0.04  # of the crop's side, from the edge to either side
+CAMERA = 4.0  # focal length in face widths: heads are seen from about four widths away
+EDGE = 0.5  # value of a soft mask that counts as its edge
+SEAM_REACH = 0.04  # distance to either side of the edge, as a share of the crop's side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceMeasurement:
-    """One face: where its landmarks are and what it looks like to a recogniser."""
+    """The landmarks of one face and its embedding."""
 
     landmarks: Points
     embedding: Embedding
 
 
 class IdentityScale:
-    """Scales embedding margins so that real unseen own faces are 0 and real others 1.
+    """Scales embedding margins: 0 for unseen real faces of the own person, 1 for the other's.
 
-    The margin of a embedding d is |d - own centroid| - |d - other's centroid|.
+    The margin of an embedding d is |d - own centroid| - |d - other's centroid|.
     """
 
     def __init__(
         self, own: Embedding, other: Embedding, faces_own: list[FaceMeasurement],
         faces_other: list[FaceMeasurement],
     ) -> None:  # fmt: skip
-        self._open_no_follow, self.other = own, other
+        self._own, self.other = own, other
         self._zero = float(np.mean([self._margin(face) for face in faces_own]))
         self._one = float(np.mean([self._margin(face) for face in faces_other]))
 
     def _margin(self, face: FaceMeasurement) -> float:
-        to_own = np.linalg.norm(face.embedding - self._open_no_follow)
+        to_own = np.linalg.norm(face.embedding - self._own)
         return float(to_own - np.linalg.norm(face.embedding - self.other))
 
     def scaled(self, face: FaceMeasurement) -> float:
-        """0 looks like a real own face, 1 like a real face of the other person."""
+        """Scaled margin: 0 for a typical face of the own person, 1 for one of the other person."""
         return (self._margin(face) - self._zero) / (self._one - self._zero)
 
 
 def compare(
-    originals: list[FaceMeasurement], swaps: list[FaceMeasurement], scale: IdentityScale
-) -> Report:
+    originals: list[FaceMeasurement],
+    swaps: list[FaceMeasurement],
+    seams: list[tuple[float, float]],
+    scale: IdentityScale,
+) -> SwapScores:
     """Measure swaps against the faces they replace.
 
-    Returns:
-        identity_transfer: Mean scaled margin (:class:`IdentityScale`): 0 nothing, 1 a real other face.
-        match_rate: Share within dlib's same-person distance 0.6 of the other's centroid.
-        nme: Mean distance between landmarks of swap and original, over the distance between the
-            eyes' centres: the expression and pose that got lost.
-        eye_correlation, mouth_correlation: Pearson correlation of eye and mouth aspect ratios.
-        pose_error_deg: Mean angle between the head rotations of swap and original (solvePnP).
+    Args:
+        originals: The faces before the swap.
+        swaps: The same faces swapped.
+        seams: What :func:`seam` returned for each swap.
+        scale: Scales the embedding margins.
     """
     distances = [np.linalg.norm(swap.embedding - scale.other) for swap in swaps]
     pairs = list(zip(originals, swaps, strict=True))
-    return {
-        "identity_transfer": mean(scale.scaled(swap) for swap in swaps),
-        "match_rate": mean(distance < SAME_PERSON for distance in distances),
-        "nme": mean(nme(one.landmarks, two.landmarks) for one, two in pairs),
-        "eye_correlation": _correlation(pairs, eye_aspect_ratio),
-        "mouth_correlation": _correlation(pairs, mouth_aspect_ratio),
-        "pose_error_deg": mean(pose_error(one.landmarks, two.landmarks) for one, two in pairs),
-    }
+    return SwapScores(
+        identity_transfer=mean(scale.scaled(swap) for swap in swaps),
+        match_rate=mean(distance < SAME_PERSON for distance in distances),
+        nme=mean(nme(one.landmarks, two.landmarks) for one, two in pairs),
+        eye_correlation=_correlation(pairs, eye_aspect_ratio),
+        mouth_correlation=_correlation(pairs, mouth_aspect_ratio),
+        pose_error_deg=mean(pose_error(one.landmarks, two.landmarks) for one, two in pairs),
+        seam_color_step=mean(step for step, _ in seams),
+        seam_gradient_ratio=mean(ratio for _, ratio in seams),
+    )
 
 
 def mean(values: Iterable[Any]) -> float:
-    """The mean as reports give it, to four digits."""
+    """Mean, rounded to the four digits that reports show."""
     return round(float(np.mean(list(values))), 4)
 
 
 def nme(original: Points, swap: Points) -> float:
-    """Mean distance between landmarks (68, 2), over the distance between the original's eyes."""
+    """Mean distance between landmarks (68, 2), divided by the original's eye distance."""
     return float(np.linalg.norm(original - swap, axis=1).mean() / eye_distance(original))
 
 
 def eye_distance(points: Points) -> float:
-    """Distance between the eyes' centres, pixels."""
+    """Distance between the eyes' centres in pixels."""
     return float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))
 
 
 def eye_aspect_ratio(points: Points) -> float:
-    """Opening over width, mean of both eyes. T. Soukupova and J. Cech, CVWW 2016, eq. 1."""
+    """Eye opening over width, mean of both eyes (T. Soukupova and J. Cech, CVWW 2016, eq. 1)."""
     ratios = []
     for first in (36, 42):
         p = points[first : first + 6]
@@ -117,7 +120,7 @@ def mouth_aspect_ratio(points: Points) -> float:
 def _correlation(
     pairs: list[tuple[FaceMeasurement, FaceMeasurement]], ratio: Callable[[Points], float]
 ) -> float | None:
-    """Pearson correlation of a ratio over all pairs; None where it is not defined."""
+    """Pearson correlation of a ratio over all pairs; None if it is undefined."""
     values: Numbers = np.array([[ratio(one.landmarks), ratio(two.landmarks)] for one, two in pairs])
     if len(values) < 3 or values.std(axis=0).min() < 1e-9:
         return None
@@ -147,24 +150,25 @@ def rotation(points: Points) -> Numbers:
 
 
 def pose_error(original: Points, swap: Points) -> float:
-    """Angle between two heads' rotations, degrees."""
+    """Angle between the rotations of two heads in degrees."""
     cosine = (np.trace(rotation(original).T @ rotation(swap)) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
-    """How visible the edge of a pasted face is.
+    """Measure how visible the edge of a pasted face is.
 
-    Along the outline where the mask is 0.5, colour is read at a few pixels inside and outside.
+    Colours are sampled a few pixels inside and outside the contour where the mask is 0.5.
 
     Args:
         original: The crop, (S, S, 3).
-        swapped: The same with the face pasted.
-        mask: What was pasted, (S, S).
+        swapped: The crop with the face pasted in, (S, S, 3).
+        mask: The pasted mask, (S, S).
 
     Returns:
-        The mean colour step across the edge, CIEDE2000, in the swap minus that in the original; and
-        the mean gradient across it in the swap over that in the original. (0, 1) without an edge.
+        The mean colour step (CIEDE2000) across the edge in the swap minus that in the original, and
+        the mean gradient across the edge in the swap divided by that in the original. Without an
+        edge they are (0, 1).
     """
     outlines, _ = cv2.findContours(
         (mask >= EDGE).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
@@ -179,8 +183,8 @@ def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
     inward: Points = uphill / np.maximum(np.linalg.norm(uphill, axis=1, keepdims=True), 1e-6)
     reach = inward * SEAM_REACH * len(mask)
     steps, gradients = [], []
-    for picture in (original, swapped):
-        lab = np.asarray(cv2.GaussianBlur(_lab(picture), (0, 0), 1.0), np.float32)
+    for image in (original, swapped):
+        lab = np.asarray(cv2.GaussianBlur(_lab(image), (0, 0), 1.0), np.float32)
         inside, outside = _read(lab, edge + reach), _read(lab, edge - reach)
         steps.append(float(np.mean(deltaE_ciede2000(inside, outside))))  # type: ignore[no-untyped-call]
         near = np.subtract(_read(lab, edge + inward), _read(lab, edge - inward))
@@ -188,12 +192,12 @@ def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
     return steps[1] - steps[0], gradients[1] / max(gradients[0], 1e-6)
 
 
-def _lab(picture: Image) -> npt.NDArray[np.float32]:
-    return np.asarray(rgb2lab(picture), np.float32)
+def _lab(image: Image) -> npt.NDArray[np.float32]:
+    return np.asarray(rgb2lab(image), np.float32)
 
 
 def _read(lab: npt.NDArray[np.float32], points: npt.NDArray[Any]) -> Numbers:
-    """Colours at points (N, 2), bilinear, (N, 1, 3)."""
+    """Bilinearly sampled colours at points (N, 2), (N, 1, 3)."""
     x, y = points.astype(np.float32).T[..., None]
     read = cv2.remap(lab, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(read, np.float64)
@@ -210,22 +214,14 @@ def flicker(
     swaps: Sequence[FaceMeasurement],
     colors: Sequence[tuple[Numbers, Numbers]],
     placed: Sequence[Points],
-) -> Report:
-    """How much more a swap moves, from frame to frame, than the footage it is made of.
+) -> FlickerScores:
+    """Measure how much more a swap varies from frame to frame than its footage does.
 
     Args:
         originals: The face in successive frames.
-        swaps: The same frames, swapped.
-        colors: Mean Lab colour of the face in the original and in the swap, frame by frame.
-        placed: The landmarks (68, 2) by which each swap was put in its place.
-
-    Returns:
-        landmark_acceleration: Mean length of the landmarks' second difference over the distance
-            between the eyes. placement_acceleration: The same of ``placed``, by itself: the head's
-            own and how the pasted face shivers. color_spread: Standard deviation over time of the
-            mean Lab colour, length over the three channels. descriptor_spread: Root mean square
-            distance of the embeddings from their mean. Each of the others is the swap's minus the
-            original's.
+        swaps: The swapped face in the same frames.
+        colors: Mean Lab colour of the face in the original and in the swap, for each frame.
+        placed: The landmarks (68, 2) that each swap was placed by.
     """
 
     def acceleration(landmarks: Sequence[Points]) -> float:
@@ -238,12 +234,13 @@ def flicker(
         return float(np.sqrt(stacked.var(axis=0).sum()))
 
     before, after = zip(*colors, strict=True)
-    own, new = (acceleration([face.landmarks for face in some]) for some in (originals, swaps))
-    return {
-        "landmark_acceleration": round(new - own, 5),
-        "placement_acceleration": round(acceleration(placed), 5),
-        "color_spread": round(spread(list(after)) - spread(list(before)), 4),
-        "descriptor_spread": round(
+    old, new = (acceleration([face.landmarks for face in faces]) for faces in (originals, swaps))
+    return FlickerScores(
+        frames=len(originals),
+        landmark_acceleration=round(new - old, 5),
+        placement_acceleration=round(acceleration(placed), 5),
+        color_spread=round(spread(list(after)) - spread(list(before)), 4),
+        embedding_spread=round(
             spread([f.embedding for f in swaps]) - spread([f.embedding for f in originals]), 4
         ),
-    }
+    )

@@ -1,52 +1,53 @@
-"""An evaluation as one self-contained page: numbers, curves, originals and swaps, the worst."""
+"""An evaluation as one self-contained HTML page: scores, curves, swaps, and the worst of them."""
 
 import base64
-import html
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import UNSET
 
-from faceswap.evaluation.metrics import Report
+from faceswap.evaluation.results import DirectionScores, EvaluationReport
 from faceswap.training import curves
-from faceswap.types import Image
+from faceswap.types import DIRECTIONS, Image
 
-DIRECTIONS = ("a_to_b", "b_to_a")
-GRID, WORST = 24, 10  # faces shown of each direction, evenly picked; and of both, the worst
+GRID, WORST = 24, 10  # faces shown: evenly spaced ones per direction, and the worst of both
 NME_WEIGHT = 10.0  # an expression error of 0.1 counts as much as the whole identity
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 78em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-tr.model { font-weight: bold; background: #eef4fb; }
-.faces { display: flex; flex-wrap: wrap; gap: .6em; }
-figure { margin: 0; } figcaption { font-size: 12px; color: #555; max-width: 22em; }
-figure.pair img { width: 11em; } img { max-width: 100%; }
-"""
-
 DEFINITIONS = {
-    "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face embedding, scaled"
-    " so that real unseen faces of the footage score 0 and real ones of the other person 1",
+    "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face embedding d, "
+    "scaled: real unseen faces of the footage score 0, real faces of the other person 1",
     "match_rate": "share of swaps within the same-person distance 0.6 of the wanted centroid",
-    "nme": "mean distance between the 68 landmarks of swap and original over the distance between"
-    " the eyes: what was lost of expression and pose",
-    "eye_correlation, mouth_correlation": "of the opening over the width, swap against original",
+    "nme": "mean distance between the 68 landmarks of swap and original, divided by the distance "
+    "between the eyes: how much expression and pose was lost",
+    "eye_correlation, mouth_correlation": "correlation of the opening over the width in swap and "
+    "original",
     "pose_error_deg": "angle between the two head rotations",
     "seam_color_step": "CIEDE2000 step across the mask's edge, minus the original's",
-    "seam_gradient_ratio": "gradient across the mask's edge, over the original's",
-    "ssim, psnr, l1": "unseen faces painted by their own decoder, against the faces",
-    "flicker": "acceleration of landmarks, spread of colour and of embedding over time, each minus"
-    " the original's",
+    "seam_gradient_ratio": "gradient across the mask's edge, divided by the original's",
+    "ssim, psnr, l1": "unseen faces reproduced by their own decoder, against the faces",
+    "flicker": "acceleration of the landmarks, spread of colour and of the face embedding over "
+    "time, each minus the original's",
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One swapped face: its key, the original crop, the swap in it, identity and NME."""
+    """One swapped face.
+
+    Attributes:
+        key: The face's name in its faceset.
+        direction: "a_to_b" or "b_to_a".
+        original: The crop.
+        swapped: The crop with the swap pasted in.
+        identity: Scaled identity margin: 1 is a real face of the other person.
+        nme: Landmark error of the expression.
+    """
 
     key: str
+    direction: str
     original: Image
     swapped: Image
     identity: float
@@ -54,113 +55,82 @@ class Sample:
 
     @property
     def badness(self) -> float:
-        """What is missing of the identity plus what is lost of the expression."""
+        """The identity that is missing plus the expression that was lost."""
         return 1 - self.identity + NME_WEIGHT * self.nme
 
+    def side_by_side(self) -> bytes:
+        """Return original and swap as one JPEG."""
+        both = cv2.hconcat([self.original, self.swapped])
+        _, data = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        return data.tobytes()
 
-def page(report: Report, samples: dict[str, list[Sample]], metrics: Path) -> str:
-    """The page as HTML, pictures inside.
+
+def page(report: EvaluationReport, samples: dict[str, list[Sample]], metrics: Path) -> str:
+    """Render the page as HTML with its images inside.
 
     Args:
-        report: From :func:`evaluator.evaluate`.
-        samples: The model's swaps of each direction.
+        report: The scores.
+        samples: The model's swaps by direction.
         metrics: The run's ``metrics.jsonl``; without it the page has no curves.
     """
-    a, b = (html.escape(name) for name in report["names"])
-    count = report["faces"]
-    parts = [
-        f"<!doctype html><meta charset='utf-8'><title>{a} and {b}</title><style>{STYLE}</style>",
-        f"<h1>{a} (a) and {b} (b)</h1><p>Step {report['steps']}, likeness "
-        f"{report['likeness']:g}, {count['a']} unseen faces of a and {count['b']} of b. "
-        "All faces marked as swapped were made by a machine.</p>",
-    ]
-    for direction in DIRECTIONS:
-        parts.append(f"<h2>{_title(report, direction)}</h2>{_numbers(report[direction])}")
-    parts.append(_open_no_follow(report))
-    if "flicker" in report:
-        parts.append("<h2>Flicker</h2>" + _list(report["flicker"]))
-    parts.append("<h2>Identity against expression</h2>" + _picture(_front(report, samples)))
-    if metrics.is_file():
-        parts.append("<h2>Training</h2>" + _picture(curves.curves(metrics)))
-    everyone = [(one.badness, d, one) for d in DIRECTIONS for one in samples[d]]
-    worst = sorted(everyone, key=lambda item: -item[0])[:WORST]
-    parts.append("<h2>The ten worst</h2>" + _faces([(d, one) for _, d, one in worst]))
-    for direction in DIRECTIONS:
-        some = samples[direction]
-        picks = some[:: max(len(some) // GRID, 1)][:GRID]
-        parts.append(f"<h2>{_title(report, direction)}: original and swap</h2>")
-        parts.append(_faces([(direction, one) for one in picks]))
-    parts.append("<h2>What the numbers mean</h2>" + _list(DEFINITIONS))
-    return "\n".join(parts) + "\n"
-
-
-def _title(report: Report, direction: str) -> str:
-    a, b = (html.escape(name) for name in report["names"])
-    return f"{b}'s face on {a}" if direction == "a_to_b" else f"{a}'s face on {b}"
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _numbers(result: Report) -> str:
-    """A table: a row for the model and each baseline, a column for each measure."""
-    measures = [name for name in result if name != "baselines"]
-    return _table({"model": result, **result["baselines"]}, measures)
-
-
-def _table(rows: dict[str, Report], measures: list[str]) -> str:
-    head = "".join(f"<th>{name.replace('_', ' ')}" for name in measures)
-    body = "".join(
-        f"<tr class='{name}'><td>{name}" + "".join(f"<td>{_cell(row[m])}" for m in measures)
-        for name, row in rows.items()
+    environment = Environment(
+        loader=PackageLoader("faceswap.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
     )
-    return f"<table><tr><th>{head}{body}</table>"
+    environment.filters["data_uri"] = _data_uri
+    everyone = [sample for direction in samples.values() for sample in direction]
+    a, b = report.names
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        a=a,
+        b=b,
+        directions=[
+            _direction(report.a_to_b, f"{b}'s face on {a}", samples["a_to_b"]),
+            _direction(report.b_to_a, f"{a}'s face on {b}", samples["b_to_a"]),
+        ],
+        reconstructions={"a as a": asdict(report.a_to_a), "b as b": asdict(report.b_to_b)},
+        flicker=None if report.flicker is UNSET else asdict(report.flicker),
+        scatter_png=_scatter(report, samples),
+        curves_png=curves.curves(metrics) if metrics.is_file() else None,
+        worst=sorted(everyone, key=lambda sample: -sample.badness)[:WORST],
+        definitions=DEFINITIONS,
+    )
 
 
-def _open_no_follow(report: Report) -> str:
-    rows = {"a as a": report["a_to_a"], "b as b": report["b_to_b"]}
-    return f"<h2>Own faces painted again</h2>{_table(rows, list(report['a_to_a']))}"
+def _direction(scores: DirectionScores, title: str, samples: list[Sample]) -> dict[str, Any]:
+    """Return what the page shows of one direction."""
+    rows = _rows(scores)
+    return {
+        "title": title,
+        "rows": rows,
+        "measures": list(rows["original"]),
+        "picks": samples[:: max(len(samples) // GRID, 1)][:GRID],
+    }
 
 
-def _list(values: Report) -> str:
-    items = (f"<li><b>{name}</b>: {html.escape(str(value))}" for name, value in values.items())
-    return f"<ul>{''.join(items)}</ul>"
+def _rows(scores: DirectionScores) -> dict[str, dict[str, Any]]:
+    """Return the scores of the model and of each baseline by name."""
+    return {"model": asdict(scores), **asdict(scores.baselines)}
 
 
-def _faces(samples: list[tuple[str, Sample]]) -> str:
-    figures = []
-    for direction, one in samples:
-        both = cv2.hconcat([one.original, one.swapped])
-        _, data = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-        caption = (
-            f"{direction.replace('_', ' ')}: identity {one.identity:.2f}, NME {one.nme:.3f}<br>"
-            f"{html.escape(one.key)}"
-        )
-        image = f"<img alt='original and swap' src='{_inline(data.tobytes(), 'jpeg')}'>"
-        figures.append(f"<figure class='pair'>{image}<figcaption>{caption}</figcaption></figure>")
-    return f"<div class='faces'>{''.join(figures)}</div>"
-
-
-def _picture(png: bytes) -> str:
-    return f"<img alt='chart' src='{_inline(png, 'png')}'>"
-
-
-def _inline(data: bytes, kind: str) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _front(report: Report, samples: dict[str, list[Sample]]) -> bytes:
-    """Identity over expression error, a dot a face; the baselines' means beside the model's."""
+def _scatter(report: EvaluationReport, samples: dict[str, list[Sample]]) -> bytes:
+    """Plot identity over expression error: a dot per face, and the means of model and baselines."""
     figure, both = curves.side_by_side(4.6)
-    for axes, direction in zip(both, DIRECTIONS, strict=True):
-        some = samples[direction]
-        axes.scatter([s.nme for s in some], [s.identity for s in some], s=12, alpha=0.5)
-        rows = {"model": report[direction], **report[direction]["baselines"]}
-        for name, row in rows.items():
+    a, b = report.names
+    titles = (f"{b}'s face on {a}", f"{a}'s face on {b}")
+    for axes, title, (own, other) in zip(both, titles, DIRECTIONS, strict=True):
+        swaps = samples[f"{own}_to_{other}"]
+        axes.scatter([s.nme for s in swaps], [s.identity for s in swaps], s=12, alpha=0.5)
+        for name, row in _rows(report.direction(own)).items():
             axes.plot(row["nme"], row["identity_transfer"], "o", ms=9, label=name)
-        title = html.unescape(_title(report, direction)).encode(errors="replace").decode()
-        axes.set_title(title, parse_math=False)  # "$" in a name is no TeX
+        # A name may contain "$", which must not be parsed as TeX, or bytes that are not UTF-8.
+        axes.set_title(title.encode(errors="replace").decode(), parse_math=False)
         axes.set(xlabel="NME", ylabel="identity transfer")
         axes.legend()
     return curves.as_png(figure)

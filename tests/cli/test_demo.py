@@ -4,10 +4,11 @@ from faceswap.cli import demo
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import probe
 from faceswap.provenance.credentials import read
+from tests.support.clips import sound_of
 
 
-def test_the_demo_runs_from_nothing_to_its_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "VIEWS", 26)
+def test_demo_runs_every_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "VARIANTS", 26)
     monkeypatch.setattr(demo, "CLIP_FRAMES", 10)
     seen = []
 
@@ -15,21 +16,22 @@ def test_the_demo_runs_from_nothing_to_its_picture(tmp_path, monkeypatch):
         run(seen.append)
         assert seen, title
 
-    for name in (demo.SWAPPED, demo.PICTURE):
+    for name in (demo.SWAPPED, demo.SHEET):
         assert read(tmp_path / "demo" / name).intact
     info = probe(tmp_path / "demo" / demo.SWAPPED)
-    assert (info.width, info.height, info.frames, info.has_audio) == (640, 480, 10, True)
-    picture = read_photo(tmp_path / "demo" / demo.PICTURE).image
-    assert np.std(picture) > 20
+    assert (info.width, info.height, info.frames) == (640, 480, 10)
+    assert sound_of(tmp_path / "demo" / demo.SWAPPED)
+    image = read_photo(tmp_path / "demo" / demo.SHEET).image
+    assert np.std(image) > 20
 
 
-def test_views_differ_and_show_the_face(collins):
+def test_photo_variants_differ_and_show_the_face(collins):
     from faceswap.faces.dlib_backend import detect_hog
 
-    center, side = demo._face(collins)
+    center, side = demo._face_box(collins)
     random = np.random.default_rng(0)
 
-    views = [demo._view(collins, center, side, random) for _ in range(5)]
+    variants = [demo._variant(collins, center, side, random) for _ in range(5)]
 
-    assert all(len(detect_hog(view, 0.2)) == 1 for view in views)
-    assert len({view.tobytes() for view in views}) == 5
+    assert all(len(detect_hog(variant, 0.2)) == 1 for variant in variants)
+    assert len({variant.tobytes() for variant in variants}) == 5

@@ -1,12 +1,13 @@
-"""The doctor tries each stage, and says so where one does not work."""
+"""The doctor tries each stage and names those that do not work."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from faceswap.cli import doctor, main
+from faceswap.cli import doctor, main, text
 from faceswap.errors import InputError, NotReadyError
 from faceswap.faces.dlib_backend import WEIGHT_FILES
 from faceswap.media import codecs
@@ -14,21 +15,21 @@ from tests.support.commands import checked
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory):
+def diagnosis(tmp_path_factory):
     return doctor.run_checks(tmp_path_factory.mktemp("here"))
 
 
-def test_all_is_well_here(facts):
-    assert facts["ok"], facts
-    assert [check["name"] for check in facts["checks"]] == ["extract", "train", "convert", "verify"]
-    assert facts["folder"]["writable"]
-    assert facts["encoders"]["libx264"]
-    assert facts["libraries"]["torch"]
-    assert doctor.status(facts) is None
-    assert "train: works" in "\n".join(doctor.in_words(facts))
+def test_every_stage_works_here(diagnosis):
+    assert diagnosis.ok, diagnosis
+    assert [check.name for check in diagnosis.checks] == ["extract", "train", "convert", "verify"]
+    assert diagnosis.folder.writable
+    assert diagnosis.encoders["libx264"]
+    assert diagnosis.libraries["torch"]
+    assert doctor.status(diagnosis) is None
+    assert "train: works" in "\n".join(text.diagnosis(diagnosis))
 
 
-def test_what_does_not_work_is_named_and_has_a_code_of_its_own(monkeypatch, tmp_path):
+def test_failed_check_is_named_and_has_its_own_exit_code(monkeypatch, tmp_path):
     def broken():
         raise InputError(f"{Path.home()}/secret/x.pem is damaged")
 
@@ -53,33 +54,31 @@ def test_what_does_not_work_is_named_and_has_a_code_of_its_own(monkeypatch, tmp_
         ("verify", "does not verify", "ModelRecord", lambda *values: object()),
     ],
 )
-def test_each_trial_can_fail(monkeypatch, check, what, name, value):
-    if name == "FRAMES":  # a decoder that loses one
+def test_each_check_can_fail(monkeypatch, check, what, name, value):
+    if name == "FRAMES":  # a decoder that drops a frame
         read = doctor.reader.read_video
         monkeypatch.setattr(doctor.reader, "read_video", lambda path: list(read(path))[1:])
     elif name == "ModelRecord":
-        from dataclasses import replace
-
         found = doctor.read
         monkeypatch.setattr(doctor, "read", lambda path: replace(found(path), intact=False))
     else:
         monkeypatch.setattr(doctor, name, value)
 
-    result = doctor._tried(check, doctor.CHECKS[check])
+    result = doctor._run(check, doctor.CHECKS[check])
 
-    assert not result["ok"]
-    assert what in result["message"]
+    assert not result.ok
+    assert what in result.message
 
 
-def test_missing_weights_and_a_folder_that_cannot_be_written(facts, monkeypatch, tmp_path):
+def test_missing_weights_and_read_only_folder_are_named(diagnosis, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     weights = doctor._weights()
 
     assert not any(weights[name] for name in WEIGHT_FILES)
-    sick = facts | {"weights": weights, "folder": doctor._folder(tmp_path / "nowhere")}
-    assert "writing into the folder" in doctor.failed_checks(sick)
-    assert f"the weights {WEIGHT_FILES[0]}" in doctor.failed_checks(sick)
+    failing = replace(diagnosis, weights=weights, folder=doctor._folder(tmp_path / "nowhere"))
+    assert "writing into the folder" in doctor.failed_checks(failing)
+    assert f"the weights {WEIGHT_FILES[0]}" in doctor.failed_checks(failing)
 
 
-def test_every_encoder_that_may_be_used_is_tried(facts):
-    assert set(facts["encoders"]) >= set(codecs.SOFTWARE.values())
+def test_every_software_encoder_is_tried(diagnosis):
+    assert set(diagnosis.encoders) >= set(codecs.SOFTWARE.values())

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap.cli.info import in_words, inspect
+from faceswap.cli import text
+from faceswap.cli.info import inspect
+from faceswap.cli.output import to_jsonable
 from faceswap.errors import InputError, ModelError
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from tests.support.clips import make_clip
 
 
-def test_a_model_says_what_it_is(tmp_path):
+def test_model_facts(tmp_path):
     trained = modelfile.TrainedModel(
         autoencoder.build(PRESETS["small"]),
         ("x", "y"),
@@ -26,43 +28,44 @@ def test_a_model_says_what_it_is(tmp_path):
     facts = inspect(tmp_path / "m")
 
     assert facts == inspect(tmp_path / "m" / modelfile.MODEL_FILE)
-    assert (facts["kind"], facts["architecture"], facts["size"]) == ("model", "small", 80)
-    assert (facts["names"], facts["steps"], facts["mask"]) == (("x", "y"), 70, True)
-    assert facts["held_out"] == {"a": 2, "b": 1}
-    assert facts["centroids"] is False
-    assert facts["bytes"] > 4 * facts["parameters"]
+    assert (facts.kind, facts.architecture, facts.size) == ("model", "small", 80)
+    assert (facts.names, facts.steps, facts.mask) == (("x", "y"), 70, True)
+    assert facts.held_out == {"a": 2, "b": 1}
+    assert facts.centroids is False
+    assert facts.bytes > 4 * facts.parameters
 
 
-def test_a_faceset_says_how_many_faces_it_holds(faceset_folders):
+def test_faceset_facts(faceset_folders):
     facts = inspect(faceset_folders[0])
 
-    assert facts["kind"] == "faceset"
-    assert facts["faces"] == len(list(faceset_folders[0].glob("*.png")))
-    assert facts["deleted"] == 0
+    assert facts.kind == "faceset"
+    assert facts.faces == len(list(faceset_folders[0].glob("*.png")))
+    assert facts.deleted == 0
 
 
-def test_a_video_says_its_size_length_and_streams(tmp_path):
+def test_video_facts(tmp_path):
     source = make_clip(tmp_path / "in.mp4")
 
     facts = inspect(source)
 
-    assert (facts["kind"], facts["width"], facts["height"]) == ("video", 64, 48)
-    assert facts["frames"] == 12
-    assert facts["bytes"] == source.stat().st_size
-    assert {"type": "video", "codec": "h264"}.items() <= facts["streams"][0].items()
-    assert any(line.startswith("stream 0: type video, codec h264") for line in in_words(facts))
+    assert (facts.kind, facts.width, facts.height) == ("video", 64, 48)
+    assert facts.frames == 12
+    assert facts.bytes == source.stat().st_size
+    assert (facts.streams[0].type, facts.streams[0].codec) == ("video", "h264")
+    assert "channels" not in to_jsonable(facts)["streams"][0]  # only audio has them
+    assert any(line.startswith("stream 0: type video, codec h264") for line in text.facts(facts))
 
 
-def test_a_photo_says_its_size(tmp_path):
+def test_photo_facts(tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "x.png")
 
     facts = inspect(tmp_path / "x.png")
 
-    assert (facts["kind"], facts["width"], facts["height"]) == ("photo", 30, 20)
-    assert "width: 30" in in_words(facts)
+    assert (facts.kind, facts.width, facts.height) == ("photo", 30, 20)
+    assert "width: 30" in text.facts(facts)
 
 
-def test_what_is_none_of_these_is_one_clear_line(tmp_path):
+def test_anything_else_is_refused(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError):
         inspect(tmp_path / "m.safetensors")
@@ -72,14 +75,14 @@ def test_what_is_none_of_these_is_one_clear_line(tmp_path):
         inspect(tmp_path / "nothing.mp4")
 
 
-def test_the_command_prints_one_json_object(faceset_folders):
+def test_command_prints_one_json_object(faceset_folders):
     command = [sys.executable, "-m", "faceswap", "info", str(faceset_folders[0]), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert json.loads(done.stdout)["kind"] == "faceset"
 
 
-def test_a_signed_photo_says_what_it_was_made_from(tmp_path):
+def test_signed_photo_names_its_original(tmp_path):
     from PIL import Image
 
     from faceswap.media.photos import read_photo
@@ -94,8 +97,8 @@ def test_a_signed_photo_says_what_it_was_made_from(tmp_path):
     with photo_writer(tmp_path / "new.png", tmp_path / "old.png", publish) as writer:
         writer.write(read_photo(tmp_path / "old.png"))
 
-    assert inspect(tmp_path / "old.png")["provenance"] is None
-    found = inspect(tmp_path / "new.png")["provenance"]
-    assert (found["intact"], found["made_from"]) == (True, "old.png")
-    assert found["model"] == "collins-hopper"
-    assert found["made_by"].startswith("faceswap")
+    assert inspect(tmp_path / "old.png").provenance is None
+    found = inspect(tmp_path / "new.png").provenance
+    assert (found.intact, found.made_from) == (True, "old.png")
+    assert found.model == "collins-hopper"
+    assert found.made_by.startswith("faceswap")

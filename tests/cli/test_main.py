@@ -41,7 +41,7 @@ def test_the_three_commands_work_as_typed(tmp_path, collins, hopper):
         (["extract", "nowhere"], 3, "nowhere does not exist"),
         (["extract", "words.mp4", "-o", "x"], 3, "words.mp4 is not a video"),
         (["extract", "walls"], 4, "no face found in the 1 images"),
-        (["train", "--a", "x", "--b", "y"], 3, "data/x/faces holds no faceset"),
+        (["train", "--a", "x", "--b", "y"], 3, "data/x/faces contains no faceset"),
         (["train", "--a", "x", "--b", "y", "--batch-size", "0"], 7, "batch_size must be from 1"),
         (["convert", "walls/wall.png"], 5, "no model in models"),
         (["convert", "walls/wall.png", "--model", "nowhere"], 5, "nowhere holds no model"),
@@ -136,6 +136,18 @@ def test_work_that_runs_over_has_nothing_left(capsys):
     assert ", 0 s left" in line
 
 
+def test_time_limited_work_shows_steps_per_second(capsys, monkeypatch):
+    times = iter([0.0, 0.0, *[10.0] * 9])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+
+    with progress.reporting() as on_progress:
+        on_progress(Progress(0.0, 2, "minutes", "step 0", 0))
+        on_progress(Progress(0.5, 2, "minutes", "step 72", 72))
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "0.5 of 2 minutes, 7.2 steps/s, 90 s left  step 72"
+
+
 def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 3600.0)
 
@@ -156,10 +168,10 @@ def test_help_shows_the_example_commands_line_by_line():
     assert (
         """
   faceswap extract data/trump            find and align the faces of one person
-  faceswap train --a trump --b cage      teach a model both faces
+  faceswap train --a trump --b cage      train a model on both faces
   faceswap convert video.mp4             put b's face onto a's footage
-  faceswap verify video.swapped.mp4      read what it was made from, and with what
-  faceswap demo                          see it all work without any data
+  faceswap verify video.swapped.mp4      show what it was made from, and with what
+  faceswap demo                          see everything work without any data
 """
         in shown
     )

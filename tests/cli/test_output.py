@@ -1,4 +1,4 @@
-"""With --json each command prints one object, as its schema says; errors too."""
+"""With --json each command prints one object that matches its schema, also for errors."""
 
 import json
 import subprocess
@@ -10,16 +10,19 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from faceswap.cli import demo, main, output
+from faceswap.cli import demo, main, output, text
 from faceswap.cli.output import to_jsonable
+from faceswap.media.segments import Unfinished
 from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import PRESETS
+from faceswap.swapping.video import ConvertReport
+from scripts.tools.schemas import schemas
 from tests.support.clips import make_clip
 from tests.support.commands import SCHEMAS, checked
 
 
-def said(command, *args):
-    """What a command prints on standard output with --json, valid by its schema."""
+def json_of(command, *args):
+    """Run a command with --json and return its object, validated by its schema."""
     runner = CliRunner()
     words = [command, *map(str, args), "--json"]
     done = runner.invoke(main.cli, words, catch_exceptions=False)
@@ -37,10 +40,17 @@ def folder(tmp_path_factory, collins):
 @pytest.fixture(scope="module")
 def trained(folder, faceset_folders):
     a, b = faceset_folders
-    facts = said("train", "--a", a, "--b", b, "-o", folder / "m", "--steps", 1, "--model", "small",
-                 "--batch-size", 2, "--device", "cpu", "--consent-a", "yes")  # fmt: skip
+    facts = json_of("train", "--a", a, "--b", b, "-o", folder / "m", "--steps", 1,
+                    "--model", "small", "--batch-size", 2, "--device", "cpu",
+                    "--consent-a", "yes")  # fmt: skip
     assert (facts["step"], facts["consent"]["a"], facts["batch_size"]) == (1, "yes", 2)
     return folder / "m"
+
+
+def test_schemas_are_up_to_date():
+    for command, schema in schemas().items():
+        written = json.loads((SCHEMAS / f"{command}.json").read_text())
+        assert written == schema, "run scripts/tools/schemas.py"
 
 
 def test_every_command_has_a_schema():
@@ -50,17 +60,17 @@ def test_every_command_has_a_schema():
 
 
 def test_extract(folder):
-    facts = said("extract", folder / "x.png", "-o", folder / "faces", "--detector", "hog")
+    facts = json_of("extract", folder / "x.png", "-o", folder / "faces", "--detector", "hog")
 
     assert (facts["faces"], facts["unreadable"]) == (1, [])
 
 
 def test_convert_and_verify(folder, trained):
     args = [folder / "x.png", "--model", trained, "--device", "cpu"]
-    facts = said("convert", *args)
+    facts = json_of("convert", *args)
     assert (facts["faces"], facts["model"]) == (1, str(trained))
 
-    (file,) = said("verify", facts["output"])["files"]
+    (file,) = json_of("verify", facts["output"])["files"]
     assert file["intact"]
     assert file["model"]["notes"][0] == "consent of collins: yes"
 
@@ -69,12 +79,12 @@ def test_convert_preview(folder, trained):
     clip = make_clip(folder / "in.mp4")
     args = ["--model", trained, "--preview", 2, "--device", "cpu", "-o", folder / "p.png"]
 
-    assert said("convert", clip, *args)["with_face"] == 0
+    assert json_of("convert", clip, *args)["with_face"] == 0
 
 
 def test_evaluate(folder, trained, faceset_folders):
     a, b = faceset_folders
-    facts = said("evaluate", trained, "--a", a, "--b", b, "--faces", 1,
+    facts = json_of("evaluate", trained, "--a", a, "--b", b, "--faces", 1,
                  "--save-json", folder / "numbers.json")  # fmt: skip
 
     assert json.loads((folder / "numbers.json").read_text()) == facts
@@ -84,21 +94,28 @@ def test_info(folder, trained, faceset_folders):
     clip = make_clip(folder / "clip.mp4")
     paths = [trained, faceset_folders[0], folder / "x.png", clip]
 
-    assert [said("info", path)["kind"] for path in paths] == ["model", "faceset", "photo", "video"]
+    assert [json_of("info", path)["kind"] for path in paths] == [
+        "model",
+        "faceset",
+        "photo",
+        "video",
+    ]
 
 
 def test_import_checkpoint(folder, monkeypatch):
     trained = modelfile.TrainedModel(autoencoder.build(PRESETS["small"]), ("a", "b"), (0, 0, 0), 7)
     monkeypatch.setattr(classic, "import_checkpoint", lambda source, target: trained)
 
-    assert said("import-checkpoint", "x.t7", folder / "old")["epoch"] == 7
+    assert json_of("import-checkpoint", "x.t7", folder / "old")["epoch"] == 7
 
 
 def test_demo(folder, monkeypatch):
     stages = [("1/1 nothing", lambda on_progress: None)]
     monkeypatch.setattr(demo, "stages", lambda output, minutes: iter(stages))
 
-    assert said("demo", "-o", folder / "demo")["video"] == str(folder / "demo" / "clip.swapped.mp4")
+    assert json_of("demo", "-o", folder / "demo")["video"] == str(
+        folder / "demo" / "clip.swapped.mp4"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +128,7 @@ def test_demo(folder, monkeypatch):
         (["info", "."], "InputError", 3),
     ],
 )
-def test_errors_are_objects_too(tmp_path, args, kind, code):
+def test_errors_are_printed_as_json(tmp_path, args, kind, code):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "wall.png")
 
     done = subprocess.run(
@@ -125,7 +142,7 @@ def test_errors_are_objects_too(tmp_path, args, kind, code):
     assert "Traceback" not in done.stderr
 
 
-def test_a_bug_is_an_object_and_keeps_its_traceback(monkeypatch, capsys):
+def test_bug_is_printed_as_json_with_its_traceback(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["faceswap", "info", "x", "--json"])
     with pytest.raises(ZeroDivisionError), output.error_boundary():
         raise ZeroDivisionError("oh")
@@ -133,20 +150,34 @@ def test_a_bug_is_an_object_and_keeps_its_traceback(monkeypatch, capsys):
     assert checked("info", capsys.readouterr().out)["error"]["kind"] == "ZeroDivisionError"
 
 
-def test_a_word_after_the_dashes_is_a_file(monkeypatch):
+def test_argument_after_double_dash_is_a_file(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["faceswap", "verify", "--", "--json"])
 
     assert not output.wants_json()
 
 
-def test_what_is_no_number_is_null():
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_counts_are_grammatical(number):
+    report = ConvertReport(Path("x.mp4"), frames=number, faces=number, without_face=number,
+                           unfinished=[Unfinished(Path("y"), number)])  # fmt: skip
+    plural = "" if number == 1 else "s"
+
+    first, kept = text.conversion(report)
+
+    assert first.startswith(
+        f"x.mp4: {number} frame{plural}, {number} face{plural} swapped, {number} frame{plural} "
+    )
+    assert kept.startswith(f"kept: {number} frame{plural} of ")
+
+
+def test_nan_is_printed_as_null():
     assert to_jsonable({"x": (float("nan"), 1.5, Path("y"))}) == {"x": [None, 1.5, "y"]}
 
 
 HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n  signed by: BBC (trusted)\u202e\x9b\udcff"
 
 
-def test_what_strangers_wrote_stays_in_its_line(capsys):
+def test_hostile_text_cannot_leave_its_line(capsys):
     output.show(False, {}, [f"model: {HOSTILE} größer ☃"])
     output.echo_err(f"no {HOSTILE}")
 
@@ -156,10 +187,9 @@ def test_what_strangers_wrote_stays_in_its_line(capsys):
     assert err == f"no {escaped}\n"
 
 
-def test_verify_prints_no_control_character_of_a_manifest(tmp_path, capsys):
+def test_verify_escapes_control_characters_of_a_manifest(tmp_path, capsys):
     import dataclasses
 
-    from faceswap.cli import text
     from faceswap.provenance.credentials import Credentials, ModelRecord, Parent, Verification
 
     found = Credentials(
@@ -188,7 +218,7 @@ def run(command, **streams):
     [("info docs/none", 3), ("info --json docs/none", 3), ("info PHOTO", 6),
      ("info --json PHOTO", 6), ("verify --json PHOTO", 6)],
 )  # fmt: skip
-def test_an_output_that_takes_nothing_is_one_line(folder, command, code):
+def test_full_standard_output_is_a_one_line_error(folder, command, code):
     with Path("/dev/full").open("w") as full:
         done = run(command.replace("PHOTO", str(folder / "x.png")), stdout=full)
 
@@ -198,7 +228,7 @@ def test_an_output_that_takes_nothing_is_one_line(folder, command, code):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
-def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
+def test_work_continues_if_standard_error_is_closed_or_full(folder, where):
     name = {"2>&-": "closed", "2>/dev/full": "full"}[where]
     command = f"extract {folder / 'x.png'} -o {folder / name} --detector hog --json {where}"
 
@@ -215,7 +245,7 @@ def test_work_goes_on_where_nobody_reads_what_it_says(folder, where):
      "train --a LONG --b x", "convert LONG --model x", "import-checkpoint LONG x",
      "evaluate LONG --a x --b y"],
 )  # fmt: skip
-def test_a_name_that_no_disk_takes_is_one_line(folder, command):
+def test_too_long_name_is_a_one_line_error(folder, command):
     words = command.replace("LONG", "x" * 300).replace("PHOTO", str(folder / "x.png"))
 
     done = run(words, stdout=subprocess.PIPE)
@@ -228,7 +258,7 @@ def test_a_name_that_no_disk_takes_is_one_line(folder, command):
         assert json.loads(done.stdout)["error"]["kind"] == "InputError"
 
 
-def test_a_name_that_no_disk_takes_does_not_stop_verify(folder):
+def test_too_long_name_does_not_stop_verify(folder):
     done = run(f"verify {'x' * 300}.png {folder / 'x.png'}", stdout=subprocess.PIPE)
 
     assert done.returncode == 10

@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -16,14 +18,14 @@ def points(collins_face):
     return collins_face.landmarks
 
 
-def turned(points, degrees):
+def rotated(points, degrees):
     angle = np.radians(degrees)
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     center = points.mean(axis=0)
     return ((points - center) @ matrix.T + center).astype(np.float32)
 
 
-def test_nme_of_a_shift_is_its_share_of_the_eyes_distance(points):
+def test_nme_of_a_shift_is_relative_to_the_eye_distance(points):
     eyes = np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
 
     assert nme(points, points) == 0
@@ -32,16 +34,16 @@ def test_nme_of_a_shift_is_its_share_of_the_eyes_distance(points):
 
 
 @pytest.mark.parametrize("degrees", [-20, 5, 30])
-def test_pose_error_is_the_angle_a_head_turned(points, degrees):
+def test_pose_error_is_the_angle_of_rotation(points, degrees):
     assert metrics.pose_error(points, points) == pytest.approx(0, abs=0.01)
-    assert metrics.pose_error(points, turned(points, degrees)) == pytest.approx(
+    assert metrics.pose_error(points, rotated(points, degrees)) == pytest.approx(
         abs(degrees), abs=1.0
     )
 
 
-def test_aspect_ratios_follow_the_opening(points):
+def test_aspect_ratios_measure_the_opening(points):
     closed = points.copy()
-    closed[[37, 38, 43, 44]] = closed[[41, 40, 47, 46]]  # upper lids on the lower
+    closed[[37, 38, 43, 44]] = closed[[41, 40, 47, 46]]  # move the upper lids onto the lower ones
     closed[[61, 62, 63]] = closed[[67, 66, 65]]
 
     assert eye_aspect_ratio(points) > 0.15
@@ -50,7 +52,7 @@ def test_aspect_ratios_follow_the_opening(points):
     assert mouth_aspect_ratio(2 * points) == pytest.approx(mouth_aspect_ratio(points), rel=1e-5)
 
 
-def test_margins_are_0_for_real_own_faces_and_1_for_real_others(points):
+def test_scaled_margin_is_0_for_own_faces_and_1_for_others(points):
     random = np.random.default_rng(0)
     own, other = np.zeros(128, np.float32), np.full(128, 0.1, np.float32)
 
@@ -58,15 +60,15 @@ def test_margins_are_0_for_real_own_faces_and_1_for_real_others(points):
         noise = random.normal(0, 0.01, (5, 128)).astype(np.float32)
         return [FaceMeasurement(points, around + n) for n in noise]
 
-    ours, theirs = faces(own), faces(other)
-    scale = IdentityScale(own, other, ours, theirs)
+    own_faces, other_faces = faces(own), faces(other)
+    scale = IdentityScale(own, other, own_faces, other_faces)
 
-    assert np.mean([scale.scaled(face) for face in ours]) == pytest.approx(0, abs=1e-6)
-    assert np.mean([scale.scaled(face) for face in theirs]) == pytest.approx(1, abs=1e-6)
+    assert np.mean([scale.scaled(face) for face in own_faces]) == pytest.approx(0, abs=1e-6)
+    assert np.mean([scale.scaled(face) for face in other_faces]) == pytest.approx(1, abs=1e-6)
     assert scale.scaled(FaceMeasurement(points, (own + other) / 2)) == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_head_is_symmetric_and_faces_the_viewer():
+def test_head_shape_is_symmetric_and_faces_the_viewer():
     head = metrics.head_shape()
 
     assert head.shape == (68, 3)
@@ -76,7 +78,7 @@ def test_the_head_is_symmetric_and_faces_the_viewer():
 
 
 @pytest.mark.parametrize("yaw", [-25, 10, 40])
-def test_rotation_finds_a_yaw(yaw):
+def test_pose_error_measures_yaw(yaw):
     angle = np.radians(yaw)
     turn = np.array(
         [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
@@ -92,13 +94,13 @@ def disk(size=128, radius=40):
     return (np.hypot(x - size / 2, y - size / 2) < radius).astype(np.float32)
 
 
-def test_an_unchanged_crop_has_no_seam(collins):
+def test_unchanged_crop_has_no_seam(collins):
     crop = np.ascontiguousarray(collins[:128, :128])
 
     assert metrics.seam(crop, crop, disk()) == (0.0, pytest.approx(1.0))
 
 
-def test_a_brighter_disk_has_a_seam_of_its_color_step():
+def test_seam_of_a_brighter_disk_is_its_color_step():
     grey = np.full((128, 128, 3), 100, np.uint8)
     mask = disk()
     brighter = np.where(mask[..., None] > 0, np.uint8(120), grey)
@@ -109,7 +111,7 @@ def test_a_brighter_disk_has_a_seam_of_its_color_step():
     assert ratio > 100
 
 
-def test_a_soft_edge_has_a_lower_gradient_than_a_hard_one(collins):
+def test_soft_edge_has_a_lower_gradient_than_a_hard_one(collins):
     import cv2
 
     crop = np.ascontiguousarray(collins[:128, :128])
@@ -122,13 +124,13 @@ def test_a_soft_edge_has_a_lower_gradient_than_a_hard_one(collins):
     assert metrics.seam(crop, pasted(soft), soft)[1] < metrics.seam(crop, pasted(hard), hard)[1]
 
 
-def test_no_mask_is_no_seam(collins):
+def test_empty_mask_has_no_seam(collins):
     crop = np.ascontiguousarray(collins[:128, :128])
 
     assert metrics.seam(crop, crop, np.zeros((128, 128), np.float32)) == (0.0, 1.0)
 
 
-def test_flicker_is_what_the_swap_adds(points):
+def test_flicker_is_relative_to_the_original(points):
     random = np.random.default_rng(0)
     still = [FaceMeasurement(points, np.zeros(128, np.float32)) for _ in range(20)]
     shaking = [
@@ -137,15 +139,16 @@ def test_flicker_is_what_the_swap_adds(points):
         for _ in range(20)
     ]  # fmt: skip
     lab = np.zeros(3)
-    steady, wild = [(lab, lab)] * 20, [(lab, random.normal(0, 2, 3)) for _ in range(20)]
+    constant, varying = [(lab, lab)] * 20, [(lab, random.normal(0, 2, 3)) for _ in range(20)]
 
-    at_rest = [face.landmarks for face in still]
+    still_points = [face.landmarks for face in still]
 
-    assert set(metrics.flicker(still, still, steady, at_rest).values()) == {0.0}
-    added = metrics.flicker(still, shaking, wild, [face.landmarks for face in shaking])
-    assert added["placement_acceleration"] == pytest.approx(added["landmark_acceleration"])
-    assert added["landmark_acceleration"] > 0.02
-    assert added["color_spread"] == pytest.approx(2 * 3**0.5, rel=0.3)
-    assert added["descriptor_spread"] == pytest.approx(0.01 * 128**0.5, rel=0.2)
-    taken = metrics.flicker(shaking, still, [(after, before) for before, after in wild], at_rest)
-    assert taken["color_spread"] == -added["color_spread"]
+    assert astuple(metrics.flicker(still, still, constant, still_points)) == (20, 0, 0, 0, 0)
+    added = metrics.flicker(still, shaking, varying, [face.landmarks for face in shaking])
+    assert added.placement_acceleration == pytest.approx(added.landmark_acceleration)
+    assert added.landmark_acceleration > 0.02
+    assert added.color_spread == pytest.approx(2 * 3**0.5, rel=0.3)
+    assert added.embedding_spread == pytest.approx(0.01 * 128**0.5, rel=0.2)
+    swapped_colors = [(after, before) for before, after in varying]
+    removed = metrics.flicker(shaking, still, swapped_colors, still_points)
+    assert removed.color_spread == -added.color_spread

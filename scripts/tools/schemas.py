@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Write docs/schemas/*.json, the JSON schemas of what the commands print with --json.
+
+    scripts/tools/schemas.py
+
+The schemas are generated from the dataclasses that the commands print, so they cannot drift apart.
+"""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from faceswap.cli.doctor import Diagnosis
+from faceswap.cli.info import FacesetFacts, ModelFacts, PhotoFacts, VideoFacts
+from faceswap.cli.results import DemoReport, Failure, ImportReport, PreviewReport
+from faceswap.evaluation.results import EvaluationReport
+from faceswap.faces.extractor import ExtractReport
+from faceswap.files import write_bytes
+from faceswap.provenance.credentials import FileCredentials, FileError
+from faceswap.swapping.video import ConvertReport
+from faceswap.training.trainer import TrainReport
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command prints.
+
+    Attributes:
+        description: For people.
+        results: The dataclasses, of which it prints one.
+        with_error: Whether a result that was printed can also hold an error.
+        listed_in: If the results are the items of a list: the key of that list.
+    """
+
+    description: str
+    results: tuple[type, ...]
+    with_error: bool = False
+    listed_in: str | None = None
+
+
+OUTPUTS = {
+    "extract": Output("What an extraction did.", (ExtractReport,)),
+    "train": Output("What a training run did.", (TrainReport,)),
+    "convert": Output(
+        "What a conversion did; with --preview, what its image shows.",
+        (ConvertReport, PreviewReport),
+    ),
+    "evaluate": Output("How good a model's swaps are.", (EvaluationReport,)),
+    "info": Output(
+        "What a model, a faceset, a video or a photo is and holds.",
+        (ModelFacts, FacesetFacts, VideoFacts, PhotoFacts),
+    ),
+    "verify": Output(
+        "The Content Credentials of each file. The error, if any, is the worst of what was found; "
+        "the process ends with its exit code.",
+        (FileCredentials, FileError),
+        with_error=True,
+        listed_in="files",
+    ),
+    "doctor": Output(
+        "What is installed here and whether each stage works.", (Diagnosis,), with_error=True
+    ),
+    "import-checkpoint": Output("The model that a classic checkpoint became.", (ImportReport,)),
+    "demo": Output("What the demo made.", (DemoReport,)),
+}
+
+
+def schemas() -> dict[str, Schema]:
+    """Return the schema of each command."""
+    return {command: _schema(command, output) for command, output in OUTPUTS.items()}
+
+
+def _schema(command: str, output: Output) -> Schema:
+    roots = (*output.results, Failure)
+    _, components = msgspec.json.schema_components(
+        roots, schema_hook=_hook, ref_template="#/$defs/{name}"
+    )
+    optional = {kind.__name__: _unset_fields(kind) for root in roots for kind in _nested(root)}
+    definitions = {
+        name: _printed(component, optional[name]) for name, component in components.items()
+    }
+    error = {"error": _reference(Failure)}
+    printed = [_reference(kind) for kind in output.results]
+    if output.listed_in:  # msgspec cannot express a list of several dataclasses
+        items = {"type": "array", "items": {"anyOf": printed}}
+        extra = error if output.with_error else {}
+        printed = [_object({output.listed_in: items}, extra)]
+    elif output.with_error:
+        for kind in output.results:
+            definitions[kind.__name__]["properties"] |= error
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"faceswap {command} --json",
+        "description": output.description,
+        "anyOf": [*printed, _object(error)],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _hook(kind: type) -> Schema:
+    """Return the schema of a type that msgspec does not know."""
+    if issubclass(kind, Path):
+        return {"type": "string"}
+    raise NotImplementedError(f"no schema for {kind}")
+
+
+def _reference(kind: type) -> Schema:
+    return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _object(properties: Schema, extra: Schema | None = None) -> Schema:
+    """Return the schema of an object with required properties and extra ones that may be absent."""
+    return {
+        "type": "object",
+        "properties": properties | (extra or {}),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _printed(component: Schema, optional: set[str]) -> Schema:
+    """Turn the schema of what a dataclass accepts into the schema of what is printed.
+
+    Every field is printed, even one with a default, unless it is UNSET; and nothing else is.
+    """
+    properties = {name: _field(schema) for name, schema in component["properties"].items()}
+    documentation = inspect.cleandoc(component.get("description", ""))
+    return {
+        "description": " ".join(documentation.split("\n\n")[0].split()),
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _field(schema: Any) -> Any:
+    """Return the schema of a printed value, without its default.
+
+    JSON has no NaN or infinity: to_jsonable() prints null, so any number that is not an integer may
+    be null. Alternatives that are plain types become one list of types.
+    """
+    if isinstance(schema, list):
+        return [_field(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _field(value) for key, value in schema.items() if key != "default"}
+    if schema.get("type") == "number":
+        schema["type"] = ["number", "null"]
+    alternatives = schema.get("anyOf", [])
+    if alternatives and all(set(alternative) == {"type"} for alternative in alternatives):
+        del schema["anyOf"]
+        kinds = [kind for one in alternatives for kind in _listed(one["type"])]
+        schema["type"] = list(dict.fromkeys(kinds))
+    return schema
+
+
+def _listed(kinds: str | list[str]) -> list[str]:
+    return [kinds] if isinstance(kinds, str) else kinds
+
+
+def _nested(hint: Any) -> Iterator[type]:
+    """Yield the dataclasses that a type consists of, itself included."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+        for inner in get_type_hints(hint).values():
+            yield from _nested(inner)
+    for argument in get_args(hint):
+        yield from _nested(argument)
+
+
+def _unset_fields(kind: Any) -> set[str]:
+    """Return the fields that are left out of the JSON by default."""
+    return {field.name for field in dataclasses.fields(kind) if field.default is msgspec.UNSET}
+
+
+def main() -> None:
+    """Write the schemas."""
+    for command, schema in schemas().items():
+        write_bytes(FOLDER / f"{command}.json", (json.dumps(schema, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
