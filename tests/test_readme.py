@@ -1,28 +1,49 @@
-"""What the pages promise is what the program does."""
+"""The documentation matches the program."""
 
+import ast
 import re
 import shlex
+import textwrap
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
-from faceswap import errors
+from faceswap import config, errors
 from faceswap.cli import main, output
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name / "README.md" for name in ("data", "models")),
+    *sorted(DOCS.rglob("*.md")),
+]
 
 
-def commands():
-    """Every `faceswap ...` line in the README's code blocks, without its comment."""
-    blocks = re.findall(r"```\n(.*?)```", README, re.S)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+def code_blocks(page, *languages):
+    """Every code block of a page in one of the languages; "" is a block without a language."""
+    blocks = re.findall(r"(?ms)^( *)```(\w*)\n(.*?)^\1```$", page.read_text())
+    return [text for _, language, text in blocks if language in languages]
+
+
+def commands(page):
+    """Every `faceswap ...` line in the code blocks of a page, without its comment."""
+    text = "\n".join(code_blocks(page, "", "bash")).replace("\\\n", " ")
+    lines = [re.sub(r"^torchrun .* -m faceswap ", "faceswap ", line) for line in text.splitlines()]
+    lines = [re.sub(r"\s#.*", "", line).strip() for line in lines]
     return sorted({line for line in lines if line.startswith("faceswap ")})
 
 
-@pytest.mark.parametrize("line", commands())
-def test_a_command_in_the_readme_parses(line):
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [(page.relative_to(ROOT), line) for page in PAGES for line in commands(page)],
+)
+def test_every_command_in_the_pages_parses(page, line):
+    if "--mask ellipse" in line:
+        pytest.importorskip("faceswap_example", reason="scripts/setup-venv test installs it")
     _, name, *args = shlex.split(line)
 
     context = main.cli.commands[name].make_context(name, args)
@@ -30,44 +51,73 @@ def test_a_command_in_the_readme_parses(line):
     assert context.params
 
 
-def test_the_three_commands_are_there():
-    assert {"extract", "train", "convert"} <= {line.split()[1] for line in commands()}
+@pytest.mark.parametrize("page", [README, DOCS / "index.md", DOCS / "quickstart.md"])
+def test_entry_pages_show_the_three_main_commands(page):
+    assert {"extract", "train", "convert"} <= {line.split()[1] for line in commands(page)}
 
 
-def test_every_option_in_the_readme_exists():
-    known = {
+def test_every_command_is_shown_in_a_page():
+    shown = {line.split()[1] for page in PAGES for line in commands(page)} | {"demo"}
+
+    assert shown == set(main.cli.commands)
+
+
+def all_options():
+    """Every option of every command."""
+    return {
         option
         for command in main.cli.commands.values()
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    mentioned = set(re.findall(r"`(--[a-z-]+)", README)) - {"--help"}
 
-    assert len(mentioned) > 10
-    assert mentioned <= known
+
+# Options of other programs that the pages name
+FOREIGN_OPTIONS = {"--help", "--version", "--torch-backend", "--gpus", "--strict"}
+
+
+def test_every_option_in_the_pages_exists():
+    mentioned = {
+        option
+        for page in PAGES
+        for code in re.findall(r"`([^`\n]+)`", page.read_text())
+        if "scripts/" not in code
+        for option in re.findall(r"(?:^|\s)(--[a-z-]+)", code)
+    }
+
+    assert len(mentioned) > 40
+    assert mentioned - FOREIGN_OPTIONS <= all_options()
+
+
+def test_every_option_is_explained_in_a_page():
+    text = "".join(page.read_text() for page in PAGES)
+
+    options = {option for option in all_options() if option.startswith("--")}
+    assert {o for o in options if not re.search(rf"{o}(?![a-z-])", text)} <= {"--smooth"}
 
 
 def test_every_exit_code_is_documented():
-    kinds = [errors.FaceswapError, *all_below(errors.FaceswapError)]
+    kinds = [errors.FaceswapError, *all_subclasses(errors.FaceswapError)]
     codes = {kind.exit_code for kind in kinds} | {0, 2, output.INTERRUPTED}
 
-    table = re.search(r"(?s)\| exit code \|.*?\n\n", README)[0]
-    assert {int(code) for code in re.findall(r"\| (\d+) \|", table)} == codes
+    table = re.search(r"(?s)\| exit code \|.*?\n\n", (DOCS / "errors.md").read_text())[0]
+    rows = [re.findall(r"[^|]+", row) for row in table.strip().splitlines()[2:]]
+    assert {int(code) for code, *_ in rows} == codes
+    for code, names, _ in rows:
+        documented = set(re.findall(r"`(\w+)`", names))
+        assert documented == {kind.__name__ for kind in kinds if kind.exit_code == int(code)}
     listed = re.search(r"(?s)0 done.*?interrupted", main.cli.help)[0]
     assert {int(code) for code in re.findall(r"\b\d+\b", listed)} == codes
 
 
-def all_below(kind):
+def all_subclasses(kind):
     for child in kind.__subclasses__():
         yield child
-        yield from all_below(child)
+        yield from all_subclasses(child)
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-
-
-def test_scripts_named_in_the_pages_exist():
+def test_scripts_named_in_the_docs_exist():
     text = "".join(page.read_text() for page in PAGES)
 
     names = set(re.findall(r"`((?:scripts|tests/stress)/[\w./-]+)", text))
@@ -76,7 +126,7 @@ def test_scripts_named_in_the_pages_exist():
         assert (ROOT / name).exists(), name
 
 
-def test_every_script_is_named_in_a_page():
+def test_every_script_is_named_in_the_docs():
     text = "".join(page.read_text() for page in PAGES)
 
     for script in [*(ROOT / "scripts").rglob("*"), *(ROOT / "tests" / "stress").glob("f*.py")]:
@@ -84,7 +134,76 @@ def test_every_script_is_named_in_a_page():
             assert re.search(rf"\b{re.escape(script.stem)}\b", text), script
 
 
-def test_the_formats_pages_name_every_key(faceset_folders, tmp_path):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"(?s)<!--.*?-->", "", page.read_text())):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+
+    listed = re.findall(r": ([\w/-]+\.md)$", navigation, re.M)
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_python_in_the_pages_is_valid():
+    blocks = [block for page in PAGES for block in code_blocks(page, "python")]
+
+    assert len(blocks) > 10
+    for block in blocks:
+        ast.parse(textwrap.dedent(block))
+
+
+def test_plugins_page_quotes_the_example_package():
+    package = DOCS / "example-plugin"
+    source = (package / "faceswap_example" / "__init__.py").read_text()
+    page = (DOCS / "plugins.md").read_text()
+
+    for name in ("detect_center", "ellipse", "screen", "_measure"):
+        block = next(b for b in code_blocks(DOCS / "plugins.md", "python") if f"def {name}" in b)
+        assert block.strip() in source, name
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]
+    for group in project["entry-points"]:
+        assert f"`{group}`" in page
+
+
+def test_plugins_page_lists_every_seam_with_its_built_ins():
+    page = (DOCS / "plugins.md").read_text()
+
+    seams = [value for name, value in vars(config).items() if re.fullmatch(r"[A-Z]+_SEAM", name)]
+    assert len(seams) == 6
+    for seam in seams:
+        built_ins = ", ".join(f"`{name}`" for name in seam.built_in)
+        assert f"| `{seam.group}` | {built_ins} |" in page
+
+
+def test_architecture_page_names_every_import_between_packages():
+    page = (DOCS / "architecture.md").read_text()
+    rows = re.search(r"(?s)\| package \| imports \|\n\|---\|---\|\n(.*?)\n\n", page)[1]
+    documented = {
+        names[0]: set(names[1:])
+        for names in (re.findall(r"`(\w+)`", row) for row in rows.splitlines())
+    }
+
+    packages = {path.parent.name for path in (ROOT / "faceswap").glob("*/__init__.py")}
+    assert set(documented) == packages
+    for package in packages:
+        text = "".join(path.read_text() for path in (ROOT / "faceswap" / package).glob("*.py"))
+        imported = set(re.findall(r"from faceswap\.(\w+)|import faceswap\.(\w+)", text))
+        names = {name for pair in imported for name in pair} & packages - {package}
+        assert names == documented[package], package
+
+
+def test_citation_has_the_version_of_the_package():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_format_pages_name_every_key(faceset_folders, tmp_path):
     import json
 
     from faceswap.config import TrainConfig
