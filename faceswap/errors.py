@@ -1,22 +1,22 @@
-"""The errors this package raises on purpose, each with the exit code the command line gives it.
+"""The errors that this package raises on purpose, each with its exit code on the command line.
 
     FaceswapError              1
     ├── InputError             3   missing, unreadable or unsuitable photo, video or folder
-    ├── NoFacesError           4   no face found, or too few to train
-    │   └── AlignmentError     4   landmarks that no similarity can be estimated from
+    ├── NoFacesError           4   no face found, or too few to train on
+    │   └── AlignmentError     4   no similarity transform fits the landmarks
     ├── ModelError             5   no such model, not a model, or made by a newer version
-    ├── OutputError            6   cannot be written: equal to an input, full or read-only disk
-    │   └── BusyError         12   another process is at work on it
-    ├── SettingsError          7   a setting has an impossible value, or does not fit the rest
-    ├── TrainingError          8   the loss is no longer a number
-    ├── TamperedError           9   a file is not as its Content Credentials were signed for
-    ├── NoCredentialsError   10   a file has no Content Credentials
-    ├── NotReadyError           11   doctor found what keeps this machine from swapping faces
-    └── DeviceError           13   no such device here, or its memory does not suffice
+    ├── OutputError            6   cannot be written: same as an input, disk full or read-only
+    │   └── BusyError         12   another process is using it
+    ├── SettingsError          7   a setting is out of range or contradicts another
+    ├── TrainingError          8   the loss is not finite
+    ├── TamperedError          9   a file does not match its Content Credentials, or they expired
+    ├── NoCredentialsError    10   a file has no Content Credentials
+    ├── NotReadyError         11   doctor found a problem that prevents face swaps
+    └── DeviceError           13   no such device, or it ran out of memory
 
-Exit code 0 is success, 2 is a command-line usage error, 130 an interruption by Ctrl-C. Anything
-else that escapes is a bug and keeps its traceback (exit code 1).
-A message says what was needed, what came, which file, and what to do.
+Exit code 0 means success, 2 a usage error and 130 an interruption by Ctrl-C. Any other exception
+is a bug and keeps its traceback (exit code 1).
+A message says what was needed, what was found, which file is affected, and what to do.
 """
 
 
@@ -33,17 +33,17 @@ class InputError(FaceswapError):
 
 
 class NoFacesError(FaceswapError):
-    """No face was found, or too few for the purpose."""
+    """No face was found, or too few of them."""
 
     exit_code = 4
 
 
 class AlignmentError(NoFacesError):
-    """Landmarks that no similarity can be estimated from: not a face after all."""
+    """No similarity transform fits the landmarks, so this is not a face."""
 
 
 class ModelError(FaceswapError):
-    """There is no such model, the file is not one of ours, or it is from a newer format."""
+    """The model does not exist, is not a faceswap model, or has a newer format."""
 
     exit_code = 5
 
@@ -55,7 +55,7 @@ class OutputError(FaceswapError):
 
 
 class BusyError(OutputError):
-    """Another process is at work on an output."""
+    """Another process is using an output."""
 
     exit_code = 12
 
@@ -67,30 +67,30 @@ class SettingsError(FaceswapError):
 
 
 class TrainingError(FaceswapError):
-    """Training cannot go on: the loss is not finite."""
+    """Training cannot continue because the loss is not finite."""
 
     exit_code = 8
 
 
 class TamperedError(FaceswapError):
-    """A file, or what is said in it, was changed after it was signed."""
+    """A file or its credentials were changed after signing, or the credentials have expired."""
 
     exit_code = 9
 
 
 class NoCredentialsError(FaceswapError):
-    """A file has no Content Credentials, in it or beside it."""
+    """A file has no Content Credentials, embedded or beside it."""
 
     exit_code = 10
 
 
 class NotReadyError(FaceswapError):
-    """Something that swapping faces needs does not work on this machine."""
+    """Something that face swaps need does not work on this machine."""
 
     exit_code = 11
 
 
 class DeviceError(FaceswapError):
-    """A device is not there, or its memory does not suffice."""
+    """A device does not exist or ran out of memory."""
 
     exit_code = 13

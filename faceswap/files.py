@@ -1,4 +1,4 @@
-"""Writing files so that a kill, a crash or a full disk never leaves half of one."""
+"""Write files so that a kill, a crash or a full disk never leaves a half-written one."""
 
 import errno
 import hashlib
@@ -17,24 +17,24 @@ from typing import IO, Any, Literal, Never
 
 from faceswap.errors import BusyError, InputError, OutputError
 
-# Opens a temporary file and, when the block ends well, moves it to the path that was given. Writers
-# get one as an argument, so that they need not know who signs their outputs: see Signer.publisher.
+# Yields a temporary path and moves that file to the given path when the block succeeds. Writers
+# take one as an argument, so that they need not know who signs their output. See Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
 
-MAX_STEM = 40  # characters of a name that a temporary one repeats
-LOCK = "lock"  # in a folder in which one process alone may work
+MAX_STEM = 40  # characters of the original name that a temporary name repeats
+LOCK = "lock"  # name of the lock file in a folder that only one process may use
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; move it over ``path`` if the block succeeds.
+    """Yield a temporary path beside ``path`` and move it over ``path`` if the block succeeds.
 
-    The temporary file has ``path``'s suffix, so that a library can choose a format by it. It is
-    flushed to disk before the move, and removed if the block raises: at every moment ``path`` is
+    The temporary file has ``path``'s suffix, because libraries choose the format by it. It is
+    flushed to disk before the move and removed if the block raises, so ``path`` is always either
     the whole old file or the whole new one.
 
     Raises:
-        OutputError: If the disk refuses (full, read-only, not permitted).
+        OutputError: If the file cannot be written (disk full, read-only, no permission).
     """
     temporary = temporary_beside(path, path.suffix)
     try:
@@ -44,32 +44,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
             fsync(temporary)
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # gone after success; beyond help on a broken disk
+        with suppress(OSError):  # already moved, or a broken disk that we cannot help
             temporary.unlink(missing_ok=True)
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file is on the disk, where a power cut leaves it.
+    """Wait until a file is on disk and would survive a power cut.
 
     Raises:
-        OSError: If the disk refuses.
+        OSError: If the file cannot be flushed.
     """
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
-    """A hidden name beside ``path`` that no other process uses, and that :func:`sweep` knows.
+    """Return a hidden path beside ``path`` that no other process uses and :func:`sweep` recognises.
 
-    It is short even if ``path`` has the longest name that a disk takes.
+    Its name is short, because ``path`` may already have the longest name that the disk allows.
     """
-    unique = f"{os.getpid()}-{_here()}{secrets.token_hex(2)}"
+    unique = f"{os.getpid()}-{_machine_id()}{secrets.token_hex(4)}"
     return path.with_name(f".{path.stem[:MAX_STEM]}.{unique}.part{suffix}")
 
 
 @cache
-def _here() -> str:
-    """Four digits for where process numbers count: this machine, or this container on it."""
+def _machine_id() -> str:
+    """Four hex digits for this machine, or this container, since process ids are local to it."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
@@ -80,18 +80,18 @@ def _here() -> str:
 def sweep(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder.
 
-    Only those of this machine: of a folder that several share, no process elsewhere can be asked
-    whether it is alive.
+    Only files of this machine are deleted. In a folder that several machines share, there is no way
+    to find out whether another machine's process is still alive.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If they cannot be deleted.
     """
-    if os.name != "posix" or not folder.is_dir():  # elsewhere a process cannot be asked harmlessly
+    if os.name != "posix" or not folder.is_dir():  # os.kill(pid, 0) is only harmless on POSIX
         return
     with writing(folder):
         for path in folder.glob(".*.part*"):
             found = re.fullmatch(
-                rf"\..+\.(\d+)-{_here()}[0-9a-f]{{4}}\.part(\.\w+)?", path.name, re.DOTALL
+                rf"\..+\.(\d+)-{_machine_id()}[0-9a-f]{{8}}\.part(\.\w+)?", path.name, re.DOTALL
             )
             if found and not _alive(int(found[1])):
                 if path.is_dir():
@@ -105,21 +105,21 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # somebody else's process, or no process number
+    except (PermissionError, OverflowError):  # another user's process, or not a process id
         return True
     return True
 
 
 def lock_file(path: Path, what: str) -> IO[bytes]:
-    """Lock a file against other processes until it is closed, or this process ends in any way.
+    """Lock a file against other processes until it is closed or this process ends.
 
     Args:
-        path: The file; it is made if need be.
-        what: What an error says is under way.
+        path: The file, which is created if it does not exist.
+        what: The work to name in an error, such as "training of models/x is under way".
 
     Raises:
-        BusyError: If another process holds it.
-        OutputError: If the disk refuses.
+        BusyError: If another process holds the lock.
+        OutputError: If the file cannot be opened or locked.
     """
     while True:
         with writing(path):
@@ -141,21 +141,23 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file
-        file.close()  # its last holder has deleted it meanwhile: another may lock a new one
+        file.close()  # the previous holder unlinked it; retry on the new inode
 
 
 @contextmanager
 def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
-    """Be the only process that works in a folder, which is made if need be.
+    """Be the only process that works in a folder, which is created if it does not exist.
 
-    A lock file lies in it meanwhile. One that a killed process left is free, and taken over.
+    The folder holds a lock file meanwhile. If a killed process left one, it is not locked any more
+    and is taken over.
 
     Args:
-        folder: The folder; deleted afterwards if it was made for nothing.
-        what: What an error says is under way.
+        folder: The folder. It is deleted afterwards if it was created here and is still empty.
+        what: The work to name in an error, such as "training of models/x is under way".
 
     Raises:
-        OutputError: If another process works there, or the disk refuses.
+        BusyError: If another process works there.
+        OutputError: If the folder cannot be written.
     """
     new = not folder.exists()
     make_folder(folder)
@@ -164,19 +166,19 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # an open file may not go everywhere; it is free then
+        with suppress(OSError):  # Windows keeps an open file; closing it unlocks it
             lock.unlink()
         file.close()
         if new:
-            with suppress(OSError):  # not empty: the work was not for nothing
+            with suppress(OSError):  # not empty: keep the results
                 folder.rmdir()
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; it may exist.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: If a file stands in its place, or the disk refuses.
+        OutputError: If there is a file in its place, or it cannot be created.
     """
     with writing(folder):
         if folder.exists() and not folder.is_dir():
@@ -186,7 +188,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write ``path`` into an OutputError."""
+    """Turn an OSError while writing ``path`` into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -194,44 +196,44 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """The short words for an operating system error, such as 'No space left on device'."""
+    """Short description of an OSError, such as 'No space left on device'."""
     return (error.strerror or str(error)).splitlines()[0]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step.
+    """Write ``data`` to ``path`` atomically.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the file cannot be written.
     """
     with atomic_write(path) as temporary, writing(path):
         temporary.write_bytes(data)
 
 
 def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
-    """Open a file to change it in place; a link, as a folder from a stranger may hold, is refused.
+    """Open a file to change it in place, but refuse a link: a stranger's folder may hold one.
 
     Raises:
-        OSError: If the disk refuses, or it is a link to another file.
+        OSError: If the file cannot be opened, or is a link to another file.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link to another file, which would be changed")
-    no_link = getattr(os, "O_NOFOLLOW", 0)  # nor one that appears meanwhile
+        raise OSError(errno.ELOOP, "it is a link; writing would change the file that it points to")
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # also refuse a link that appears after the check
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
 
 
 def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
     """Append whole lines in one write and flush them to the operating system.
 
-    A kill in between can leave one torn last line, which :func:`read_lines` drops.
+    A kill during the write can leave one torn last line, which :func:`read_lines` drops.
 
     Args:
-        path: The file; it is made if need be.
-        lines: Without their ends.
-        lasting: Whether to wait until they are on the disk, where a power cut leaves them.
+        path: The file, which is created if it does not exist.
+        lines: The lines without line ends.
+        lasting: Whether to wait until the lines are on disk and would survive a power cut.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the file cannot be written.
     """
     make_folder(path.parent)
     with writing(path), _open_no_follow(path, "ab") as file:
@@ -242,10 +244,10 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal.
+    """SHA-256 of a file as hexadecimal digits.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -255,43 +257,43 @@ def sha256_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the whole lines of a text file that grows by :func:`append_lines`."""
+    """Read the complete lines of a text file that :func:`append_lines` writes."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
 
 
 def parse_json(line: str) -> Any:
-    """The value of a line of JSON that may have been damaged.
+    """Parse a line of JSON that may be damaged.
 
     Raises:
-        ValueError: If it is none, or holds a number that is none or beyond all bounds.
+        ValueError: If it is not JSON, or holds a number that is not finite or far too large.
     """
     try:
         return json.loads(
-            line, parse_constant=_no_number, parse_float=_finite, parse_int=_countable
+            line, parse_constant=_reject_number, parse_float=_finite_float, parse_int=_short_int
         )
     except RecursionError as error:
-        raise ValueError("too many brackets") from error
+        raise ValueError("nested too deeply") from error
 
 
-def _no_number(word: str) -> Never:
-    raise ValueError(f"{word} is no number")
+def _reject_number(word: str) -> Never:
+    raise ValueError(f"{word} is not a valid number")
 
 
-def _countable(digits: str) -> int:
-    return int(digits) if len(digits) < 19 else _no_number(digits[:20])
+def _short_int(digits: str) -> int:
+    return int(digits) if len(digits) < 19 else _reject_number(digits[:20])
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
-    return number if math.isfinite(number) else _no_number(digits)
+    return number if math.isfinite(number) else _reject_number(digits)
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a kill left unfinished, so that appending can go on.
+    """Cut off a last line that a kill left unfinished, so that more lines can be appended.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the file cannot be written.
     """
     with writing(path), _open_no_follow(path, "r+b") as file:
         data = file.read()

@@ -1,4 +1,4 @@
-"""Run work ahead in a thread, or in order on several processes."""
+"""Prefetch items in a thread, or run work on several processes with results in order."""
 
 import os
 import queue
@@ -18,13 +18,13 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Run an iterator ahead in a thread, at most ``depth`` items; its exceptions come through."""
+    """Iterate in a background thread, up to ``depth`` items ahead, and re-raise its exceptions."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -64,10 +64,10 @@ class OrderedPool:
     """Calls functions on several processes and yields the results in order.
 
     Args:
-        workers: Processes; 1 runs everything in this process.
-        context: How processes start.
+        workers: Number of processes; 1 runs everything in this process.
+        context: Start method of the processes.
         initializer: Called first in every process.
-        arguments: Of the initializer.
+        arguments: Arguments of the initializer.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class OrderedPool:
     ) -> Iterator[tuple[T, R]]:
         """Yield each item with ``work(*arguments(item))``.
 
-        At most one item more than there are processes is held at a time.
+        Holds at most one item more than there are processes.
 
         Raises:
             DeviceError: If one of the processes is killed.
@@ -96,28 +96,28 @@ class OrderedPool:
                 yield item, work(*arguments(item))
             return
         try:
-            yield from self._shared(items, work, arguments)
+            yield from self._map_in_pool(items, work, arguments)
         except BrokenProcessPool as error:
             raise DeviceError(
-                "a process that looks for faces was ended from outside, most likely because the "
-                "memory ran out: close other programs, or use --workers 1 (in a script of your "
-                'own, calls must stand under if __name__ == "__main__":)'
+                "a face detection process was killed, most likely because memory ran out: close "
+                "other programs or use --workers 1 (a Python script of your own must call "
+                'faceswap under if __name__ == "__main__":)'
             ) from error
 
-    def _shared(
+    def _map_in_pool(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
     ) -> Iterator[tuple[T, R]]:
-        pool = self._started()
-        waiting: deque[tuple[T, Future[R]]] = deque()
+        pool = self._executor()
+        pending: deque[tuple[T, Future[R]]] = deque()
         for item in items:
-            waiting.append((item, pool.submit(work, *arguments(item))))
-            if len(waiting) > self._workers:
-                oldest, result = waiting.popleft()
+            pending.append((item, pool.submit(work, *arguments(item))))
+            if len(pending) > self._workers:
+                oldest, result = pending.popleft()
                 yield oldest, result.result()
-        for oldest, result in waiting:
+        for oldest, result in pending:
             yield oldest, result.result()
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _executor(self) -> ProcessPoolExecutor:
         if not self._pool:
             self._pool = ProcessPoolExecutor(
                 self._workers,
@@ -128,6 +128,6 @@ class OrderedPool:
         return self._pool
 
     def close(self) -> None:
-        """Stop the processes."""
+        """Cancel pending work and stop the processes."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Real faces without a download, and small facesets and models made from them once a session."""
+"""Real faces that need no download, and facesets and a model made from them once per session."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def settings_of_nobody(tmp_path_factory):
+def isolated_user_settings(tmp_path_factory):
     """Keep the user's own certificate, key and settings out of every test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
@@ -43,7 +43,7 @@ def collins_face(collins):
 
 @pytest.fixture(scope="session")
 def faceset_folders(tmp_path_factory, collins, hopper):
-    """Two facesets of 30 crops each, written by the product's own writer."""
+    """Two facesets of 30 crops each, written by :class:`FacesetWriter`."""
     from dataclasses import replace
     from fractions import Fraction
 
@@ -68,7 +68,7 @@ def faceset_folders(tmp_path_factory, collins, hopper):
 
 @pytest.fixture(scope="session")
 def model(faceset_folders, tmp_path_factory):
-    """A model of both, trained for a few steps: it paints, if nothing good."""
+    """A model of both people, trained for three steps: it works, but its faces are poor."""
     from faceswap.config import TrainConfig
     from faceswap.training import trainer
 
@@ -79,36 +79,36 @@ def model(faceset_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def embedded_once():
-    """Each training describes some faces, a tenth of a second each: the same ones only once."""
+def cached_recognition():
+    """Cache embeddings and landmarks: trainings repeat the same faces at 0.1 s each."""
     from faceswap.faces import recognition
 
-    def remembering(function):
-        known = {}
+    def memoised(function):
+        results = {}
 
-        def remembered(image, where):
-            inside = where.tobytes() if isinstance(where, np.ndarray) else repr(where)
-            key = image.shape, image.tobytes(), inside
-            if key not in known:
-                known[key] = function(image, where)
-            return known[key]
+        def cached(image, where, *others):
+            location = where.tobytes() if isinstance(where, np.ndarray) else repr(where)
+            key = image.shape, image.tobytes(), location, others
+            if key not in results:
+                results[key] = function(image, where, *others)
+            return results[key]
 
-        return remembered
+        return cached
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("compute_embedding", "predict_landmarks"):
-            patch.setattr(recognition, name, remembering(getattr(recognition, name)))
+            patch.setattr(recognition, name, memoised(getattr(recognition, name)))
         yield
 
 
 @pytest.fixture(scope="session")
 def together(collins, hopper):
-    """Both people in one picture, (512, 1024, 3), Collins on the left."""
+    """Both people in one image, (512, 1024, 3), Collins on the left."""
     return np.ascontiguousarray(np.hstack([collins, hopper[:512]]))
 
 
 @pytest.fixture
 def shared():
     if not SHARED.is_dir():
-        pytest.skip("the development faces and clips are not here")
+        pytest.skip(f"the development faces and clips are not in {SHARED}")
     return SHARED

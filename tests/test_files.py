@@ -18,7 +18,7 @@ from faceswap.files import (
 )
 
 
-def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
+def test_atomic_write_creates_the_file_only_on_success(tmp_path):
     path = tmp_path / "x.bin"
 
     with atomic_write(path) as temporary:
@@ -29,7 +29,7 @@ def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 
 
-def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
+def test_atomic_write_keeps_the_old_file_on_error(tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
 
@@ -45,23 +45,23 @@ def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 
 
-def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path):
+def test_unwritable_path_raises_output_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(OutputError, match=r"cannot write .*file: Not a directory"):
         write_bytes(tmp_path / "file" / "x.bin", b"data")
 
 
-def test_a_full_disk_is_an_output_error():
+def test_full_disk_raises_output_error():
     from pathlib import Path
 
     if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
+        pytest.skip("/dev/full does not exist")
     with pytest.raises(OutputError, match="No space left on device"):
         append_lines(Path("/dev/full"), ["line"])
 
 
-def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path):
+def test_torn_last_line_is_dropped_before_appending(tmp_path):
     path = tmp_path / "list.jsonl"
     append_lines(path, ["one", "two"])
     with path.open("ab") as file:
@@ -74,24 +74,25 @@ def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path):
     assert path.read_text() == "one\ntwo\nthree\n"
 
 
-def test_a_killed_process_leaves_litter_that_is_swept(tmp_path):
+def test_sweep_deletes_temporary_files_of_killed_processes(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom faceswap.files import atomic_write\n"
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from faceswap.files import atomic_write\n"
         "with atomic_write(Path(sys.argv[1]) / 'x.bin') as temporary:\n"
         "    temporary.write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
-    (tmp_path / ".mine.part").write_text("not ours")
+    (tmp_path / ".other.part").write_text("not a temporary file of faceswap")
 
-    with atomic_write(tmp_path / "y.bin") as mine:  # of a process that is alive
-        mine.write_bytes(b"")
+    with atomic_write(tmp_path / "y.bin") as temporary:  # of a live process
+        temporary.write_bytes(b"")
         assert len(list(tmp_path.iterdir())) == 3
         sweep(tmp_path)
-        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".mine.part", mine.name])
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".other.part", temporary.name])
 
 
-def test_the_folders_of_killed_processes_are_swept_too(tmp_path):
+def test_sweep_deletes_temporary_folders_of_killed_processes(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     alive = temporary_beside(tmp_path / "clip.mp4")
@@ -107,7 +108,7 @@ def test_the_folders_of_killed_processes_are_swept_too(tmp_path):
     sweep(tmp_path / "nowhere")
 
 
-def test_temporary_names_are_hidden_beside_and_unlike(tmp_path):
+def test_temporary_names_are_hidden_and_unique(tmp_path):
     names = {temporary_beside(tmp_path / "x.mp4", ".mp4") for _ in range(50)}
 
     assert len(names) == 50
@@ -117,7 +118,7 @@ def test_temporary_names_are_hidden_beside_and_unlike(tmp_path):
         assert name.suffix == ".mp4"
 
 
-def test_a_held_file_is_free_again_when_it_is_closed(tmp_path):
+def test_closing_a_locked_file_releases_the_lock(tmp_path):
     first = lock_file(tmp_path / "lock", "the work")
     with pytest.raises(OutputError, match="the work in another process; wait for it or stop it"):
         lock_file(tmp_path / "lock", "the work")
@@ -128,15 +129,15 @@ def test_a_held_file_is_free_again_when_it_is_closed(tmp_path):
         lock_file(tmp_path / "nowhere" / "lock", "the work")
 
 
-def test_lines_that_must_last_are_appended_as_others_are(tmp_path):
+def test_lasting_lines_are_appended_like_others(tmp_path):
     append_lines(tmp_path / "list.jsonl", ["one"], lasting=True)
     append_lines(tmp_path / "list.jsonl", ["two"])
 
     assert read_lines(tmp_path / "list.jsonl") == ["one", "two"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="whoever may make links there may do anything")
-def test_no_list_or_lock_is_changed_through_a_link(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="only administrators create links on Windows")
+def test_links_are_not_written_through(tmp_path):
     private = tmp_path / "private"
     private.write_text("a line\nno line")
     (tmp_path / "link").symlink_to(private)
@@ -150,25 +151,25 @@ def test_no_list_or_lock_is_changed_through_a_link(tmp_path):
         for name in ("link", "dangling"):
             with pytest.raises(OutputError, match=f"cannot write .*{name}: it is a link"):
                 change(tmp_path / name)
-    write_bytes(tmp_path / "link", b"a file of its own")
+    write_bytes(tmp_path / "link", b"a new file")
 
     assert private.read_text() == "a line\nno line"
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "link").is_symlink()
 
 
-def test_the_longest_names_can_be_written(tmp_path):
+def test_longest_file_names_can_be_written(tmp_path):
     for name in ("x" * 251 + ".bin", "\N{SNOWMAN}" * 83 + ".bin"):
         write_bytes(tmp_path / name, b"data")
 
         assert (tmp_path / name).read_bytes() == b"data"
 
 
-def test_what_a_process_of_another_machine_writes_is_not_swept(tmp_path, monkeypatch):
+def test_sweep_keeps_files_of_other_machines(tmp_path, monkeypatch):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     name = temporary_beside(tmp_path / "x.bin").name.replace(str(os.getpid()), str(dead.pid))
-    monkeypatch.setattr(files, "_here", lambda: "beef")
+    monkeypatch.setattr(files, "_machine_id", lambda: "beef")
     theirs = temporary_beside(tmp_path / "x.bin").name.replace(str(os.getpid()), str(dead.pid))
     monkeypatch.undo()
     for path in (tmp_path / name, tmp_path / theirs):

@@ -1,4 +1,4 @@
-"""Two at once on one model or faceset: the second is refused; a killed one bars nobody."""
+"""Only one process may work on a model or faceset, and a killed one does not block the next."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ from faceswap.files import LOCK, exclusive_folder, lock_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A first process that is in the middle of its work, says so and waits to be killed.
-WORKING = {
+# Code for a process that reports when it is in the middle of its work and waits to be killed.
+PATCHES = {
     "train": """
 import sys, time
 from faceswap.training import trainer
@@ -35,12 +35,12 @@ extractor._check = check
 
 
 @pytest.fixture
-def at_work():
-    """Start a command that stays in the middle of its work; it is killed at the end."""
+def start_and_hang():
+    """Start a command that hangs in the middle of its work; it is killed after the test."""
     started = []
 
     def start(*args):
-        code = WORKING[args[0]] + "from faceswap.cli import main\nmain.main()"
+        code = PATCHES[args[0]] + "from faceswap.cli import main\nmain.main()"
         command = [sys.executable, "-c", code, *map(str, args)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def at_work():
         process.communicate()
 
 
-def training(faceset_folders, folder):
+def train_command(faceset_folders, folder):
     a, b = faceset_folders
     return ["train", "--a", a, "--b", b, "-o", folder, "--steps", 2, "--batch-size", 2,
             "--model", "small", "--device", "cpu"]  # fmt: skip
@@ -68,14 +68,14 @@ def faceswap(*args, **variables):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_a_second_training_is_refused_until_the_first_is_killed(at_work, faceset_folders, tmp_path):
-    command = training(faceset_folders, tmp_path / "model")
-    first = at_work(*command)
+def test_second_training_is_refused_until_the_first_is_killed(
+    start_and_hang, faceset_folders, tmp_path
+):
+    command = train_command(faceset_folders, tmp_path / "model")
+    first = start_and_hang(*command)
 
     refused = faceswap(*command)
-    landmark_tracker = faceswap(
-        *command, RANK="1"
-    )  # as the second process of torchrun: it takes no lock
+    rank_one = faceswap(*command, RANK="1")  # only rank 0 of torchrun takes the lock
     first.send_signal(signal.SIGKILL)
     first.wait()
     lock_left = (tmp_path / "model" / LOCK).exists()
@@ -86,18 +86,18 @@ def test_a_second_training_is_refused_until_the_first_is_killed(at_work, faceset
         f"faceswap: error: training of {tmp_path / 'model'} is under way in another process; "
         "wait for it or stop it"
     ]
-    assert landmark_tracker.returncode == 0, landmark_tracker.stderr
+    assert rank_one.returncode == 0, rank_one.stderr
     assert lock_left
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "model" / LOCK).exists()
 
 
-def test_a_second_extraction_is_refused_until_the_first_is_killed(at_work, collins, tmp_path):
+def test_second_extraction_is_refused_until_the_first_is_killed(start_and_hang, collins, tmp_path):
     from PIL import Image
 
     Image.fromarray(collins).save(tmp_path / "x.png")
     command = ["extract", tmp_path / "x.png", "-o", tmp_path / "faces", "--detector", "hog"]
-    first = at_work(*command)
+    first = start_and_hang(*command)
 
     refused = faceswap(*command)
     first.send_signal(signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_a_second_extraction_is_refused_until_the_first_is_killed(at_work, colli
     assert sorted(p.name for p in (tmp_path / "faces").iterdir()) == ["000000-0.png", "faces.jsonl"]
 
 
-def test_a_folder_made_for_nothing_is_gone_again(tmp_path):
+def test_new_folder_is_removed_if_the_work_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), exclusive_folder(tmp_path / "new", "work"):
         raise ZeroDivisionError
     (tmp_path / "old").mkdir()
@@ -124,14 +124,14 @@ def test_a_folder_made_for_nothing_is_gone_again(tmp_path):
     assert not any((tmp_path / "old").iterdir())
 
 
-def test_a_lock_that_its_holder_deletes_is_not_taken_twice(tmp_path, monkeypatch):
-    """The file that was locked is deleted, and the new one of its name is another's."""
+def test_lock_deleted_by_its_holder_is_not_taken_twice(tmp_path, monkeypatch):
+    """Between open and flock the file is deleted, and another process locks a new one."""
     import fcntl
 
     path, flock = tmp_path / LOCK, fcntl.flock
     others = []
 
-    def deleted_meanwhile(file, how):
+    def flock_after_delete(file, how):
         if not others:
             path.unlink()
             other = path.open("ab")
@@ -139,7 +139,7 @@ def test_a_lock_that_its_holder_deletes_is_not_taken_twice(tmp_path, monkeypatch
             others.append(other)
         flock(file, how)
 
-    monkeypatch.setattr(fcntl, "flock", deleted_meanwhile)
+    monkeypatch.setattr(fcntl, "flock", flock_after_delete)
     with pytest.raises(BusyError, match="work in another process"):
         lock_file(path, "work")
     others[0].close()

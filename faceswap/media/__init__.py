@@ -1,1 +1,1 @@
-"""Read and write photos and video. The only package that imports PyAV and tifffile."""
+"""Read and write photos and video. This is the only package that imports PyAV and tifffile."""

@@ -1,18 +1,18 @@
-"""Sound that an output's container does not take as it is, coded anew in step with the picture."""
+"""Transcode audio that the output container cannot store, in sync with the video."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import av
 from av.audio.layout import AudioLayout
-from av.error import BlockingIOError, EOFError, FFmpegError  # noqa: A004 - FFmpeg has its own
+from av.error import BlockingIOError, EOFError, FFmpegError  # noqa: A004 - FFmpeg's own errors
 from av.filter import Graph
 
 CODECS = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
-OPUS_RATE = 48000  # the only one that its decoders know
-BITS_PER_CHANNEL = 96_000  # a second; neither codec is told from its source at this rate
-# What loudspeakers are where the source does not say, or says what a codec does not know, such as
-# the 5.1(side) of most films; the codecs' own words for 5.1 are those at the back.
+OPUS_RATE = 48000  # Hz; Opus decoders always output this rate
+BITS_PER_CHANNEL = 96_000  # per second; transparent for both codecs
+# Fallback channel layouts by channel count, for sources without a layout or with one that the
+# encoder rejects, such as the 5.1(side) of most films. The encoders' 5.1 is the back-speaker one.
 DEFAULT_LAYOUTS = {
     1: "mono",
     2: "stereo",
@@ -26,79 +26,85 @@ DEFAULT_LAYOUTS = {
 
 
 class AudioTranscoder:
-    """Codes one track of sound anew.
+    """Transcodes one audio stream.
 
-    Gaps of damaged sound are filled with silence, so that what follows stays in step.
+    Gaps in damaged audio are filled with silence, so that the rest stays in sync.
 
     Args:
-        out: The container to be written.
-        stream: The source's track.
-        suffix: The container's.
+        out: The output container.
+        stream: The source's audio stream.
+        suffix: The suffix of the output file.
 
     Raises:
-        ValueError: If nothing that codes such sound for such a container is known.
+        ValueError: If no known codec can store this stream in such a container.
     """
 
     def __init__(self, out: Any, stream: Any, suffix: str) -> None:
-        source = stream.codec_context  # None: nobody can decode it
+        source = stream.codec_context  # None if FFmpeg has no decoder
         if stream.type != "audio" or source is None or suffix not in CODECS:
-            raise ValueError(f"no codec for {stream.type} in {suffix}")
+            raise ValueError(f"cannot transcode a {stream.type} stream for {suffix}")
         codec = CODECS[suffix]
-        rate, layout = _accepted(codec, source)  # before the container has a track of no use
+        # Choose the format first: a failure after add_stream would leave an unused stream behind.
+        rate, layout = _choose_format(codec, source)
         self.stream = out.add_stream(codec, rate=rate, layout=layout)
         self._context = self.stream.codec_context
         self._context.bit_rate = BITS_PER_CHANNEL * self._context.channels
         self._context.open()
-        self._form: tuple[int, str, str] | None = None
-        self._inlet: Any = None  # from the samples of the moment to the codec's
-        self._pacer: Any = None  # from these to whole frames without gaps
+        self._input_format: tuple[int, str, str] | None = None
+        self._resampler: Any = None  # resamples the input to the encoder's format
+        self._gap_filler: Any = None  # fills gaps and cuts frames of the encoder's size
 
     @property
     def name(self) -> str:
-        """The codec's name."""
         return str(self._context.codec.canonical_name)
 
     def feed(self, packet: Any) -> Iterator[Any]:
-        """The packets that follow from one of the source's."""
+        """Transcode one packet of the source and yield the packets that are ready."""
         try:
             frames = packet.decode()
-        except FFmpegError:  # damaged: silence takes its place
+        except FFmpegError:  # damaged; _gap_filler adds silence instead
             return
         for frame in frames:
-            form = (frame.sample_rate, frame.format.name, frame.layout.name)
-            if form != self._form:  # broadcasts change between stereo and 5.1
-                yield from self._converted(None)
-                self._form, self._inlet = form, self._filters(frame)
-            yield from self._converted(frame)
+            input_format = (frame.sample_rate, frame.format.name, frame.layout.name)
+            if input_format != self._input_format:  # broadcasts switch between stereo and 5.1
+                yield from self._resample(None)
+                self._input_format, self._resampler = input_format, self._build_graph(frame)
+            yield from self._resample(frame)
 
     def end(self) -> Iterator[Any]:
-        """The packets that remain."""
-        yield from self._converted(None)
-        if self._pacer is not None:
-            self._pacer.push(None)
-            yield from self._coded()
+        """Flush the filters and the encoder, and yield the remaining packets."""
+        yield from self._resample(None)
+        if self._gap_filler is not None:
+            self._gap_filler.push(None)
+            yield from self._encode_ready()
         yield from self.stream.encode(None)
 
-    def _converted(self, frame: Any) -> Iterator[Any]:
-        """Pass a frame on as the codec's samples; None: what its filter still holds."""
-        if self._inlet is None:
+    def _resample(self, frame: Any) -> Iterator[Any]:
+        """Resample a frame and encode what is ready; None flushes the resampler."""
+        if self._resampler is None:
             return
-        self._inlet.push(frame)
-        for part in _pulled(self._inlet):
-            if self._pacer is None:
-                whole = ("asetnsamples", f"n={self._context.frame_size}:p=0")
-                self._pacer = self._filters(part, "async=1", whole)
-            self._pacer.push(part)
-            yield from self._coded()
+        self._resampler.push(frame)
+        for resampled in _pull_ready(self._resampler):
+            if self._gap_filler is None:
+                frame_size = ("asetnsamples", f"n={self._context.frame_size}:p=0")
+                self._gap_filler = self._build_graph(resampled, "async=1", frame_size)
+            self._gap_filler.push(resampled)
+            yield from self._encode_ready()
 
-    def _coded(self) -> Iterator[Any]:
-        for frame in _pulled(self._pacer):
+    def _encode_ready(self) -> Iterator[Any]:
+        for frame in _pull_ready(self._gap_filler):
             yield from self.stream.encode(frame)
 
-    def _filters(self, frame: Any, pace: str | None = None, *more: tuple[str, str]) -> Any:
-        """From samples such as a frame's to those that the codec takes."""
+    def _build_graph(self, frame: Any, options: str | None = None, *more: tuple[str, str]) -> Any:
+        """Build a graph that converts audio like this frame's to the encoder's format.
+
+        Args:
+            frame: A frame in the input format.
+            options: For aresample; "async=1" fills gaps with silence.
+            more: Name and options of further filters.
+        """
         context = self._context
-        form = (
+        output_format = (
             f"sample_fmts={context.format.name}:sample_rates={context.sample_rate}"
             f":channel_layouts={context.layout.name}"
         )
@@ -106,8 +112,8 @@ class AudioTranscoder:
         nodes = (
             graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format.name,
                               layout=frame.layout.name, time_base=frame.time_base),
-            graph.add("aresample", pace),
-            graph.add("aformat", form),
+            graph.add("aresample", options),
+            graph.add("aformat", output_format),
             *(graph.add(*filter_) for filter_ in more),
             graph.add("abuffersink"),
         )  # fmt: skip
@@ -115,8 +121,7 @@ class AudioTranscoder:
         return graph
 
 
-def _pulled(graph: Any) -> Iterator[Any]:
-    """The frames that are ready."""
+def _pull_ready(graph: Any) -> Iterator[Any]:
     while True:
         try:
             yield graph.pull()
@@ -124,23 +129,23 @@ def _pulled(graph: Any) -> Iterator[Any]:
             return
 
 
-def _accepted(codec: str, source: Any) -> tuple[int, str]:
-    """The rate and the loudspeakers nearest to the source's that a codec takes.
+def _choose_format(codec: str, source: Any) -> tuple[int, str]:
+    """Choose the sample rate and channel layout nearest to the source's that a codec accepts.
 
     Raises:
-        ValueError: If it takes none.
+        ValueError: If the codec accepts none.
     """
     rates = [OPUS_RATE] if codec == "libopus" else sorted(av.Codec(codec, "w").audio_rates or ())
-    rate = next((known for known in rates if known >= source.sample_rate), rates[-1])
-    named, usual = AudioLayout(source.layout.name).name, DEFAULT_LAYOUTS.get(source.channels)
-    unknown = named.endswith("channels")  # without places: not to be mixed down
-    for layout in (None if unknown else named, usual, None if unknown else "stereo"):
-        if layout and _opens(codec, rate, layout):
+    rate = next((candidate for candidate in rates if candidate >= source.sample_rate), rates[-1])
+    name, default = AudioLayout(source.layout.name).name, DEFAULT_LAYOUTS.get(source.channels)
+    unplaced = name.endswith("channels")  # channels without positions cannot be mixed down
+    for layout in (None if unplaced else name, default, None if unplaced else "stereo"):
+        if layout and _accepts(codec, rate, layout):
             return rate, layout
-    raise ValueError(f"{codec} takes no sound of {named} at {source.sample_rate} Hz")
+    raise ValueError(f"{codec} cannot encode {name} audio at {source.sample_rate} Hz")
 
 
-def _opens(codec: str, rate: int, layout: str) -> bool:
+def _accepts(codec: str, rate: int, layout: str) -> bool:
     context: Any = av.CodecContext.create(codec, "w")
     context.sample_rate, context.layout = rate, layout
     context.format = context.codec.audio_formats[0]

@@ -1,4 +1,4 @@
-"""How pictures are encoded: codecs by name and container, one scale of quality, stored frames."""
+"""Choose video encoders by codec and container, and convert frames to what they store."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from faceswap.media.frame import Frame
 from faceswap.media.reader import Decoded
 from faceswap.types import Rect
 
-# Codecs by the output's suffix; the first is its default.
+# Codecs by output suffix; the first is the default.
 CONTAINERS: dict[str, tuple[CodecName, ...]] = {
     ".mp4": ("h264", "h265", "av1"),
     ".m4v": ("h264", "h265"),
@@ -25,25 +25,25 @@ CONTAINERS: dict[str, tuple[CodecName, ...]] = {
     ".mkv": ("h264", "h265", "av1", "vp9", "ffv1", "prores"),
     ".webm": ("vp9", "av1"),
 }
-ANIMATIONS = frozenset({".gif", ".webp"})  # short clips without sound
+ANIMATIONS = frozenset({".gif", ".webp"})  # short clips without audio
 SOFTWARE: dict[CodecName, str] = {
     "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9",
     "prores": "prores_ks", "ffv1": "ffv1",
 }  # fmt: skip
-MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")  # of encoders in hardware
+MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")  # vendors of hardware encoders
 HARDWARE: dict[CodecName, str] = {"h264": "h264", "h265": "hevc", "av1": "av1"}
 ENCODERS = (*SOFTWARE.values(), *(f"{name}_{m}" for name in HARDWARE.values() for m in MAKERS))
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """An encoder, ready to be opened.
+    """An encoder and its settings.
 
     Attributes:
-        encoder: FFmpeg's name.
-        options: Its options.
-        pixel_format: How pictures are stored; empty: as near to the source as the encoder can.
-        upright: Whether pictures are turned, for formats that cannot say that a player should.
+        encoder: FFmpeg's encoder name.
+        options: Encoder options as key-value pairs.
+        pixel_format: Stored pixel format; if empty, the encoder's closest match to the source.
+        upright: Whether the pixels are rotated, for formats that have no rotation tag.
     """
 
     encoder: str
@@ -57,41 +57,41 @@ TRANSPARENT = Encoding("prores_ks", (("profile", "4"), ("alpha_bits", "16")), "y
 
 
 def choose_encoding(suffix: str, codec: CodecName, quality: int, hardware: bool) -> Encoding:
-    """The encoder for an output.
+    """Choose the encoder for an output.
 
     Args:
-        suffix: Of the output, in small letters.
-        codec: A codec, or "auto" for the container's own.
-        quality: On the scale of x264's constant rate factor.
-        hardware: Whether an encoder in hardware is used if one opens.
+        suffix: Output suffix in lower case; empty for an image sequence.
+        codec: Codec name, or "auto" for the container's default.
+        quality: Constant rate factor on x264's scale.
+        hardware: Whether to use a hardware encoder if one opens.
 
     Raises:
-        SettingsError: If the container does not take the codec.
+        SettingsError: If the output format does not support the codec.
     """
     if suffix in ANIMATIONS or not suffix:
         if codec != "auto":
-            where = f"a {suffix} file" if suffix else "a folder of pictures"
-            raise SettingsError(f"{where} has no choice of codec; leave --codec {codec} out")
+            output = f"{suffix} files" if suffix else "image sequences"
+            raise SettingsError(f"--codec {codec} does not apply to {output}; leave it out")
         return LOSSLESS_RGB
-    known = CONTAINERS[suffix]
+    supported = CONTAINERS[suffix]
     if codec == "auto":
-        codec = known[0]
-    if codec not in known:
-        holders = ", ".join(name for name, codecs in CONTAINERS.items() if codec in codecs)
+        codec = supported[0]
+    if codec not in supported:
+        suffixes = ", ".join(name for name, codecs in CONTAINERS.items() if codec in codecs)
         raise SettingsError(
-            f"a {suffix} file is not written with {codec}, only with {', '.join(known)}; "
-            f"{codec} goes into {holders}"
+            f"{suffix} files do not support {codec}, only {', '.join(supported)}; "
+            f"use {suffixes} for {codec}"
         )
     encoder = SOFTWARE[codec]
     if hardware and codec in HARDWARE:
-        usable = (f"{HARDWARE[codec]}_{maker}" for maker in MAKERS)
-        encoder = next((name for name in usable if opens(name)), encoder)
+        candidates = (f"{HARDWARE[codec]}_{maker}" for maker in MAKERS)
+        encoder = next((name for name in candidates if opens(name)), encoder)
     _quieten(encoder)
     return Encoding(encoder, tuple(_options(encoder, quality).items()))
 
 
 def _options(encoder: str, quality: int) -> dict[str, str]:
-    """What gives about the same quality with each encoder, by its makers' own comparisons."""
+    """Return options for about equal quality, based on comparisons by the encoders' developers."""
     crf = str(quality)
     if encoder.endswith(MAKERS):
         maker = encoder.partition("_")[2]
@@ -118,18 +118,18 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
 
 def _quieten(encoder: str) -> None:
     if encoder == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # else it prints a page about itself
+        os.environ.setdefault("SVT_LOG", "1")  # otherwise it prints a page of information
 
 
 @cache
 def opens(encoder: str) -> bool:
-    """Whether an encoder that FFmpeg lists can be used here: only opening it tells."""
+    """Whether an encoder works on this machine; FFmpeg lists encoders that fail to open."""
     _quieten(encoder)
     try:
         context: Any = av.CodecContext.create(encoder, "w")
         context.options = _options(encoder, 18)
-        form = "yuv422p10le" if encoder == "prores_ks" else "yuv420p"
-        context.width, context.height, context.pix_fmt = 256, 256, form
+        pixel_format = "yuv422p10le" if encoder == "prores_ks" else "yuv420p"
+        context.width, context.height, context.pix_fmt = 256, 256, pixel_format
         context.time_base = Fraction(1, 25)
         context.open()
     except (FFmpegError, OSError, ValueError):
@@ -138,12 +138,12 @@ def opens(encoder: str) -> bool:
 
 
 def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
-    """Add a stream that is encoded with the source's size, shape, rate and colour tags.
+    """Add a video stream with the source's size, pixel aspect ratio, rate and colour tags.
 
     Args:
-        out: The container.
+        out: The output container.
         video: The source's video stream.
-        encoding: How.
+        encoding: Encoder and its settings.
     """
     original = video.codec_context
     name = encoding.pixel_format or colorspace.pixel_format(original, encoding.encoder)
@@ -159,20 +159,20 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     for tag, value in tags_for(video, name, encoding.encoder).items():
         setattr(context, tag, value)
     if encoding.encoder in ("libx265", "hevc_nvenc") and out.format.name in ("mp4", "mov"):
-        context.codec_tag = "hvc1"  # the form that players of Apple's accept
+        context.codec_tag = "hvc1"  # Apple's players require this tag
     return stream
 
 
 def shown_for(native: Any, video: Any, before: int | None) -> int:
-    """How long a frame is shown if it is the last, in units of its time; 0 if unknown.
+    """Return the duration of the last frame in units of its time base; 0 if unknown.
 
-    A file tells how far packets are apart as they are decoded: where frames come in another order,
-    the last can seem to last as long as a pause shortly before it, far beyond the video's end.
+    Packet durations follow decode order. With B-frames the last packet's duration may belong to an
+    earlier gap, so clamp it to the end of the stream.
 
     Args:
         native: The decoded frame.
         video: Its stream.
-        before: Time of the frame before; None if unknown.
+        before: Time stamp of the previous frame; None if unknown.
     """
     length = int(native.duration or 0)
     if not video.duration or not video.average_rate:
@@ -184,9 +184,9 @@ def shown_for(native: Any, video: Any, before: int | None) -> int:
 
 
 def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
-    """The colour tags of the output: the source's, unless RGB becomes YUV.
+    """Return the output's colour tags: the source's, unless RGB becomes YUV.
 
-    ProRes cannot say that it uses the full range: all players take it for studio range.
+    ProRes cannot signal full range: every player assumes studio range.
     """
     tags = colorspace.tags_of(video.codec_context)
     if encoder == "prores_ks":
@@ -197,8 +197,8 @@ def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
 
 
 def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright: bool) -> Any:
-    """A frame as an encoder takes it; where nobody changed it, as it was decoded."""
-    assert isinstance(frame.pixels, Decoded), "a frame of a video"
+    """Return a frame in the encoder's pixel format; unchanged pixels stay as they were decoded."""
+    assert isinstance(frame.pixels, Decoded), "not a video frame"
     old, turns = frame.pixels.frame, frame.pixels.turns
     if upright:
         return av.VideoFrame.from_ndarray(frame.image, "rgb24").reformat(format=pixel_format)
@@ -207,25 +207,26 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
         return colorspace.converted(
             av.VideoFrame.from_ndarray(rgba, format="rgba"), pixel_format, tags
         )
-    own, same = colorspace.tags_of(old), old.format.name == pixel_format
+    source_tags, same_format = colorspace.tags_of(old), old.format.name == pixel_format
     if not colorspace.is_rgb(old.format.name):
-        if (own["color_range"], tags["color_range"]) == (
+        if (source_tags["color_range"], tags["color_range"]) == (
             colorspace.FULL_RANGE,
             colorspace.STUDIO_RANGE,
         ):
-            own, same = own | {"color_range": colorspace.STUDIO_RANGE}, False
-        tags = own
+            source_tags |= {"color_range": colorspace.STUDIO_RANGE}
+            same_format = False
+        tags = source_tags
     if not frame.changes:
-        return old if same else colorspace.converted(old, pixel_format, tags)
-    if same and colorspace.is_planar_yuv(old):
+        return old if same_format else colorspace.converted(old, pixel_format, tags)
+    if same_format and colorspace.is_planar_yuv(old):
         rects = [colorspace.turned(rect, -turns, *frame.shape) for rect, _ in frame.changes]
 
-        def light(rect: Rect) -> Any:
+        def stored_rgb(rect: Rect) -> Any:
             return np.rot90(
                 frame.rgb_float(colorspace.turned(rect, turns, old.height, old.width)), -turns
             )
 
-        return colorspace.patched(light, rects, old)
+        return colorspace.patched(stored_rgb, rects, old)
     height, width = frame.shape
     whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
     return colorspace.converted(

@@ -1,4 +1,4 @@
-"""Frames: pixels that are decoded where they are asked for, and what was changed in them."""
+"""Frames whose pixels are converted on demand, and the changes made to them."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,39 +10,39 @@ import numpy.typing as npt
 
 from faceswap.types import LUMA, FloatImage, Image, Rect
 
-Change = tuple[Rect, Image | FloatImage]  # where, and the new pixels
+Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
 
 
 class PixelSource(Protocol):
-    """A decoded picture, upright, that gives its pixels where they are asked for."""
+    """A decoded, upright image that converts only the pixels a caller asks for."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
 
     def rgb(self, rect: Rect) -> Image:
-        """The pixels of a rect, (H, W, 3)."""
+        """Return the pixels of a rect, (H, W, 3)."""
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """The same with all the depth that is stored."""
+        """Return the same pixels at the stored bit depth, scaled to 0..255."""
 
     def gray(self) -> Image:
-        """The whole picture without colour, (H, W)."""
+        """Return the grey levels of the whole image, (H, W)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One photo or one frame of a video, upright, and what has been changed in it.
+    """One upright photo or video frame, and the changes made to it.
 
-    A frame of a video is converted to RGB only where somebody asks for it, and converted back only
-    where it was changed.
+    A video frame is converted to RGB only where pixels are read, and converted back only where
+    they changed.
 
     Attributes:
-        pixels: (H, W, 3) RGB, or what gives it.
-        index: Position in its source, from 0.
-        time: Seconds from the source's own zero; 0 for a photo.
-        source: The file it was read from.
-        changes: Windows that do not meet, and their new pixels, (H, W, 3) or (H, W, 4).
+        pixels: RGB array (H, W, 3), or a source that converts on demand.
+        index: Position in the source, from 0.
+        time: Seconds on the source's own timeline; 0 for a photo.
+        source: File the frame was read from.
+        changes: Rects that do not overlap, with their new pixels, (H, W, 3) or (H, W, 4).
     """
 
     pixels: Image | PixelSource
@@ -59,7 +59,7 @@ class Frame:
 
     @property
     def image(self) -> Image:
-        """All of it, (H, W, 3)."""
+        """The whole frame with its changes, (H, W, 3)."""
         if isinstance(self.pixels, np.ndarray) and not self.changes:
             return self.pixels
         height, width = self.shape
@@ -67,13 +67,13 @@ class Frame:
 
     @property
     def layer(self) -> Image | None:
-        """All of it (H, W, 4), if it was repainted with transparency."""
+        """The RGBA image (H, W, 4) of a frame repainted with transparency, otherwise None."""
         if self.changes and self.changes[0][1].shape[2] == 4:
             return rounded(self.changes[0][1])
         return None
 
     def crop(self, rect: Rect) -> Image:
-        """The pixels of a rect, (H, W, 3)."""
+        """Return a copy of the pixels of a rect, (H, W, 3)."""
         left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].copy()
@@ -84,7 +84,7 @@ class Frame:
         return pixels
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """The pixels of a rect with all their depth, (H, W, 3)."""
+        """Return the pixels of a rect at the stored bit depth, (H, W, 3)."""
         left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].astype(np.float32)
@@ -95,47 +95,50 @@ class Frame:
         return pixels
 
     def gray(self) -> Image:
-        """The picture as it was read, without colour, (H, W)."""
+        """Return the grey levels of the frame as it was read, ignoring changes, (H, W)."""
         if isinstance(self.pixels, np.ndarray):
             return rounded(self.pixels @ LUMA)
         return self.pixels.gray()
 
     def changed(self, rect: Rect, pixels: Image | FloatImage) -> Self:
-        """The same frame with new pixels (H, W, 3) in a rect."""
-        apart = tuple(change for change in self.changes if not _meet(change[0], rect))
-        if len(apart) < len(self.changes):
-            met = [change[0] for change in self.changes if _meet(change[0], rect)]
-            lows, highs = zip(*((w[:2], w[2:]) for w in (rect, *met)), strict=True)
+        """Return the frame with new pixels (H, W, 3) in a rect.
+
+        Changes that overlap the rect are merged with it, so that all changes stay disjoint.
+        """
+        disjoint = tuple(change for change in self.changes if not _overlap(change[0], rect))
+        if len(disjoint) < len(self.changes):
+            overlapping = [change[0] for change in self.changes if _overlap(change[0], rect)]
+            lows, highs = zip(*((r[:2], r[2:]) for r in (rect, *overlapping)), strict=True)
             (left, top), (right, bottom) = map(min, zip(*lows)), map(max, zip(*highs))  # noqa: B905
-            both = (left, top, right, bottom)
-            merged = self.rgb_float(both)
-            _overlay(merged, both, rect, pixels)
-            return replace(self, changes=apart).changed(both, merged)
-        return replace(self, changes=(*apart, (rect, pixels)))
+            union = (left, top, right, bottom)
+            merged = self.rgb_float(union)
+            _overlay(merged, union, rect, pixels)
+            return replace(self, changes=disjoint).changed(union, merged)
+        return replace(self, changes=(*disjoint, (rect, pixels)))
 
     def repainted(self, image: Image) -> Self:
-        """The same frame with other pixels everywhere, (H, W, 3) or with transparency (H, W, 4)."""
+        """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""
         height, width = self.shape
         return replace(self, changes=(((0, 0, width, height), image),))
 
 
-def _meet(one: Rect, other: Rect) -> bool:
-    across = max(one[0], other[0]) < min(one[2], other[2])
-    return across and max(one[1], other[1]) < min(one[3], other[3])
+def _overlap(first: Rect, second: Rect) -> bool:
+    horizontally = max(first[0], second[0]) < min(first[2], second[2])
+    return horizontally and max(first[1], second[1]) < min(first[3], second[3])
 
 
 def rounded(pixels: npt.NDArray[Any]) -> Image:
-    """Values clipped to 0..255 and rounded to whole ones."""
+    """Round values to integers and clip them to 0..255."""
     if pixels.dtype == np.uint8:
         return pixels
     levels: Image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     return levels
 
 
-def _overlay(pixels: npt.NDArray[Any], rect: Rect, other: Rect, above: npt.NDArray[Any]) -> None:
-    """Put what lies in the rect ``other`` over the pixels of ``rect``, where they meet."""
+def _overlay(pixels: npt.NDArray[Any], rect: Rect, other: Rect, new: npt.NDArray[Any]) -> None:
+    """Copy ``new``, the pixels of ``other``, into those of ``rect`` where the rects overlap."""
     left, top = max(rect[0], other[0]), max(rect[1], other[1])
     right, bottom = min(rect[2], other[2]), min(rect[3], other[3])
     if left < right and top < bottom:
-        part = above[top - other[1] : bottom - other[1], left - other[0] : right - other[0]]
+        part = new[top - other[1] : bottom - other[1], left - other[0] : right - other[0]]
         pixels[top - rect[1] : bottom - rect[1], left - rect[0] : right - rect[0]] = part

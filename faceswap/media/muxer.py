@@ -1,7 +1,7 @@
-"""Put a video together: encoded segments, and everything of the source that is not picture.
+"""Join encoded segments into a video, and add the source's other streams, tags and chapters.
 
-Sound and subtitles are copied packet for packet; only sound that the container does not take is
-coded anew.
+Audio and subtitles are copied packet by packet. Audio is transcoded only if the output container
+cannot store it.
 """
 
 import logging
@@ -26,20 +26,20 @@ log = logging.getLogger(__name__)
 
 
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-TIMECODE = "timecode"  # from this tag a container makes what it needs, a track of its own say
-ATTACHING = frozenset({".mkv"})  # fonts of subtitles, say
+TIMECODE = "timecode"  # muxers create their own timecode track from this tag
+ATTACHING = frozenset({".mkv"})  # containers for attachments, such as subtitle fonts
 KEPT_TAGS = ("language", "handler_name", "title")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished segment of a video: encoded frames, to be decoded by themselves.
+    """A finished segment of a video, which can be decoded without the other segments.
 
     Attributes:
-        path: The file.
-        times: Time stamps of its frames in order, in the source's time base.
-        last: How long the last of them is shown; 0 if not known.
-        delay: By how many frames the encoder sent its packets out of order.
+        path: The encoded file.
+        times: Timestamps of its frames in display order, in the source's time base.
+        last: Duration of the last frame in the same units; 0 if unknown.
+        delay: The encoder's reordering delay in frames; 0 without B-frames.
     """
 
     path: Path
@@ -49,15 +49,15 @@ class Segment:
 
 
 def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iterator[Any]:
-    """The packets of all segments in order, with times that run on from segment to segment.
+    """Yield the packets of all segments in order, with continuous timestamps.
 
-    A packet is decoded ``delay`` frames before the frame is shown whose place it takes: so decoding
-    times are those of one encoder that had made all parts.
+    The n-th packet is decoded when frame n - ``delay`` is shown. These are the decoding times that
+    one encoder would have produced for the whole video.
 
     Args:
         segments: All segments, in order.
-        time_base: Of their times.
-        shift: Taken off every time.
+        time_base: Time base of their timestamps.
+        shift: Subtracted from every timestamp.
     """
     delay = max(segment.delay for segment in segments)
     start = [*segments[0].times, *(segments[1].times if len(segments) > 1 else [])][:2]
@@ -73,13 +73,14 @@ def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iter
         lengths = {time: end - time for time, end in zip(segment.times, ends, strict=True)}
         with av.open(f"file:{segment.path}", options=PLAIN) as opened:
             container: Any = opened
-            later: int | None = None  # the part's file may begin later, for it knows no time < 0
+            # The segment container cannot store negative timestamps, so it may have shifted them.
+            offset: int | None = None
             for packet in container.demux(video=0):
                 if packet.dts is None and not packet.size:
                     continue
                 time = round(packet.pts * packet.time_base / time_base)
-                later = time - segment.times[0] if later is None else later
-                time -= later
+                offset = time - segment.times[0] if offset is None else offset
+                time -= offset
                 packet.time_base = time_base
                 packet.pts, packet.dts = time - shift, decoding.popleft() - shift
                 packet.duration = lengths[time]
@@ -90,15 +91,15 @@ class Muxer:
     """Writes a video file from segments and from the other streams of its source.
 
     Args:
-        temporary: The file.
-        path: What an error names.
+        temporary: The file to write.
+        path: The final path, which warnings name.
         source: The source's open container.
-        video: Its video stream.
+        video: The source's video stream.
         encoding: How the segments were encoded.
-        rotation: Degrees by which players turn the picture.
-        sound: Whether sound and subtitles are copied.
-        span: Copy only what begins from the first time on and before the second, in seconds, and
-            begin at time 0; None: all.
+        rotation: Degrees by which players rotate the video.
+        sound: Whether to copy audio, subtitles and attachments.
+        span: Start and end of an excerpt, in seconds of the source's time. The output holds only
+            this excerpt and begins at 0. None copies everything.
     """
 
     def __init__(
@@ -115,37 +116,39 @@ class Muxer:
         suffix = temporary.suffix.lower()
         flags = {}
         if suffix in (".mp4", ".m4v", ".mov"):
-            flags = {"movflags": "+faststart", "movie_timescale": str(_timescale(source, video))}
+            timescale = _movie_timescale(source, video)
+            flags = {"movflags": "+faststart", "movie_timescale": str(timescale)}
         self._path, self._source, self._span = path, source, span
-        form = "mp4" if suffix == ".m4v" else None  # FFmpeg's own choice for it takes no H.265
-        self._out = av.open(f"file:{temporary}", "w", format=form, options=flags)
+        # FFmpeg's default muxer for .m4v rejects H.265.
+        container_format = "mp4" if suffix == ".m4v" else None
+        self._out = av.open(f"file:{temporary}", "w", format=container_format, options=flags)
         for name, value in source.metadata.items():
             if name not in CONTAINER_TAGS and name.lower() != TIMECODE:
                 self._out.metadata[name] = value
-        self._out.metadata.update(_timecode(source, video, span[0] if span else None))
+        self._out.metadata.update(_timecode_tag(source, video, span[0] if span else None))
         self._out.set_chapters(self._chapters())
         self._video = add_video(self._out, video, encoding)
         self._video.metadata.update({k: v for k, v in video.metadata.items() if k in KEPT_TAGS})
-        self._check_shape(video, encoding)
+        self._warn_if_squeezed(video, encoding)
         if rotation:
             self._video.set_display_rotation(rotation)
         self._time_base = Fraction(video.time_base)
-        self._recoders: dict[Any, AudioTranscoder] = {}
+        self._transcoders: dict[Any, AudioTranscoder] = {}
         self._copies = self._copy_streams(video) if sound else {}
         self._packets: Iterable[Any] = source.demux(*self._copies) if self._copies else ()
-        self._others = iter(self._packets)
-        self._waiting: Any = None
-        self._latest: dict[Any, int] = {}  # time stamp of the last packet of each copied stream
+        self._other_packets = iter(self._packets)
+        self._pending: Any = None
+        self._latest: dict[Any, int] = {}  # last decoding time of each copied stream
         self._warned: set[str] = set()
 
-    def _check_shape(self, video: Any, encoding: Encoding) -> None:
-        """Say so where a picture will be squeezed: Matroska's muxer leaves that to the codec."""
-        shape = video.sample_aspect_ratio or 1
-        knows = encoding.encoder.startswith(("libx26", "h264_", "hevc_"))
-        if shape != 1 and not knows and self._out.format.name in ("matroska", "webm"):
+    def _warn_if_squeezed(self, video: Any, encoding: Encoding) -> None:
+        """Warn if the pixel aspect ratio is lost; only some codecs store it for Matroska."""
+        aspect = video.sample_aspect_ratio or 1
+        in_bitstream = encoding.encoder.startswith(("libx26", "h264_", "hevc_"))
+        if aspect != 1 and not in_bitstream and self._out.format.name in ("matroska", "webm"):
             log.warning(
-                "pixels %s times as wide as high cannot be written into %s with %s: its picture "
-                "will look squeezed; use .mov, or --codec h264", shape, self._path, encoding.encoder
+                "the pixel aspect ratio %s cannot be stored in %s with %s, so the video "
+                "will look squeezed; use .mov or --codec h264", aspect, self._path, encoding.encoder
             )  # fmt: skip
 
     def _chapters(self) -> list[Any]:
@@ -164,7 +167,7 @@ class Muxer:
         return kept
 
     def _copy_streams(self, video: Any) -> dict[Any, Any]:
-        """Add an output stream per sound and subtitle track; say which does not fit."""
+        """Add an output stream for each audio and subtitle stream; warn about those left out."""
         copies = {}
         for stream in self._source.streams:
             if stream is video or (stream.type == "data" and TIMECODE in stream.metadata):
@@ -172,15 +175,15 @@ class Muxer:
             if stream.type == "attachment" and self._path.suffix.lower() in ATTACHING:
                 self._out.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
                 continue
-            copy = self._fitting(stream)
+            copy = self._add_output_stream(stream)
             if copy is not None:
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
                 copies[stream] = copy
         return copies
 
-    def _fitting(self, stream: Any) -> Any:
-        """An output stream for a source's: a copy of it, else one coded anew, else None."""
+    def _add_output_stream(self, stream: Any) -> Any:
+        """Add an output stream that copies or transcodes a source stream; None if neither works."""
         if stream.type not in ("audio", "subtitle"):
             log.warning("%s stream %d is left out", stream.type, stream.index)
             return None
@@ -188,18 +191,18 @@ class Muxer:
         with suppress(ValueError, FFmpegError):
             return self._out.add_stream_from_template(stream)
         name = getattr(stream.codec_context, "name", "unknown")
-        words = f"{stream.type} stream {stream.index} ({name}) does not fit into {suffix}"
+        problem = f"{stream.type} stream {stream.index} ({name}) cannot be stored in {suffix}"
         try:
             transcoder = AudioTranscoder(self._out, stream, suffix)
         except (ValueError, FFmpegError):
-            log.warning("%s and is left out", words)
+            log.warning("%s; it is left out", problem)
             return None
-        log.warning("%s: it is coded anew as %s", words, transcoder.name)
-        self._recoders[stream] = transcoder
+        log.warning("%s; it is transcoded to %s", problem, transcoder.name)
+        self._transcoders[stream] = transcoder
         return transcoder.stream
 
     def run(self, segments: list[Segment]) -> None:
-        """Write everything."""
+        """Write the segments interleaved with the other streams, then the rest of those streams."""
         shift = segments[0].times[0] if self._span else 0
         for packet in packets_of(segments, self._time_base, shift):
             time = (packet.pts + shift) * self._time_base
@@ -207,83 +210,84 @@ class Muxer:
             self._out.mux(packet)
             self._copy_until(time)
         self._copy_until(None)
-        for transcoder in self._recoders.values():
+        for transcoder in self._transcoders.values():
             for packet in transcoder.end():
                 self._out.mux(packet)
 
     def close(self) -> None:
-        """Close the file."""
         self._out.close()
 
     def _copy_until(self, time: Fraction | None) -> None:
-        """Copy the other streams' packets up to a time; None: all that remain."""
+        """Copy the other streams' packets up to a time in seconds; None copies all that remain."""
         while True:
-            packet, self._waiting = self._waiting, None
+            packet, self._pending = self._pending, None
             if packet is None:
                 packet = self._next_packet()
             if packet is None:
                 return
-            if packet.dts is None or _is_gap(packet):  # the demuxer's end mark; silence
+            # The demuxer's flush packet has no dts.
+            if packet.dts is None or _is_empty_subtitle(packet):
                 continue
             begins = packet.dts * packet.time_base
             if time is not None and begins > time:
-                self._waiting = packet
+                self._pending = packet
                 return
             latest = self._latest.get(packet.stream, packet.dts - 1)
-            if packet.dts < latest + (not self._may_coincide(packet.stream)):
-                self._warn_once("time stamps of its sound run backwards there: packets left out")
+            if packet.dts < latest + (not self._may_share_time(packet.stream)):
+                self._warn_once("packets whose timestamps run backwards are left out")
                 continue
             self._latest[packet.stream] = packet.dts
-            if self._span and not _cut(packet, *self._span):
+            if self._span and not _fit_to_excerpt(packet, *self._span):
                 continue
-            for fitting in self._fitted(packet):
-                self._out.mux(fitting)
+            for output in self._output_packets(packet):
+                self._out.mux(output)
 
-    def _may_coincide(self, stream: Any) -> bool:
-        """Whether packets of a stream may begin together: signs of one subtitle, say.
+    def _may_share_time(self, stream: Any) -> bool:
+        """Return whether packets of a stream may share a timestamp.
 
-        (Of sound, where times are rounded to milliseconds that its packets fall short of.)
+        Subtitles may overlap. Matroska rounds to 1 ms, which can be coarser than an audio packet.
         """
-        loose = self._out.format.name in ("matroska", "webm")
-        return loose or stream.type == "subtitle" or stream in self._recoders
+        is_matroska = self._out.format.name in ("matroska", "webm")
+        return is_matroska or stream.type == "subtitle" or stream in self._transcoders
 
-    def _fitted(self, packet: Any) -> Iterable[Any]:
-        """A packet as the output takes it."""
-        if packet.stream in self._recoders:
-            return self._recoders[packet.stream].feed(packet)
+    def _output_packets(self, packet: Any) -> Iterable[Any]:
+        """Return the output packets for a source packet, transcoded if need be."""
+        if packet.stream in self._transcoders:
+            return self._transcoders[packet.stream].feed(packet)
         packet.stream = self._copies[packet.stream]
         return (packet,)
 
     def _next_packet(self) -> Any:
-        """The source's next packet that is not picture; None at its end or where it is broken."""
+        """Return the next packet of the other streams; None at the end or after a read error."""
         try:
-            return next(self._others, None)
+            return next(self._other_packets, None)
         except FFmpegError as error:
-            self._warn_once(f"its sound cannot be read to the end: {error.strerror}")
-            self._others = iter(())
+            self._warn_once(f"audio and subtitles end early: {error.strerror}")
+            self._other_packets = iter(())
             return None
 
-    def _warn_once(self, words: str) -> None:
-        if words not in self._warned:
-            self._warned.add(words)
-            log.warning("the source of %s is damaged; %s", self._path, words)
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("the source of %s is damaged: %s", self._path, message)
 
 
-def _timescale(source: Any, video: Any) -> int:
-    """Ticks a second in which the times at which all streams begin are whole numbers.
+def _movie_timescale(source: Any, video: Any) -> int:
+    """Return the ticks per second at which every stream's start time is a whole number.
 
-    FFmpeg's own thousand would move them by up to half a millisecond.
+    FFmpeg's default of 1000 would shift start times by up to half a millisecond.
     """
-    own = Fraction(video.time_base).denominator
+    video_ticks = Fraction(video.time_base).denominator
     rates = [s.rate for s in source.streams.audio if s.codec_context and s.rate]
-    common = math.lcm(1000, own, *rates)
-    return common if common < 2**31 else own
+    common = math.lcm(1000, video_ticks, *rates)
+    return common if common < 2**31 else video_ticks
 
 
-def _timecode(source: Any, video: Any, first: Fraction | None) -> dict[str, str]:
-    """The tag that says the timecode of the first frame, at the time ``first``; empty if unknown.
+def _timecode_tag(source: Any, video: Any, first: Fraction | None) -> dict[str, str]:
+    """Return the timecode tag of the output's first frame; empty if the source has no timecode.
 
-    One that makes no sense would stop the container from being written.
+    ``first`` is that frame's time in seconds, or None for the source's first frame. An invalid
+    timecode is dropped, because the muxer would refuse to write the file.
     """
     tags = [*video.metadata.items(), *source.metadata.items()]
     code = next((value for name, value in tags if name.lower() == TIMECODE), None)
@@ -298,10 +302,11 @@ def _timecode(source: Any, video: Any, first: Fraction | None) -> dict[str, str]
         return {}
 
 
-def _cut(packet: Any, start: Fraction, end: Fraction | None) -> bool:
-    """Move a packet into the time of an excerpt; False if it does not belong there.
+def _fit_to_excerpt(packet: Any, start: Fraction, end: Fraction | None) -> bool:
+    """Shift a packet to an excerpt's timestamps; return False if it lies outside the excerpt.
 
-    A subtitle is shown there as long as it was within these times; sound cannot be cut.
+    Subtitles are trimmed to the excerpt. Audio packets cannot be cut, so only those that begin in
+    the excerpt are kept.
     """
     base = packet.time_base
     first, last = math.ceil(start / base), None if end is None else math.ceil(end / base)
@@ -321,8 +326,8 @@ def _cut(packet: Any, start: Fraction, end: Fraction | None) -> bool:
     return True
 
 
-def _is_gap(packet: Any) -> bool:
-    """Whether it only says that no subtitle is shown: the output's container says so by itself."""
+def _is_empty_subtitle(packet: Any) -> bool:
+    """Return whether a packet is mov_text's empty filler; the muxer writes its own fillers."""
     context = packet.stream.codec_context
     return (
         packet.size == 2 and getattr(context, "name", "") == "mov_text" and not any(bytes(packet))
@@ -332,7 +337,7 @@ def _is_gap(packet: Any) -> bool:
 def write_animation(segments: list[Segment], temporary: Path, video: Any, quality: int) -> None:
     """Write segments of lossless RGB as an animated GIF or WebP.
 
-    A GIF gets 256 colours of its own for every frame.
+    Each frame of a GIF gets its own palette of 256 colours.
     """
     is_gif = temporary.suffix.lower() == ".gif"
     with av.open(f"file:{temporary}", "w", options={"loop": "0"}) as out:
@@ -343,12 +348,12 @@ def write_animation(segments: list[Segment], temporary: Path, video: Any, qualit
         stream.pix_fmt = "pal8" if is_gif else "bgra"
         shift = segments[0].times[0]
         graph: Any = None
-        for frame in _pictures(segments, Fraction(video.time_base)):
+        for frame in _decode_segments(segments, Fraction(video.time_base)):
             frame.pts -= shift
             if graph is None:
                 stream.width, stream.height = frame.width, frame.height
                 stream.time_base = stream.codec_context.time_base = video.time_base
-                graph = _palettes(frame, video) if is_gif else False
+                graph = _build_palette_graph(frame, video) if is_gif else False
             if graph:
                 graph.push(frame)
                 frame = graph.pull()
@@ -358,7 +363,7 @@ def write_animation(segments: list[Segment], temporary: Path, video: Any, qualit
         out.mux(stream.encode(None))
 
 
-def _pictures(segments: list[Segment], time_base: Fraction) -> Iterator[Any]:
+def _decode_segments(segments: list[Segment], time_base: Fraction) -> Iterator[Any]:
     for segment in segments:
         with av.open(f"file:{segment.path}", options=PLAIN) as opened:
             container: Any = opened
@@ -367,21 +372,21 @@ def _pictures(segments: list[Segment], time_base: Fraction) -> Iterator[Any]:
                 yield frame
 
 
-def _palettes(frame: Any, video: Any) -> Any:
-    """A filter that gives every frame the 256 colours that suit it best."""
+def _build_palette_graph(frame: Any, video: Any) -> Any:
+    """Build a filter graph that computes and applies the best 256-colour palette of each frame."""
     graph = av.filter.Graph()
-    begin = graph.add_buffer(
+    source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=video.time_base
     )
-    fork = graph.add("split")
-    colors = graph.add("palettegen", "stats_mode=single")
-    use = graph.add("paletteuse", "new=1")
-    end = graph.add("buffersink")
-    begin.link_to(fork)
-    fork.link_to(colors, 0, 0)
-    fork.link_to(use, 1, 0)
-    colors.link_to(use, 0, 1)
-    use.link_to(end)
+    split = graph.add("split")
+    palette = graph.add("palettegen", "stats_mode=single")
+    mapped = graph.add("paletteuse", "new=1")
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(palette, 0, 0)
+    split.link_to(mapped, 1, 0)
+    palette.link_to(mapped, 0, 1)
+    mapped.link_to(sink)
     graph.configure()
     return graph
 
@@ -390,28 +395,29 @@ FORM = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.,])(\d\d)")
 
 
 def moved(code: str, frames: int, rate: Fraction) -> str:
-    """The address of a frame that comes so many frames later.
+    """Advance an SMPTE ST 12-1 timecode by a number of frames.
 
     Args:
-        code: Hours, minutes, seconds and frames, such as 01:00:00:00; a semicolon before the frames
-            says that two numbers are dropped in nine minutes of ten (four at 60 a second).
-        frames: How many.
+        code: Hours, minutes, seconds and frames, such as 01:00:00:00. A semicolon before the frames
+            marks drop-frame timecode: two frame numbers (four at 60 fps) are skipped each minute,
+            except every tenth.
+        frames: Frames to advance; may be negative.
         rate: Frames per second.
 
     Raises:
-        ValueError: If it is no address at this rate.
+        ValueError: If it is not a valid timecode at this rate.
     """
-    found, whole = FORM.fullmatch(code), round(rate)
-    if not found or int(found[5]) >= whole or (found[4] != ":" and whole % 30):
-        raise ValueError(f"{code} is no timecode at {float(rate):g} frames a second")
-    dropped = whole // 15 if found[4] != ":" else 0  # numbers a minute
+    found, fps = FORM.fullmatch(code), round(rate)
+    if not found or int(found[5]) >= fps or (found[4] != ":" and fps % 30):
+        raise ValueError(f"{code} is not a valid timecode at {float(rate):g} fps")
+    dropped = fps // 15 if found[4] != ":" else 0  # frame numbers skipped per minute
     minutes = 60 * int(found[1]) + int(found[2])
-    number = (60 * minutes + int(found[3])) * whole + int(found[5])
+    number = (60 * minutes + int(found[3])) * fps + int(found[5])
     number += frames - dropped * (minutes - minutes // 10)
-    ten = 600 * whole - 9 * dropped  # frames in ten minutes
-    number %= 144 * ten  # a day
-    tens, rest = divmod(number, ten)
-    number += dropped * (9 * tens + max(rest - dropped, 0) // (60 * whole - dropped))
-    seconds, frame = divmod(number, whole)
+    per_ten_minutes = 600 * fps - 9 * dropped  # frames
+    number %= 144 * per_ten_minutes  # wrap around after a day
+    tens, rest = divmod(number, per_ten_minutes)
+    number += dropped * (9 * tens + max(rest - dropped, 0) // (60 * fps - dropped))
+    seconds, frame = divmod(number, fps)
     hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
     return f"{hours:02}:{minutes:02}:{seconds:02}{found[4]}{frame:02}"

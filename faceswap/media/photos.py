@@ -1,4 +1,4 @@
-"""What an eight-bit RGB reader would lose of a photo: 16 bits, transparency, profile, EXIF."""
+"""Read and write photos without losing 16-bit depth, transparency, ICC profile or EXIF data."""
 
 import logging
 import re
@@ -27,30 +27,30 @@ log = logging.getLogger(__name__)
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-EIGHT_TO_SIXTEEN_BITS = 257  # levels of 16 bits that one of 8 bits stands for
-Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) with transparency
+EIGHT_TO_SIXTEEN_BITS = 257  # 16-bit levels per 8-bit level
+Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) RGBA
 
 TIFFS = (".tif", ".tiff")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
-# What a PNG says of its pixels and of itself, and can be taken over as it is; its profile and its
-# EXIF data are read.
+# PNG chunks that are copied unchanged. The ICC profile and EXIF data are read and written instead.
 KEPT_CHUNKS = (
     b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
-XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same in XMP
-RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # by ImageMagick, as text
-# Pillow tells formats by content, and for some of the others it runs programs (EPS: Ghostscript).
+XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same tag in XMP
+RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # text chunks by ImageMagick
+# Pillow detects formats by content. It runs external programs for some of the formats left out
+# here, such as Ghostscript for EPS.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
-MAX_PIXELS = 2**28  # of a photo or a video's frame: 800 MB as RGB
-# Pillow warns above this and refuses only above twice as much.
+MAX_PIXELS = 2**28  # per photo or video frame: 800 MB as RGB
+# Pillow warns above this limit and refuses an image above twice the limit.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeepPhoto:
-    """A photo of 16 bits a colour, (H, W, 3) or (H, W, 4)."""
+    """A photo with 16 bits per channel, (H, W, 3) or (H, W, 4)."""
 
     pixels: Deep
 
@@ -60,17 +60,17 @@ class DeepPhoto:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def rgb(self, rect: Rect) -> Image:
-        """The pixels of a rect, (H, W, 3)."""
+        """Return the pixels of a rect, (H, W, 3)."""
         return rounded(self.rgb_float(rect))
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """The same with all their depth."""
+        """Return the same pixels with 16-bit precision, scaled to 0..255."""
         left, top, right, bottom = rect
-        light: FloatImage = self.pixels[top:bottom, left:right, :3].astype(np.float32)
-        return light / np.float32(EIGHT_TO_SIXTEEN_BITS)
+        levels: FloatImage = self.pixels[top:bottom, left:right, :3].astype(np.float32)
+        return levels / np.float32(EIGHT_TO_SIXTEEN_BITS)
 
     def alpha(self) -> Image | None:
-        """Its transparency, (H, W)."""
+        """Return the alpha channel with 8 bits, (H, W); None if there is none."""
         return (
             rounded(self.pixels[..., 3] / EIGHT_TO_SIXTEEN_BITS)
             if self.pixels.shape[2] == 4
@@ -78,7 +78,7 @@ class DeepPhoto:
         )
 
     def gray(self) -> Image:
-        """All of it without colour, (H, W)."""
+        """Return the grey levels of the whole photo, (H, W)."""
         height, width = self.shape
         return np.asarray(
             cv2.cvtColor(self.rgb((0, 0, width, height)), cv2.COLOR_RGB2GRAY), np.uint8
@@ -86,47 +86,47 @@ class DeepPhoto:
 
 
 def deep_pixels(frame: Frame) -> Deep:
-    """All of a frame with 16 bits a colour, (H, W, 3)."""
+    """Return a whole frame with 16 bits per channel, (H, W, 3)."""
     height, width = frame.shape
-    light = frame.rgb_float((0, 0, width, height)) * np.float32(EIGHT_TO_SIXTEEN_BITS)
-    fine: Deep = np.clip(np.rint(light), 0, 65535).astype(np.uint16)
-    return fine
+    levels = frame.rgb_float((0, 0, width, height)) * np.float32(EIGHT_TO_SIXTEEN_BITS)
+    pixels: Deep = np.clip(np.rint(levels), 0, 65535).astype(np.uint16)
+    return pixels
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a picture whose pixels would take more memory than any camera asks for.
+    """Refuse an image larger than any camera produces, before it exhausts the memory.
 
     Raises:
-        ValueError: If it has more than MAX_PIXELS.
+        ValueError: If it has more than MAX_PIXELS pixels.
     """
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"it says that it has {width}x{height} pixels, and at most "
-            f"{MAX_PIXELS // 10**6} million are read: make it smaller"
+            f"it has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels, "
+            "so scale it down first"
         )
 
 
 def read_deep(path: Path) -> DeepPhoto | None:
-    """The photo if it has 16 bits a colour, else None.
+    """Read a photo that has 16 bits per channel; return None for any other photo.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the file is damaged.
     """
     suffix = path.suffix.lower()
     if suffix in TIFFS:
         with path.open("rb") as file:
             if file.read(2) not in (b"II", b"MM"):
                 return None
-        found = _read_tiff(path)
-        if found is None:
+        tiff = _read_tiff(path)
+        if tiff is None:
             return None
-        pixels, orientation = found
+        pixels, orientation = tiff
     elif suffix == ".png" and _png_depth(path) == 16:
-        # OpenCV itself would crash on a name that is no Unicode.
+        # cv2.imread crashes on a file name that is not valid Unicode, so pass it the bytes.
         data = np.frombuffer(path.read_bytes(), np.uint8)
         stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if stored is None:
-            raise ValueError("the picture is damaged or truncated")
+            raise ValueError("the image is damaged or truncated")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
         pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
         with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
@@ -139,26 +139,27 @@ def read_deep(path: Path) -> DeepPhoto | None:
 
 
 def _upright(pixels: Deep, orientation: int) -> Deep:
-    """Pixels (H, W, C) as the EXIF tag says that they are to be shown, TIFF 6.0, section 8."""
+    """Apply an EXIF orientation (TIFF 6.0, section 8) to pixels (H, W, C)."""
     mirrored, turns = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3),
                        7: (True, 3), 8: (False, 1)}.get(orientation, (False, 0))  # fmt: skip
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
 def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
-    """The pixels of a TIFF's first picture, and its orientation; None if it has no 16 bits."""
+    """Return a TIFF's first image and its orientation; None if it is not 16-bit RGB or RGBA."""
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
             check_pixels(int(page.imagewidth), int(page.imagelength))
+            # A forged header can claim thousands of samples per pixel, so check before decoding.
             if page.dtype != np.uint16 or page.samplesperpixel not in (3, 4) or page.imagedepth > 1:
-                return None  # not deep; a few bytes can say that a pixel has a thousand values
+                return None
             tags: Any = getattr(page, "tags", {})
             orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
             return np.asarray(page.asarray()), orientation
     except (MemoryError, ValueError):
         raise
-    except Exception as error:  # of many kinds, where a file is damaged
+    except Exception as error:  # tifffile raises many types for a damaged file
         raise ValueError(f"the TIFF is damaged: {error}") from error
 
 
@@ -172,74 +173,76 @@ def _png_depth(path: Path) -> int:
 
 
 class PhotoWriter:
-    """Writes one photo with the depth, transparency, EXIF data and colour profile of its source."""
+    """Writes one photo with its source's bit depth, transparency, EXIF data and ICC profile."""
 
     def __init__(self, temporary: Path, source: Path) -> None:
         self._temporary, self._source = temporary, source
         self._suffix = temporary.suffix.lower()
 
     def write(self, frame: Frame) -> None:
-        """Write the photo; call once."""
-        picture = frame.pixels
-        kept = _kept(self._source, picture if isinstance(picture, DeepPhoto) else None)
+        """Write the photo. Call this once."""
+        original = frame.pixels
+        metadata = _read_metadata(
+            self._source, original if isinstance(original, DeepPhoto) else None
+        )
         can_be_deep = self._suffix in (".png", *TIFFS) and frame.layer is None
-        if isinstance(picture, DeepPhoto) and can_be_deep:
-            self._write_deep(frame, picture, kept)
+        if isinstance(original, DeepPhoto) and can_be_deep:
+            self._write_deep(frame, original, metadata)
             return
         image: Any = frame.image if frame.layer is None else frame.layer
-        if image.shape[2] == 3 and kept.alpha is not None and self._suffix in WITH_ALPHA:
-            image = np.dstack([image, kept.alpha])
+        if image.shape[2] == 3 and metadata.alpha is not None and self._suffix in WITH_ALPHA:
+            image = np.dstack([image, metadata.alpha])
         extra: dict[str, Any] = {}
         if self._suffix in (".jpg", ".jpeg"):
             extra = {"quality": 95, "subsampling": 0}
         elif self._suffix == ".webp":
             extra = {"lossless": True, "exact": True}
         if self._suffix != ".png":
-            about = {"exif": kept.exif, "icc_profile": kept.profile}
-            extra |= {key: value for key, value in about.items() if value}
-            if kept.density:
-                extra["dpi"] = kept.density
+            tags = {"exif": metadata.exif, "icc_profile": metadata.profile}
+            extra |= {key: value for key, value in tags.items() if value}
+            if metadata.density:
+                extra["dpi"] = metadata.density
         Pillow.fromarray(image).save(self._temporary, **extra)
         if self._suffix == ".png":
-            self._put_chunks(self._temporary.read_bytes(), kept)
+            self._write_png(self._temporary.read_bytes(), metadata)
 
-    def _write_deep(self, frame: Frame, picture: DeepPhoto, kept: "_Kept") -> None:
-        fine = np.dstack([deep_pixels(frame), picture.pixels[..., 3:]])
+    def _write_deep(self, frame: Frame, original: DeepPhoto, metadata: "_Metadata") -> None:
+        pixels = np.dstack([deep_pixels(frame), original.pixels[..., 3:]])
         if self._suffix in TIFFS:
-            extra: dict[str, Any] = {"iccprofile": kept.profile} if kept.profile else {}
-            if kept.resolution:
-                extra["resolution"] = kept.resolution
-            if fine.shape[2] == 4:
+            extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
+            if metadata.resolution:
+                extra["resolution"] = metadata.resolution
+            if pixels.shape[2] == 4:
                 extra["extrasamples"] = ["unassalpha"]
-            tifffile.imwrite(self._temporary, fine, photometric="rgb", **extra)
+            tifffile.imwrite(self._temporary, pixels, photometric="rgb", **extra)
             return
-        order = cv2.COLOR_RGBA2BGRA if fine.shape[2] == 4 else cv2.COLOR_RGB2BGR
-        _, png = cv2.imencode(".png", cv2.cvtColor(fine, order))
-        self._put_chunks(png.tobytes(), kept)
+        order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, order))
+        self._write_png(png.tobytes(), metadata)
 
-    def _put_chunks(self, data: bytes, kept: "_Kept") -> None:
-        """Write a PNG with what its source says of itself, right after the header chunk."""
+    def _write_png(self, data: bytes, metadata: "_Metadata") -> None:
+        """Write a PNG and insert the source's metadata right after the header chunk."""
         chunks: list[bytes] = []
         if self._source.suffix.lower() == ".png":
             chunks += _chunks(self._source.read_bytes())
-        if kept.profile:
-            chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(kept.profile)))
-        if kept.exif:
-            chunks.append(_chunk(b"eXIf", kept.exif.removeprefix(b"Exif\0\0")))
+        if metadata.profile:
+            chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(metadata.profile)))
+        if metadata.exif:
+            chunks.append(_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
         head = len(PNG_MARK) + 25
         self._temporary.write_bytes(data[:head] + b"".join(chunks) + data[head:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Kept:
-    """What a photo holds besides its colours.
+class _Metadata:
+    """The metadata and alpha channel that a rewritten photo keeps.
 
     Attributes:
-        exif: Without the orientation, which is applied already; empty if there is none.
-        profile: Of its colours, ICC; empty if there is none.
-        alpha: Its transparency, upright, (H, W).
-        resolution: A TIFF's.
-        density: Dots per inch across and down; empty if it says none.
+        exif: EXIF data without the orientation, which is already applied; empty if there is none.
+        profile: ICC colour profile; empty if there is none.
+        alpha: Upright alpha channel, (H, W).
+        resolution: Horizontal and vertical resolution tags of a TIFF.
+        density: Horizontal and vertical dots per inch; empty if unknown.
     """
 
     exif: bytes = b""
@@ -249,73 +252,76 @@ class _Kept:
     density: tuple[float, ...] = ()
 
 
-def _kept(source: Path, deep: DeepPhoto | None) -> _Kept:
+def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
     alpha = deep.alpha() if deep else None
-    if deep and source.suffix.lower() in TIFFS:  # of which the other library reads no more
+    if deep and source.suffix.lower() in TIFFS:  # Pillow cannot open every 16-bit TIFF
         with tifffile.TiffFile(source) as file:
             tags: Any = getattr(file.pages[0], "tags", {})
             values = [
-                tags[number].value if number in tags else None for number in (34675, 282, 283)
+                tags[number].value if number in tags else None
+                for number in (34675, 282, 283)  # ICC profile, XResolution, YResolution
             ]
-        return _Kept(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
+        return _Metadata(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
     with Pillow.open(source, formats=PHOTO_FORMATS) as photo:
         if not deep:
             alpha = _alpha(photo)
         exif = photo.getexif()
         exif.pop(ORIENTATION, None)
-        # A TIFF's tags also tell how the old pixels are stored.
-        words = _bytes_of(exif, source) if len(exif) and photo.format != "TIFF" else b""
-        fits = photo.mode in ("RGB", "RGBA", "P") or deep  # not a profile of other channels
-        profile = (photo.info.get("icc_profile") if fits else None) or b""
-        return _Kept(words, profile, alpha, density=_density(photo))
+        # A TIFF's tags also describe how the old pixels are stored, so do not copy them.
+        exif_data = _exif_bytes(exif, source) if len(exif) and photo.format != "TIFF" else b""
+        # The output is RGB, so drop a grey or CMYK profile.
+        has_rgb_profile = photo.mode in ("RGB", "RGBA", "P") or deep
+        profile = (photo.info.get("icc_profile") if has_rgb_profile else None) or b""
+        return _Metadata(exif_data, profile, alpha, density=_density(photo))
 
 
 def _density(photo: Pillow.Image) -> tuple[float, ...]:
-    """Dots per inch, across and down; empty where there are none that every format can hold."""
+    """Return horizontal and vertical dots per inch; empty if not every format can store them."""
     density = tuple(float(dots) for dots in photo.info.get("dpi", ()))
     return density if len(density) == 2 and all(2 <= dots < 65535 for dots in density) else ()
 
 
-def _bytes_of(exif: Pillow.Exif, source: Path) -> bytes:
-    """EXIF data as it is stored; empty where it says things that cannot be."""
+def _exif_bytes(exif: Pillow.Exif, source: Path) -> bytes:
+    """Serialise EXIF data; warn and return no bytes if it is invalid."""
     try:
         return exif.tobytes()
-    except Exception as error:  # of many kinds, for what cameras and editors write
-        log.warning("the EXIF data of %s is damaged and left out: %s", source, error)
+    except Exception as error:  # malformed tags raise many types
+        log.warning("the EXIF data of %s is damaged and was not copied: %s", source, error)
         return b""
 
 
 def _alpha(photo: Pillow.Image) -> Image | None:
-    """A photo's transparency, upright, (H, W)."""
+    """Return a photo's upright alpha channel, (H, W); None if it is opaque."""
     if "A" not in photo.getbands() and "transparency" not in photo.info:
         return None
     return np.asarray(ImageOps.exif_transpose(photo).convert("RGBA").getchannel("A"), np.uint8)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    """A whole chunk of a PNG."""
+    """Build a PNG chunk with its length and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks of a PNG to take over, whole."""
-    place = len(PNG_MARK)
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        whole = data[place : place + 12 + length]
-        intact = zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
-        if kind in KEPT_CHUNKS and len(whole) == 12 + length and intact:
-            words = whole[8:-4]  # what is read upright must not be turned again
-            if not words.startswith(RAW_EXIF):
-                yield _chunk(kind, XMP_ORIENTATION.sub(rb"\g<1>1", words))
-        place += 12 + length
+    """Yield the chunks of a PNG to copy to the output, with lengths and checksums."""
+    offset = len(PNG_MARK)
+    while offset + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        chunk = data[offset : offset + 12 + length]
+        intact = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind in KEPT_CHUNKS and len(chunk) == 12 + length and intact:
+            payload = chunk[8:-4]
+            # The pixels are already upright, so reset or drop every stored orientation.
+            if not payload.startswith(RAW_EXIF):
+                yield _chunk(kind, XMP_ORIENTATION.sub(rb"\g<1>1", payload))
+        offset += 12 + length
 
 
 def read_photo(path: Path) -> Frame:
-    """Read a photo upright (EXIF orientation applied) as RGB.
+    """Read a photo as RGB, rotated upright by its EXIF orientation.
 
     Raises:
-        InputError: If it is missing, truncated or not an image.
+        InputError: If the file is missing, truncated or not an image.
     """
     try:
         deep = read_deep(path)
@@ -323,23 +329,24 @@ def read_photo(path: Path) -> Frame:
             return Frame(deep, 0, Fraction(0), path)
         with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
             check_pixels(*photo.size)
-            if getattr(photo, "is_animated", False) and photo.format != "MPO":  # two views of one
-                log.warning("%s holds several pictures: only the first is read", path)
+            # An MPO stores several views of one scene, so it needs no warning.
+            if getattr(photo, "is_animated", False) and photo.format != "MPO":
+                log.warning("%s contains several images; only the first is read", path)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright))
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image this program can read") from error
-    except Exception as error:  # decoders raise many kinds for a damaged file
-        words = reason(error) if isinstance(error, OSError) else str(error)
-        raise InputError(f"{path} cannot be read: {words}") from error
+    except Exception as error:  # decoders raise many types for a damaged file
+        message = reason(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{path} cannot be read: {message}") from error
     return Frame(image, 0, Fraction(0), path)
 
 
 def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
-    """Convert to RGB; Pillow alone would clip grey of 16 bits to white."""
+    """Convert to RGB, and scale 16-bit grey, which Pillow alone would clip to white."""
     if photo.mode.startswith("I"):
         levels = np.asarray(photo, np.float64) / EIGHT_TO_SIXTEEN_BITS
         return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
     if photo.mode == "F":
-        raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
+        raise ValueError("floating-point pixels are not supported; save it with 8 or 16 bits")
     return photo.convert("RGB")

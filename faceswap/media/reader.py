@@ -1,6 +1,6 @@
-"""Read photos and videos frame by frame; find them in folders.
+"""Read videos frame by frame, and find photos and videos in folders.
 
-PyAV reads video, Pillow photos. Times are exact fractions of a second.
+Times are exact fractions of a second.
 """
 
 import logging
@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
+from msgspec import UNSET, Meta, UnsetType
 
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.photos import MAX_PIXELS, PHOTO_SUFFIXES, check_pixels
-from faceswap.types import FloatImage, Image, Rect
+from faceswap.types import Count, FloatImage, Image, Rect
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
      ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
 )  # fmt: skip
-# FFmpeg tells formats by content. Left out are lists of other files and addresses to open (concat,
-# hls, dash, sdp, ...), with which a file from a stranger would read files of the user's.
+# FFmpeg detects formats by content. Playlists (concat, hls, dash, sdp, ...) are left out, because
+# they name other files and URLs: a stranger's file could make us read the user's files.
 FORMATS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "mxf", "ogg", "gif",
     "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
@@ -44,13 +45,13 @@ HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferChara
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """A decoded video frame, upright, that is converted to RGB only where it is asked to be."""
+    """A decoded, upright video frame that converts only the pixels a caller asks for to RGB."""
 
     frame: av.VideoFrame
 
     @property
     def turns(self) -> int:
-        """Counter-clockwise quarter turns that bring the stored frame upright."""
+        """Counter-clockwise quarter turns that rotate the stored frame upright."""
         return round(self.frame.rotation / 90) % 4
 
     @property
@@ -60,18 +61,18 @@ class Decoded:
         return (width, height) if self.turns % 2 else (height, width)
 
     def rgb(self, rect: Rect) -> Image:
-        """The pixels of a rect, (H, W, 3)."""
+        """Return the pixels of a rect, (H, W, 3)."""
         return self._rect(rect, deep=False)
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """The same with all the depth that is stored."""
+        """Return the same pixels at the stored bit depth, scaled to 0..255."""
         if colorspace.is_deep(self.frame):
-            light: FloatImage = self._rect(rect, deep=True).astype(np.float32)
-            return light / np.float32(colorspace.DEEP_SCALE)
+            levels: FloatImage = self._rect(rect, deep=True).astype(np.float32)
+            return levels / np.float32(colorspace.DEEP_SCALE)
         return self.rgb(rect).astype(np.float32)
 
     def gray(self) -> Image:
-        """The whole frame without colour, (H, W)."""
+        """Return the grey levels of the whole frame, (H, W)."""
         return np.ascontiguousarray(np.rot90(colorspace.gray_of(self.frame), self.turns))
 
     def _rect(self, rect: Rect, deep: bool) -> npt.NDArray[Any]:
@@ -82,24 +83,28 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video says of itself: stored size (before rotation), frames (0 unknown), sound.
+    """What a video's header says.
 
-    ``start`` is the time of its first frame, ``seconds`` how long it is, if it says so.
+    Attributes:
+        width: Stored width in pixels, before rotation.
+        height: Stored height in pixels, before rotation.
+        frames: Number of frames; 0 if unknown.
+        start: Time of the first frame in seconds.
+        seconds: Duration; None if unknown.
     """
 
     width: int
     height: int
     frames: int
-    has_audio: bool
     start: Fraction = Fraction(0)
     seconds: Fraction | None = None
 
 
 def kind_of(path: Path) -> Literal["folder", "photo", "video"]:
-    """Tell a folder, a photo and a video apart by name; an unknown suffix counts as video.
+    """Classify a path as a folder, a photo or a video; an unknown suffix counts as a video.
 
     Raises:
-        InputError: If nothing is there.
+        InputError: If the path does not exist.
     """
     if path.is_dir():
         return "folder"
@@ -109,7 +114,10 @@ def kind_of(path: Path) -> Literal["folder", "photo", "video"]:
 
 
 def files_in(folder: Path, suffixes: frozenset[str], skip: Collection[Path] = ()) -> list[Path]:
-    """Files with these suffixes below a folder, sorted; not hidden ones, nor any below ``skip``."""
+    """Return the sorted files below a folder that have one of these suffixes.
+
+    Hidden files and files below a folder in ``skip`` are left out.
+    """
     skipped = {path.resolve() for path in skip}
     return sorted(
         path
@@ -122,16 +130,16 @@ def files_in(folder: Path, suffixes: frozenset[str], skip: Collection[Path] = ()
 
 
 def photos_in(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
-    """Photos below a folder, sorted by path."""
+    """Return the photos below a folder, sorted by path."""
     return files_in(folder, PHOTO_SUFFIXES, skip)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open a video for reading; yield its container and its first real video stream.
+    """Open a video; yield its container and its first video stream that is not a cover image.
 
     Raises:
-        InputError: If it cannot be opened or holds no video stream.
+        InputError: If it cannot be opened or has no video stream that can be decoded.
     """
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", options=PLAIN)
@@ -145,16 +153,16 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:
-            held = ", ".join(stream.type for stream in container.streams) or "nothing"
-            raise InputError(f"{path} has no video stream; it holds {held}")
+            types = ", ".join(stream.type for stream in container.streams) or "nothing"
+            raise InputError(f"{path} has no video stream; it contains {types}")
         context = streams[0].codec_context
         if context is None or not context.width or context.pix_fmt is None:
-            raise InputError(f"{path} is coded in a way this program cannot decode")
+            raise InputError(f"{path} uses a video codec this program cannot decode")
         try:
             check_pixels(context.width, context.height)
         except ValueError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow later on
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # later frames may be larger
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -171,105 +179,135 @@ def probe(path: Path) -> VideoInfo:
             frames = round(container.duration / av.time_base * stream.average_rate)
         start = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
         length = Fraction(container.duration, av.time_base) if container.duration else None
-        sound = bool(container.streams.audio)
-        return VideoInfo(stream.width, stream.height, frames, sound, start, length)
+        return VideoInfo(stream.width, stream.height, frames, start, length)
 
 
-def describe_video(path: Path) -> dict[str, Any]:
-    """What a video says of itself, as JSON-ready values: its size upright, length and streams.
+@dataclass(frozen=True, slots=True)
+class StreamDescription:
+    """One stream of a video."""
+
+    type: str
+    codec: str | None
+    frames_per_second: Annotated[float | UnsetType, Meta(description="Only of video.")] = UNSET
+    sample_rate: Annotated[
+        Count | UnsetType, Meta(description="Samples per second; only of audio.")
+    ] = UNSET
+    channels: Annotated[Count | UnsetType, Meta(description="Only of audio.")] = UNSET
+    language: Annotated[str | UnsetType, Meta(description="Present if the file names it.")] = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDescription:
+    """What a video's header says, with the size upright."""
+
+    container: str
+    seconds: Annotated[float | None, Meta(description="Duration; null if unknown.")]
+    pixel_format: str | None
+    width: Count
+    height: Count
+    frames: Annotated[int | None, Meta(description="Number of frames; null if unknown.")]
+    streams: list[StreamDescription]
+
+
+def describe_video(path: Path) -> VideoDescription:
+    """Describe a video: its upright size, duration and streams.
 
     Raises:
         InputError: If it is not a readable video.
     """
     with opened(path) as (container, video):
+        name, pixel_format = container.format.name, video.codec_context.pix_fmt
+        seconds = container.duration / av.time_base if container.duration else None
         streams = [_describe_stream(stream) for stream in container.streams]
-        facts = {
-            "container": container.format.name,
-            "seconds": container.duration / av.time_base if container.duration else None,
-            "pixel_format": video.codec_context.pix_fmt,
-        }
     height, width = next(islice(read_video(path), 1)).shape  # upright
-    size = {"width": width, "height": height, "frames": probe(path).frames or None}
-    return facts | size | {"streams": streams}
+    frames = probe(path).frames or None
+    return VideoDescription(name, seconds, pixel_format, width, height, frames, streams)
 
 
-def _describe_stream(stream: Any) -> dict[str, Any]:
+def _describe_stream(stream: Any) -> StreamDescription:
     context = stream.codec_context
-    facts = {"type": stream.type, "codec": getattr(context, "name", None)}
-    if stream.type == "video" and stream.average_rate:
-        facts["frames_per_second"] = float(stream.average_rate)
-    if stream.type == "audio" and context:
-        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
-    return facts | {"language": stream.language} if stream.language else facts
+    is_video = stream.type == "video" and stream.average_rate
+    is_audio = stream.type == "audio" and context
+    return StreamDescription(
+        type=stream.type,
+        codec=getattr(context, "name", None),
+        frames_per_second=float(stream.average_rate) if is_video else UNSET,
+        sample_rate=context.sample_rate if is_audio else UNSET,
+        channels=context.channels if is_audio else UNSET,
+        language=stream.language or UNSET,
+    )
 
 
 def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
-    """Decode a video frame by frame, upright, with exact times; damaged packets are skipped.
+    """Decode a video to upright frames with exact times; skip damaged packets.
 
     Args:
         path: The video.
         every: Yield only frames 0, every, 2 * every, ...
 
     Raises:
-        InputError: If it is not a readable video or no frame of it can be decoded.
+        InputError: If it is not a readable video or none of its frames can be decoded.
     """
     with opened(path) as (container, stream):
         _refuse_hdr(stream.codec_context, path)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
-        ahead: int | None = None
+        avi_offset: int | None = None
         for packet in _packets(container, stream, path):
             packets += bool(packet.size)
             try:
                 decoded = packet.decode()
-            except FFmpegError:  # of many kinds: not only data, also sizes that no codec takes
+            except FFmpegError:  # damaged packets can also claim a size that no codec accepts
                 damaged += 1
                 continue
             for native in decoded:
                 if container.format.name == "avi" and native.pts is not None:
-                    # It holds packets as they are decoded; their places are no times to show them.
-                    if ahead is None and native.dts is not None:
-                        ahead = native.dts - native.pts
-                    if ahead is not None:
-                        native.pts = None if native.dts is None else native.dts - ahead
+                    # AVI stores decode order only, so derive presentation times from dts.
+                    if avi_offset is None and native.dts is not None:
+                        avi_offset = native.dts - native.pts
+                    if avi_offset is not None:
+                        native.pts = None if native.dts is None else native.dts - avi_offset
                 last = _repair_time(native, last, stream)
                 if index % every == 0:
                     yield _to_frame(native, index, path)
                 index += 1
         if not index:
-            raise InputError(f"{path} holds no frame that can be decoded")
-        if damaged or packets < stream.frames:  # an edit list hides frames, but not packets
-            whole = max(stream.frames, packets)
-            log.warning("%s is damaged: %d of %d frames could be read", path, index, whole)
+            raise InputError(f"{path} has no frame that can be decoded")
+        if damaged or packets < stream.frames:  # count packets: an edit list can hide frames
+            total = max(stream.frames, packets)
+            log.warning("%s is damaged: %d of %d frames could be read", path, index, total)
 
 
 def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    """The packets of a stream, up to where the file can no longer be taken apart."""
+    """Yield the packets of a stream until the container can no longer be parsed."""
     try:
         yield from container.demux(stream)
     except (FFmpegError, OSError, MemoryError) as error:
-        log.warning("%s is damaged, and read only up to there: %s", path, error)
+        log.warning("%s is damaged; the rest of it is not read: %s", path, error)
 
 
 def _refuse_hdr(context: Any, path: Path) -> None:
-    """A model learns from pictures in standard range; it would paint a face far too dark."""
+    """Refuse HDR: models learn from SDR images and would render faces far too dark."""
     if context.color_trc in HDR:
         raise InputError(
-            f"{path} is HDR ({HDR[context.color_trc]}), and faces are swapped in standard dynamic "
-            "range: tone-map it first, for instance with FFmpeg's filters zscale and tonemap"
+            f"{path} is HDR ({HDR[context.color_trc]}), but faces are swapped in standard dynamic "
+            "range: tone-map it first, for instance with FFmpeg's zscale and tonemap filters"
         )
 
 
 def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
-    """Frames evenly spaced over a video, without decoding all of it; their index counts from 0.
+    """Yield frames evenly spaced over a video without decoding all of it.
+
+    The frames are numbered from 0.
 
     Args:
         path: The video.
-        count: How many, the first and the last half a step from the ends.
-        exact: If not, the key frame before each of these, each once: much quicker.
+        count: Number of positions; the first and the last are half a step from the ends.
+        exact: If False, yield the key frame before each position, and no key frame twice. This
+            is much faster.
 
     Raises:
-        InputError: If it is not a readable video, or does not say how long it is.
+        InputError: If it is not a readable video or its duration is unknown.
     """
     with opened(path) as (container, stream):
         _refuse_hdr(stream.codec_context, path)
@@ -277,20 +315,20 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)
         if not length:
-            raise InputError(f"{path} does not say how long it is; convert all of it instead")
+            raise InputError(f"{path} has no known duration; convert the whole video instead")
         seen: set[int | None] = set()
         for number in range(count):
             target = (stream.start_time or 0) + int(length * (number + 0.5) / count)
             latest: Any = None
             try:
-                container.seek(target, stream=stream)  # to the key frame before
+                container.seek(target, stream=stream)  # goes to the key frame before it
                 for native in container.decode(stream):
                     if latest is not None and (native.pts is None or native.pts > target):
                         break
                     latest = native
                     if not exact:
                         break
-            except FFmpegError as error:  # damaged here: what came before it will do
+            except FFmpegError as error:  # use the last frame before the damage
                 log.warning("%s is damaged: %s", path, error)
             if latest is not None and (exact or latest.pts not in seen):
                 seen.add(latest.pts)
@@ -303,16 +341,16 @@ def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
 
 
 def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
-    """Give a frame a time after the last one where the file gives none or one that runs back.
+    """Replace a missing or backward time stamp with one after ``last``; return the time stamp.
 
-    (AVI keeps decoding times only; a raw stream has none at all.)
+    AVI stores decode times only, and a raw stream has no times at all.
     """
     if native.time_base is None:
         native.time_base = stream.time_base or Fraction(1, 1000)
     if native.pts is None or (last is not None and native.pts <= last):
-        known = native.dts
-        if known is not None and (last is None or known > last):
-            native.pts = known
+        dts = native.dts
+        if dts is not None and (last is None or dts > last):
+            native.pts = dts
         else:
             rate = stream.average_rate or Fraction(25)
             step = max(round(1 / rate / native.time_base), 1)

@@ -1,8 +1,8 @@
-"""A conversion under way, on disk: finished segments of its outputs, so that a kill loses little.
+"""Store finished segments of a conversion on disk, so that a killed run can be resumed.
 
-The folder lies beside the output and is named after it and after all that decides what comes out:
-source, model, settings. It holds the encoded segments, a line about each (``done.jsonl``), and what
-the tracker knows (``faces.jsonl``).
+The folder is beside the output. Its name holds the output's name and a hash of everything that
+determines the result: source, model and settings. It contains the encoded segments, one line about
+each (``done.jsonl``), and the track log (``faces.jsonl``).
 """
 
 import hashlib
@@ -13,11 +13,12 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 import av
 import cv2
 import numpy.typing as npt
+from msgspec import Meta
 
 from faceswap.errors import BusyError, OutputError
 from faceswap.files import (
@@ -36,19 +37,20 @@ from faceswap.media.codecs import Encoding, add_video, stored_frame, tags_for
 from faceswap.media.frame import Frame
 from faceswap.media.photos import deep_pixels
 from faceswap.media.reader import Decoded
+from faceswap.types import Count
 
 log = logging.getLogger(__name__)
 
 
-SEGMENT_FRAMES = 120  # frames: what a kill can cost
+SEGMENT_FRAMES = 120  # frames; a kill loses at most this many
 
 
 def folder_for(path: Path, key: dict[str, Any]) -> Path:
-    """Where the segments of an output lie.
+    """Return the folder for the segments of an output.
 
     Args:
         path: The output.
-        key: All that decides what comes out, JSON-ready.
+        key: Everything that determines the result; must be JSON-serialisable.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return path.with_name(f".{path.name}.{digest[:12]}.parts")
@@ -56,33 +58,30 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The finished segments of a conversion that was stopped and can be continued.
+    """The finished segments of a conversion that was stopped and can be resumed."""
 
-    Attributes:
-        folder: Where they are stored; deleting it discards them.
-        frames: How many frames they hold.
-    """
-
-    folder: Path
-    frames: int
+    folder: Annotated[
+        Path, Meta(description="The folder with the segments; deleting it discards them.")
+    ]
+    frames: Annotated[Count, Meta(description="Frames in the segments.")]
 
 
 def unfinished(path: Path) -> list[Unfinished]:
-    """List the stopped conversions to an output, each with other settings than the next.
+    """List the unfinished conversions to an output; each has its own settings.
 
-    A folder that another process is writing is skipped. One without a finished segment holds
-    nothing that could be continued, so it is deleted.
+    A folder that another process is writing is skipped. A folder without a finished segment has
+    nothing to resume, so it is deleted.
 
     Args:
         path: The output.
     """
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
     found = []
-    for folder in sorted(child for child in path.parent.iterdir() if name.fullmatch(child.name)):
+    for folder in sorted(child for child in path.parent.iterdir() if pattern.fullmatch(child.name)):
         if folder.is_symlink() or not folder.is_dir():
             continue
         try:
-            lock = _locked(folder)
+            lock = _lock_folder(folder)
         except BusyError:
             continue
         except OutputError as error:
@@ -90,7 +89,7 @@ def unfinished(path: Path) -> list[Unfinished]:
             continue
         done = folder / "done.jsonl"
         if not done.is_file() or not done.stat().st_size:
-            _delete(folder, lock)
+            _delete_folder(folder, lock)
             continue
         lock.close()
         found.append(Unfinished(folder, _count_frames(done)))
@@ -102,124 +101,126 @@ def _count_frames(done: Path) -> int:
     frames = 0
     for line in read_lines(done):
         try:
-            frames += len(_checked(line, done)["times"])
+            frames += len(_parse_note(line, done)["times"])
         except OutputError:
             break
     return frames
 
 
 class SegmentStore:
-    """The finished segments in a folder that this process alone writes.
+    """The finished segments in a folder, which is locked against other processes.
 
     Attributes:
-        notes: What is known about each segment: its frames' ``times``, ``last`` (how long the last is
-            shown), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face``.
+        notes: One record per segment: ``times`` of its frames, ``last`` (duration of the last
+            frame), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face`` (counts).
 
     Raises:
-        OutputError: If another process writes them, or the disk refuses.
+        OutputError: If another process holds the lock, the folder cannot be written, or
+            ``done.jsonl`` is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         make_folder(folder)
-        self._lock = _locked(folder)
+        self._lock = _lock_folder(folder)
         self.notes: list[dict[str, Any]] = []
         try:
-            self._read(folder / "done.jsonl")
+            self._load(folder / "done.jsonl")
         except BaseException:
             self._lock.close()
             raise
 
-    def _read(self, done: Path) -> None:
+    def _load(self, done: Path) -> None:
         if done.is_file():
             drop_torn_line(done)
         lines = read_lines(done) if done.is_file() else []
         for line in lines:
-            note = _checked(line, done)
-            names = (self.path(stream, len(self.notes)) for stream in note["delays"])
-            if not note["times"] or not all(name.exists() for name in names):
+            note = _parse_note(line, done)
+            paths = (self.path(stream, len(self.notes)) for stream in note["delays"])
+            if not note["times"] or not all(path.exists() for path in paths):
                 break
             self.notes.append(note)
         if len(self.notes) < len(lines):
             self.keep(len(self.notes))
 
     def path(self, stream: str, number: int) -> Path:
-        """The file, or the folder of pictures, of a segment of a stream."""
+        """Return the path of a stream's segment: a file, or a folder of images."""
         return self.folder / f"{stream}-{number:05d}.part"
 
     def keep(self, count: int) -> None:
-        """Forget all but the first parts.
+        """Keep only the first ``count`` segments in the list.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If the list cannot be written.
         """
         self.notes = self.notes[:count]
         lines = "".join(f"{json.dumps(note)}\n" for note in self.notes)
         write_bytes(self.folder / "done.jsonl", lines.encode())
 
     def add(self, note: dict[str, Any]) -> None:
-        """Note that a segment is finished.
+        """Record a finished segment.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If the list cannot be written.
         """
         append_lines(self.folder / "done.jsonl", [json.dumps(note)], lasting=True)
         self.notes.append(note)
 
     def close(self, keep: bool) -> None:
-        """Let others write; unless ``keep``, delete everything."""
+        """Release the lock, and delete the folder unless ``keep``."""
         if keep:
             self._lock.close()
         else:
-            _delete(self.folder, self._lock)
+            _delete_folder(self.folder, self._lock)
 
 
-def _locked(folder: Path) -> IO[bytes]:
+def _lock_folder(folder: Path) -> IO[bytes]:
     return lock_file(folder / "lock", f"the conversion in {folder} is under way")
 
 
-def _delete(folder: Path, lock: IO[bytes]) -> None:
-    """Delete a folder of segments, and let its lock go."""
-    if os.name != "posix":  # an open file cannot be deleted there
+def _delete_folder(folder: Path, lock: IO[bytes]) -> None:
+    """Delete a folder of segments and release its lock."""
+    if os.name != "posix":  # Windows cannot delete an open file
         lock.close()
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
-    lock.close()  # not before, or the next to write would lose what it has begun
+    lock.close()  # release last, or the next writer's files are deleted
 
 
-def _checked(line: str, path: Path) -> dict[str, Any]:
+def _parse_note(line: str, path: Path) -> dict[str, Any]:
     try:
         note: dict[str, Any] = parse_json(line)
         times = [int(time) for time in note["times"]]
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
         numbers = {name: int(note[name]) for name in ("last", "rotation", "faces", "without_face")}
         if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
-            raise ValueError("times or delays out of order")
+            raise ValueError("times are not increasing, or delays are out of range")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(
-            f"{path} is damaged ({error}), so this conversion cannot go on where it was stopped: "
-            f"delete {path.parent} to begin it again"
+            f"{path} is damaged ({error}), so this conversion cannot be resumed: "
+            f"delete {path.parent} to start over"
         ) from error
     return {"times": times, "delays": delays} | numbers
 
 
 class SegmentWriter(Protocol):
-    """One segment of one stream of pictures, being written."""
+    """Writes one segment of one video stream."""
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
 
     def finish(self) -> int:
-        """Close the segment; return by how many frames its packets came out of order."""
+        """Close the segment and return its encoder's reordering delay in frames."""
 
 
 class VideoSegmentWriter:
-    """Encodes a segment of a video into a file; it begins anew, so that segments can be made alone."""
+    """Encodes one segment into a file, with a new encoder so that segments are independent."""
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
         self._path = path
-        container = "mov" if encoding.encoder == "prores_ks" else "nut"  # which has no name for it
+        # NUT has no codec tag for ProRes.
+        container = "mov" if encoding.encoder == "prores_ks" else "nut"
         self._out = av.open(f"file:{path}", "w", format=container)
         self._stream = add_video(self._out, video, encoding)
         self._context = self._stream.codec_context
@@ -230,15 +231,15 @@ class VideoSegmentWriter:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.pixels, Decoded), "a frame of a video"
+        assert isinstance(frame.pixels, Decoded), "expected a video frame"
         if not self._started and self._upright:
             self._context.height, self._context.width = frame.shape
         self._started = True
-        old = frame.pixels.frame
-        new = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
-        new.pict_type = 0  # let the encoder choose, not the source's encoder
-        new.pts, new.time_base = old.pts, old.time_base
-        self._mux(self._stream.encode(new))
+        decoded = frame.pixels.frame
+        output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
+        output.pict_type = 0  # let the encoder choose instead of repeating the source's types
+        output.pts, output.time_base = decoded.pts, decoded.time_base
+        self._mux(self._stream.encode(output))
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -246,7 +247,7 @@ class VideoSegmentWriter:
             self._out.mux(packet)
 
     def finish(self) -> int:
-        """Close the file; return by how many frames its packets came out of order."""
+        """Close the file and return the encoder's reordering delay in frames."""
         try:
             if self._started:
                 self._mux(self._stream.encode(None))
@@ -258,7 +259,7 @@ class VideoSegmentWriter:
 
 
 class ImageSequenceWriter:
-    """Writes a segment of a video as numbered PNGs; 16 bits deep if the source is deeper than 8."""
+    """Writes a segment as numbered PNGs, with 16 bits per channel if the source has more than 8."""
 
     def __init__(self, folder: Path, first: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -267,7 +268,7 @@ class ImageSequenceWriter:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.pixels, Decoded), "a frame of a video"
+        assert isinstance(frame.pixels, Decoded), "expected a video frame"
         pixels: npt.NDArray[Any]
         if frame.layer is not None:
             pixels = frame.layer[..., [2, 1, 0, 3]]
@@ -282,5 +283,5 @@ class ImageSequenceWriter:
         fsync(path)
 
     def finish(self) -> int:
-        """Nothing is left to do."""
+        """Return 0, because images are never reordered."""
         return 0

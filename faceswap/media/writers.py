@@ -1,7 +1,7 @@
-"""Write photos and videos, with all that is not picture taken over from the source.
+"""Write photos and videos, and carry over the source's metadata and other streams.
 
-A video is encoded segment by segment (:mod:`faceswap.segments`) and put together at the end, every frame at
-its own time.
+A video is encoded in segments (:mod:`faceswap.media.segments`), which are joined at the end. Every
+frame keeps its own timestamp.
 """
 
 import logging
@@ -51,14 +51,14 @@ class FrameWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """Where one stream of pictures goes.
+    """Where and how one video stream is written.
 
     Attributes:
-        path: A file, or a folder of pictures.
-        encoding: How it is encoded.
-        sound: Whether the source's other streams come along.
-        quality: For animations.
-        pictures: Whether it is a folder of pictures.
+        path: A file, or the folder of an image sequence.
+        encoding: How the stream is encoded.
+        sound: Whether to copy the source's other streams.
+        quality: Quality on the scale of x264's constant rate factor; used only for animations.
+        image_sequence: Whether to write a folder of PNGs.
     """
 
     path: Path
@@ -69,17 +69,18 @@ class StreamTarget:
 
 
 def default_video_suffix(source: Path) -> str:
-    """The output container for a source: the same where we encode for it, else QuickTime.
+    """Return the output suffix for a source: its own if we can write it, otherwise .mov.
 
-    (Matroska rounds times to a millisecond and cannot hold a negative start of sound.)
+    The fallback is QuickTime because Matroska rounds timestamps to 1 ms and cannot store audio that
+    starts at a negative time.
     """
     suffix = source.suffix.lower()
     return source.suffix if suffix in CONTAINERS else ".mov"
 
 
 @contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Turn the disk's refusal to give the source, which was there before, into an InputError."""
+def _reading_source(source: Path) -> Iterator[None]:
+    """Turn an operating system error about the source file into an InputError."""
     try:
         yield
     except OSError as error:
@@ -90,41 +91,41 @@ def _reading(source: Path) -> Iterator[None]:
 
 @contextmanager
 def writing_media(path: Path) -> Iterator[None]:
-    """Turn refusals of the disk or of FFmpeg into an OutputError."""
+    """Turn an error of the operating system or of FFmpeg into an OutputError."""
     try:
         yield
     except (FFmpegError, OSError) as error:
-        words = error.strerror if isinstance(error, FFmpegError) else reason(error)
-        raise OutputError(f"cannot write {path}: {words}") from error
+        message = error.strerror if isinstance(error, FFmpegError) else reason(error)
+        raise OutputError(f"cannot write {path}: {message}") from error
 
 
 @contextmanager
 def photo_writer(path: Path, source: Path, publish: Publish) -> Iterator[FrameWriter]:
-    """Open the writer of a photo; all that is not pixels is taken from ``source``.
+    """Open the writer of a photo, which takes its metadata from ``source``.
 
-    The photo appears under its name when the block ends well.
+    The photo appears at ``path`` only if the block succeeds.
 
     Args:
-        path: The photo; its suffix chooses the format.
-        source: The original.
+        path: The photo to write; its suffix sets the format.
+        source: The original photo.
         publish: Moves the finished file into place.
 
     Raises:
-        InputError: If the source has vanished.
-        OutputError: If the disk refuses.
+        InputError: If the source can no longer be read.
+        OutputError: If the photo cannot be written.
     """
-    with publish(path) as temporary, writing_media(path), _reading(source):
+    with publish(path) as temporary, writing_media(path), _reading_source(source):
         yield PhotoWriter(temporary, source)
 
 
 def copy_file(source: Path, path: Path) -> None:
-    """Copy a file byte for byte in one step.
+    """Copy a file atomically.
 
     Raises:
-        InputError: If it cannot be read.
-        OutputError: If the disk refuses.
+        InputError: If the source cannot be read.
+        OutputError: If the copy cannot be written.
     """
-    with atomic_write(path) as temporary, writing_media(path), _reading(source):
+    with atomic_write(path) as temporary, writing_media(path), _reading_source(source):
         shutil.copyfile(source, temporary)
 
 
@@ -133,22 +134,22 @@ def open_video(
     targets: dict[str, StreamTarget], source: Path, publish: Publish, folder: Path, *,
     resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
-    """Open the writer of a video and of what goes with it, such as its matte.
+    """Open the writer of a video and of its companions, such as the matte.
 
-    When the block ends well, everything is put together and appears under its name; if it does not,
-    the finished segments stay for the next run.
+    If the block succeeds, the segments are joined and the outputs appear at their paths. Otherwise
+    the finished segments are kept for the next run.
 
     Args:
-        targets: Where each stream of pictures goes; ``video`` is the first.
+        targets: Where each stream is written, by name; must contain ``video``.
         source: The footage.
         publish: Moves finished files into place.
-        folder: Of the parts.
-        resume: Whether segments stay if the block is interrupted.
-        excerpt: Whether only a segment of the source is written, beginning at time 0.
-        end: The source's time at which an excerpt ends.
+        folder: Folder of the segments.
+        resume: Whether to keep the segments if the block is interrupted.
+        excerpt: Whether to write only part of the source, with timestamps from 0.
+        end: Time in the source at which the excerpt ends, in seconds.
 
     Raises:
-        OutputError: If the disk refuses, or another process writes the same.
+        OutputError: If the output cannot be written, or another process is writing it.
     """
     segments = SegmentStore(folder)
     done = False
@@ -163,19 +164,19 @@ def open_video(
                 done = isinstance(error, NoFacesError)
                 raise
         for name, target in targets.items():
-            _complete(name, target, source, publish, segments, excerpt, end)
+            _join_segments(name, target, source, publish, segments, excerpt, end)
         done = True
     finally:
         segments.close(keep=resume and not done and bool(segments.notes))
 
 
 class VideoOutput:
-    """Encodes the frames of a video's streams, segment by segment.
+    """Encodes the frames of all streams of a video, segment by segment.
 
     Attributes:
-        segments: What is finished.
-        faces: How many faces all frames so far hold.
-        without_face: How many frames hold none.
+        segments: The finished segments.
+        faces: Number of faces in all frames so far.
+        without_face: Number of frames without a face.
     """
 
     def __init__(
@@ -184,35 +185,36 @@ class VideoOutput:
         self._targets, self._video, self.segments = targets, video, segments
         self._streams: dict[str, SegmentWriter] = {}
         self._times: list[int] = []
-        self._last = self._rotation = 0
+        self._last_duration = self._rotation = 0
         self._is_interlaced = False
-        self._count()
+        self._restore_counts()
 
     @property
     def frames(self) -> int:
-        """How many frames have been written."""
+        """Number of frames written so far, including those of a resumed run."""
         return sum(len(note["times"]) for note in self.segments.notes) + len(self._times)
 
     def write(self, frames: dict[str, Frame], faces: int = 0) -> None:
         """Append one frame to each stream.
 
         Raises:
-            OutputError: If the disk or the encoder refuses.
+            OutputError: If the frame cannot be encoded or written.
         """
-        picture = frames["video"].pixels
-        assert isinstance(picture, Decoded), "a frame of a video"
-        native: Any = picture.frame
+        pixels = frames["video"].pixels
+        assert isinstance(pixels, Decoded), "expected a video frame"
+        native: Any = pixels.frame
         if native.interlaced_frame and not self._is_interlaced:
             self._is_interlaced = True
-            log.warning("%s is interlaced; its output holds the same lines but cannot say so to "
-                        "players: deinterlace it first", frames["video"].source)  # fmt: skip
+            log.warning("%s is interlaced; the output keeps its lines but is not flagged as "
+                        "interlaced: deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
             with writing_media(target.path):
                 if name not in self._streams:
-                    self._streams[name] = self._begin(name, target)
+                    self._streams[name] = self._open_segment(name, target)
                 self._streams[name].write(frames[name])
         before = self._times[-1] if self._times else None
-        self._last, self._rotation = shown_for(native, self._video, before), native.rotation
+        self._last_duration = shown_for(native, self._video, before)
+        self._rotation = native.rotation
         self._times.append(native.pts)
         self.faces += faces
         self.without_face += not faces
@@ -220,21 +222,21 @@ class VideoOutput:
             self.finish()
 
     def forget(self, segments: int) -> None:
-        """Keep only the first segments: the others will be made again.
+        """Keep only this many segments, so that the later ones are rendered again.
 
         Raises:
-            OutputError: If the disk refuses.
+            OutputError: If the list of segments cannot be written.
         """
         self.segments.keep(segments)
-        self._count()
+        self._restore_counts()
 
-    def _count(self) -> None:
-        """Take over the faces counted in finished parts."""
+    def _restore_counts(self) -> None:
+        """Restore the face counts from the finished segments."""
         self.faces = sum(note["faces"] for note in self.segments.notes)
         self.without_face = sum(note["without_face"] for note in self.segments.notes)
-        self._counted = self.faces, self.without_face
+        self._recorded_counts = self.faces, self.without_face
 
-    def _begin(self, name: str, target: StreamTarget) -> SegmentWriter:
+    def _open_segment(self, name: str, target: StreamTarget) -> SegmentWriter:
         number = len(self.segments.notes)
         path = self.segments.path(name, number)
         if target.image_sequence:
@@ -242,10 +244,10 @@ class VideoOutput:
         return VideoSegmentWriter(path, self._video, target.encoding)
 
     def finish(self) -> None:
-        """Finish the segment under way.
+        """Finish the current segment.
 
         Raises:
-            OutputError: If the disk or the encoder refuses.
+            OutputError: If the segment cannot be encoded or written.
         """
         if not self._times:
             return
@@ -253,34 +255,35 @@ class VideoOutput:
         for name, stream in self._streams.items():
             with writing_media(self._targets[name].path):
                 delays[name] = stream.finish()
-        faces, without_face = self._counted
+        faces, without_face = self._recorded_counts
         self.segments.add({
-            "times": self._times, "last": self._last, "rotation": self._rotation, "delays": delays,
-            "faces": self.faces - faces, "without_face": self.without_face - without_face,
+            "times": self._times, "last": self._last_duration, "rotation": self._rotation,
+            "delays": delays, "faces": self.faces - faces,
+            "without_face": self.without_face - without_face,
         })  # fmt: skip
-        self._counted = self.faces, self.without_face
+        self._recorded_counts = self.faces, self.without_face
         self._times, self._streams = [], {}
 
     def abandon(self) -> None:
-        """Let go of the segment under way."""
+        """Close the encoders of the current segment without recording it."""
         for stream in self._streams.values():
-            with suppress(FFmpegError, OSError):  # the error that led here is the one to report
+            with suppress(FFmpegError, OSError):  # report the error that led here, not this one
                 stream.finish()
 
 
-def _complete(
-    name: str, target: StreamTarget, source: Path, publish: Publish, segments: SegmentStore, excerpt: bool,
-    end: Fraction | None,
+def _join_segments(
+    name: str, target: StreamTarget, source: Path, publish: Publish, segments: SegmentStore,
+    excerpt: bool, end: Fraction | None,
 ) -> None:  # fmt: skip
-    """Put a stream's segments together."""
-    ready = [
+    """Join a stream's segments into its output and publish it."""
+    finished = [
         Segment(segments.path(name, number), note["times"], note["last"], note["delays"][name])
         for number, note in enumerate(segments.notes)
     ]
-    if not ready:
+    if not finished:
         return
     if target.image_sequence:
-        _move_images([segment.path for segment in ready], target.path, publish)
+        _publish_images([segment.path for segment in finished], target.path, publish)
         return
     with (
         publish(target.path) as temporary,
@@ -288,42 +291,44 @@ def _complete(
         writing_media(target.path),
     ):
         if target.path.suffix.lower() in ANIMATIONS:
-            write_animation(ready, temporary, video, target.quality)
+            write_animation(finished, temporary, video, target.quality)
             return
-        start = Fraction(ready[0].times[0] * video.time_base)
+        start = Fraction(finished[0].times[0] * video.time_base)
         muxer = Muxer(
             temporary, target.path, container, video, target.encoding,
             segments.notes[0]["rotation"], target.sound, (start, end) if excerpt else None,
         )  # fmt: skip
         try:
-            muxer.run(ready)
+            muxer.run(finished)
         finally:
             muxer.close()
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds anything but the pictures of an earlier run.
+    """Refuse an output folder that holds anything but the image sequence of an earlier run.
 
     Raises:
-        OutputError: Naming what else it holds.
+        OutputError: If it holds another file, or is a file itself.
     """
     if folder.is_file():
-        raise OutputError(f"the output {folder} is a file; pictures need a folder")
+        raise OutputError(f"the output {folder} is a file; an image sequence needs a folder")
     for path in folder.iterdir() if folder.is_dir() else ():
         if not (path.stem.isdecimal() and path.suffix == ".png"):
-            raise OutputError(f"{folder} holds {path.name}; pictures need a new or an empty folder")
+            raise OutputError(
+                f"{folder} holds {path.name}; an image sequence needs a new or empty folder"
+            )
 
 
-def _move_images(folders: list[Path], target: Path, publish: Publish) -> None:
-    """Sign copies of all pictures in a folder of their own, then put it in the target's place."""
+def _publish_images(folders: list[Path], target: Path, publish: Publish) -> None:
+    """Publish all images into a staging folder, which then replaces the target folder."""
     check_folder(target)
     staging = temporary_beside(target)
     make_folder(staging)
     try:
         with writing_media(target):
-            for picture in sorted(path for folder in folders for path in folder.glob("*.png")):
-                with publish(staging / picture.name) as temporary:
-                    shutil.copyfile(picture, temporary)
+            for image in sorted(path for folder in folders for path in folder.glob("*.png")):
+                with publish(staging / image.name) as temporary:
+                    shutil.copyfile(image, temporary)
             if target.is_dir():
                 shutil.rmtree(target)
             staging.replace(target)
@@ -334,17 +339,17 @@ def _move_images(folders: list[Path], target: Path, publish: Publish) -> None:
 def write_clip(
     path: Path, images: Iterable[Image], rate: int, sound: npt.NDArray[np.int16], sample_rate: int
 ) -> None:
-    """Write a new H.264 clip with mono AAC sound.
+    """Write an H.264 clip with mono AAC audio.
 
     Args:
         path: An .mp4 file.
-        images: Frames of one even size, (H, W, 3) RGB.
+        images: Frames, (H, W, 3) RGB, all of the same size; H and W are even.
         rate: Frames per second.
-        sound: Samples (N,).
+        sound: Samples, (N,).
         sample_rate: Samples per second.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If the clip cannot be written.
     """
     encoding = choose_encoding(".mp4", "auto", QUALITY, hardware=False)
     with (

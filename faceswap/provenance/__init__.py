@@ -1,1 +1,4 @@
-"""Who made a file, from what, with whose consent. The only home of c2pa and cryptography."""
+"""Provenance: who made a file, from what, and with whose consent.
+
+Only this package imports c2pa and cryptography.
+"""

@@ -1,6 +1,6 @@
-"""Who consented to what: a note on each person, in the model's file and in all that it makes.
+"""Consent notes: who consented to what, stored in the model and in everything that it makes.
 
-A note is a person's own words. It proves nothing; it says what the owner of the model vouches for.
+A note is free text. It proves nothing; it records what the owner of the model vouches for.
 """
 
 import logging
@@ -18,28 +18,29 @@ MAX_NOTE = 4000  # characters
 CONSENT_FILE = "CONSENT.md"
 NOT_STATED = "not stated"
 
-Notes = dict[Literal["a", "b"], str]  # by identity; "" if nothing is stated
+Notes = dict[Literal["a", "b"], str]  # by identity; "" if not stated
 
 
 def read_notes(values: Any) -> Notes:
-    """Notes by identity, checked; those that are not there are not stated.
+    """Validate notes by identity; a missing note counts as not stated.
 
     Raises:
-        ValueError: If they are something else than texts of at most MAX_NOTE printable characters.
+        ValueError: If ``values`` is not an object of a and b, or a note is not printable text of
+            at most MAX_NOTE characters.
     """
     if not isinstance(values, dict) or not set(values) <= {"a", "b"}:
-        raise ValueError("consent must be an object of a and b")
+        raise ValueError('consent must be an object with the keys "a" and "b"')
     return {"a": _checked(values.get("a", "")), "b": _checked(values.get("b", ""))}
 
 
 def _checked(text: Any) -> str:
     if not isinstance(text, str):
-        raise ValueError(f"a consent note must be a text, not {type(text).__name__}")
+        raise ValueError(f"a consent note must be text, not {type(text).__name__}")
     text = text.replace("\r\n", "\n").strip()
     if len(text) > MAX_NOTE:
-        raise ValueError(f"a consent note has at most {MAX_NOTE} characters, not {len(text)}")
+        raise ValueError(f"a consent note may have at most {MAX_NOTE} characters, not {len(text)}")
     if not text.translate({ord("\n"): None, ord("\t"): None, 0xFEFF: None}).isprintable():
-        raise ValueError("a consent note must be printable text")  # it is shown on terminals
+        raise ValueError("a consent note must be printable text")  # terminals obey escape codes
     return str(text)
 
 
@@ -47,48 +48,48 @@ def merge_notes(
     given: Mapping[Literal["a", "b"], str | None], stored: Any,
     facesets: Mapping[Literal["a", "b"], Path],
 ) -> Notes:  # fmt: skip
-    """The notes that a model keeps: those given, else those it has, else those beside the faces.
+    """Choose each note: the given one, otherwise the model's, otherwise that of ``CONSENT.md``.
 
     Args:
-        given: By identity, a new note or None.
-        stored: The model's, or None.
-        facesets: By identity, the folder of the faces.
+        given: New notes by identity; None keeps what is known.
+        stored: The notes in the model, or None.
+        facesets: Faceset folders by identity.
 
     Raises:
-        InputError: If a file of a note cannot be read.
-        SettingsError: If a note is too long or no text.
-        ValueError: If the model's are.
+        InputError: If a ``CONSENT.md`` cannot be read.
+        SettingsError: If a given note or a ``CONSENT.md`` is too long or not printable text.
+        ValueError: If the notes in the model are invalid.
     """
     known = read_notes(stored or {})
     for key, folder in facesets.items():
-        path, note = _file_beside(folder), given[key]
+        path, note = _consent_file(folder), given[key]
         try:
             if note is not None:
                 known[key] = _checked(note)
                 continue
-            beside = _checked(_text_of(path))
+            beside = _checked(_read_text(path))
         except ValueError as error:
             raise SettingsError(f"{path if note is None else f'consent_{key}'}: {error}") from error
         if known[key] and beside not in ("", known[key]):
-            log.warning("%s differs from the note that the model has, which stays; --consent-%s "
-                        "gives another", path, key)  # fmt: skip
+            log.warning("%s differs from the note in the model, which is kept; pass --consent-%s "
+                        "to replace it", path, key)  # fmt: skip
         known[key] = known[key] or beside
     return known
 
 
-def _file_beside(folder: Path) -> Path:
-    """Where the note on a person lies: beside the folder of the faces."""
+def _consent_file(folder: Path) -> Path:
+    """Path of the note: beside a folder named ``faces``, otherwise in the faceset folder."""
     return (folder.parent if folder.name == "faces" else folder) / CONSENT_FILE
 
 
-def _text_of(path: Path) -> str:
-    """The text of a file, as much as can be judged; empty if there is none."""
+def _read_text(path: Path) -> str:
+    """Text of a file, "" if it is missing; reads just enough to notice that it is too long."""
     if not path.is_file():
         return ""
-    if not path.resolve().is_relative_to(path.parent.resolve()):  # to a key of the user's, say
+    if not path.resolve().is_relative_to(path.parent.resolve()):  # perhaps a private key
         raise InputError(
-            f"{path} is a link to a file elsewhere, whose text would go into all that the "
-            "model makes: put the note itself there"
+            f"{path} is a link to a file outside its folder, and everything the model makes would "
+            "publish that file's text; write the note into the folder itself"
         )
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -99,6 +100,6 @@ def _text_of(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 
-def in_words(notes: Mapping[Any, str]) -> dict[str, str]:
-    """By identity, the note or that there is none."""
-    return {key: notes.get(key) or NOT_STATED for key in ("a", "b")}
+def in_words(notes: Mapping[Any, str]) -> Notes:
+    """Notes by identity, with ``NOT_STATED`` in place of an empty one."""
+    return {"a": notes.get("a") or NOT_STATED, "b": notes.get("b") or NOT_STATED}

@@ -1,19 +1,20 @@
-"""Content Credentials (C2PA): read what a file's manifest says, and whether it holds.
+"""Content Credentials (C2PA): read a file's manifest and check that the file still matches it.
 
-A file's manifest says what was opened (the original, with its own credentials), what was done to
-it, by which program and with which model, and holds a hash of all bytes, signed. Where a format
-has no place for a manifest, the same manifest lies beside the file as ``<name>.c2pa``.
+A manifest records what was opened (the original, with its own credentials), what was done to it,
+by which program and with which model. It contains a hash of all bytes and is signed. If a format
+cannot embed a manifest, the manifest is stored beside the file as ``<name>.c2pa``.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import c2pa
 from c2pa import C2paError
+from msgspec import Meta
 
 from faceswap.errors import FaceswapError, InputError, NoCredentialsError, TamperedError
 from faceswap.files import reason
@@ -26,11 +27,11 @@ TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/x-m4v", ".mov": "video/quicktime", ".avi": "video/avi",
     ".mkv": "video/x-matroska", ".webm": "video/webm",
 }  # fmt: skip
-MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", with which every manifest begins
-# What a certificate whose time is over leaves to complain about in a file that nobody changed
+MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", the start of every manifest
+# Validation codes that an expired certificate alone produces
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
-REMOTE = "manifest.inaccessible"  # it lies on a server
-# Nothing is fetched from the network, no preview adds 60 KB, and a file is not read once more.
+REMOTE = "manifest.inaccessible"  # the manifest is on a server
+# Fetch nothing from the network, embed no 60 KB thumbnail, and do not re-read a file after signing.
 SETTINGS: dict[str, dict[str, Any]] = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "verify_after_sign": False},
@@ -39,86 +40,101 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The model that painted the faces.
+    """The model that made the new faces."""
 
-    Attributes:
-        name: Its folder's name.
-        sha256: Of its file, hexadecimal.
-        notes: What its owner has put down, such as who consented to what.
-    """
+    name: Annotated[str, Meta(description="Name of the model's folder.")]
+    sha256: Annotated[str, Meta(description="SHA-256 of the model's file, hexadecimal.")]
+    notes: Annotated[
+        tuple[str, ...],
+        Meta(description="Notes by the model's owner, such as who consented to what."),
+    ] = ()
 
-    name: str
-    sha256: str
-    notes: tuple[str, ...] = ()
+
+ParentState = Literal["none", "intact", "altered", "expired", "remote"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What a file was made from: name, MIME type, SHA-256 if known, and its own credentials.
+    """The original of a file."""
 
-    ``credentials`` is "none", "intact", "altered", "expired" (intact, but the time of their
-    certificate was over) or "remote" (on a server), as they were when the file was made.
-    """
-
-    title: str
-    format: str
-    sha256: str | None
-    credentials: str
+    title: Annotated[str, Meta(description="Its name.")]
+    format: Annotated[str, Meta(description="Its MIME type.")]
+    sha256: Annotated[str | None, Meta(description="Its SHA-256, if known.")]
+    credentials: Annotated[
+        ParentState,
+        Meta(
+            description="Its own credentials when the new file was made: expired means intact, but "
+            "with an expired certificate; remote means on a server."
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the Content Credentials of a file say, and whether they hold.
+    """The Content Credentials of a file, and whether they are valid."""
 
-    Attributes:
-        intact: Whether file and manifest are as they were signed.
-        trusted: Whether the signer is on the trust list given.
-        generator: The program that made the file, with its version.
-        signer: The name in the signer's certificate, which anybody can choose if not trusted.
-        title: The file's name when it was signed.
-        source_types: IPTC digital source types of what was done.
-        parent: The file it was made from.
-        model: The model that painted the faces, if the program said so.
-        sidecar: Where the manifest lies, if not in the file.
-        failures: C2PA's codes of what does not hold.
-    """
-
-    intact: bool
-    trusted: bool = False
-    generator: str = ""
-    signer: str = ""
-    title: str = ""
-    source_types: tuple[str, ...] = ()
-    parent: Parent | None = None
-    model: ModelRecord | None = None
-    sidecar: str | None = None
-    failures: tuple[str, ...] = ()
+    intact: Annotated[
+        bool, Meta(description="Whether file and manifest are unchanged since signing.")
+    ]
+    trusted: Annotated[bool, Meta(description="Whether the signer is on the trust list.")] = False
+    generator: Annotated[
+        str, Meta(description="The program that made the file, with its version.")
+    ] = ""
+    signer: Annotated[
+        str,
+        Meta(description="Name in the signer's certificate. Anybody can choose it unless trusted."),
+    ] = ""
+    title: Annotated[str, Meta(description="The name of the file when it was signed.")] = ""
+    source_types: Annotated[
+        tuple[str, ...], Meta(description="IPTC digital source types of the recorded actions.")
+    ] = ()
+    parent: Annotated[Parent | None, Meta(description="The file it was made from.")] = None
+    model: Annotated[
+        ModelRecord | None,
+        Meta(description="The model that made the new faces, if the program recorded it."),
+    ] = None
+    sidecar: Annotated[
+        str | None,
+        Meta(description="The sidecar that holds the manifest; null if it is embedded."),
+    ] = None
+    failures: Annotated[tuple[str, ...], Meta(description="C2PA codes of the failed checks.")] = ()
 
     @property
     def expired(self) -> bool:
-        """Whether nothing was altered, but the time of the signer's certificate is over."""
+        """Whether nothing was altered, but the signer's certificate has expired."""
         return not self.intact and _only_expired(self.failures)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileCredentials(Credentials):
+    """The Content Credentials of one of several files."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileError:
+    """Why the Content Credentials of one of several files cannot be read."""
+
+    file: str
+    error: str
 
 
 def read(path: Path, trust: Path | None = None) -> Credentials:
-    """What a file's Content Credentials say, whether it is as it was signed, and by whom.
+    """Read a file's Content Credentials and check whether the file has changed since signing.
 
     Args:
-        path: A photo or video, of this program or of any other.
-        trust: Certificates to trust, PEM [default: none, so that nobody is].
+        path: A photo or video, made by this program or any other.
+        trust: PEM file of certificates to trust [default: none, so no signer is trusted].
 
     Raises:
-        NoCredentialsError: If it has no credentials, in it or beside it.
-        InputError: If it or ``trust`` cannot be read.
-        SettingsError: If ``trust`` holds no certificate.
+        NoCredentialsError: If the file has no credentials, embedded or beside it.
+        InputError: If the file or ``trust`` cannot be read.
+        SettingsError: If ``trust`` contains no certificate.
     """
     with _reading(path):
         if not path.is_file():
-            raise InputError(f"{path} is no file; give a photo or a video")
+            raise InputError(f"{path} is not a file; pass a photo or a video")
     anchors = read_certificates(trust).decode() if trust else None
     with _reading(path):
         try:
@@ -126,28 +142,32 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         except C2paError as error:
             if str(error).startswith("Remote:"):
                 raise NoCredentialsError(
-                    f"{path} has no Content Credentials in it or beside it; it says that they are "
-                    f"at {str(error).rsplit(' ', 1)[-1]}, and nothing is fetched from the network"
+                    f"{path} has no Content Credentials in it or beside it; it says they are at "
+                    f"{str(error).rsplit(' ', 1)[-1]}, but nothing is fetched from the network"
                 ) from error
-            if sidecar_beside(path) or _marked(path):
+            if sidecar_beside(path) or _contains_manifest(path):
                 return Credentials(False, failures=(words_of(error),))
-            raise InputError(f"{path} is no photo or video that can be read") from error
+            raise InputError(f"{path} is not a readable photo or video") from error
     if report is None:
         raise NoCredentialsError(f"{path} has no Content Credentials")
-    return _understood(report, sidecar)
+    return _to_credentials(report, sidecar)
 
 
 def find(path: Path, anchors: str | None = None) -> tuple[Any, Path | None]:
-    """The library's report (None: no manifest), and the file it is from if not from ``path``.
+    """Find the manifest of a file, embedded or in a sidecar.
+
+    Returns:
+        The C2PA library's report, or None without a manifest; and the sidecar that the manifest
+        came from, or None if it is embedded.
 
     Raises:
-        C2paError: If file or manifest cannot be taken apart.
-        OSError: If one cannot be read.
+        C2paError: If the file or its manifest cannot be parsed.
+        OSError: If the file or its sidecar cannot be read.
     """
     sidecar = sidecar_beside(path)
     try:
         report = report_of(path, None, anchors) if embeds(media_type(path)) else None
-    except C2paError:  # damaged, or of another format than its suffix says
+    except C2paError:  # damaged, or the suffix does not match the format
         if not sidecar:
             raise
         report = None
@@ -157,18 +177,18 @@ def find(path: Path, anchors: str | None = None) -> tuple[Any, Path | None]:
 
 
 def report_of(path: Path, manifest: bytes | None = None, anchors: str | None = None) -> Any:
-    """The C2PA library's own report on a file.
+    """Return the C2PA library's own report on a file.
 
     Args:
         path: The file.
-        manifest: Its manifest, if it is not in the file.
+        manifest: Its manifest, unless it is embedded.
         anchors: Certificates to trust, PEM.
 
     Returns:
-        The report's JSON, or None if there is no manifest.
+        The parsed JSON report, or None if there is no manifest.
 
     Raises:
-        C2paError: If file or manifest cannot be taken apart.
+        C2paError: If the file or its manifest cannot be parsed.
     """
     kind = media_type(path)
     with path.open("rb") as file:
@@ -178,8 +198,8 @@ def report_of(path: Path, manifest: bytes | None = None, anchors: str | None = N
         return json.loads(reader.json()) if reader else None
 
 
-def _understood(report: dict[str, Any], sidecar: Path | None) -> Credentials:
-    # Of a manifest that cannot be taken apart, the library tells only what is wrong with it.
+def _to_credentials(report: dict[str, Any], sidecar: Path | None) -> Credentials:
+    # For a manifest that cannot be parsed, the library reports only the failures.
     manifest = dict(report.get("manifests") or {}).get(report.get("active_manifest"), {})
     actions = _actions(manifest)
     made_by: dict[str, Any] = next(iter(manifest.get("claim_generator_info") or []), {})
@@ -217,11 +237,11 @@ def _failures(results: dict[str, Any]) -> tuple[str, ...]:
 def _parent(manifest: dict[str, Any]) -> Parent | None:
     for ingredient in manifest.get("ingredients", []):
         if ingredient.get("relationship") == "parentOf":
-            own = _state_of(_failures(ingredient), "active_manifest" in ingredient)
-            words = str(ingredient.get("description", ""))
-            digest = words.removeprefix("sha256:") if words.startswith("sha256:") else None
+            state = _state_of(_failures(ingredient), "active_manifest" in ingredient)
+            text = str(ingredient.get("description", ""))
+            digest = text.removeprefix("sha256:") if text.startswith("sha256:") else None
             title, kind = ingredient.get("title") or "", ingredient.get("format") or ""
-            return Parent(title, kind, digest, own)
+            return Parent(title, kind, digest, state)
     return None
 
 
@@ -229,15 +249,15 @@ def _only_expired(failures: tuple[str, ...]) -> bool:
     return EXPIRED in failures and set(failures) <= {UNTRUSTED, EXPIRED}
 
 
-def _state_of(failures: tuple[str, ...], there: bool) -> str:
-    """What became of a parent's credentials, in a word."""
+def _state_of(failures: tuple[str, ...], present: bool) -> ParentState:
+    """State of a parent's credentials, as in :class:`Parent`."""
     if REMOTE in failures:
         return "remote"
     if _only_expired(failures):
         return "expired"
     if set(failures) - {UNTRUSTED}:
         return "altered"
-    return "intact" if there else "none"
+    return "intact" if present else "none"
 
 
 def _model(actions: list[dict[str, Any]]) -> ModelRecord | None:
@@ -252,47 +272,47 @@ def _model(actions: list[dict[str, Any]]) -> ModelRecord | None:
 
 
 def readable(name: str) -> str:
-    """A file's name as text, which a manifest must be: ``?`` for a byte that is no character."""
+    """Make a file name valid Unicode, as manifests require; undecodable bytes become ``?``."""
     return name.encode(errors="replace").decode()
 
 
 def media_type(path: Path) -> str:
-    """The MIME type that a file's suffix stands for."""
+    """MIME type for the suffix of a file."""
     return TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def embeds(kind: str) -> bool:
-    """Whether files of a MIME type have a place for credentials."""
+    """Whether the C2PA library can embed a manifest in files of this MIME type."""
     return kind in c2pa.Builder.get_supported_mime_types()
 
 
 def sidecar_of(path: Path) -> Path:
-    """The file beside ``path`` that holds its credentials: ``video.mkv.c2pa``.
+    """Path of the sidecar for a file's credentials, such as ``video.mkv.c2pa``.
 
-    The whole name is kept, so that ``video.mkv`` and ``video.webm`` do not share one.
+    The whole name is kept so that ``video.mkv`` and ``video.webm`` do not share a sidecar.
     """
     return path.with_name(f"{path.name}.c2pa")
 
 
 def sidecar_beside(path: Path) -> Path | None:
-    """The credentials that lie beside a file, if any."""
-    beside = sidecar_of(path), path.with_suffix(".c2pa")  # the other is how some programs name it
-    return next((sidecar for sidecar in beside if sidecar.is_file()), None)
+    """Find the existing sidecar of a file, if any."""
+    candidates = sidecar_of(path), path.with_suffix(".c2pa")  # some programs write the second
+    return next((sidecar for sidecar in candidates if sidecar.is_file()), None)
 
 
-def _marked(path: Path) -> bool:
-    """Whether a file that the library cannot take apart holds a manifest all the same."""
+def _contains_manifest(path: Path) -> bool:
+    """Whether a file that the library cannot parse still contains a manifest."""
     with path.open("rb") as file:
-        before = b""
+        tail = b""
         while block := file.read(1 << 20):
-            if MANIFEST_MARK in before + block:
+            if MANIFEST_MARK in tail + block:
                 return True
-            before = block[-len(MANIFEST_MARK) :]
+            tail = block[-len(MANIFEST_MARK) :]
     return False
 
 
 def context(anchors: str | None = None) -> c2pa.Context:
-    """The C2PA library's settings, with certificates to trust (PEM)."""
+    """Settings for the C2PA library, with the certificates to trust (PEM)."""
     trust = {"trust": {"trust_anchors": anchors}} if anchors else {}
     return c2pa.Context(c2pa.Settings.from_dict(SETTINGS | trust))
 
@@ -306,41 +326,41 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def words_of(error: Exception) -> str:
-    """An error's own words, in one line, without the class or file named in front."""
+    """First line of an error message, without the class or file name in front."""
     return (str(error).split(": ", 1)[-1].splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(slots=True)
 class Verification:
-    """What was found in some files.
+    """The result of verifying several files.
 
     Attributes:
-        facts: For programs, a JSON-ready record per file.
-        found: Each file with its credentials, or with the error that reading them gave.
-        worst: Why not all is well: an alteration, else a file without credentials, else one that
-            cannot be read; None if every file is as it was signed.
+        facts: A record for each file.
+        found: Each file with its credentials, or with the error from reading them.
+        worst: The most serious error (altered, then no credentials, then unreadable); None if every
+            file is unchanged since signing.
     """
 
-    facts: list[dict[str, Any]] = field(default_factory=list)
+    facts: list[FileCredentials | FileError] = field(default_factory=list)
     found: list[tuple[Path, Credentials | FaceswapError]] = field(default_factory=list)
     worst: FaceswapError | None = None
 
     def note(self, error: FaceswapError) -> None:
-        """Keep an error if it is worse than those before."""
-        if self.worst is None or _badness(error) > _badness(self.worst):
+        """Keep an error if it is worse than the worst so far."""
+        if self.worst is None or _severity(error) > _severity(self.worst):
             self.worst = error
 
 
-def _badness(error: FaceswapError) -> int:
+def _severity(error: FaceswapError) -> int:
     return 2 * isinstance(error, TamperedError) + isinstance(error, NoCredentialsError)
 
 
 def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Verification:
-    """Read the Content Credentials of photos and videos, of this program or any other.
+    """Verify the Content Credentials of photos and videos, made by this program or any other.
 
     Args:
-        files: The files; a file that cannot be read does not stop the rest.
-        trust: Certificates to trust, PEM [default: none].
+        files: The files; an unreadable file does not stop the others.
+        trust: PEM file of certificates to trust [default: none].
     """
     result = Verification()
     for file in map(Path, files):
@@ -348,17 +368,18 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
             found = read(file, Path(trust) if trust else None)
         except FaceswapError as error:
             result.note(error)
-            result.facts.append({"file": str(file), "error": str(error)})
+            result.facts.append(FileError(str(file), str(error)))
             result.found.append((file, error))
             continue
         if not found.intact:
             result.note(
                 TamperedError(
-                    f"{file}: the credentials hold no longer, for their certificate has expired"
+                    f"{file}: the credentials are no longer valid: their certificate has expired"
                     if found.expired
-                    else f"{file} was altered since it was signed"
+                    else f"{file} was altered after it was signed"
                 )
             )
-        result.facts.append({"file": str(file)} | found.to_dict())
+        values = {f.name: getattr(found, f.name) for f in fields(found)}
+        result.facts.append(FileCredentials(file=str(file), **values))
         result.found.append((file, found))
     return result

@@ -1,8 +1,8 @@
-"""The certificate and key that outputs are signed with: an organisation's own, or the user's.
+"""The certificate and key that sign outputs: an organisation's, or the user's self-signed pair.
 
-A user without a certificate gets a self-signed one on first use. It and its key lie in one file
-in the user's configuration folder, which is put in place in one step, so that no two processes
-can leave a certificate beside another's key.
+A user without a certificate gets a self-signed one on first use. The certificate and its key are
+stored in a single file in the user's configuration folder. That file is created atomically, so
+concurrent processes cannot combine the certificate of one pair with the key of another.
 """
 
 import os
@@ -39,13 +39,13 @@ CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 @dataclass(frozen=True, slots=True)
 class SigningIdentity:
-    """What a signature needs.
+    """A certificate chain with its private key.
 
     Attributes:
-        certificates: PEM, the signer's own first.
-        key: Its private key, unencrypted PKCS#8 PEM.
+        certificates: PEM, the signer's certificate first.
+        key: The private key of that certificate, unencrypted PKCS#8 PEM.
         algorithm: es256, es384, es512, ps256 or ed25519.
-        place: Where it was read from, for messages.
+        place: Where it was read from, for error messages.
     """
 
     certificates: bytes
@@ -57,23 +57,23 @@ class SigningIdentity:
 def signing_identity(
     certificate: str | Path | None = None, key: str | Path | None = None
 ) -> SigningIdentity:
-    """The identity of these two PEM files, else of those that the environment names, else own.
+    """Load the signing identity: PEM files, then the environment, then the user's self-signed one.
 
     Args:
-        certificate: The certificate, those that issued it after it
-            [default: ``FACESWAP_SIGN_CERT``, else the user's own, made when there is none yet].
-        key: Its private key [default: ``FACESWAP_SIGN_KEY``, else the user's own].
+        certificate: PEM chain, the signer's certificate first [default: ``FACESWAP_SIGN_CERT``,
+            otherwise the user's self-signed one, created on first use].
+        key: Its private key [default: ``FACESWAP_SIGN_KEY``, otherwise the user's own].
 
     Raises:
-        SettingsError: If only one of the two is given, they do not belong together, or are of a
-            kind that nothing can be signed with.
-        InputError: If one cannot be read.
+        SettingsError: If only one of the two is given, they are not a pair, or C2PA does not
+            support this kind of key.
+        InputError: If a file cannot be read.
         OutputError: If the user's own identity cannot be written.
     """
     if not (certificate or key):
         certificate, key = os.environ.get(CERTIFICATE_VARIABLE), os.environ.get(KEY_VARIABLE)
     if not (certificate or key):
-        return _open_no_follow()
+        return _user_identity()
     if not (certificate and key):
         raise SettingsError(
             "signing needs a certificate and its key: give both --sign-cert and --sign-key "
@@ -83,21 +83,21 @@ def signing_identity(
 
 
 def read_certificates(path: Path) -> bytes:
-    """The certificates of a file, PEM.
+    """Read the certificates of a PEM file, without any key that it contains.
 
     Raises:
         InputError: If it cannot be read.
-        SettingsError: If it holds no certificate.
+        SettingsError: If it contains no certificate.
     """
-    parsed = _parsed(_read(path), str(path))
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in parsed)
+    certificates = _parse(_read(path), str(path))
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
-def _parsed(pem: bytes, place: str) -> list[x509.Certificate]:
+def _parse(pem: bytes, place: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise SettingsError(f"{place} holds no certificate in PEM form") from error
+        raise SettingsError(f"{place} contains no PEM certificate") from error
 
 
 def _read(path: Path) -> bytes:
@@ -108,18 +108,18 @@ def _read(path: Path) -> bytes:
 
 
 def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> SigningIdentity:
-    """Check that a certificate and a key are a pair; bring the key to PKCS#8."""
-    certificate, *issuers = _parsed(certificates, place)
+    """Check that a certificate and a key are a pair, and convert the key to PKCS#8."""
+    certificate, *issuers = _parse(certificates, place)
     try:
         private = load_pem_private_key(key, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
-        raise SettingsError(f"{key_place} holds no unencrypted private key in PEM form") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+        raise SettingsError(f"{key_place} contains no unencrypted PEM private key") from error
     try:
         certified = certificate.public_key().public_bytes(*PUBLIC)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise SettingsError(f"the public key in {place} cannot be read: {error}") from error
     if private.public_key().public_bytes(*PUBLIC) != certified:
-        raise SettingsError(f"the key in {key_place} is not that of the certificate in {place}")
+        raise SettingsError(f"the key in {key_place} does not match the certificate in {place}")
     if isinstance(private, rsa.RSAPrivateKey):
         algorithm = "ps256"
     elif isinstance(private, ed25519.Ed25519PrivateKey):
@@ -128,7 +128,7 @@ def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> Si
         algorithm = CURVES[private.curve.name]
     else:
         raise SettingsError(
-            f"{key_place}: a key must be RSA, Ed25519 or one of {', '.join(CURVES)}"
+            f"{key_place}: the key must be RSA, Ed25519 or one of {', '.join(CURVES)}"
         )
     plain = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     chain = b"".join(c.public_bytes(Encoding.PEM) for c in (certificate, *issuers))
@@ -136,11 +136,11 @@ def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> Si
 
 
 def own_identity_file() -> Path:
-    """Where the user's own identity lies: in the platform's configuration folder."""
+    """Path of the user's own identity, in the platform's configuration folder."""
     return user_config_path("faceswap", appauthor=False) / IDENTITY_FILE
 
 
-def _open_no_follow() -> SigningIdentity:
+def _user_identity() -> SigningIdentity:
     path = own_identity_file()
     if not path.exists():
         _create(path)
@@ -155,12 +155,12 @@ def _open_no_follow() -> SigningIdentity:
         return _identity(pem, pem, str(path), str(path))
     except (ValueError, SettingsError) as error:
         raise SettingsError(
-            f"{path} is damaged; delete it, and a new identity to sign with is made"
+            f"{path} is damaged; delete it to have a new signing identity created"
         ) from error
 
 
 def _create(path: Path) -> None:
-    """Make the user's identity, readable by nobody else; keep one that appears meanwhile."""
+    """Create the user's identity, readable only by them, unless another process did so first."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part.pem")
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -171,28 +171,28 @@ def _create(path: Path) -> None:
                 f.write(_self_signed())
                 f.flush()
                 os.fsync(f.fileno())
-            _put(temporary, path)
+            _publish(temporary, path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
-def _put(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, unless another process was first."""
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its final name, unless another process did so first."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         return
-    except OSError:  # a file system without hard links: the last one there counts
+    except OSError:  # no hard links on this file system: the last writer wins
         temporary.replace(path)
 
 
 def _self_signed() -> bytes:
-    """A new key and a certificate for it, PEM.
+    """Create a key and a self-signed certificate for it, PEM.
 
-    The C2PA specification's certificate profile asks for the key usages below; its library also
-    refuses a certificate without an authority key identifier. The name holds nothing of the user or
-    the machine, only the beginning of the key's fingerprint, to tell one signer from another.
+    The certificate profile of the C2PA specification requires the key usages below, and the c2pa
+    library also requires an authority key identifier. The name reveals nothing about the user or
+    the machine; the start of the key's fingerprint tells signers apart.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
@@ -216,7 +216,7 @@ def _self_signed() -> bytes:
         .issuer_name(name)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # a clock elsewhere may be late
+        .not_valid_before(now - timedelta(days=1))  # other clocks may be slow
         .not_valid_after(now + VALIDITY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)

@@ -1,7 +1,7 @@
-"""Sign what a conversion writes with Content Credentials (C2PA).
+"""Sign the outputs of a conversion with Content Credentials (C2PA).
 
-They go into the file or, where its format has no place for them, beside it. The library refuses
-such formats, so there the hash of the whole file is put into the manifest here.
+The manifest is embedded in the file or, if its format cannot hold one, written beside it. The
+c2pa library refuses such formats, so this module adds the hash of the whole file to the manifest.
 """
 
 import io
@@ -33,7 +33,7 @@ from faceswap.provenance.identity import SigningIdentity
 log = logging.getLogger(__name__)
 
 
-SOURCE_TYPE = (  # IPTC: altered with a generative model
+SOURCE_TYPE = (  # IPTC: edited with generative AI
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 )
 AGENT = "faceswap"
@@ -44,16 +44,16 @@ class Signer:
     """Signs the outputs of one run.
 
     Args:
-        model: What paints the faces.
-        identity: Whose signature.
+        model: The model that makes the new faces.
+        identity: The certificate and key to sign with.
 
     Raises:
-        SettingsError: If nothing can be signed with this identity: better now than after the work.
+        SettingsError: If this identity cannot sign; a trial signature checks this before the work.
     """
 
     def __init__(self, model: ModelRecord, identity: SigningIdentity) -> None:
         self._model = model
-        self._parent: tuple[Path, bytes] | None = None  # the last source and its ingredient
+        self._parent: tuple[Path, bytes] | None = None  # last source, its ingredient archive
         info = c2pa.C2paSignerInfo(
             alg=identity.algorithm.encode(),
             sign_cert=identity.certificates,
@@ -65,15 +65,15 @@ class Signer:
             self._manifest_for(b"", "trial", None)
         except C2paError as error:
             raise SettingsError(
-                f"nothing can be signed with {identity.place}: {words_of(error)}; it must be valid "
-                "today, and made for digital signatures and e-mail protection"
+                f"cannot sign with {identity.place}: {words_of(error)}; the certificate must be "
+                "valid today and allow digital signatures and e-mail protection"
             ) from error
 
     def publisher(self, source: Path) -> Publish:
-        """Return what replaces an output in one step and gives it credentials first.
+        """Return a context manager that signs an output and then moves it into place atomically.
 
         Args:
-            source: What the outputs are made from.
+            source: The file that the outputs are made from.
         """
 
         @contextmanager
@@ -85,38 +85,39 @@ class Signer:
         return publish
 
     def sign(self, temporary: Path, path: Path, source: Path) -> None:
-        """Give a finished file its credentials: in it, or beside ``path`` if they do not fit in.
+        """Sign a finished file: embed the manifest, or write it beside ``path`` if that fails.
 
         Args:
-            temporary: The finished file, still under another name; replaced by the signed one.
-            path: The name it will get.
-            source: What it was made from.
+            temporary: The finished file under its temporary name; replaced by the signed one.
+            path: Its final name.
+            source: The file it was made from.
 
         Raises:
-            OutputError: If the disk refuses the credentials beside the file too, or nothing can
-                be signed any more, as when the certificate has expired meanwhile.
+            OutputError: If the sidecar cannot be written either, or signing fails, for example
+                because the certificate has expired since the start.
         """
         kind = media_type(path)
         if embeds(kind):
             try:
                 self._embed(temporary, path, source, kind)
                 return
-            except (C2paError, OutputError) as error:  # hours of work are not thrown away for it
-                log.warning("credentials do not go into %s (%s); they lie beside it",
+            except (C2paError, OutputError) as error:  # do not lose hours of work
+                log.warning("cannot embed credentials in %s (%s); writing them beside it",
                             path, words_of(error))  # fmt: skip
         digest = bytes.fromhex(sha256_of(temporary))
         try:
             manifest = self._manifest_for(digest, readable(path.name), source)
         except C2paError as error:
             raise OutputError(
-                f"{path} cannot be signed: {words_of(error)}; give a certificate that is valid "
-                "today, and run the same command again"
+                f"{path} cannot be signed: {words_of(error)}; use a certificate that is valid "
+                "today and run the same command again"
             ) from error
         write_bytes(sidecar_of(path), manifest)
 
     def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
         builder = self._builder(readable(path.name), kind, source)
-        # The library empties a file that it is to sign into itself. A full disk may show late.
+        # c2pa truncates a file that it signs in place, so sign into a temporary file. A full disk
+        # may be reported only on close.
         with (
             atomic_write(temporary) as signed,
             writing(path),
@@ -126,10 +127,10 @@ class Signer:
             builder.sign(self._signer, kind, old, new)
 
     def _manifest_for(self, digest: bytes, title: str, source: Path | None) -> bytes:
-        """A manifest that lies beside a file, bound to the hash of the whole of it.
+        """Sign a manifest to store beside a file, bound to the SHA-256 of the whole file.
 
-        The library signs no format that it does not know, but checks any file against a hash that
-        stands in the manifest from the beginning.
+        c2pa refuses to sign unknown formats, but it verifies any file against a c2pa.hash.data
+        assertion, so this adds one.
         """
         binding = {"alg": "sha256", "hash": list(digest), "pad": [], "name": "the whole file"}
         builder = self._builder(title, media_type(Path(title)), source, binding)
@@ -157,12 +158,12 @@ class Signer:
              "assertions": assertions},
             context=context(),
         )  # fmt: skip
-        parent = self._ingredient(source) if source else _archived({"title": title})
+        parent = self._ingredient(source) if source else _ingredient_archive({"title": title})
         builder.add_ingredient_from_archive(io.BytesIO(parent))
         return builder
 
     def _ingredient(self, source: Path) -> bytes:
-        """The original as an ingredient, with its own credentials; kept for the next output."""
+        """Archive the original as an ingredient with its own credentials; cached per source."""
         if self._parent is None or self._parent[0] != source:
             self._parent = source, _ingredient(source)
         return self._parent[1]
@@ -173,9 +174,9 @@ def _ingredient(source: Path) -> bytes:
     facts = {"title": readable(source.name), "format": kind}
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
-    except InputError as error:  # moved away meanwhile: no reason to lose the work
-        log.warning("%s; its credentials only name it", error)
-        return _archived(facts)
+    except InputError as error:  # the source was moved; keep the output
+        log.warning("%s; the credentials will contain only its name", error)
+        return _ingredient_archive(facts)
     try:
         report, sidecar = find(source)
         manifest = sidecar.read_bytes() if sidecar else None
@@ -184,22 +185,22 @@ def _ingredient(source: Path) -> bytes:
         if sidecar_beside(source):
             log.warning("the credentials of %s are left out: %s", source, words_of(error))
     if manifest is not None:
-        own = {key: report[key] for key in ("active_manifest", "validation_results")}
-        own["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
-        return _archived(facts | own, manifest=manifest)
+        parent = {key: report[key] for key in ("active_manifest", "validation_results")}
+        parent["manifest_data"] = {"format": SIDECAR_TYPE, "identifier": "parent.c2pa"}
+        return _ingredient_archive(facts | parent, manifest=manifest)
     if embeds(kind):
         try:
             with source.open("rb") as file:
-                return _archived(facts, kind, file)
-        except C2paError as error:  # the decoder may forgive what this library does not
+                return _ingredient_archive(facts, kind, file)
+        except C2paError as error:  # the decoder may accept files that c2pa rejects
             log.warning("the credentials of %s, if any, are left out: %s", source, words_of(error))
-    return _archived(facts)
+    return _ingredient_archive(facts)
 
 
-def _archived(
+def _ingredient_archive(
     facts: dict[str, Any], kind: str = "", file: Any = None, manifest: bytes | None = None
 ) -> bytes:
-    """An ingredient as bytes, which any number of manifests can take it from."""
+    """Serialise an ingredient so that any number of manifests can include it."""
     facts = {"relationship": "parentOf", "label": "parent", "instance_id": "parent"} | facts
     definition: dict[str, Any] = {"ingredients": [] if file else [facts]}
     builder = c2pa.Builder(definition, context=context())

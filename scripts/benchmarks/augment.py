@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Time augmentation against the classic loop over images, alternating in one run.
+"""Benchmark augmentation against the classic loop over images, alternating in one run.
 
-Both turn 256 px crops into 64 px warped inputs and targets from the same random numbers: ours from
-uint8 in batches of 64, the loop one image at a time from float64, as the classic programs do.
-Prints medians and, as the last line, one JSON object.
+Both turn 256 px crops into 64 px warped inputs and targets with the same random numbers. Ours takes
+uint8 batches of 64; the loop takes one float64 image at a time, as the classic programs do. Prints
+medians and, as the last line, one JSON object.
 
     scripts/benchmarks/augment.py [--threads N] [--rounds N]
 """
@@ -31,13 +31,13 @@ MODEL = PRESETS["original"]
 def ours(
     faces: torch.Tensor, noise: augment.TransformNoise, warp: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch, transform and warp in one sampling."""
+    """Augment one batch, with transform and warp in a single resampling."""
     matrices = augment.transform_matrices(noise, faces.shape[-1])
     return augment.random_warp(faces, warp, MODEL, matrices)
 
 
 def loop(images: np.ndarray, noise: augment.TransformNoise, warp: torch.Tensor) -> np.ndarray:
-    """The same batch image by image."""
+    """Augment the same batch image by image."""
     results = []
     for i, image in enumerate(images):
         numbers = (noise.angle, noise.zoom, noise.shift_x, noise.shift_y, noise.flip)
@@ -54,7 +54,7 @@ def seconds(call: Callable[..., object], *args: object) -> float:
 
 
 def main() -> None:
-    """Alternate both, print the comparison."""
+    """Run both in turn and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="threads for both (default 1)")
     parser.add_argument("--rounds", type=int, default=9)
@@ -74,15 +74,15 @@ def main() -> None:
             "ours": seconds(ours, faces, noise, warp),
             "loop": seconds(loop, images, noise, warp),
         }
-        if round_:  # the first warms up
+        if round_:  # the first round warms up
             for name, value in pair.items():
                 times[name].append(value)
         else:
-            mine = torch.stack(ours(faces, noise, warp), 1).permute(0, 1, 3, 4, 2).numpy()
-            differences.append(float(np.abs(mine - loop(images, noise, warp)).mean() * 255))
+            batch = torch.stack(ours(faces, noise, warp), 1).permute(0, 1, 3, 4, 2).numpy()
+            differences.append(float(np.abs(batch - loop(images, noise, warp)).mean() * 255))
     per_image = {name: float(np.median(values)) / BATCH * 1e6 for name, values in times.items()}
     ratios = [b / a for a, b in zip(times["ours"], times["loop"], strict=True)]
-    print(f"loop {per_image['loop']:.0f} us, ours {per_image['ours']:.0f} us an image")
+    print(f"loop {per_image['loop']:.0f} us, ours {per_image['ours']:.0f} us per image")
     print(
         json.dumps(
             {

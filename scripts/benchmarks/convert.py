@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time ``faceswap convert`` against a plain loop, alternating in one run.
+"""Benchmark ``faceswap convert`` against a plain loop, alternating in one run.
 
     scripts/benchmarks/convert.py [--clip FILE ...] [--rounds N] [--no-memory]
 
-Ours is the whole command's work with the CPU default model, sound and H.264 included. The last line
-is one JSON object. Both load their models anew every time.
+Our side does all the work of the command with the CPU's default model, including sound and H.264.
+Both sides load their models again in every round. The last line is one JSON object.
 """
 
 import sys
@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def main() -> None:
-    """Make an untrained model, which is as quick as a trained one, and compare."""
-    # here, for the processes that look for faces import this file, and need none of it
+    """Compare with an untrained model, which is as fast as a trained one."""
+    # Detection processes import this file and need none of these, so import them here.
     from faceswap.models import autoencoder, modelfile
     from faceswap.models.architectures import PRESETS
     from faceswap.swapping.converter import convert

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Time ``faceswap extract`` on video against a plain loop, alternating in one run.
+"""Benchmark ``faceswap extract`` on video against a plain loop, alternating in one run.
 
     scripts/benchmarks/extract.py [--clip FILE ...] [--rounds N] [--no-memory]
 
-The last line is one JSON object. Both load their models anew every time.
+Both sides load their models again in every round. The last line is one JSON object.
 """
 
 import shutil
@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def main() -> None:
-    """Compare."""
-    # here, for the processes that look for faces import this file, and need none of it
+    """Run both in turn and print the comparison."""
+    # Detection processes import this file and need none of these, so import them here.
     from faceswap.faces.extractor import extract
     from scripts.benchmarks.rival_video import Rival, compare, options, peak_memory
 

@@ -1,4 +1,4 @@
-"""The plain loop that ``convert.py`` and ``extract.py`` compare with, and the comparison."""
+"""The plain loop that ``convert.py`` and ``extract.py`` are compared with, and the comparison."""
 
 import argparse
 import json
@@ -24,11 +24,11 @@ from faceswap.types import Image, Matrix
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "video"
 DEFAULT = [CLIPS / "one_face_720p.mp4", CLIPS / "talking_512.mp4"]
-SIZE = 256  # of the rival's crops
+SIZE = 256  # side of the rival's crops in pixels
 
 
 class Rival:
-    """cv2 reads, HOG on every whole frame, the classic net for one face at a time, no sound."""
+    """Reads with cv2, runs HOG on every whole frame, swaps face by face and drops the sound."""
 
     def __init__(self) -> None:
         self._hog = dlib.get_frontal_face_detector()
@@ -36,7 +36,7 @@ class Rival:
         self._net = autoencoder.build(PRESETS["original"]).eval()
 
     def crops(self, frame: Image) -> list[tuple[Image, Matrix]]:
-        """The aligned crops (256, 256, 3) of a frame's faces and their matrices."""
+        """Aligned crops (256, 256, 3) of a frame's faces and their matrices."""
         found = []
         for box in self._hog(frame, 0):
             parts = self._predictor(frame, box).parts()
@@ -47,7 +47,7 @@ class Rival:
         return found
 
     def convert(self, clip: Path, folder: Path) -> int:
-        """Swap every face of a clip; how many."""
+        """Swap every face of a clip and return how many there were."""
         reader = cv2.VideoCapture(str(clip))
         size = [int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         rate = reader.get(cv2.CAP_PROP_FPS)
@@ -76,7 +76,7 @@ class Rival:
         return frame
 
     def extract(self, clip: Path, folder: Path) -> int:
-        """Write a crop of every face of a clip; how many."""
+        """Write a crop of every face of a clip and return how many there were."""
         reader = cv2.VideoCapture(str(clip))
         faces = 0
         while (read := reader.read())[0]:
@@ -91,7 +91,7 @@ def _rgb(frame: cv2.typing.MatLike) -> Image:
 
 
 def peak_memory(command: list[str]) -> float:
-    """Largest memory of a command and all its processes together (shared pages once), MB."""
+    """Peak memory of a command and all its processes, shared pages counted once, in MB."""
     process = subprocess.Popen([sys.executable, "-m", "faceswap", *command],
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
     peak = 0.0
@@ -126,21 +126,21 @@ def _tree(pid: int) -> list[int]:
 def _memory(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def options(description: str) -> argparse.Namespace:
-    """The command line of both scripts."""
+    """Parse the command line of both scripts."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--clip", type=Path, action="append", help="a clip; repeatable")
+    parser.add_argument("--clip", type=Path, action="append", help="clip to process; repeatable")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the memory run")
+    parser.add_argument("--no-memory", action="store_true", help="skip the memory measurement")
     chosen = parser.parse_args()
     chosen.clip = chosen.clip or [clip for clip in DEFAULT if clip.is_file()]
     if not chosen.clip:
-        parser.error("give a --clip")
+        parser.error("the default clips are missing; pass --clip FILE")
     return chosen
 
 
@@ -154,11 +154,11 @@ def compare(
     """Alternate the two loops on each clip, print the comparison and one JSON object.
 
     Args:
-        clips: What to work on.
-        rounds: How often.
-        rival: Works on a clip and returns how many faces it found.
-        ours: Works on a clip and returns how many frames it read and how many faces it found.
-        memory: Gives the peak memory of a run of its own, MB.
+        clips: The clips to process.
+        rounds: How often each side processes each clip.
+        rival: Processes a clip and returns the number of faces.
+        ours: Processes a clip and returns the numbers of frames and faces.
+        memory: Processes a clip in a separate run and returns its peak memory in MB.
     """
     result = {}
     for clip in clips:
@@ -167,12 +167,12 @@ def compare(
             began = time.perf_counter()
             reference = rival(clip)
             times["rival"].append(time.perf_counter() - began)
-            # Its weights too are to be loaded anew.
+            # Stop the fork server, so that our side loads its weights again too.
             forkserver._forkserver._stop()  # type: ignore[attr-defined]
             began = time.perf_counter()
             frames, faces = ours(clip)
             times["ours"].append(time.perf_counter() - began)
-        median = {name: float(np.median(some)) for name, some in times.items()}
+        median = {name: float(np.median(seconds)) for name, seconds in times.items()}
         result[clip.stem] = {
             "ratio": round(median["rival"] / median["ours"], 2),
             "frames_per_second": round(frames / median["ours"], 1),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time training against a plain loop in the ancestors' manner, alternating in one run.
+"""Benchmark training against the plain loop of the classic programs, alternating in one run.
 
-The rival holds float64 photos, warps them one by one in numpy, steps two Adams over two passes of
-the encoder and runs four preview passes a step. Ours is the very loop of ``faceswap train``, its
-reports included, in float32 and in the precision that ``auto`` chooses. Prints what was measured
-and, as the last line, one JSON object.
+The rival keeps float64 photos, warps them one by one in numpy, steps two Adam optimizers over two
+encoder passes and runs four preview passes per step. Our side is the actual loop of ``faceswap
+train``, including its reports, in float32 and in the precision that ``auto`` chooses. Prints the
+measurements and, as the last line, one JSON object.
 
     scripts/benchmarks/train.py [--device cuda] [--batch N] [--rounds N]
 """
@@ -46,11 +46,11 @@ HERE = Path(__file__).resolve().parent
 FACES = {"a": 376, "b": 318}
 IDENTITIES: tuple[Identity, Identity] = ("a", "b")
 PREVIEW = 14  # faces of each identity that the rival previews every step
-SMALL_TURNS = 40  # steps of the small model for each of the big one
+SMALL_TURNS = 40  # steps of small for each step of original
 
 
 def make_facesets(folder: Path) -> None:
-    """As many 256 px crops as the classic pair of facesets holds; what they show is no matter."""
+    """Write as many random 256 px crops as the classic pair of facesets has faces."""
     random = np.random.default_rng(0)
     for key, count in FACES.items():
         writer = FacesetWriter(folder / key / "faces", 256, COVERAGE, {})
@@ -65,7 +65,7 @@ def make_facesets(folder: Path) -> None:
 
 
 class Rival:
-    """The plain loop."""
+    """The training loop of the classic programs."""
 
     def __init__(
         self, faces: dict[Identity, torch.Tensor], batch: int, device: torch.device
@@ -82,7 +82,7 @@ class Rival:
         self.generator = torch.Generator().manual_seed(0)
 
     def pairs(self, key: Identity) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch, one image at a time."""
+        """Augment a batch one image at a time; return inputs and targets (N, 3, 64, 64)."""
         images, count = self.images[key], self.batch
         noise = augment.draw_transform(count, self.generator)
         warp = augment.draw_warp(count, self.generator).numpy() * 160
@@ -94,14 +94,14 @@ class Rival:
             one, other = reference_warp(np.ascontiguousarray(moved), warp[i])
             warped.append(one)
             target.append(other)
-        both = [
-            np.stack(some).transpose(0, 3, 1, 2).astype(np.float32) for some in (warped, target)
+        arrays = [
+            np.stack(faces).transpose(0, 3, 1, 2).astype(np.float32) for faces in (warped, target)
         ]
-        first, second = (torch.from_numpy(some).to(self.device) for some in both)
-        return first, second
+        inputs, targets = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return inputs, targets
 
     def step(self) -> None:
-        """One step and its previews."""
+        """Take one step and run its previews."""
         pairs = {key: self.pairs(key) for key in IDENTITIES}
         for adam in self.adams.values():
             adam.zero_grad()
@@ -118,7 +118,7 @@ class Rival:
 
 
 def plain(net: autoencoder.Autoencoder) -> autoencoder.Autoencoder:
-    """The same net with its doublings as the ancestors wrote them: contiguous planes."""
+    """Replace the upscaling by that of the classic programs, which keeps contiguous planes."""
 
     def upscale(self: autoencoder.Upscale, x: torch.Tensor) -> torch.Tensor:
         x = F.leaky_relu(self.conv(x), 0.1)
@@ -133,7 +133,7 @@ def plain(net: autoencoder.Autoencoder) -> autoencoder.Autoencoder:
 
 
 class Ours:
-    """The product's loop, with the time inside forward, backward and step counted apart."""
+    """The loop of ``faceswap train``; counts the time in forward, backward and step separately."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Ours:
         self.inside = 0.0
 
     def steps(self, count: int) -> None:
-        """Steps as ``faceswap train`` takes them."""
+        """Take steps as ``faceswap train`` does."""
         learn = trainer.learn
 
         def timed(*arguments: object) -> torch.Tensor:
@@ -175,11 +175,11 @@ class Ours:
         trainer.learn = learn
 
     def operations(self) -> int:
-        """Floating-point operations of a step's forward and backward passes."""
+        """Floating-point operations of one step's forward and backward passes."""
         side = self.run.network.config.size
-        some = torch.rand(self.batch, 3, side, side, device=self.place)
+        faces = torch.rand(self.batch, 3, side, side, device=self.place)
         with FlopCounterMode(display=False) as counter:
-            decoded = trainer.Pair(self.run.network)(some, some)
+            decoded = trainer.Pair(self.run.network)(faces, faces)
             (decoded[0].mean() + decoded[1].mean()).backward()
         self.run.optimizer.zero_grad()
         return int(counter.get_total_flops())
@@ -215,7 +215,7 @@ def clock(call: Callable[..., object], device: torch.device, *arguments: object)
 
 
 def peak_memory(folder: Path, device: str) -> float:
-    """Largest resident memory of ``faceswap train --model small`` in a process of its own, MB."""
+    """Peak resident memory of ``faceswap train --model small`` in a separate process, in MB."""
     command = [sys.executable, "-m", "faceswap", "train", "--a", str(folder / "a"), "--b",
                str(folder / "b"), "-o", str(folder / "memory"), "--model", "small", "--steps", "60",
                "--device", device]  # fmt: skip
@@ -227,14 +227,14 @@ def peak_memory(folder: Path, device: str) -> float:
 
 
 def augment_ratio() -> float:
-    """What ``scripts/benchmarks/augment.py`` finds on one core."""
+    """Speed ratio that ``scripts/benchmarks/augment.py`` measures on one core."""
     command = [sys.executable, str(HERE / "augment.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["augment_ratio"])
 
 
 def main() -> None:
-    """Alternate the loops, print the comparison."""
+    """Run the loops in turn and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=32, help="faces per identity (original)")
@@ -263,7 +263,7 @@ Times = dict[str, list[float]]
 def measure(
     sides: dict[str, Ours], rival: Rival, device: torch.device, rounds: int
 ) -> tuple[Times, dict[str, float]]:
-    """Seconds a step of each side, round by round, and GFLOP/s of matrix products."""
+    """Seconds per step of each side in each round, and median GFLOP/s of matrix products."""
     times: Times = {"rival": [], **{name: [] for name in sides}}
     peaks: Times = {"float32": [], "bfloat16": []}
     for round_ in range(rounds + 1):
@@ -286,7 +286,7 @@ def report(
 ) -> None:  # fmt: skip
     """Print the comparison."""
     batches = {"rival": options.batch, **{name: side.batch for name, side in sides.items()}}
-    rate = {name: 2 * batches[name] / float(np.median(some)) for name, some in times.items()}
+    rate = {name: 2 * batches[name] / float(np.median(seconds)) for name, seconds in times.items()}
     print(", ".join(f"{kind} product {value:.0f} GFLOP/s" for kind, value in peaks.items()))
     print(f"rival: {rate['rival']:.1f} faces/s")
     gflops, outside = {}, {}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert clips and compare each with its source: frames, times, sound, size, luma off the faces.
+"""Convert clips and compare frames, times, sound, size and luma off the faces with the source.
 
 scripts/tools/check_clips.py MODEL OUTPUT_FOLDER CLIP [CLIP ...]
 """
@@ -17,14 +17,14 @@ import faceswap
 
 
 def seconds(pts: int | None, time_base: Fraction | None) -> Fraction:
-    """A time stamp in seconds; a file that states none cannot be compared."""
+    """A timestamp in seconds; files without timestamps cannot be compared."""
     if pts is None or time_base is None:
-        raise ValueError("a packet or a frame has no time stamp")
+        raise ValueError("a packet or frame has no timestamp")
     return pts * time_base
 
 
 def packets(path: Path) -> list[tuple[int, bytes, object]]:
-    """Track, bytes and time of every packet that is not picture."""
+    """Track, bytes and time of every audio and subtitle packet."""
     with av.open(str(path)) as container:
         others = [s for s in container.streams if s.type in ("audio", "subtitle")]
         place = {stream.index: number for number, stream in enumerate(others)}
@@ -36,7 +36,7 @@ def packets(path: Path) -> list[tuple[int, bytes, object]]:
 
 
 def compare(source: Path, swapped: Path) -> dict[str, object]:
-    """What is equal, and how far the luma is off where no face was painted."""
+    """Report what is equal, and how far the luma is off where no face was swapped."""
     with av.open(str(source)) as before, av.open(str(swapped)) as after:
         one, two = before.streams.video[0], after.streams.video[0]
         times: list[tuple[Fraction, Fraction]] = []
@@ -47,7 +47,7 @@ def compare(source: Path, swapped: Path) -> dict[str, object]:
                  np.frombuffer(memoryview(f.planes[0]), np.uint8).reshape(f.height, -1)[
                      :, : f.width].astype(np.int16) for f in (old, new)]  # fmt: skip
             difference = y[1] - y[0]
-            still = np.abs(difference) < 12  # a painted face differs by more, the encoder by less
+            still = np.abs(difference) < 12  # a swapped face differs by more, the encoder by less
             bias, count = bias + float(difference[still].sum()), count + int(still.sum())
             quality.append(float((difference[still].astype(np.float64) ** 2).mean()))
         return {
@@ -62,7 +62,7 @@ def compare(source: Path, swapped: Path) -> dict[str, object]:
 
 
 def main(model: str, folder: str, clips: list[str]) -> None:
-    """Convert and compare each clip; one JSON line each."""
+    """Convert and compare each clip; print one JSON line per clip."""
     for clip in map(Path, clips):
         output = Path(folder) / f"{clip.stem}.swapped{clip.suffix}"
         began = time.perf_counter()

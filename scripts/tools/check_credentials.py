@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Convert clips and photos to every kind of file; verify them, then turn over single bytes.
+"""Convert clips and photos to every kind of file, verify them, then flip single bits.
 
-Each output is read by `faceswap verify` and, apart from it, by the C2PA library's own reader. The
-times are those of signing alone: the original's hash, the credentials and the second copy.
+Each output is read by `faceswap verify` and independently by the C2PA library's own reader. The
+times cover signing only: hashing the original, the credentials and the second copy.
 
     scripts/tools/check_credentials.py MODEL OUTPUT_FOLDER CLIP [CLIP ...]
 """
@@ -23,11 +23,11 @@ from PIL import Image as Pillow
 import faceswap
 from faceswap.errors import NoFacesError, TamperedError
 from faceswap.media import reader
-from faceswap.provenance.credentials import ModelRecord
+from faceswap.provenance.credentials import Credentials, ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import SOURCE_TYPE, Signer
 
-CHANGES = 20  # single bytes turned over in each file
+CHANGES = 20  # bits flipped in each file, one at a time
 KINDS = {
     ".mp4": "video/mp4", ".mov": "video/quicktime", ".png": "image/png", ".jpg": "image/jpeg",
     ".webp": "image/webp", ".tif": "image/tiff",
@@ -35,7 +35,7 @@ KINDS = {
 
 
 def media_data(path: Path) -> tuple[int, int]:
-    """Where the picture's bytes begin and end in a file."""
+    """Start and end of the image or video data in a file, in bytes."""
     data, suffix = path.read_bytes(), path.suffix
     if suffix in (".mp4", ".mov"):
         at = data.index(b"mdat") - 4
@@ -56,8 +56,8 @@ def media_data(path: Path) -> tuple[int, int]:
     return 0, len(data)
 
 
-def by_the_library(path: Path) -> dict[str, object]:
-    """What the C2PA library says of a file, without any code of this program."""
+def read_with_library(path: Path) -> dict[str, object]:
+    """Read a file's credentials with the C2PA library, without any code of this program."""
     sidecar = path.with_name(path.name + ".c2pa")
     kind = KINDS.get(path.suffix, "application/octet-stream")
     manifest = sidecar.read_bytes() if sidecar.exists() else None
@@ -74,33 +74,35 @@ def by_the_library(path: Path) -> dict[str, object]:
 
 
 def check(path: Path, source: Path, chance: random.Random) -> dict[str, object]:
-    """Whether a file is intact, says so and names its parent, and shows every change of a byte."""
-    facts = faceswap.verify([path]).facts[0]
-    library = by_the_library(path)
+    """Check that a file verifies and names its parent, and that every flipped bit is detected."""
+    ((_, found),) = faceswap.verify([path]).found
+    credentials = found if isinstance(found, Credentials) else Credentials(intact=False)
+    library = read_with_library(path)
     first, last = media_data(path)
     whole = path.read_bytes()
-    ema_or_model = seen = 0
+    detected = detected_by_library = 0
     try:
         for _ in range(CHANGES):
             data = bytearray(whole)
             data[chance.randrange(first, last)] ^= 1 << chance.randrange(8)
             path.write_bytes(data)
-            ema_or_model += isinstance(faceswap.verify([path]).worst, TamperedError)
-            seen += by_the_library(path)["state"] == "Invalid"
+            detected += isinstance(faceswap.verify([path]).worst, TamperedError)
+            detected_by_library += read_with_library(path)["state"] == "Invalid"
     finally:
         path.write_bytes(whole)
     good = (
-        facts.get("intact") is True and facts["parent"]["title"] == source.name
+        credentials.intact
+        and credentials.parent is not None and credentials.parent.title == source.name
         and library == {"state": "Valid", "parents": [source.name], "marked": True}
-        and ema_or_model == seen == CHANGES
+        and detected == detected_by_library == CHANGES
     )  # fmt: skip
-    return {"file": path.name, "intact": facts.get("intact"), "library": library["state"],
-            "parent": library["parents"], "changes": CHANGES, "shown": ema_or_model,
-            "shown_by_library": seen, "good": good}  # fmt: skip
+    return {"file": path.name, "intact": credentials.intact, "library": library["state"],
+            "parent": library["parents"], "changes": CHANGES, "shown": detected,
+            "shown_by_library": detected_by_library, "good": good}  # fmt: skip
 
 
 def cost(clip: Path, output: Path) -> dict[str, object]:
-    """Seconds and bytes that signing adds to a finished clip: medians of 9, original unhashed."""
+    """Time and bytes that signing adds to a finished clip: the median of 9 fresh signers."""
     took, more = [], 0
     for _ in range(9):
         copy = output.with_name(f"unsigned{output.suffix}")
@@ -117,7 +119,7 @@ def cost(clip: Path, output: Path) -> dict[str, object]:
 
 
 def photo_with_face(path: Path, model: Path, clip: Path) -> Path:
-    """One of a clip's frames in which a face is found."""
+    """Save one of the clip's frames in which a face is found."""
     for frame in reader.sample_video(clip, 12):
         Pillow.fromarray(frame.image).save(path)
         try:
@@ -125,11 +127,11 @@ def photo_with_face(path: Path, model: Path, clip: Path) -> Path:
             return path
         except NoFacesError:
             continue
-    raise SystemExit(f"{clip} shows no face")
+    raise SystemExit(f"no face found in {clip}; choose a clip that shows one")
 
 
 def outputs(model: Path, folder: Path, clip: Path) -> list[tuple[Path, Path]]:
-    """Everything that a clip and a photo out of it are made into, each with its source."""
+    """Convert a clip and one of its frames to every format; return outputs and their sources."""
     made = []
     for suffix, end in ((".mp4", None), (".mov", "2"), (".mkv", "2"), (".webm", "1")):
         output = folder / f"{clip.stem}{suffix}"
@@ -150,8 +152,8 @@ def outputs(model: Path, folder: Path, clip: Path) -> list[tuple[Path, Path]]:
 
 
 def main(model: str, folder: str, clips: list[str]) -> None:
-    """Check all; one JSON line each; end with 1 if one is not good."""
-    chance, bad = random.Random(0), 0  # noqa: S311 - which byte, no secret
+    """Check all outputs, print one JSON line for each, and exit with 1 if a check fails."""
+    chance, bad = random.Random(0), 0  # noqa: S311 - chooses bytes, not secrets
     Path(folder).mkdir(parents=True, exist_ok=True)
     for clip in map(Path, clips):
         for output, source in outputs(Path(model), Path(folder), clip):

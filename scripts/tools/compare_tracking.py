@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Count the faces of a clip, shot by shot: followed as ``convert`` does, and by HOG on every frame.
+"""Count the faces in each shot of a clip, tracked as in ``convert`` and with HOG on every frame.
 
     scripts/tools/compare_tracking.py CLIP [CLIP ...]
 
-A face of HOG's counts as kept if the tracker has one in the same frame that overlaps it. One JSON
-line a clip; ``lost`` names the frames whose faces were not kept.
+A face found by HOG counts as kept if the tracker has an overlapping face in the same frame. Prints
+one JSON line per clip; ``lost`` lists the frames whose faces were not kept.
 """
 
 import json
@@ -16,25 +16,26 @@ from pathlib import Path
 
 from faceswap import parallel
 from faceswap.faces import tracking
+from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.media import reader
 
-MIN_SCORE = 0.2
+MIN_SCORE, HOG = 0.2, DetectorSpec("hog")
 
 
-def followed(clip: Path, detector: DetectorPool) -> Iterator[FrameFaces]:
-    """What convert sees."""
-    return tracking.track_faces(parallel.prefetch(reader.read_video(clip), 4), detector, "hog")
+def track(clip: Path, detector: DetectorPool) -> Iterator[FrameFaces]:
+    """Track faces as ``convert`` does."""
+    return tracking.track_faces(parallel.prefetch(reader.read_video(clip), 4), detector, HOG)
 
 
 def compare(clip: Path) -> dict[str, object]:
-    """The two counts of each shot."""
+    """Compare the two counts in each shot."""
     with DetectorPool(MIN_SCORE, 0) as detector:
         began = time.perf_counter()
-        tracked = [(frame.index, faces) for frame, faces in followed(clip, detector)]
+        tracked = [(frame.index, faces) for frame, faces in track(clip, detector)]
         seconds = time.perf_counter() - began
-        single = detector.detect(parallel.prefetch(reader.read_video(clip), 4), "hog")
+        single = detector.detect(parallel.prefetch(reader.read_video(clip), 4), HOG)
         plain = [faces for _, faces in single]
     cuts = [index for index, cut in enumerate(tracking.cuts(reader.read_video(clip))) if cut]
     rows, lost = [], []

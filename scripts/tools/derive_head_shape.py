@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Derive faceswap/evaluation/head_shape.json: an average head's 68 landmarks in three dimensions.
+"""Derive faceswap/evaluation/head_shape.json, the 68 landmarks of an average head in 3D.
 
     scripts/tools/derive_head_shape.py FACESET FACESET ...
 
-Takes the landmarks of extracted faces, seen from many sides, apart into poses and one rigid shape:
+Factorises the landmarks of extracted faces, seen from many sides, into poses and one rigid shape:
 C. Tomasi and T. Kanade, "Shape and motion from image streams under orthography: a factorization
-method", IJCV 9(2), 1992, with one scale a face. Only landmarks are read, never pictures.
+method", IJCV 9(2), 1992, with one scale per face. It reads only landmarks, no images.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 
 from faceswap.faces.faceset import INDEX, read_records
 
-NOSE = 0.75  # eye distances from the plane of the eyes' outer corners to the tip of the nose
+NOSE = 0.75  # distance from the outer eye corners' plane to the nose tip, in eye distances
 MIRRORED = [
     *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47,
     46, 39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60,
@@ -25,7 +25,7 @@ MIRRORED = [
 
 
 def measurements(folders: list[Path]) -> np.ndarray:
-    """All faces and their mirror images, centred and of one size, (2 F, 68): x rows, then y."""
+    """All faces and their mirror images, centred and scaled, (2 F, 68): x rows, then y rows."""
     faces = []
     for folder in folders:
         for record in read_records(folder / INDEX):
@@ -39,7 +39,7 @@ def measurements(folders: list[Path]) -> np.ndarray:
 
 
 def factorize(w: np.ndarray) -> np.ndarray:
-    """The rigid shape (68, 3) whose scaled orthographic views explain ``w`` best."""
+    """Rigid shape (68, 3) whose scaled orthographic projections fit ``w`` best."""
     u, s, vt = np.linalg.svd(w, full_matrices=False)
     motion, shape = u[:, :3] * np.sqrt(s[:3]), np.sqrt(s[:3])[:, None] * vt[:3]
     x, y = np.split(motion, 2)
@@ -50,21 +50,22 @@ def factorize(w: np.ndarray) -> np.ndarray:
             [p[:, i] * q[:, j] + (p[:, j] * q[:, i] if i != j else 0) for i, j in index], axis=1
         )
 
-    rows = np.concatenate([row(x, x) - row(y, y), row(x, y)])  # equal lengths, right angles
+    # The x and y axes of each view have equal lengths and are orthogonal.
+    rows = np.concatenate([row(x, x) - row(y, y), row(x, y)])
     solution = np.linalg.svd(rows)[2][-1]
     gram = np.zeros((3, 3))
     for value, (i, j) in zip(solution, index, strict=True):
         gram[i, j] = gram[j, i] = value
     values, vectors = np.linalg.eigh(gram * np.sign(np.trace(gram)))
     if values.min() <= 0:
-        raise SystemExit("these faces do not determine a shape: give some seen from more sides")
+        raise SystemExit("these faces do not determine a shape; add facesets with more head poses")
     upgrade = vectors * np.sqrt(values)
     rigid: np.ndarray = (np.linalg.inv(upgrade) @ shape).T
     return rigid
 
 
 def canonical(shape: np.ndarray) -> np.ndarray:
-    """Turned to face the viewer (x right, y down, z away), symmetric, eyes' centres 1 apart."""
+    """Rotate to face the viewer (x right, y down, z away), symmetrise, scale eye distance to 1."""
     shape = shape - shape.mean(axis=0)
     across = shape[42:48].mean(axis=0) - shape[36:42].mean(axis=0)
     down = shape[8] - shape[27]
@@ -72,21 +73,21 @@ def canonical(shape: np.ndarray) -> np.ndarray:
     y = down - down @ x * x
     y /= np.linalg.norm(y)
     turned = shape @ np.stack([x, y, np.cross(x, y)]).T / np.linalg.norm(across)
-    # Orthography cannot tell near from far, and on a turned head the landmarks of the jaw slide to
-    # its visible edge, which looks like more depth: so the depth is set by a plain measure.
+    # Orthographic projection leaves the sign of the depth open. On a turned head the jaw landmarks
+    # also slide to the visible edge, which looks like more depth. So NOSE sets sign and scale.
     turned[:, 2] *= NOSE / (turned[[36, 45], 2].mean() - turned[30, 2])
     symmetric: np.ndarray = (turned + turned[MIRRORED] * [-1, 1, 1]) / 2
     return symmetric
 
 
 def main() -> None:
-    """Derive and write the shape."""
+    """Derive the head shape and write it."""
     shape = canonical(factorize(measurements([Path(argument) for argument in sys.argv[1:]])))
     target = Path(__file__).resolve().parents[2] / "faceswap" / "evaluation" / "head_shape.json"
     text = ",\n".join(json.dumps(point) for point in shape.round(4).tolist())
     target.write_text('{"landmarks": [\n' + text + "\n]}\n")
-    print(f"{target}: the nose's tip is {shape[0, 2] - shape[30, 2]:.2f} eye distances before"
-          " the ear")  # fmt: skip
+    print(f"{target}: the nose tip is {shape[0, 2] - shape[30, 2]:.2f} eye distances in front"
+          " of the ear")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Derive faceswap/faces/mean_face.json, the template that faces are aligned to, from classic crops.
 
-In a classic crop of 256 px the mean face's unit square is the middle 160 px. So the template is the
-mean of the landmarks found in many such crops, moved from crop pixels to that square. Only HOG
-detections count, because the landmark model is fitted to HOG's boxes. The mean is made symmetric,
-since training mirrors faces.
+In a classic crop of 256 px the mean face's unit square is the middle 160 px. The template is the
+mean of the landmarks in many such crops, converted from crop pixels to that square. Only HOG
+detections count, because the landmark model was trained on HOG's boxes. The mean is made symmetric,
+because training mirrors faces.
 
     scripts/tools/derive_mean_face.py FOLDER [FOLDER ...]
 """

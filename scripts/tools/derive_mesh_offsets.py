@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Derive faceswap/faces/mesh_offsets.json: how FaceMesh's points differ from dlib's landmarks.
+"""Derive faceswap/faces/mesh_offsets.json, the offsets from FaceMesh's points to dlib's landmarks.
 
-Both mark the faces that HOG finds in photos; their median difference in the mean face's unit square
-is made symmetric and stored. Every tenth photo of a folder is left out, and tells how far the two
-are apart without and with the offsets: landmarks, and the aligned square they lead to.
+Both models mark the faces that HOG finds in photos. The median difference in the mean face's unit
+square is made symmetric and stored. Every tenth photo of a folder is held out to measure how far
+the landmarks, and the aligned squares they give, are apart without and with the offsets.
 
     scripts/tools/derive_mesh_offsets.py FOLDER [FOLDER ...]
 """
@@ -25,38 +25,38 @@ from faceswap.media.reader import photos_in
 from faceswap.types import Points
 
 TARGET = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "mesh_offsets.json"
-HELD_OUT = 10  # every tenth photo
+HELD_OUT = 10  # every tenth photo is held out
 # index of each landmark's mirror image, for landmarks 0..67
 MIRROR = [
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     *range(45, 41, -1), 47, 46, *range(39, 35, -1), 41, 40, *range(54, 47, -1),
     *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
 ]  # fmt: skip
-Pair = tuple[Points, Points]  # of one face: dlib's landmarks, the mesh's chosen points
+Pair = tuple[Points, Points]  # dlib's landmarks and the matching mesh points of one face
 
 
 def pairs_of(folder: Path) -> tuple[list[Pair], list[Pair]]:
-    """Of the largest face in each photo that both find: the pairs to fit, and those left out."""
+    """Landmark pairs of the largest face in each photo: those to fit and those held out."""
     fitted: list[Pair] = []
-    left_out: list[Pair] = []
+    held_out: list[Pair] = []
     for number, path in enumerate(photos_in(folder)):
         image = read_photo(path).image
         for face in detect_hog(image, min_score=0.2)[:1]:
             mesh, presence = blazeface.mesh_near(image, face.landmarks)
             if presence >= blazeface.MIN_PRESENCE:
                 chosen = mesh[list(blazeface.VERTICES)]
-                (fitted if number % HELD_OUT else left_out).append((face.landmarks, chosen))
-    return fitted, left_out
+                (fitted if number % HELD_OUT else held_out).append((face.landmarks, chosen))
+    return fitted, held_out
 
 
 def offset(pair: Pair) -> Points:
-    """From the mesh's points to dlib's, (68, 2), in the unit square that the mesh's define."""
+    """Offset from mesh points to dlib's, (68, 2), in the unit square of the mesh points."""
     to_square = face_matrix(pair[1], 1, 1.0)
     return transform(pair[0], to_square) - transform(pair[1], to_square)
 
 
 def difference(expected: Points, points: Points) -> list[float]:
-    """Distance of points over that of the eyes; turn in degrees, scale, shift of the square."""
+    """Distances of points and jaw in eye distances; rotation (degrees), scale and shift."""
     eyes = np.linalg.norm(expected[36:42].mean(axis=0) - expected[42:48].mean(axis=0))
     distances = np.linalg.norm(points - expected, axis=1) / eyes
     step = compose(face_matrix(points, 1, 1.0), invert(face_matrix(expected, 1, 1.0)))
@@ -67,14 +67,14 @@ def difference(expected: Points, points: Points) -> list[float]:
 
 
 def report(title: str, rows: list[list[float]]) -> None:
-    """Print median and 95th percentile of each measure."""
+    """Print the median and 95th percentile of each measure."""
     names = ("points", "jaw", "turn", "scale", "shift")
     cells = zip(names, np.percentile(rows, [50, 95], axis=0).T, strict=True)
     print(title, "  ".join(f"{name} {a:.4f} {b:.4f}" for name, (a, b) in cells))
 
 
 def corrected(points: Points, offsets: npt.NDArray[np.float64]) -> Points:
-    """Chosen points (68, 2) moved by the offsets."""
+    """Move mesh points (68, 2) by the offsets."""
     to_square = face_matrix(points, 1, 1.0)
     moved = transform(points, to_square) + offsets.astype(np.float32)
     return transform(moved, invert(to_square))
@@ -94,12 +94,12 @@ def main(folders: list[Path]) -> None:
         "offsets": [[round(float(x), 5), round(float(y), 5)] for x, y in offsets],
     }
     write_bytes(TARGET, (json.dumps(record, indent=1) + "\n").encode())
-    print("median and 95th percentile on the faces left out; points, jaw over the eyes' distance,")
-    print("turn in degrees, scale and shift of the square's side")
-    for folder, (_, left_out) in zip(folders, people, strict=True):
-        report(f"{folder.name} without", [difference(*pair) for pair in left_out])
+    print("median and 95th percentile on held-out faces: points and jaw in eye distances,")
+    print("rotation in degrees, scale and shift as shares of the square's side")
+    for folder, (_, held_out) in zip(folders, people, strict=True):
+        report(f"{folder.name} without", [difference(*pair) for pair in held_out])
         report(f"{folder.name} with   ", [
-            difference(known, corrected(points, offsets)) for known, points in left_out
+            difference(known, corrected(points, offsets)) for known, points in held_out
         ])  # fmt: skip
 
 

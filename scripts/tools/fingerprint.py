@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Print hashes of what every stage makes from fixed inputs and seeds.
+"""Print hashes of the results of every stage for fixed inputs and seeds.
 
-Run it before and after a change that must not alter results, on the same machine: extraction of two
-folders of photos, 20 training steps of two models, an evaluation, and the conversion of clips to
-lossless video.
+Run it on the same machine before and after a change that must not alter results. It extracts two
+folders of photos, trains two models for 20 steps, evaluates one and converts clips to lossless
+video.
 
     scripts/tools/fingerprint.py PHOTOS_A PHOTOS_B WORK_FOLDER CLIP... > before.txt
 """
@@ -33,12 +33,12 @@ def digest(*chunks: bytes) -> str:
 
 
 def records(path: Path) -> list[str]:
-    """Read the records of a JSON lines file, sorted: several processes write them."""
+    """Read the records of a JSON lines file, sorted because several processes write them."""
     return sorted(path.read_text(encoding="utf-8").splitlines())
 
 
 def weights(path: Path) -> str:
-    """Hash the tensors of a model file, by name."""
+    """Hash the names and tensors of a model file."""
     tensors = load_file(path)
     return digest(*(name.encode() + tensors[name].tobytes() for name in sorted(tensors)))
 
@@ -53,7 +53,7 @@ def frames(path: Path) -> str:
 
 
 def main() -> None:
-    """Make everything in the work folder and print one line per result."""
+    """Run every stage in the work folder and print one line per result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs=2, type=Path)
     parser.add_argument("work", type=Path)

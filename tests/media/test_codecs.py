@@ -1,4 +1,4 @@
-"""Every codec in every container it goes into, and what is refused."""
+"""Every codec works in each of its containers, and unsupported pairs are refused."""
 
 from fractions import Fraction
 
@@ -35,7 +35,7 @@ PIXELS = {
 
 @pytest.mark.parametrize("pixels", PIXELS)
 @pytest.mark.parametrize(("suffix", "codec"), PAIRS)
-def test_every_codec_keeps_size_times_and_pictures(tmp_path, monkeypatch, suffix, codec, pixels):
+def test_every_codec_keeps_size_times_and_content(tmp_path, monkeypatch, suffix, codec, pixels):
     segment_length(monkeypatch, 4)
     source = make_clip(
         tmp_path / "in.mp4", times=range(10), audio=0, options={"crf": "4"}, **PIXELS[pixels]
@@ -59,7 +59,7 @@ def test_every_codec_keeps_size_times_and_pictures(tmp_path, monkeypatch, suffix
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p", "gray"])
-def test_ffv1_gives_back_what_nobody_changed_bit_for_bit(tmp_path, monkeypatch, pix_fmt):
+def test_ffv1_keeps_unchanged_frames_bit_exact(tmp_path, monkeypatch, pix_fmt):
     segment_length(monkeypatch, 4)
     source = make_clip(tmp_path / "in.mp4", times=range(10), pix_fmt=pix_fmt, audio=0)
 
@@ -73,7 +73,7 @@ def test_ffv1_gives_back_what_nobody_changed_bit_for_bit(tmp_path, monkeypatch, 
 
 
 def frames_of_animation(path):
-    """Every frame's RGB and how long it is shown, in milliseconds, as Pillow reads it."""
+    """Return the loop count, and each frame's RGB and duration in milliseconds, read by Pillow."""
     from PIL import Image, ImageSequence
 
     with Image.open(path) as animation:
@@ -86,7 +86,7 @@ def frames_of_animation(path):
 
 @pytest.mark.parametrize("suffix", sorted(ANIMATIONS))
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_an_animation_has_every_frame_upright_at_its_time(tmp_path, monkeypatch, suffix, rotation):
+def test_animation_frames_are_upright_and_correctly_timed(tmp_path, monkeypatch, suffix, rotation):
     segment_length(monkeypatch, 5)
     milli = [0, 40, 80, 200, 210, 330, 500, 540, 580, 620, 660, 700, 780]
     source = rich_clip(tmp_path / "in.mp4", times=[1000 + t for t in milli], rotation=rotation)
@@ -96,7 +96,7 @@ def test_an_animation_has_every_frame_upright_at_its_time(tmp_path, monkeypatch,
     loops, frames = frames_of_animation(target)
     assert loops == 0
     assert len(frames) == 13
-    assert [shown_for for _, shown_for in frames[:-1]] == list(np.diff(milli))
+    assert [duration for _, duration in frames[:-1]] == list(np.diff(milli))
     assert 10 <= frames[-1][1] <= 100
     for (made, _), original in zip(frames, shown(source), strict=True):
         assert made.shape == original.shape
@@ -104,24 +104,24 @@ def test_an_animation_has_every_frame_upright_at_its_time(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec", "words"),
+    ("suffix", "codec", "message"),
     [
-        (".mp4", "vp9", "a .mp4 file is not written with vp9, only with h264, h265, av1; vp9 goes "
-         "into .mkv, .webm"),
-        (".webm", "prores", "prores goes into .mov, .mkv"),
-        (".gif", "h264", "a .gif file has no choice of codec; leave --codec h264 out"),
-        ("", "ffv1", "a folder of pictures has no choice of codec; leave --codec ffv1 out"),
+        (".mp4", "vp9", ".mp4 files do not support vp9, only h264, h265, av1; use .mkv, .webm "
+         "for vp9"),
+        (".webm", "prores", "use .mov, .mkv for prores"),
+        (".gif", "h264", "--codec h264 does not apply to .gif files; leave it out"),
+        ("", "ffv1", "--codec ffv1 does not apply to image sequences; leave it out"),
     ],
 )  # fmt: skip
-def test_a_codec_that_does_not_fit_is_one_clear_line(suffix, codec, words):
+def test_unsupported_codec_raises_a_one_line_error(suffix, codec, message):
     with pytest.raises(SettingsError) as caught:
         choose_encoding(suffix, codec, 18, hardware=False)
 
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_working_encoder_in_hardware_software_encodes(monkeypatch):
+def test_software_encoder_is_used_if_no_hardware_encoder_opens(monkeypatch):
     asked = []
     monkeypatch.setattr(codecs, "opens", lambda name: asked.append(name))
 
@@ -132,19 +132,19 @@ def test_without_a_working_encoder_in_hardware_software_encodes(monkeypatch):
 
 
 @pytest.mark.parametrize("maker", codecs.MAKERS)
-def test_the_first_encoder_in_hardware_that_opens_is_taken(monkeypatch, maker):
+def test_first_hardware_encoder_that_opens_is_used(monkeypatch, maker):
     monkeypatch.setattr(codecs, "opens", lambda name: name.endswith(maker))
 
     assert choose_encoding(".mov", "auto", 18, hardware=True).encoder == f"h264_{maker}"
     assert choose_encoding(".mkv", "ffv1", 18, hardware=True).encoder == "ffv1"
 
 
-def test_an_encoder_that_is_missing_does_not_open():
+def test_missing_encoder_does_not_open():
     assert codecs.opens("libx264")
-    assert not codecs.opens("h264_of_nobody")
+    assert not codecs.opens("h264_missing")
 
 
-def test_a_changed_window_leaves_the_rest_of_a_stored_frame(tmp_path):
+def test_changed_rect_leaves_the_rest_of_the_frame_unchanged(tmp_path):
     source = make_clip(tmp_path / "in.mp4", size=(96, 80), pix_fmt="yuv420p", audio=0, times=[0, 1])
     box = (32, 16, 64, 48)
 
@@ -155,13 +155,13 @@ def test_a_changed_window_leaves_the_rest_of_a_stored_frame(tmp_path):
 
     with av.open(str(source)) as before, av.open(str(target)) as after:
         for old, new in zip(before.decode(video=0), after.decode(video=0), strict=True):
-            one, two = (f.to_ndarray()[:80].copy() for f in (old, new))  # light
+            one, two = (f.to_ndarray()[:80].copy() for f in (old, new))  # luma
             assert (one[16:48, 32:64] != two[16:48, 32:64]).mean() > 0.9
             one[16:48, 32:64] = two[16:48, 32:64] = 0
             np.testing.assert_array_equal(one, two)
 
 
-def test_ten_bits_stay_what_they_are_under_an_unchanged_crop(tmp_path):
+def test_ten_bit_levels_survive_an_unchanged_crop(tmp_path):
     source = make_clip(tmp_path / "in.mp4", size=(96, 80), pix_fmt="yuv420p10le", audio=0,
                        times=range(3))  # fmt: skip
     box = (16, 16, 80, 64)
@@ -179,16 +179,16 @@ def test_ten_bits_stay_what_they_are_under_an_unchanged_crop(tmp_path):
             assert abs(one.mean() - two.mean()) < 0.1
 
 
-def test_hdr_is_refused_in_one_line(tmp_path):
-    for tag, words in ((16, "PQ"), (18, "HLG")):
+def test_hdr_source_is_refused(tmp_path):
+    for tag, name in ((16, "PQ"), (18, "HLG")):
         source = hdr_clip(tmp_path / f"{tag}.mkv", tag)
         for read in (reader.read_video, lambda path: reader.sample_video(path, 1)):
-            with pytest.raises(reader.InputError, match=rf"{tag}\.mkv is HDR \({words}.*tone-map"):
+            with pytest.raises(reader.InputError, match=rf"{tag}\.mkv is HDR \({name}.*tone-map"):
                 list(read(source))
 
 
 def tagged_clip(path, *, full_range=False, shape=None):
-    """A clip of pixels in the full range, or not square."""
+    """Write a clip with full-range pixels, or with a pixel aspect ratio of ``shape``."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25, options={"crf": "4"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -204,19 +204,19 @@ def tagged_clip(path, *, full_range=False, shape=None):
 
 
 @pytest.mark.parametrize("is_changed", [False, True])
-def test_footage_in_full_range_keeps_its_light_in_prores(tmp_path, is_changed):
+def test_full_range_source_keeps_its_brightness_in_prores(tmp_path, is_changed):
     source = tagged_clip(tmp_path / "in.mp4", full_range=True)
 
     def same(frame):
-        window = (8, 8, 40, 40)
-        return frame.changed(window, frame.rgb_float(window)) if is_changed else frame
+        rect = (8, 8, 40, 40)
+        return frame.changed(rect, frame.rgb_float(rect)) if is_changed else frame
 
     target = pass_on(source, tmp_path / "out.mov", codec="prores", change=same)
 
     assert noise(target, source) < 3
 
 
-def test_a_layer_over_footage_in_full_range_keeps_its_light(tmp_path):
+def test_layer_over_full_range_source_keeps_its_brightness(tmp_path):
     source = tagged_clip(tmp_path / "in.mp4", full_range=True)
     layer = np.full((48, 64, 4), (200, 100, 50, 255), np.uint8)
     targets = {"video": writers.StreamTarget(tmp_path / "out.mov", codecs.TRANSPARENT)}
@@ -231,17 +231,15 @@ def test_a_layer_over_footage_in_full_range_keeps_its_light(tmp_path):
     assert np.abs(decoded - layer[..., :3]).max() < 6
 
 
-@pytest.mark.parametrize(("target", "codec", "is_told"), [("out.webm", "vp9", True),
+@pytest.mark.parametrize(("target", "codec", "warns"), [("out.webm", "vp9", True),
     ("out.mkv", "ffv1", True), ("out.mkv", "h264", False), ("out.mov", "prores", False)],
 )  # fmt: skip
-def test_pixels_that_are_not_square_stay_so_or_are_told_of(
-    tmp_path, caplog, target, codec, is_told
-):
+def test_non_square_pixels_are_kept_or_warned_about(tmp_path, caplog, target, codec, warns):
     source = tagged_clip(tmp_path / "in.mp4", shape=Fraction(64, 45))
 
     made = pass_on(source, tmp_path / target, codec=codec)
 
     with av.open(str(made)) as container:
         kept = container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
-    assert kept != is_told
-    assert ("will look squeezed" in caplog.text) == is_told
+    assert kept != warns
+    assert ("will look squeezed" in caplog.text) == warns

@@ -9,8 +9,8 @@ from faceswap.media import colorspace
 FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le")
 
 
-def stored(pixel_format, width, height):
-    """A frame of smooth content in BT.709, and its RGB."""
+def smooth_frame(pixel_format, width, height):
+    """Return a frame of smooth content in BT.709, and its RGB."""
     y, x = np.mgrid[:height, :width]
     rgb = np.stack([x * 3 + y, 255 - y * 2, x + y * 2], axis=-1) % 200 + 20
     frame = av.VideoFrame.from_ndarray(rgb.astype(np.uint8), format="rgb24")
@@ -27,14 +27,14 @@ def arrays(frame):
 
 @pytest.mark.parametrize(
     ("pixel_format", "size"),
-    [*((name, (96, 80)) for name in FORMATS), ("yuv444p", (91, 67))],  # encoders want odd as 4:4:4
+    [*((name, (96, 80)) for name in FORMATS), ("yuv444p", (91, 67))],  # odd sizes need 4:4:4
 )
-def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size):
-    old, image = stored(pixel_format, *size)
+def test_only_the_changed_rect_of_a_stored_frame_is_converted(pixel_format, size):
+    old, image = smooth_frame(pixel_format, *size)
     changed = image.copy()
     changed[21:50, 33:60] = 255 - changed[21:50, 33:60]
 
-    new = colorspace.patched(lambda w: changed[w[1] : w[3], w[0] : w[2]], [(33, 21, 60, 50)], old)
+    new = colorspace.patched(lambda r: changed[r[1] : r[3], r[0] : r[2]], [(33, 21, 60, 50)], old)
 
     deep = colorspace.is_deep(old)
     whole = colorspace.converted(
@@ -50,10 +50,10 @@ def test_only_the_changed_box_of_a_stored_frame_is_converted(pixel_format, size)
         assert (after[inside] != before[inside]).any()
 
 
-def test_a_box_at_the_frames_edge_stays_within_it():
-    old, image = stored("yuv420p", 64, 48)
+def test_patched_rect_may_cover_the_whole_frame():
+    old, image = smooth_frame("yuv420p", 64, 48)
 
-    new = colorspace.patched(lambda window: 255 - image, [(0, 0, 64, 48)], old)
+    new = colorspace.patched(lambda rect: 255 - image, [(0, 0, 64, 48)], old)
 
     whole = colorspace.converted(
         av.VideoFrame.from_ndarray(255 - image, format="rgb24"), "yuv420p", colorspace.tags_of(old)
@@ -64,20 +64,20 @@ def test_a_box_at_the_frames_edge_stays_within_it():
 
 @pytest.mark.parametrize("deep", [False, True], ids=["shallow", "deep"])
 @pytest.mark.parametrize("pixel_format", FORMATS)
-def test_a_windows_rgb_is_that_of_the_whole_frame(pixel_format, deep):
-    frame, _ = stored(pixel_format, 192, 160)
+def test_rgb_of_a_rect_equals_rgb_of_the_whole_frame(pixel_format, deep):
+    frame, _ = smooth_frame(pixel_format, 192, 160)
     name = colorspace.DEEP if deep else "rgb24"
     whole = frame.reformat(
         format=name, interpolation=colorspace.EXACT, dst_color_range=2
     ).to_ndarray()
 
-    for window in ((0, 0, 192, 160), (33, 21, 60, 50), (0, 0, 1, 1), (150, 101, 192, 160)):
-        left, top, right, bottom = window
-        found = colorspace.rgb_rect(frame, window, deep)
+    for rect in ((0, 0, 192, 160), (33, 21, 60, 50), (0, 0, 1, 1), (150, 101, 192, 160)):
+        left, top, right, bottom = rect
+        found = colorspace.rgb_rect(frame, rect, deep)
         np.testing.assert_array_equal(found, whole[top:bottom, left:right])
 
 
-def test_a_turned_window_holds_the_same_pixels():
+def test_turned_rect_contains_the_same_pixels():
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (30, 40, 3))
     for turns in range(-4, 5):
@@ -100,7 +100,7 @@ def test_a_turned_window_holds_the_same_pixels():
         ("yuv420p10le", (64, 48), "libx264", "yuv420p10le"),
         ("yuv420p12le", (64, 48), "libx264", "yuv420p10le"),
         ("yuv411p", (64, 48), "libx264", "yuv422p"),
-        ("yuv420p", (65, 48), "libx264", "yuv444p"),  # 4:2:2 shares colours across too
+        ("yuv420p", (65, 48), "libx264", "yuv444p"),  # 4:2:2 also needs an even width
         ("yuv420p", (64, 47), "libx264", "yuv422p"),
         ("yuv420p", (65, 47), "libx264", "yuv444p"),
         ("rgb24", (64, 48), "libx264", "yuv444p"),
@@ -110,7 +110,7 @@ def test_a_turned_window_holds_the_same_pixels():
         ("yuv444p", (64, 48), "libsvtav1", "yuv420p"),
     ],
 )
-def test_an_encoder_keeps_as_much_of_a_source_as_it_can(source, size, codec, wanted):
+def test_pixel_format_keeps_most_of_the_source(source, size, codec, wanted):
     original = SimpleNamespace(pix_fmt=source, width=size[0], height=size[1])
 
     assert colorspace.pixel_format(original, codec) == wanted

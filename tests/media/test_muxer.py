@@ -1,4 +1,4 @@
-"""Encoded parts and the source's other streams become one video, in which nothing has moved."""
+"""Muxing segments and the source's other streams keeps every timestamp."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -26,15 +26,15 @@ from tests.support.clips import (
 CLIPS = {
     "plain": {},
     "ten_bit": {"pix_fmt": "yuv420p10le"},
-    "whole_colours": {"pix_fmt": "yuv444p"},
-    "odd": {"pix_fmt": "yuv444p", "size": (65, 47)},
+    "full_chroma": {"pix_fmt": "yuv444p"},
+    "odd_size": {"pix_fmt": "yuv444p", "size": (65, 47)},
     "rotated": {"rotation": 90},
-    "frame_by_frame": {"times": [1000 + 40 * n for n in range(20)]},
+    "constant_rate": {"times": [1000 + 40 * n for n in range(20)]},
 }
 
 
-def decodable(path):
-    """Whether decoding times rise strictly and no frame is due before it is decoded."""
+def is_decodable(path):
+    """Return whether decoding times strictly increase and never exceed presentation times."""
     (video,) = packets(path, "video")
     dts = [packet[2] for packet in video]
     return all(a < b for a, b in pairwise(dts)) and all(packet[2] <= packet[1] for packet in video)
@@ -42,9 +42,7 @@ def decodable(path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 @pytest.mark.parametrize("name", CLIPS)
-def test_parts_become_the_clip_that_one_encoder_would_have_made(
-    tmp_path, monkeypatch, name, suffix
-):
+def test_joined_segments_match_a_single_encode(tmp_path, monkeypatch, name, suffix):
     source = rich_clip(tmp_path / f"in{suffix}", **CLIPS[name])
     whole = pass_on(source, tmp_path / f"whole{suffix}", quality=4)
     segment_length(monkeypatch, 5)
@@ -55,20 +53,20 @@ def test_parts_become_the_clip_that_one_encoder_would_have_made(
     assert packets(target, "subtitle") == packets(source, "subtitle")
     assert tags(target) == tags(source)
     assert chapters(target) == chapters(source)
-    assert decodable(target)
+    assert is_decodable(target)
     with av.open(str(source)) as before, av.open(str(target)) as after:
         one, two = before.streams.video[0], after.streams.video[0]
         assert (two.width, two.height, two.pix_fmt) == (one.width, one.height, one.pix_fmt)
         assert two.duration * two.time_base == times_of(source)[-1] - 1 + Fraction(40, 1000)
     keys = [p.is_keyframe for p in av.open(str(target)).demux(video=0) if p.size]
-    assert sum(keys) == -(-len(keys) // 5)  # that it was made of several
+    assert sum(keys) == -(-len(keys) // 5)  # one per segment of 5 frames
     assert noise(target, source) < 3
     assert noise(target, whole) < 3
     assert [frame.shape for frame in shown(target)] == [frame.shape for frame in shown(source)]
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
-def test_matroska_keeps_every_time_and_the_order(tmp_path, monkeypatch, suffix):
+def test_matroska_keeps_timestamps_and_decoding_order(tmp_path, monkeypatch, suffix):
     segment_length(monkeypatch, 5)
     source = make_clip(
         tmp_path / "in.mkv", times=range(12, 30), options={"bf": "3", "g": "30"}, audio=0
@@ -77,11 +75,11 @@ def test_matroska_keeps_every_time_and_the_order(tmp_path, monkeypatch, suffix):
     target = pass_on(source, tmp_path / f"out{suffix}")
 
     assert times_of(target) == times_of(source)
-    assert decodable(target)
+    assert is_decodable(target)
     assert noise(target, source) < 4
 
 
-def test_one_frame_alone_is_a_video(tmp_path):
+def test_single_frame_makes_a_valid_video(tmp_path):
     source = make_clip(tmp_path / "in.mp4", times=[7], audio=1)
 
     target = pass_on(source, tmp_path / "out.mp4")
@@ -90,7 +88,7 @@ def test_one_frame_alone_is_a_video(tmp_path):
     assert packets(target, "audio") == packets(source, "audio")
 
 
-def test_a_start_between_two_milliseconds_is_kept(tmp_path):
+def test_start_between_two_milliseconds_is_kept(tmp_path):
     source = make_clip(tmp_path / "in.mkv", audio=0, options={"bf": "0"})
     origin, base = 1001, Fraction(1, 30000)
     fine = {"movie_timescale": "240000"}
@@ -116,20 +114,20 @@ def test_a_start_between_two_milliseconds_is_kept(tmp_path):
     assert samples[0] == samples[1]
 
 
-def test_an_excerpt_begins_at_nought_and_its_sound_is_in_step(tmp_path, monkeypatch):
+def test_excerpt_begins_at_zero_with_audio_in_sync(tmp_path, monkeypatch):
     segment_length(monkeypatch, 3)
     source = rich_clip(tmp_path / "in.mp4")
     start, end = Fraction(2, 10), Fraction(6, 10)
 
     target = pass_on(source, tmp_path / "out.mp4", **span(source, start, end))
 
-    first, last = 1 + start, 1 + end  # of the source's time, for it begins at 1 s
+    first, last = 1 + start, 1 + end  # the source begins at 1 s
     wanted = [time for time in times_of(source) if first <= time < last]
     assert times_of(target) == [time - wanted[0] for time in wanted]
     for kind in ("audio", "subtitle"):
         for before, after in zip(packets(source, kind), packets(target, kind), strict=True):
             inside = [p for p in before if wanted[0] <= p[1] < last and len(p[0]) > 2]
-            after = [p for p in after if len(p[0]) > 2]  # mov_text fills gaps with empty words
+            after = [p for p in after if len(p[0]) > 2]  # mov_text fills gaps with empty packets
             assert inside
             assert [p[0] for p in after] == [p[0] for p in inside]
             for old, new in zip(inside, after, strict=True):
@@ -138,11 +136,11 @@ def test_an_excerpt_begins_at_nought_and_its_sound_is_in_step(tmp_path, monkeypa
     found = chapters(target)
     assert [title for _, _, title in found] == ["One", "Two"]
     assert [(float(a), float(b)) for a, b, _ in found] == [(0.0, 0.05), (0.05, 0.4)]
-    assert decodable(target)
+    assert is_decodable(target)
 
 
 def clip_with_font(source):
-    """A clip with sound as samples, and a font of its subtitles."""
+    """Write a clip with PCM audio and an attached subtitle font."""
     with av.open(str(source), "w") as out:
         video = out.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -158,16 +156,17 @@ def clip_with_font(source):
     return source
 
 
-def test_streams_that_cannot_come_along_are_named(tmp_path, caplog):
+def test_incompatible_streams_are_reported(tmp_path, caplog):
     source = clip_with_font(tmp_path / "in.mkv")
 
     pass_on(source, tmp_path / "out.webm")
 
-    assert "audio stream 1 (pcm_s16le) does not fit into .webm: it is coded anew" in caplog.text
+    transcoded = "audio stream 1 (pcm_s16le) cannot be stored in .webm; it is transcoded to opus"
+    assert transcoded in caplog.text
     assert "attachment stream 2 is left out" in caplog.text
 
 
-def test_matroska_keeps_the_fonts_of_subtitles(tmp_path, caplog):
+def test_matroska_keeps_subtitle_fonts(tmp_path, caplog):
     source = clip_with_font(tmp_path / "in.mkv")
 
     with av.open(str(pass_on(source, tmp_path / "out.mkv"))) as target:
@@ -176,8 +175,8 @@ def test_matroska_keeps_the_fonts_of_subtitles(tmp_path, caplog):
     assert "left out" not in caplog.text
 
 
-def with_copies(source, target, codec, times, header=None):
-    """A clip whose second stream has a packet at each of some times in milliseconds."""
+def with_extra_stream(source, target, codec, times, header=None):
+    """Copy a clip and add a stream with one packet at each of these times in milliseconds."""
     with av.open(str(source)) as old, av.open(str(target), "w") as out:
         video = out.add_stream_from_template(old.streams.video[0])
         other = out.add_stream(codec)
@@ -195,9 +194,9 @@ def with_copies(source, target, codec, times, header=None):
     return target
 
 
-def test_words_shown_together_all_come_along(tmp_path, caplog):
+def test_simultaneous_subtitles_are_kept(tmp_path, caplog):
     clip = make_clip(tmp_path / "plain.mkv", audio=0)
-    source = with_copies(clip, tmp_path / "in.mkv", "ass", (100, 100, 100, 300), STYLES)
+    source = with_extra_stream(clip, tmp_path / "in.mkv", "ass", (100, 100, 100, 300), STYLES)
 
     target = pass_on(source, tmp_path / "out.mkv")
 
@@ -206,9 +205,9 @@ def test_words_shown_together_all_come_along(tmp_path, caplog):
     assert not caplog.text
 
 
-def test_sound_whose_packets_are_shorter_than_the_times_are_fine_comes_along(tmp_path, caplog):
+def test_audio_packets_shorter_than_a_millisecond_are_kept(tmp_path, caplog):
     clip = make_clip(tmp_path / "plain.mkv", audio=0)
-    source = with_copies(clip, tmp_path / "in.mkv", "pcm_s16le", (0, 1, 2, 2, 3, 4, 5, 5))
+    source = with_extra_stream(clip, tmp_path / "in.mkv", "pcm_s16le", (0, 1, 2, 2, 3, 4, 5, 5))
 
     target = pass_on(source, tmp_path / "out.mkv")
 
@@ -218,8 +217,8 @@ def test_sound_whose_packets_are_shorter_than_the_times_are_fine_comes_along(tmp
     assert not caplog.text
 
 
-def slated(path, code):
-    """A clip of 50 frames with a timecode."""
+def timecode_clip(path, code):
+    """Write a clip of 50 frames with a timecode."""
     with av.open(str(path), "w") as out:
         out.metadata["timecode"] = code
         video = out.add_stream("libx264", rate=25)
@@ -231,7 +230,7 @@ def slated(path, code):
     return path
 
 
-def timecode(path):
+def timecode_of(path):
     with av.open(str(path)) as container:
         tags = container.metadata | container.streams.video[0].metadata
         return {name.lower(): value for name, value in tags.items()}.get("timecode")
@@ -239,29 +238,30 @@ def timecode(path):
 
 @pytest.mark.parametrize("source", ["in.mov", "in.mkv"])
 @pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
-def test_timecode_is_kept_and_goes_on_in_an_excerpt(tmp_path, caplog, source, target):
-    clip = slated(tmp_path / source, "01:02:03:04")
+def test_timecode_is_kept_and_advanced_in_an_excerpt(tmp_path, caplog, source, target):
+    clip = timecode_clip(tmp_path / source, "01:02:03:04")
 
     whole = pass_on(clip, tmp_path / target)
-    segment = pass_on(clip, tmp_path / f"part-{target}", **span(clip, Fraction(1), Fraction(3, 2)))
+    second = span(clip, Fraction(1), Fraction(3, 2))
+    excerpt = pass_on(clip, tmp_path / f"excerpt-{target}", **second)
 
-    assert timecode(whole) == "01:02:03:04"
-    assert timecode(segment) == "01:02:04:04"
+    assert timecode_of(whole) == "01:02:03:04"
+    assert timecode_of(excerpt) == "01:02:04:04"
     assert not caplog.text
 
 
-def test_a_timecode_that_makes_no_sense_does_not_stop_the_video(tmp_path, caplog):
-    clip = slated(tmp_path / "in.mkv", "01:02:03;04")
+def test_invalid_timecode_is_dropped_with_a_warning(tmp_path, caplog):
+    clip = timecode_clip(tmp_path / "in.mkv", "01:02:03;04")
 
     target = pass_on(clip, tmp_path / "out.mov")
 
-    assert timecode(target) is None
+    assert timecode_of(target) is None
     assert len(times_of(target)) == 50
-    assert "01:02:03;04 is no timecode at 25 frames a second" in caplog.text
+    assert "01:02:03;04 is not a valid timecode at 25 fps" in caplog.text
 
 
 @pytest.mark.parametrize("codec", ["h264", "prores"])
-def test_a_long_pause_before_the_end_does_not_come_again_after_it(tmp_path, codec):
+def test_pause_before_the_end_does_not_lengthen_the_last_frame(tmp_path, codec):
     times = [*range(6), 1000, 1001, 1005]
     source = make_clip(tmp_path / "in.mov", times=times, audio=0, options={"bf": "3"})
 
@@ -271,9 +271,9 @@ def test_a_long_pause_before_the_end_does_not_come_again_after_it(tmp_path, code
     assert abs(reader.probe(target).seconds - times_of(source)[-1]) <= Fraction(8, 25)
 
 
-def test_words_already_shown_when_an_excerpt_begins_are_shown_in_it(tmp_path):
+def test_subtitle_that_spans_the_start_of_an_excerpt_is_trimmed(tmp_path):
     clip = make_clip(tmp_path / "plain.mkv", audio=0)
-    source = with_copies(clip, tmp_path / "in.mkv", "ass", (0, 60, 100, 300, 350), STYLES)
+    source = with_extra_stream(clip, tmp_path / "in.mkv", "ass", (0, 60, 100, 300, 350), STYLES)
 
     target = pass_on(source, tmp_path / "out.mkv", **span(source, Fraction(16, 100),
                                                           Fraction(32, 100)))  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an eight-bit RGB reader would lose of a photo is in the output too."""
+"""A rewritten photo keeps its 16-bit depth, transparency, ICC profile and metadata."""
 
 import os
 import struct
@@ -20,8 +20,8 @@ BOX = (20, 10, 40, 30)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def written(source, target, change=True):
-    """The photo written again, with inverted colours in a box."""
+def rewrite(source, target, change=True):
+    """Rewrite a photo, with inverted colours in BOX if ``change``, and return the target."""
     frame = photos.read_photo(source)
     if change:
         frame = frame.changed(BOX, 255 - frame.rgb_float(BOX))
@@ -30,14 +30,14 @@ def written(source, target, change=True):
     return target
 
 
-def off_the_box(pixels):
+def outside_box(pixels):
     pixels = pixels.copy()
     left, top, right, bottom = BOX
     pixels[top:bottom, left:right, :3] = 0
     return pixels
 
 
-def fine(channels):
+def random_pixels(channels):
     return np.random.default_rng(0).integers(0, 65536, (48, 64, channels)).astype(np.uint16)
 
 
@@ -61,14 +61,14 @@ def read_deep(path):
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_stay_bit_for_bit_off_the_mask(tmp_path, suffix, channels):
-    pixels = fine(channels)
+def test_sixteen_bit_pixels_outside_the_change_are_bit_exact(tmp_path, suffix, channels):
+    pixels = random_pixels(channels)
     source = save_deep(tmp_path / f"in{suffix}", pixels)
 
-    again = read_deep(written(source, tmp_path / f"out{suffix}"))
+    again = read_deep(rewrite(source, tmp_path / f"out{suffix}"))
 
     assert again.dtype == np.uint16
-    np.testing.assert_array_equal(off_the_box(again), off_the_box(pixels))
+    np.testing.assert_array_equal(outside_box(again), outside_box(pixels))
     left, top, right, bottom = BOX
     inside = again[top:bottom, left:right].astype(int)
     wanted = pixels[top:bottom, left:right].astype(int)
@@ -80,13 +80,13 @@ def test_sixteen_bits_stay_bit_for_bit_off_the_mask(tmp_path, suffix, channels):
 
 
 @pytest.mark.parametrize(("one", "other"), [(".png", ".tif"), (".tif", ".png")])
-def test_sixteen_bits_go_from_one_format_to_the_other(tmp_path, one, other):
-    pixels = fine(4)
+def test_sixteen_bits_survive_conversion_between_png_and_tiff(tmp_path, one, other):
+    pixels = random_pixels(4)
     source = save_deep(tmp_path / f"in{one}", pixels)
 
-    again = read_deep(written(source, tmp_path / f"out{other}"))
+    again = read_deep(rewrite(source, tmp_path / f"out{other}"))
 
-    np.testing.assert_array_equal(off_the_box(again), off_the_box(pixels))
+    np.testing.assert_array_equal(outside_box(again), outside_box(pixels))
     if other == ".png":
         with Image.open(tmp_path / "out.png") as photo:
             assert photo.info["icc_profile"] == PROFILE
@@ -94,11 +94,11 @@ def test_sixteen_bits_go_from_one_format_to_the_other(tmp_path, one, other):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_sixteen_bits_become_eight_where_the_format_has_no_more(tmp_path, suffix, channels):
-    pixels = fine(channels)
+def test_sixteen_bits_are_rounded_to_eight_for_webp(tmp_path, suffix, channels):
+    pixels = random_pixels(channels)
     source = save_deep(tmp_path / f"in{suffix}", pixels)
 
-    with Image.open(written(source, tmp_path / "out.webp", change=False)) as photo:
+    with Image.open(rewrite(source, tmp_path / "out.webp", change=False)) as photo:
         again = np.asarray(photo)
 
     np.testing.assert_array_equal(again, np.rint(pixels / 257).astype(np.uint8))
@@ -106,10 +106,10 @@ def test_sixteen_bits_become_eight_where_the_format_has_no_more(tmp_path, suffix
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_deep_photos_are_turned_upright_once(tmp_path, suffix, orientation):
+def test_sixteen_bit_photo_orientation_is_applied_once(tmp_path, suffix, orientation):
     from PIL import ImageOps
 
-    pixels = fine(3)
+    pixels = random_pixels(3)
     source = tmp_path / f"in{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -120,12 +120,12 @@ def test_deep_photos_are_turned_upright_once(tmp_path, suffix, orientation):
     else:
         tags = [(0x0112, "H", 1, orientation, False)]
         tifffile.imwrite(source, pixels, photometric="rgb", extratags=tags)
-    shallow = Image.fromarray((pixels >> 8).astype(np.uint8))  # Pillow is the oracle
-    shallow.save(tmp_path / "oracle.png", exif=exif)
-    with Image.open(tmp_path / "oracle.png") as photo:
+    shallow = Image.fromarray((pixels >> 8).astype(np.uint8))  # Pillow is the reference
+    shallow.save(tmp_path / "reference.png", exif=exif)
+    with Image.open(tmp_path / "reference.png") as photo:
         wanted = np.asarray(ImageOps.exif_transpose(photo))
 
-    target = written(source, tmp_path / f"out{suffix}", change=False)
+    target = rewrite(source, tmp_path / f"out{suffix}", change=False)
 
     for path in (source, target):
         np.testing.assert_array_equal(photos.read_photo(path).pixels.pixels >> 8, wanted)
@@ -140,39 +140,39 @@ def test_transparency_is_kept_exactly(tmp_path, suffix):
     Image.fromarray(rgba).save(source, **({"lossless": True, "exact": True} if suffix == ".webp"
                                           else {}))  # fmt: skip
 
-    with Image.open(written(source, tmp_path / f"out{suffix}")) as photo:
+    with Image.open(rewrite(source, tmp_path / f"out{suffix}")) as photo:
         assert photo.mode == "RGBA"
         again = np.asarray(photo)
 
-    np.testing.assert_array_equal(off_the_box(again), off_the_box(rgba))
+    np.testing.assert_array_equal(outside_box(again), outside_box(rgba))
     np.testing.assert_array_equal(again[..., 3], rgba[..., 3])
     assert (again[10:30, 20:40, :3] != rgba[10:30, 20:40, :3]).any()
 
 
-def test_a_format_without_transparency_is_written_all_the_same(tmp_path):
+def test_jpeg_output_drops_transparency(tmp_path):
     source = tmp_path / "in.png"
     Image.fromarray(np.dstack([picture(0, 64, 48), np.full((48, 64), 7, np.uint8)])).save(source)
 
-    with Image.open(written(source, tmp_path / "out.jpg")) as photo:
+    with Image.open(rewrite(source, tmp_path / "out.jpg")) as photo:
         assert photo.mode == "RGB"
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_pngs_profile_text_and_density_are_kept(tmp_path, bits):
+def test_png_profile_text_and_density_are_kept(tmp_path, bits):
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "Grace")
     source = tmp_path / "in.png"
     Image.fromarray(picture(0, 64, 48)).save(
         source, pnginfo=text, icc_profile=PROFILE, dpi=(300, 300)
     )
-    if bits == 16:  # Pillow writes no deep colours: OpenCV's pixels, Pillow's chunks
+    if bits == 16:  # Pillow cannot write 16-bit RGB: join OpenCV's pixels and Pillow's chunks
         kept = b"".join(_chunks(source.read_bytes()))
         kept += _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(PROFILE))
-        _, png = cv2.imencode(".png", fine(3))
+        _, png = cv2.imencode(".png", random_pixels(3))
         data = png.tobytes()
         source.write_bytes(data[:33] + kept + data[33:])
 
-    with Image.open(written(source, tmp_path / "out.png")) as photo:
+    with Image.open(rewrite(source, tmp_path / "out.png")) as photo:
         photo.load()
         assert photo.info["icc_profile"] == PROFILE
         assert photo.info.get("Author") == "Grace"
@@ -180,14 +180,14 @@ def test_a_pngs_profile_text_and_density_are_kept(tmp_path, bits):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
-def test_exif_is_kept_and_its_orientation_applied_once(tmp_path, suffix):
+def test_exif_is_kept_and_its_orientation_is_applied_once(tmp_path, suffix):
     exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a description"  # a quarter turn clockwise
+    exif[0x0112], exif[0x010E] = 6, "a description"  # rotate 90 degrees clockwise
     sideways = picture(0, 64, 48)
     source = tmp_path / f"in{suffix}"
     Image.fromarray(sideways).save(source, exif=exif, icc_profile=PROFILE)
 
-    target = written(source, tmp_path / f"out{suffix}", change=False)
+    target = rewrite(source, tmp_path / f"out{suffix}", change=False)
 
     with Image.open(target) as photo:
         assert photo.size == (48, 64)
@@ -199,19 +199,19 @@ def test_exif_is_kept_and_its_orientation_applied_once(tmp_path, suffix):
     assert np.abs(photos.read_photo(target).image.astype(int) - upright).mean() < 2
 
 
-def test_a_turned_photos_transparency_turns_with_it(tmp_path):
+def test_transparency_is_rotated_with_the_photo(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     alpha = np.random.default_rng(0).integers(0, 256, (48, 64)).astype(np.uint8)
     source = tmp_path / "in.png"
     Image.fromarray(np.dstack([picture(0, 64, 48), alpha])).save(source, exif=exif)
 
-    with Image.open(written(source, tmp_path / "out.png")) as photo:
+    with Image.open(rewrite(source, tmp_path / "out.png")) as photo:
         np.testing.assert_array_equal(np.asarray(photo)[..., 3], np.rot90(alpha, -1))
 
 
-def test_a_layer_has_its_own_transparency_and_no_other(tmp_path):
-    source = save_deep(tmp_path / "in.png", fine(4))
+def test_layer_replaces_the_transparency_of_its_source(tmp_path):
+    source = save_deep(tmp_path / "in.png", random_pixels(4))
     frame = photos.read_photo(source)
     layer = np.zeros((48, 64, 4), np.uint8)
     layer[10:20, 10:30] = (200, 100, 50, 128)
@@ -223,13 +223,13 @@ def test_a_layer_has_its_own_transparency_and_no_other(tmp_path):
         np.testing.assert_array_equal(np.asarray(photo), layer)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
-def test_a_deep_photo_may_have_a_name_that_is_no_unicode(tmp_path):
-    """In a process of its own, for OpenCV crashed."""
-    save_deep(tmp_path / "in.png", fine(3)).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse the file name")
+def test_sixteen_bit_photo_may_have_a_non_unicode_name(tmp_path):
+    """This runs in a subprocess, because cv2.imread would crash the process."""
+    save_deep(tmp_path / "in.png", random_pixels(3)).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
     code = (
         "import sys\nfrom pathlib import Path\nfrom faceswap.media.photos import read_photo\n"
-        "(path,) = Path(sys.argv[1]).iterdir()\nprint(read_photo(path).picture.pixels.sum())"
+        "(path,) = Path(sys.argv[1]).iterdir()\nprint(read_photo(path).pixels.pixels.sum())"
     )
 
     done = subprocess.run(
@@ -237,12 +237,12 @@ def test_a_deep_photo_may_have_a_name_that_is_no_unicode(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == fine(3).sum()
+    assert int(done.stdout) == random_pixels(3).sum()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_a_truncated_deep_photo_is_one_clear_line(tmp_path, suffix):
-    source = save_deep(tmp_path / f"in{suffix}", fine(3))
+def test_truncated_sixteen_bit_photo_raises_a_one_line_error(tmp_path, suffix):
+    source = save_deep(tmp_path / f"in{suffix}", random_pixels(3))
     source.write_bytes(source.read_bytes()[:2000])
 
     with pytest.raises(reader.InputError) as caught:
@@ -252,54 +252,54 @@ def test_a_truncated_deep_photo_is_one_clear_line(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("kind", ["XML:com.adobe.xmp", "Raw profile type exif"])
-def test_an_orientation_in_a_pngs_text_is_applied_once(tmp_path, kind):
-    words = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
-    if kind.startswith("Raw"):  # as ImageMagick writes it
+def test_orientation_in_png_text_is_applied_once(tmp_path, kind):
+    payload = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    if kind.startswith("Raw"):  # the format that ImageMagick writes
         exif = Image.Exif()
         exif[0x0112] = 6
-        words = f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n"
+        payload = f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n"
     text = PngImagePlugin.PngInfo()
-    text.add_itxt(kind, words) if kind.startswith("XML") else text.add_text(kind, words)
+    text.add_itxt(kind, payload) if kind.startswith("XML") else text.add_text(kind, payload)
     Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.png", pnginfo=text)
 
-    target = written(tmp_path / "in.png", tmp_path / "out.png", change=False)
+    target = rewrite(tmp_path / "in.png", tmp_path / "out.png", change=False)
 
     shown = photos.read_photo(tmp_path / "in.png").image
     assert shown.shape == (64, 48, 3)
     np.testing.assert_array_equal(photos.read_photo(target).image, shown)
 
 
-def test_exif_data_that_cannot_be_written_again_is_left_out(tmp_path, caplog):
-    entry = struct.pack(">HHI4s", 0x010F, 12, 1, b"\0\0\0\x08")  # a maker that is a number
+def test_invalid_exif_is_dropped_with_a_warning(tmp_path, caplog):
+    entry = struct.pack(">HHI4s", 0x010F, 12, 1, b"\0\0\0\x08")  # the camera's make as a number
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
     Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.jpg", exif=exif)
 
-    target = written(tmp_path / "in.jpg", tmp_path / "out.jpg")
+    target = rewrite(tmp_path / "in.jpg", tmp_path / "out.jpg")
 
     assert photos.read_photo(target).shape == (48, 64)
-    assert "in.jpg is damaged and left out" in caplog.text
+    assert "in.jpg is damaged and was not copied" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
-def test_a_photo_of_several_pictures_is_told_of(tmp_path, caplog, suffix):
+def test_photo_with_several_images_is_warned_about(tmp_path, caplog, suffix):
     one, two = (Image.fromarray(picture(number, 64, 48)) for number in range(2))
     one.save(tmp_path / f"in{suffix}", save_all=True, append_images=[two])
 
     assert photos.read_photo(tmp_path / f"in{suffix}").shape == (48, 64)
-    assert f"in{suffix} holds several pictures: only the first is read" in caplog.text
+    assert f"in{suffix} contains several images; only the first is read" in caplog.text
 
 
 @pytest.mark.parametrize("source", ["in.jpg", "in.tif", "in.png"])
 @pytest.mark.parametrize("target", ["out.jpg", "out.tif"])
-def test_the_size_in_print_is_kept(tmp_path, source, target):
+def test_print_resolution_is_kept(tmp_path, source, target):
     Image.fromarray(picture(0, 64, 48)).save(tmp_path / source, dpi=(300, 300))
 
-    with Image.open(written(tmp_path / source, tmp_path / target)) as photo:
+    with Image.open(rewrite(tmp_path / source, tmp_path / target)) as photo:
         assert [round(float(dots)) for dots in photo.info["dpi"]] == [300, 300]
 
 
 @pytest.mark.parametrize("dots", [(0, 0), (1, 1), (1e9, 1e9)])
-def test_a_size_in_print_that_cannot_be_is_left_out(tmp_path, dots):
+def test_invalid_print_resolution_is_dropped(tmp_path, dots):
     Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.tif", dpi=dots)
 
-    assert photos.read_photo(written(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)
+    assert photos.read_photo(rewrite(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)

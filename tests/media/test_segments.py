@@ -1,3 +1,5 @@
+"""Finished segments are stored, locked and resumed."""
+
 import gc
 import json
 import os
@@ -15,8 +17,8 @@ NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2},
         "without_face": 0}  # fmt: skip
 
 
-def finished(folder, count):
-    """A folder of as many finished parts."""
+def write_segments(folder, count):
+    """Write finished segments and return the first timestamp of each."""
     segments = SegmentStore(folder)
     for number in range(count):
         segments.path("video", number).write_bytes(b"part")
@@ -25,41 +27,41 @@ def finished(folder, count):
     return [note["times"][0] for note in segments.notes]
 
 
-def begun(folder):
+def reload(folder):
     segments = SegmentStore(folder)
     segments.close(keep=True)
     return [note["times"][0] for note in segments.notes]
 
 
-def test_finished_parts_are_known_again_until_they_are_not_wanted(tmp_path):
+def test_finished_segments_are_reloaded_until_deleted(tmp_path):
     folder = tmp_path / ".x.parts"
-    assert finished(folder, 3) == begun(folder) == [0, 120, 240]
+    assert write_segments(folder, 3) == reload(folder) == [0, 120, 240]
 
     segments = SegmentStore(folder)
     segments.keep(1)
     segments.close(keep=True)
 
-    assert begun(folder) == [0]
+    assert reload(folder) == [0]
     SegmentStore(folder).close(keep=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parts_whose_file_is_gone_end_the_list(tmp_path):
+def test_segments_after_a_missing_file_are_dropped(tmp_path):
     folder = tmp_path / ".x.parts"
-    finished(folder, 3)
+    write_segments(folder, 3)
     (folder / "video-00001.part").unlink()
 
-    assert begun(folder) == [0]
+    assert reload(folder) == [0]
     assert len((folder / "done.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_torn_last_line_is_dropped(tmp_path):
+def test_torn_last_line_is_dropped(tmp_path):
     folder = tmp_path / ".x.parts"
-    finished(folder, 3)
+    write_segments(folder, 3)
     done = folder / "done.jsonl"
     done.write_bytes(done.read_bytes()[:-9])
 
-    assert begun(folder) == [0, 120]
+    assert reload(folder) == [0, 120]
 
 
 @pytest.mark.parametrize(
@@ -67,23 +69,23 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     ["words", "[]", json.dumps(NOTE | {"times": [0, 80, 40]}), json.dumps(NOTE | {"delays": 3}),
      json.dumps(NOTE | {"delays": {"video": -1}}), json.dumps({"times": [0]}), "\0\0\0"],
 )  # fmt: skip
-def test_damaged_notes_are_one_clear_line_and_the_folder_is_free(tmp_path, line):
+def test_damaged_list_is_a_one_line_error_and_releases_the_lock(tmp_path, line):
     folder = tmp_path / ".x.parts"
-    finished(folder, 2)
+    write_segments(folder, 2)
     done = folder / "done.jsonl"
     whole = done.read_text()
     done.write_text(f"{line}\n{whole}")
 
-    with pytest.raises(OutputError, match=r"done\.jsonl is damaged .*delete .* to begin") as e:
+    with pytest.raises(OutputError, match=r"done\.jsonl is damaged .*delete .* to start over") as e:
         SegmentStore(folder)
 
     assert "\n" not in str(e.value)
     done.write_text(whole)
-    assert begun(folder) == [0, 120]
-    gc.collect()  # a file left open would be warned of
+    assert reload(folder) == [0, 120]
+    gc.collect()  # a file left open would raise a ResourceWarning here
 
 
-def test_a_folder_belongs_to_one_output_and_its_settings(tmp_path):
+def test_folder_depends_on_output_and_settings(tmp_path):
     key = {"model": "1", "settings": {"color": "none", "who": []}}
 
     folder = folder_for(tmp_path / "x.mp4", key)
@@ -96,11 +98,11 @@ def test_a_folder_belongs_to_one_output_and_its_settings(tmp_path):
     assert folder not in others
 
 
-def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
+def test_second_process_is_refused_until_the_first_is_killed(tmp_path):
     folder = tmp_path / ".x.parts"
     code = (
         "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import SegmentStore\n"
-        "parts = SegmentStore(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
+        "store = SegmentStore(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -113,12 +115,12 @@ def test_two_processes_do_not_write_the_same_and_a_kill_frees_it(tmp_path):
         other.send_signal(signal.SIGKILL)
         other.wait()
 
-    assert begun(folder) == []
+    assert reload(folder) == []
 
 
-def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
+def test_segment_added_after_a_torn_line_starts_a_new_line(tmp_path):
     folder = tmp_path / ".x.parts"
-    finished(folder, 2)
+    write_segments(folder, 2)
     done = folder / "done.jsonl"
     done.write_bytes(done.read_bytes() + b'{"times": [240')
 
@@ -127,45 +129,45 @@ def test_a_part_after_a_torn_line_gets_a_line_of_its_own(tmp_path):
     segments.add(NOTE | {"times": [240, 280]})
     segments.close(keep=True)
 
-    assert begun(folder) == [0, 120, 240]
+    assert reload(folder) == [0, 120, 240]
 
 
 def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
     target = tmp_path / "x [1].mp4"
-    mine, damaged, busy, stuck, empty = (folder_for(target, {"n": n}) for n in range(5))
-    strangers = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
-    for folder in (mine, damaged, *strangers):
-        finished(folder, 2)
+    resumable, damaged, busy, stuck, empty = (folder_for(target, {"n": n}) for n in range(5))
+    unrelated = [folder_for(tmp_path / "x [1].mp4.mp4", {}), folder_for(tmp_path / "x 1.mp4", {})]
+    for folder in (resumable, damaged, *unrelated):
+        write_segments(folder, 2)
     with (damaged / "done.jsonl").open("a") as file:
         file.write("damaged\n")
-    at_work = SegmentStore(busy)
-    (stuck / "lock").mkdir(parents=True)  # it cannot be locked
+    busy_store = SegmentStore(busy)
+    (stuck / "lock").mkdir(parents=True)  # a folder cannot be locked
     empty.mkdir()
 
     found = unfinished(target)
 
-    assert {kept.folder: kept.frames for kept in found} == {mine: 6, damaged: 6}
+    assert {kept.folder: kept.frames for kept in found} == {resumable: 6, damaged: 6}
     assert f"cannot tell whether {stuck} holds an unfinished conversion: " in caplog.text
-    assert all(folder.is_dir() for folder in (mine, damaged, busy, stuck, *strangers))
+    assert all(folder.is_dir() for folder in (resumable, damaged, busy, stuck, *unrelated))
     assert not empty.exists()
-    at_work.close(keep=False)
+    busy_store.close(keep=False)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="an open file cannot be deleted there")
-def test_nobody_else_begins_while_the_folder_is_being_deleted(tmp_path, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot delete an open file")
+def test_folder_stays_locked_while_it_is_deleted(tmp_path, monkeypatch):
     folder, delete = tmp_path / ".x.parts", shutil.rmtree
-    finished(folder, 1)
+    write_segments(folder, 1)
     segments = SegmentStore(folder)
     refused = []
 
-    def deleting(*args, **kwargs):
+    def delete_while_locked(*args, **kwargs):
         with pytest.raises(BusyError):
             SegmentStore(folder)
         refused.append(True)
         delete(*args, **kwargs)
 
-    monkeypatch.setattr(shutil, "rmtree", deleting)
+    monkeypatch.setattr(shutil, "rmtree", delete_while_locked)
     segments.close(keep=False)
 
     assert refused
-    assert begun(folder) == []
+    assert reload(folder) == []

@@ -1,4 +1,4 @@
-"""A folder of pictures holds every frame with all its depth."""
+"""An image sequence holds every frame at its full bit depth."""
 
 import av
 import cv2
@@ -15,7 +15,7 @@ def read(path):
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1]
 
 
-def test_a_folder_holds_a_picture_a_frame(tmp_path, monkeypatch):
+def test_image_sequence_holds_one_image_per_frame(tmp_path, monkeypatch):
     segment_length(monkeypatch, 5)
     source = make_clip(tmp_path / "in.mp4", rotation=90)
 
@@ -28,23 +28,23 @@ def test_a_folder_holds_a_picture_a_frame(tmp_path, monkeypatch):
         np.testing.assert_array_equal(read(path), image)
 
 
-def test_deep_video_becomes_deep_pictures(tmp_path):
+def test_deep_video_becomes_deep_images(tmp_path):
     source = make_clip(tmp_path / "in.mp4", pix_fmt="yuv444p10le", times=range(3), audio=0)
 
     target = pass_on(source, tmp_path / "out")
 
     with av.open(str(source)) as container:
         for path, frame in zip(sorted(target.iterdir()), container.decode(video=0), strict=True):
-            picture = read(path)
-            assert picture.dtype == np.uint16
+            image = read(path)
+            assert image.dtype == np.uint16
             deep = frame.reformat(
                 format="gbrp16le", interpolation=colorspace.EXACT, dst_color_range=2
             ).to_ndarray()
-            share = deep.astype(float) / (255 * 256)  # swscale's white
-            assert np.abs(picture / 65535 - np.clip(share, 0, 1)).max() <= 1 / 1023
+            expected = deep.astype(float) / (255 * 256)  # white in swscale's scale
+            assert np.abs(image / 65535 - np.clip(expected, 0, 1)).max() <= 1 / 1023
 
 
-def test_a_layer_keeps_its_transparency(tmp_path):
+def test_layer_keeps_its_transparency(tmp_path):
     source = make_clip(tmp_path / "in.mp4", times=range(2), audio=0)
     layer = np.zeros((48, 64, 4), np.uint8)
     layer[10:20, 10:30] = (200, 100, 50, 128)
@@ -56,7 +56,7 @@ def test_a_layer_keeps_its_transparency(tmp_path):
         np.testing.assert_array_equal(stored[..., [2, 1, 0, 3]], layer)
 
 
-def test_an_earlier_runs_pictures_are_replaced_and_other_files_refused(tmp_path):
+def test_earlier_image_sequence_is_replaced_and_other_files_refused(tmp_path):
     source = make_clip(tmp_path / "in.mp4", audio=0)
     target = pass_on(source, tmp_path / "out")
     short = make_clip(tmp_path / "short.mp4", times=range(3), audio=0)
@@ -66,12 +66,13 @@ def test_an_earlier_runs_pictures_are_replaced_and_other_files_refused(tmp_path)
     assert len(list(target.iterdir())) == 3
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     (target / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"out holds notes\.txt; pictures need a new or an empty"):
+    refusal = r"out holds notes\.txt; an image sequence needs a new or empty folder"
+    with pytest.raises(OutputError, match=refusal):
         check_folder(target)
     with pytest.raises(OutputError, match=r"out holds notes\.txt"):
         pass_on(source, target)
     assert (target / "notes.txt").read_text() == "mine"
     assert len(list(target.iterdir())) == 4
-    with pytest.raises(OutputError, match=r"in\.mp4 is a file; pictures need a folder"):
+    with pytest.raises(OutputError, match=r"in\.mp4 is a file; an image sequence needs a folder"):
         check_folder(source)
     check_folder(tmp_path / "new")

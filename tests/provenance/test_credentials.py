@@ -1,4 +1,4 @@
-"""What is signed reads back, by the C2PA library alone too; every way to alter it shows."""
+"""Signed files read back, also with the C2PA library alone, and every alteration is detected."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def original(folder, suffix, name="original"):
 
 
 def written(source, target):
-    """What the product's own writer makes of a photo or clip."""
+    """Rewrite a photo or clip with the product's own writer, which signs it."""
     is_photo = reader.kind_of(source) == "photo"
     frames = [photos.read_photo(source)] if is_photo else reader.read_video(source)
     with open_writer(target, source) as writer:
@@ -53,7 +53,7 @@ def written(source, target):
 
 
 def altered(path, place, to=None):
-    """The file with one bit of the byte at ``place`` (a share of its length) turned over."""
+    """Flip one bit of the byte at ``place`` (a share of the file's length)."""
     data = bytearray(path.read_bytes())
     data[int(place * len(data))] ^= 1
     (to or path).write_bytes(data)
@@ -61,7 +61,7 @@ def altered(path, place, to=None):
 
 
 def copied(source, target, packets=None):
-    """A stream copy by FFmpeg's libraries, of the first packets only if so asked."""
+    """Stream-copy with FFmpeg's libraries; ``packets`` limits the copy to the first packets."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = {stream: new.add_stream_from_template(stream) for stream in old.streams}
         for number, packet in enumerate(old.demux()):
@@ -71,12 +71,12 @@ def copied(source, target, packets=None):
     return target
 
 
-def test_the_suffixes_here_are_all_that_are_written():
+def test_suffix_lists_cover_every_written_format():
     assert {*EMBEDDED, *BESIDE} == set(writers.CONTAINERS) | photos.PHOTO_SUFFIXES
 
 
 @pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])
-def test_every_format_reads_back(tmp_path, suffix):
+def test_credentials_of_every_format_read_back(tmp_path, suffix):
     source = original(tmp_path, suffix)
 
     target = written(source, tmp_path / f"swapped{suffix}")
@@ -95,7 +95,7 @@ def test_every_format_reads_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".mkv"])
-def test_the_librarys_own_reader_agrees(tmp_path, suffix):
+def test_c2pa_reader_accepts_the_manifest(tmp_path, suffix):
     source = original(tmp_path, suffix)
     target = written(source, tmp_path / f"swapped{suffix}")
     beside = sidecar_of(target).read_bytes() if suffix in BESIDE else None
@@ -121,8 +121,8 @@ def test_the_librarys_own_reader_agrees(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [*EMBEDDED, *BESIDE])
 @pytest.mark.parametrize("place", [0.6, 0.7, 0.85])
-def test_one_byte_changed_shows(tmp_path, suffix, place):
-    if suffix in PHOTOS:  # much picture, so that these places are in it and not in the manifest
+def test_one_changed_byte_is_detected(tmp_path, suffix, place):
+    if suffix in PHOTOS:  # so large that ``place`` hits pixels, not the manifest
         source = tmp_path / f"noise{suffix}"
         noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
         Image.fromarray(noise).save(source)
@@ -136,7 +136,7 @@ def test_one_byte_changed_shows(tmp_path, suffix, place):
     assert found.failures
 
 
-def test_a_changed_manifest_shows(tmp_path):
+def test_changed_manifest_is_detected(tmp_path):
     target = written(original(tmp_path, ".jpg"), tmp_path / "swapped.jpg")
     data = target.read_bytes()
     target.write_bytes(data.replace(b"5a5a5a", b"5b5a5a", 1))
@@ -146,7 +146,7 @@ def test_a_changed_manifest_shows(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".mkv"])
-def test_a_file_cut_off_shows(tmp_path, suffix):
+def test_truncated_file_is_detected(tmp_path, suffix):
     target = written(original(tmp_path, suffix), tmp_path / f"swapped{suffix}")
     target.write_bytes(target.read_bytes()[:-200])
 
@@ -154,36 +154,36 @@ def test_a_file_cut_off_shows(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("packets", [None, 9], ids=["stream_copied", "trimmed"])
-def test_what_another_program_writes_anew_has_no_credentials(tmp_path, packets):
+def test_remux_by_another_program_has_no_credentials(tmp_path, packets):
     target = written(original(tmp_path, ".mp4"), tmp_path / "swapped.mp4")
 
     with pytest.raises(NoCredentialsError, match=r"copy\.mp4 has no Content Credentials"):
         read(copied(target, tmp_path / "copy.mp4", packets))
 
 
-def test_a_trim_beside_its_sidecar_is_an_alteration(tmp_path):
+def test_trimmed_file_with_its_old_sidecar_is_altered(tmp_path):
     target = written(original(tmp_path, ".mkv"), tmp_path / "swapped.mkv")
     copied(target, tmp_path / "copy.mkv", 9).replace(target)
 
     assert read(target).failures == ("signingCredential.untrusted", "assertion.dataHash.mismatch")
 
 
-def test_what_never_had_credentials_or_cannot_be_read_is_said(tmp_path):
+def test_missing_credentials_and_unreadable_files_are_clear_errors(tmp_path):
     (tmp_path / "words.mp4").write_text("words")
     (tmp_path / "words.txt").write_text("words")
 
     for path in (original(tmp_path, ".png"), original(tmp_path, ".mkv"), tmp_path / "words.txt"):
         with pytest.raises(NoCredentialsError):
             read(path)
-    with pytest.raises(InputError, match=r"words\.mp4 is no photo or video"):
+    with pytest.raises(InputError, match=r"words\.mp4 is not a readable photo or video"):
         read(tmp_path / "words.mp4")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("second", [".mp4", ".mkv"])
 @pytest.mark.parametrize("first", [".mp4", ".mkv"])
-def test_the_originals_own_credentials_are_kept(tmp_path, first, second):
+def test_credentials_of_the_original_are_kept(tmp_path, first, second):
     source = original(tmp_path, first)
     once = written(source, tmp_path / f"once{first}")
 
@@ -197,10 +197,10 @@ def test_the_originals_own_credentials_are_kept(tmp_path, first, second):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_an_original_that_was_altered_is_said_to_be(tmp_path, suffix):
+def test_altered_original_is_reported(tmp_path, suffix):
     once = written(original(tmp_path, suffix), tmp_path / f"once{suffix}")
     data = once.read_bytes()
-    once.write_bytes(data.replace(b"Lavf", b"Mavf", 1))  # a tag that no decoder minds
+    once.write_bytes(data.replace(b"Lavf", b"Mavf", 1))  # decoders ignore this tag
     assert once.read_bytes() != data
 
     twice = written(once, tmp_path / f"twice{suffix}")
@@ -209,7 +209,7 @@ def test_an_original_that_was_altered_is_said_to_be(tmp_path, suffix):
     assert read(twice).parent.credentials == "altered"
 
 
-def test_signing_changes_neither_picture_sound_nor_chapters(tmp_path):
+def test_signing_changes_neither_frames_audio_nor_chapters(tmp_path):
     source = make_clip(tmp_path / "in.mov", audio=2)
     millisecond = Fraction(1, 1000)
     chapter = {"id": 1, "start": 0, "end": 240, "time_base": millisecond, "metadata": {}}
@@ -235,7 +235,7 @@ def test_signing_changes_neither_picture_sound_nor_chapters(tmp_path):
             assert np.array_equal(old.to_ndarray(), new.to_ndarray())
 
 
-def test_a_trust_list_makes_an_organisations_signature_trusted(tmp_path):
+def test_trust_list_makes_an_organisation_signature_trusted(tmp_path):
     chain, key, root = organisation(tmp_path / "studio")
     _, _, other_root = organisation(tmp_path / "other")
     source = original(tmp_path, ".jpg")
@@ -249,13 +249,13 @@ def test_a_trust_list_makes_an_organisations_signature_trusted(tmp_path):
     for trust in (None, other_root):
         assert read(target, trust).intact
         assert not read(target, trust).trusted
-    with pytest.raises(SettingsError, match="holds no certificate"):
+    with pytest.raises(SettingsError, match="contains no PEM certificate"):
         read(
             target, source.with_suffix(".txt") if source.with_suffix(".txt").write_text("x") else 0
         )
 
 
-def test_a_self_signed_file_is_trusted_by_who_trusts_its_certificate(tmp_path):
+def test_self_signed_file_is_trusted_if_its_certificate_is_listed(tmp_path):
     target = written(original(tmp_path, ".jpg"), tmp_path / "swapped.jpg")
     (tmp_path / "public.pem").write_bytes(read_certificates(own_identity_file()))
 
@@ -264,7 +264,7 @@ def test_a_self_signed_file_is_trusted_by_who_trusts_its_certificate(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["expired", "for web servers"])
-def test_a_certificate_that_cannot_sign_is_refused_at_once(tmp_path, fault):
+def test_certificate_that_cannot_sign_is_refused_at_once(tmp_path, fault):
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     chain, key, _ = (
@@ -273,31 +273,31 @@ def test_a_certificate_that_cannot_sign_is_refused_at_once(tmp_path, fault):
         else organisation(tmp_path, usage=ExtendedKeyUsageOID.SERVER_AUTH)
     )
 
-    with pytest.raises(SettingsError, match=r"nothing can be signed with .*chain\.pem"):
+    with pytest.raises(SettingsError, match=r"cannot sign with .*chain\.pem"):
         Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key))
 
 
-def test_what_the_library_cannot_sign_into_is_signed_beside(tmp_path, caplog):
+def test_sidecar_is_written_if_embedding_fails(tmp_path, caplog):
     source = original(tmp_path, ".png")
     target = tmp_path / "really_png.jpg"
     shutil.copy(source, target)
 
     signer().sign(target, target, source)
 
-    assert "they lie beside it" in caplog.text
+    assert "writing them beside it" in caplog.text
     assert target.read_bytes() == source.read_bytes()
     assert read(target).intact
     assert read(target).sidecar == str(sidecar_of(target))
     assert not read(altered(target, 0.5)).intact
 
 
-def test_a_disk_too_full_for_a_second_copy_still_gets_credentials(tmp_path, monkeypatch, caplog):
-    def full(self, *arguments):
+def test_sidecar_is_written_if_the_disk_has_no_room_for_a_copy(tmp_path, monkeypatch, caplog):
+    def raise_disk_full(self, *arguments):
         raise OutputError("cannot write x: No space left on device")
 
     source = original(tmp_path, ".mp4")
     target = tmp_path / "swapped.mp4"
-    monkeypatch.setattr(Signer, "_embed", full)
+    monkeypatch.setattr(Signer, "_embed", raise_disk_full)
 
     written(source, target)
 
@@ -306,10 +306,10 @@ def test_a_disk_too_full_for_a_second_copy_still_gets_credentials(tmp_path, monk
     assert read(target).sidecar == str(sidecar_of(target))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
+@pytest.mark.skipif(os.name != "posix", reason="RLIMIT_FSIZE needs POSIX")
 @pytest.mark.parametrize("suffix", [".mp4", ".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("side", [80, 500])
-def test_a_disk_that_is_full_at_the_end_of_signing_too(tmp_path, suffix, side, caplog):
+def test_sidecar_is_written_if_the_disk_fills_up_while_signing(tmp_path, suffix, side, caplog):
     import resource
 
     source = original(tmp_path, suffix)
@@ -318,22 +318,22 @@ def test_a_disk_that_is_full_at_the_end_of_signing_too(tmp_path, suffix, side, c
         Image.fromarray(noise).save(source)
     target = tmp_path / f"swapped{suffix}"
     shutil.copy(source, target)
-    signs, size = signer(), source.stat().st_size
+    file_signer, size = signer(), source.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 4500), hard))
     try:
-        signs.sign(target, target, source)
+        file_signer.sign(target, target, source)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    in_it = size + 3000 < 4500
-    assert in_it or "they lie beside it" in caplog.text
+    embedded = size + 3000 < 4500
+    assert embedded or "writing them beside it" in caplog.text
     assert read(target).intact
-    assert read(target).sidecar == (None if in_it else str(sidecar_of(target)))
-    assert sidecar_of(target).is_file() != in_it
+    assert read(target).sidecar == (None if embedded else str(sidecar_of(target)))
+    assert sidecar_of(target).is_file() != embedded
 
 
-def test_a_source_that_is_gone_by_then_costs_no_work(tmp_path, caplog):
+def test_output_is_signed_even_if_the_source_is_gone(tmp_path, caplog):
     source = original(tmp_path, ".jpg")
     target = tmp_path / "swapped.jpg"
     source.rename(target)
@@ -345,7 +345,7 @@ def test_a_source_that_is_gone_by_then_costs_no_work(tmp_path, caplog):
     assert (read(target).parent.title, read(target).parent.sha256) == ("original.jpg", None)
 
 
-def test_a_frame_of_a_sequence_shows_a_change_and_a_swap_of_places(tmp_path):
+def test_changed_and_renamed_sequence_frames_are_detected(tmp_path):
     source = original(tmp_path, ".mp4")
     frames = list(reader.read_video(source))[:3]
     paths = [tmp_path / f"{number:06d}.png" for number in range(3)]
@@ -360,9 +360,9 @@ def test_a_frame_of_a_sequence_shows_a_change_and_a_swap_of_places(tmp_path):
     assert "then named: 000002.png" in " ".join(text.verification(verify([paths[0]])))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a name that is no Unicode")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file name that is not Unicode")
 @pytest.mark.parametrize("suffix", [".jpg", ".mp4", ".mkv", ".bmp"])
-def test_a_name_that_is_no_unicode_is_signed_all_the_same(tmp_path, suffix):
+def test_file_with_a_non_unicode_name_is_signed(tmp_path, suffix):
     odd = original(tmp_path, suffix).rename(tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode()))
 
     target = written(odd, odd.with_stem(f"{odd.stem}.swapped"))
@@ -373,7 +373,7 @@ def test_a_name_that_is_no_unicode_is_signed_all_the_same(tmp_path, suffix):
     assert "then named" not in " ".join(text.verification(verify([target])))
 
 
-def test_words_say_plainly_what_is_known(tmp_path):
+def test_verification_text_lists_all_facts(tmp_path):
     source = original(tmp_path, ".jpg")
     target = written(source, tmp_path / "swapped.jpg")
     intact = "\n".join(text.verification(verify([target])))
@@ -390,7 +390,7 @@ def test_words_say_plainly_what_is_known(tmp_path):
     assert "assertion.dataHash.mismatch" in broken
 
 
-def test_the_worst_file_decides(tmp_path):
+def test_worst_file_decides_the_exit_code(tmp_path):
     good = written(original(tmp_path, ".jpg"), tmp_path / "good.jpg")
     bad = altered(good, 0.9, tmp_path / "bad.jpg")
     plain = original(tmp_path, ".png")
@@ -404,7 +404,7 @@ def test_the_worst_file_decides(tmp_path):
     assert codes == [0, 3, 10, 9]
 
 
-def test_the_command_prints_one_object_and_ends_with_the_code(tmp_path):
+def test_verify_command_prints_one_object_and_sets_the_exit_code(tmp_path):
     from tests.support.commands import faceswap, one_line_error
 
     good = written(original(tmp_path, ".jpg"), tmp_path / "good.jpg")
@@ -420,7 +420,7 @@ def test_the_command_prints_one_object_and_ends_with_the_code(tmp_path):
     assert "good.jpg: intact" in faceswap("verify", good, cwd=tmp_path).stdout
 
 
-def test_an_expired_certificate_is_not_called_an_alteration(tmp_path):
+def test_expired_certificate_is_not_reported_as_an_alteration(tmp_path):
     chain, key, _ = organisation(tmp_path / "studio", days=2 / 86400)
     expiring = Signer(ModelRecord("x", "00" * 32), signing_identity(chain, key))
     paths = [original(tmp_path, suffix) for suffix in (".jpg", ".bmp")]
@@ -446,8 +446,8 @@ def test_an_expired_certificate_is_not_called_an_alteration(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_credentials_on_a_server_are_said_to_be_there(tmp_path, suffix):
-    """As Adobe's programs store them if asked to."""
+def test_credentials_on_a_server_are_reported_as_remote(tmp_path, suffix):
+    """Adobe's programs can store credentials this way."""
     address = "https://example.org/manifest.c2pa"
     words = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
@@ -461,21 +461,21 @@ def test_credentials_on_a_server_are_said_to_be_there(tmp_path, suffix):
     source = tmp_path / f"remote{suffix}"
     Image.fromarray(picture(0, 96, 80)).save(source, **about)
 
-    with pytest.raises(NoCredentialsError, match=f"at {address}, and nothing is fetched"):
+    with pytest.raises(NoCredentialsError, match=f"they are at {address}, but nothing is fetched"):
         read(source)
-    assert info.inspect(source)["provenance"] is None
+    assert info.inspect(source).provenance is None
     assert read(written(source, tmp_path / f"swapped{suffix}")).parent.credentials == "remote"
 
 
-def test_a_readable_file_of_another_suffix_has_facts(tmp_path):
+def test_info_reads_a_file_with_the_wrong_suffix(tmp_path):
     shutil.copy(original(tmp_path, ".mkv"), tmp_path / "really_mkv.mp4")
 
     facts = info.inspect(tmp_path / "really_mkv.mp4")
 
-    assert (facts["kind"], facts["provenance"]) == ("video", None)
+    assert (facts.kind, facts.provenance) == ("video", None)
 
 
-def test_what_is_embedded_counts_before_a_foreign_sidecar_for_the_parent_too(tmp_path):
+def test_embedded_credentials_win_over_a_foreign_sidecar(tmp_path):
     once = written(original(tmp_path, ".png"), tmp_path / "once.png")
     other = written(original(tmp_path, ".bmp"), tmp_path / "other.bmp")
     shutil.copy(sidecar_of(other), sidecar_of(once))
@@ -487,8 +487,8 @@ def test_what_is_embedded_counts_before_a_foreign_sidecar_for_the_parent_too(tmp
 
 
 @pytest.mark.parametrize("notes", [5, 1.5, True, "words", {"a": 1}, None, [None, 1]])
-def test_notes_of_another_program_may_be_anything(tmp_path, notes):
-    signs = signer()
+def test_notes_of_another_program_may_have_any_type(tmp_path, notes):
+    file_signer = signer()
     builder = c2pa.Builder(
         {"format": "image/jpeg", "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [
             {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "parameters":
@@ -496,7 +496,7 @@ def test_notes_of_another_program_may_be_anything(tmp_path, notes):
         context=credentials.context(),
     )  # fmt: skip
     with original(tmp_path, ".jpg").open("rb") as old, (tmp_path / "x.jpg").open("w+b") as new:
-        builder.sign(signs._signer, "image/jpeg", old, new)
+        builder.sign(file_signer._signer, "image/jpeg", old, new)
 
     found = read(tmp_path / "x.jpg")
 
@@ -506,7 +506,7 @@ def test_notes_of_another_program_may_be_anything(tmp_path, notes):
 
 
 @pytest.mark.parametrize("manifests", [[], {}, None])
-def test_a_manifest_that_the_library_cannot_take_apart_is_altered(tmp_path, monkeypatch, manifests):
+def test_manifest_that_cannot_be_parsed_counts_as_altered(tmp_path, monkeypatch, manifests):
     target = written(original(tmp_path, ".png"), tmp_path / "swapped.png")
     failure = {"code": "claim.missing"}
     report = {

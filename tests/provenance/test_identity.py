@@ -1,4 +1,4 @@
-"""Who signs: the user's own certificate, made once, or an organisation's."""
+"""The signing identity: the user's own certificate, created once, or an organisation's."""
 
 import base64
 import re
@@ -35,7 +35,7 @@ def config(tmp_path, monkeypatch):
     return tmp_path / "config"
 
 
-def test_the_users_own_is_made_once_and_is_private(config):
+def test_user_identity_is_created_once_and_is_private(config):
     first, second = signing_identity(), signing_identity()
 
     path = own_identity_file()
@@ -47,7 +47,7 @@ def test_the_users_own_is_made_once_and_is_private(config):
     assert "PRIVATE KEY" not in repr(first)
 
 
-def test_the_users_own_names_neither_user_nor_machine(config):
+def test_user_identity_names_neither_user_nor_machine(config):
     (certificate,) = x509.load_pem_x509_certificates(signing_identity().certificates)
 
     assert certificate.issuer == certificate.subject
@@ -55,7 +55,7 @@ def test_the_users_own_names_neither_user_nor_machine(config):
     assert re.fullmatch("CN=faceswap user [0-9a-f]{12},O=self-signed", name)
 
 
-def test_processes_that_start_at_once_get_the_same_pair(config):
+def test_concurrent_processes_get_the_same_pair(config):
     code = (
         "import sys; from faceswap.provenance.identity import signing_identity\n"
         "sys.stdin.readline()\n"
@@ -76,17 +76,17 @@ def test_processes_that_start_at_once_get_the_same_pair(config):
     assert len(set(outputs)) == 1
 
 
-def test_one_that_appears_meanwhile_is_kept(config, monkeypatch):
+def test_identity_created_by_another_process_is_kept(config, monkeypatch):
     path = own_identity_file()
     signing_identity()
-    theirs = path.read_bytes()
+    existing = path.read_bytes()
 
     identity._create(path)
 
-    assert path.read_bytes() == theirs
+    assert path.read_bytes() == existing
 
 
-def test_an_expired_own_certificate_is_renewed(config, monkeypatch):
+def test_expired_user_certificate_is_renewed(config, monkeypatch):
     monkeypatch.setattr(identity, "VALIDITY", timedelta(seconds=-1))
     old = signing_identity()
     monkeypatch.undo()
@@ -99,7 +99,7 @@ def test_an_expired_own_certificate_is_renewed(config, monkeypatch):
     assert certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=3000)
 
 
-def test_a_damaged_own_identity_is_one_clear_line(config):
+def test_damaged_user_identity_is_a_clear_error(config):
     own_identity_file().parent.mkdir(parents=True)
     own_identity_file().write_text("words")
 
@@ -107,15 +107,15 @@ def test_a_damaged_own_identity_is_one_clear_line(config):
         signing_identity()
 
 
-def test_a_configuration_folder_that_cannot_be_written_is_one_clear_line(config):
-    config.write_text("a file stands here")
+def test_unwritable_configuration_folder_is_a_clear_error(config):
+    config.write_text("a file instead of a folder")
 
     with pytest.raises(OutputError, match=r"cannot write .*signing-identity\.pem"):
         signing_identity()
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_an_organisations_own_certificate_and_key_are_taken(tmp_path, algorithm):
+def test_organisation_certificate_and_key_are_used(tmp_path, algorithm):
     chain, key, _ = organisation(tmp_path, KEYS[algorithm]())
 
     identity = signing_identity(chain, key)
@@ -125,7 +125,7 @@ def test_an_organisations_own_certificate_and_key_are_taken(tmp_path, algorithm)
     assert identity.certificates == chain.read_bytes()
 
 
-def test_the_environment_names_them_too_and_arguments_win(tmp_path, monkeypatch):
+def test_environment_is_used_but_arguments_win(tmp_path, monkeypatch):
     chain, key, _ = organisation(tmp_path / "one")
     other_chain, other_key, _ = organisation(tmp_path / "two")
     monkeypatch.setenv("FACESWAP_SIGN_CERT", str(chain))
@@ -135,14 +135,14 @@ def test_the_environment_names_them_too_and_arguments_win(tmp_path, monkeypatch)
     assert signing_identity(other_chain, other_key).certificates == other_chain.read_bytes()
 
 
-def test_an_older_form_of_key_is_brought_to_pkcs8(tmp_path):
-    chain, key, _ = organisation(tmp_path, own := KEYS["es256"]())
-    key.write_bytes(pem_of(own, PrivateFormat.TraditionalOpenSSL))
+def test_traditional_openssl_key_is_converted_to_pkcs8(tmp_path):
+    chain, key, _ = organisation(tmp_path, private_key := KEYS["es256"]())
+    key.write_bytes(pem_of(private_key, PrivateFormat.TraditionalOpenSSL))
 
-    assert signing_identity(chain, key).key == pem_of(own)
+    assert signing_identity(chain, key).key == pem_of(private_key)
 
 
-def test_what_is_no_pair_is_refused(tmp_path):
+def test_mismatched_or_unusable_pair_is_refused(tmp_path):
     chain, key, _ = organisation(tmp_path / "one")
     _, other_key, _ = organisation(tmp_path / "two")
     locked, words = tmp_path / "locked.pem", tmp_path / "words.pem"
@@ -154,9 +154,9 @@ def test_what_is_no_pair_is_refused(tmp_path):
 
     for arguments, message in (
         ((chain, None), "give both --sign-cert and --sign-key"),
-        ((chain, other_key), "is not that of the certificate"),
-        ((chain, locked), "holds no unencrypted private key"),
-        ((words, key), "holds no certificate in PEM form"),
+        ((chain, other_key), "does not match the certificate"),
+        ((chain, locked), "contains no unencrypted PEM private key"),
+        ((words, key), "contains no PEM certificate"),
         ((weak_chain, weak_key), "must be RSA, Ed25519 or one of secp256r1"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -165,7 +165,7 @@ def test_what_is_no_pair_is_refused(tmp_path):
         signing_identity(tmp_path / "nowhere.pem", key)
 
 
-def test_a_certificate_whose_public_key_is_no_point_of_its_curve_is_one_clear_line(tmp_path):
+def test_public_key_off_its_curve_is_a_clear_error(tmp_path):
     chain, key, _ = organisation(tmp_path)
     certificate = x509.load_pem_x509_certificates(chain.read_bytes())[0]
     der = certificate.public_bytes(Encoding.DER)

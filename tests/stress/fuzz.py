@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Read damaged and hostile files of every kind; count what comes of it.
+"""Read damaged and hostile files of every kind and count the outcomes.
 
-Each file is mutated at random (by a seed) and read by the function that a command reads it with, in
-a process of its own with limited memory and time. It must be read or refused with one clear line:
-a traceback, a crash, a hang or a swelling process counts as a fault, and the script ends with 1.
+Each file is mutated at random (from a seed) and read by the function that the commands use, in a
+separate process with limited memory and time. It must be read, or refused with one clear line. A
+traceback, crash, hang or excessive use of memory is a fault, and the script then exits with 1.
 
     tests/stress/fuzz.py [--tries 1000] [--seed 0] [--only NAME ...] [--keep FOLDER]
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.support
 
-SECONDS = 20  # for one try
+SECONDS = 20  # limit for one try
 MEMORY = 6 << 30  # bytes of address space above what is in use when the tries begin
 WORDS = (
     b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"-Infinity", b"[]", b"{}", b'""', b"9" * 400,
@@ -37,12 +37,12 @@ WORDS = (
 Reader = Callable[[Path], object]
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """The data with one to four changes."""
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Apply one to four random changes to the data."""
     changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4))):
         kind = chance.randrange(8)
-        # Headers are short: half of all changes go into the first kilobyte.
+        # Headers are short, so half of all changes go into the first kilobyte.
         reach = min(len(changed), 1024) if chance.random() < 0.5 else len(changed)
         place = chance.randrange(reach + 1)
         end = min(place + chance.choice((1, 2, 4, 8, 64, 1024)), len(changed))
@@ -64,7 +64,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def replace_value(changed: bytearray, place: int, chance: random.Random) -> None:
-    """Put a strange value in the place of the next word or number of a text."""
+    """Replace the next word or number of a text with an extreme value."""
     stops = b' \t\n,:[]{}="'
     start = next((i for i in range(place, len(changed)) if changed[i] not in stops), len(changed))
     end = next((i for i in range(start, len(changed)) if changed[i] in stops), len(changed))
@@ -75,7 +75,7 @@ def replace_value(changed: bytearray, place: int, chance: random.Random) -> None
 
 
 def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
-    """By name, a whole file of each kind and what reads it."""
+    """Write an intact file of each kind; map its name to the path and its reader."""
     import torch
 
     from faceswap.cli import info
@@ -87,7 +87,6 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.media import photos, reader
     from faceswap.media.segments import SegmentStore
     from faceswap.models import autoencoder, classic, modelfile
-    from faceswap.models.architectures import ModelConfig
     from faceswap.provenance import consent, credentials
     from faceswap.provenance.credentials import ModelRecord
     from faceswap.provenance.identity import signing_identity
@@ -95,9 +94,8 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.swapping.cast import read_cast
     from faceswap.training import checkpoint
 
-    make(folder)
-    decoder = ModelRecord("x", "00" * 32)
-    cpu = torch.device("cpu")
+    write_samples(folder)
+    model_record = ModelRecord("x", "00" * 32)
 
     def classic_checkpoint(path: Path) -> object:
         return classic.import_checkpoint(path, path.parent / "imported")
@@ -108,23 +106,23 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
             lambda: [outline(x, 64) for x in faceset.Faceset.read(path.parent, 64).landmarks],
             lambda: faceset.FacesetWriter(path.parent, 64, 0.625, {}),
         ):
-            refused(act)
+            ignore_refusal(act)
 
     def resume(path: Path) -> None:
-        state = checkpoint.read_state(path.parent, cpu)
+        state = checkpoint.read_state(path.parent)
         assert state is not None
-        network = autoencoder.build(ModelConfig.from_dict(state["model"]))
+        network = autoencoder.build(state.model)
         run = checkpoint.TrainingState(network, None, torch.Generator(), ("a", "b"), (0, 0, 0))
-        run.network.load_state_dict(state["network"])
+        run.network.load_state_dict(state.network)
 
     def settings(kind: type[Settings], command: str) -> Reader:
         return lambda path: resolve(kind, command, path, {})
 
     def video(path: Path) -> None:
-        refused(lambda: reader.describe_video(path))
-        refused(lambda: list(reader.sample_video(path, 2)))
+        ignore_refusal(lambda: reader.describe_video(path))
+        ignore_refusal(lambda: list(reader.sample_video(path, 2)))
         for frame in reader.read_video(path):
-            frame.image  # noqa: B018 - what converts it
+            frame.image  # noqa: B018 - the property converts the frame
 
     def written(path: Path) -> None:
         copy_as(path, path.with_name("out.mkv"))
@@ -133,10 +131,11 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         return credentials.read(path.with_suffix(""))
 
     def own_identity(path: Path) -> object:
-        return Signer(decoder, signing_identity(str(path), str(path)))
+        return Signer(model_record, signing_identity(str(path), str(path)))
 
     def consent_note(path: Path) -> object:
-        return consent.settle({"a": None, "b": None}, None, dict.fromkeys(("a", "b"), path.parent))
+        facesets = dict.fromkeys(("a", "b"), path.parent)
+        return consent.merge_notes({"a": None, "b": None}, None, facesets)
 
     def metrics(path: Path) -> None:
         checkpoint.last_losses(path.parent)
@@ -149,7 +148,8 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "checkpoint": (folder / "t7" / "x.t7", classic_checkpoint),
         "old checkpoint": (folder / "old" / "x.t7", classic_checkpoint),
         "model": (folder / "model" / "model.safetensors", modelfile.load),
-        "resume.pt": (folder / "resume" / "resume.pt", resume),
+        "resume state": (folder / "resume" / "resume.safetensors", resume),
+        "old resume state": (folder / "old-resume" / "resume.pt", resume),
         "metrics.jsonl": (folder / "metrics" / "metrics.jsonl", metrics),
         "faceset": (folder / "faces" / "faces.jsonl", read_faceset),
         "crop": (folder / "crop" / "000000-0.png", lambda p: faceset.Faceset.read(p.parent, 64)),
@@ -176,16 +176,16 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     }
 
 
-def refused(act: Callable[[], object]) -> None:
-    """Do something that may be refused."""
+def ignore_refusal(act: Callable[[], object]) -> None:
+    """Call a function that may refuse its input."""
     from faceswap.errors import FaceswapError
 
     with suppress(FaceswapError):
         act()
 
 
-def make(folder: Path) -> None:
-    """Write the whole files."""
+def write_samples(folder: Path) -> None:
+    """Write an intact file of each kind."""
     import shutil
     from dataclasses import replace
     from fractions import Fraction
@@ -199,7 +199,7 @@ def make(folder: Path) -> None:
     from faceswap.config import ConvertConfig, TrainConfig
     from faceswap.faces.faceset import FacesetWriter
     from faceswap.faces.geometry import AlignedFace, Box, Face
-    from faceswap.faces.tracklog import Entry, FaceLog
+    from faceswap.faces.tracklog import FaceLog, SpanRecord
     from faceswap.media import writers
     from faceswap.media.frame import Frame
     from faceswap.models import autoencoder
@@ -208,7 +208,8 @@ def make(folder: Path) -> None:
     from faceswap.provenance.identity import own_identity_file, signing_identity
     from faceswap.provenance.signer import Signer
     from faceswap.training import checkpoint
-    from faceswap.training.optimizer import RECIPES, Optimizer
+    from faceswap.training.optimizer import Optimizer, recipe_of
+    from tests.support.states import write_old
 
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
@@ -223,15 +224,16 @@ def make(folder: Path) -> None:
     tiny = replace(
         PRESETS["small"], size=16, encoder_widths=(4, 4), decoder_widths=(4, 4), latent=8
     )
-    network, recipe = autoencoder.build(tiny), RECIPES["small"]
+    network, recipe = autoencoder.build(tiny), recipe_of("small")
     optimizer = Optimizer(network, recipe, recipe.learning_rate)
     run = checkpoint.TrainingState(
         network, optimizer, torch.Generator(), ("a", "b"), (0.0, 0.0, 0.0)
     )
     run.centroids = {key: np.ones(128, np.float32) for key in ("a", "b")}
-    for name in ("model", "resume"):
+    for name in ("model", "resume", "old-resume"):
         (folder / name).mkdir()
         checkpoint.save(run, folder / name)
+    write_old(folder / "old-resume")
     lines = [json.dumps({"step": step, "loss_a": 0.5, "loss_b": 0.4}) for step in range(10)]
     (folder / "metrics" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -247,7 +249,7 @@ def make(folder: Path) -> None:
             "without_face": 1}  # fmt: skip
     (folder / "parts" / "done.jsonl").write_text(f"{json.dumps(note)}\n" * 3)
     log = FaceLog(folder / "log" / "faces.jsonl")
-    log.add(Entry(0, 2, False, 1, [(0, face), (1, face)], []))
+    log.add(SpanRecord(0, 2, False, 1, [(0, face), (1, face)], []))
     log.decide({0: 1, 1: None}, {0: 0.5})
 
     for name, config in (("train", TrainConfig()), ("convert", ConvertConfig())):
@@ -282,7 +284,7 @@ def make(folder: Path) -> None:
 
 
 def copy_as(source: Path, target: Path) -> None:
-    """A clip in another container, by the product's own writer."""
+    """Copy a clip into another container with faceswap's own writer."""
     from faceswap.media import reader
     from tests.support.clips import open_writer
 
@@ -292,16 +294,16 @@ def copy_as(source: Path, target: Path) -> None:
 
 
 class TooLong(BaseException):
-    """A try took longer than SECONDS; no reader may catch it by accident."""
+    """A try took longer than SECONDS. As a BaseException it passes through ``except Exception``."""
 
 
-def time_out(*_: object) -> None:
-    """What the alarm does."""
+def raise_too_long(*_: object) -> None:
+    """Handle the alarm signal."""
     raise TooLong
 
 
 def outcome(reader: Reader, path: Path) -> tuple[str, str]:
-    """What comes of reading a file: read, refused or a fault; and its words."""
+    """Read a file; return "read", "refused" or "fault", and the fault's message."""
     from faceswap.errors import FaceswapError
 
     signal.alarm(SECONDS)
@@ -309,8 +311,8 @@ def outcome(reader: Reader, path: Path) -> tuple[str, str]:
         reader(path)
     except FaceswapError as error:
         if len(str(error)) > 2000:
-            return "fault", f"a line of {len(str(error))} characters"
-        return ("refused", "") if "\n" not in str(error) else ("fault", f"lines: {error}")
+            return "fault", f"an error of {len(str(error))} characters"
+        return ("refused", "") if "\n" not in str(error) else ("fault", f"several lines: {error}")
     except (Exception, TooLong) as error:
         return "fault", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
@@ -319,7 +321,7 @@ def outcome(reader: Reader, path: Path) -> tuple[str, str]:
 
 
 def try_one_kind(name: str, tries: int, seed: int, folder: Path) -> None:
-    """Read mutations of one kind of file; print a line of JSON for each try, before and after."""
+    """Read mutations of one kind of file; print a JSON line before and after each try."""
     import shutil
 
     warnings.simplefilter("ignore")
@@ -328,15 +330,15 @@ def try_one_kind(name: str, tries: int, seed: int, folder: Path) -> None:
     assert outcome(reader, original) == ("read", "") or "checkpoint" in name, name
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    signal.signal(signal.SIGALRM, time_out)
+    signal.signal(signal.SIGALRM, raise_too_long)
     data = original.read_bytes()
     for number in range(tries):
         place = folder / "try"
         shutil.copytree(original.parent, place, ignore=shutil.ignore_patterns("snapshots"))
         victim = place / original.name
-        if name == "resume.pt":  # alone, or the model beside it would do
+        if "resume state" in name:  # otherwise the model beside it would stand in
             (place / "model.safetensors").unlink()
-        victim.write_bytes(mutated(data, random.Random(f"{seed} {name} {number}")))
+        victim.write_bytes(mutate(data, random.Random(f"{seed} {name} {number}")))
         print(json.dumps({"try": number}), flush=True)
         what, words = outcome(reader, victim)
         print(json.dumps({"what": what, "words": words}), flush=True)
@@ -348,7 +350,7 @@ def try_one_kind(name: str, tries: int, seed: int, folder: Path) -> None:
 
 
 def run(name: str, tries: int, seed: int, keep: Path | None) -> Counter[str]:
-    """Try one kind in a process of its own; print its row and what went wrong."""
+    """Try one kind of file in a separate process; print its table row and its faults."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
@@ -363,11 +365,11 @@ def run(name: str, tries: int, seed: int, keep: Path | None) -> Counter[str]:
         if done.returncode:
             counts["fault"] += 1
             last = lines[-1].get("try") if lines else None
-            print(f"  {name}: the process ended with {done.returncode} at try {last}")
+            print(f"  {name}: the process exited with {done.returncode} at try {last}")
         for words, times in Counter(
             line["words"] for line in lines if line.get("what") == "fault"
         ).items():
-            print(f"  {name}: {times} times {words}")
+            print(f"  {name}: {times} x {words}")
         if keep and counts["fault"]:
             keep.mkdir(parents=True, exist_ok=True)
             for path in folder.glob("fault-*"):
@@ -378,20 +380,20 @@ def run(name: str, tries: int, seed: int, keep: Path | None) -> Counter[str]:
 
 
 KINDS = (
-    "checkpoint", "old checkpoint", "model", "resume.pt", "metrics.jsonl", "faceset", "crop",
-    "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "PNG", "PNG, 16 bits",
-    "TIFF, 16 bits", "JPEG", "WebP", "MP4", "MKV", "WebM", "written MP4", "written MKV",
-    "credentials", "signed MP4", "sidecar", "certificate", "consent",
+    "checkpoint", "old checkpoint", "model", "resume state", "old resume state", "metrics.jsonl",
+    "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "PNG",
+    "PNG, 16 bits", "TIFF, 16 bits", "JPEG", "WebP", "MP4", "MKV", "WebM", "written MP4",
+    "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
 )  # fmt: skip
 
 
 def main() -> None:
-    """Try all kinds and print a table."""
+    """Try all kinds of files and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=KINDS, default=KINDS)
-    parser.add_argument("--keep", type=Path, help="folder for the files that make trouble")
+    parser.add_argument("--keep", type=Path, help="folder to keep the files that cause faults in")
     parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What faults.py does at length, briefly: kills, full and read-only disks, what vanishes."""
+"""A short run of faults.py: kills, full and read-only disks, deleted outputs, changed inputs."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTS = (  # trainings and conversions are killed in tests of their own
+FAULTS = (  # other tests kill trainings and conversions
     "kill:extract", "blocked:extract", "read-only:extract", "clock back:extract", "disk full",
     "output removed:extract", "output removed:convert", "input changed",
 )  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="kills groups of processes as Linux does")
-def test_nothing_is_lost():
+@pytest.mark.skipif(sys.platform != "linux", reason="kills process groups and mounts tmpfs")
+def test_no_finished_work_is_lost():
     script = ROOT / "tests" / "stress" / "faults.py"
     command = [sys.executable, script, "--kills", "2", "--frames", "130"]
     done = subprocess.run(
@@ -24,5 +24,5 @@ def test_nothing_is_lost():
 
     lines = done.stdout.splitlines()[1:]
     assert done.returncode == 0, done.stdout + done.stderr
-    allowed = ("  nothing", "  skipped: not permitted")  # mounting needs rights
+    allowed = ("  nothing", "  skipped: not permitted")  # mounting needs root
     assert [line.endswith(allowed) for line in lines] == [True] * 12, done.stdout

@@ -1,4 +1,4 @@
-"""Certificates of an organisation that tests sign with."""
+"""Certificates of an organisation for signing in tests."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,15 +14,15 @@ def pem_of(key, form=PrivateFormat.PKCS8, encryption=None):
 
 
 def organisation(folder, key=None, days=30, usage=ExtendedKeyUsageOID.EMAIL_PROTECTION):
-    """A root and a certificate that it issued: paths of chain, key and root (PEM)."""
+    """Create a root and a certificate issued by it; return paths of chain, key and root (PEM)."""
     folder.mkdir(parents=True, exist_ok=True)
     root_key = ec.generate_private_key(ec.SECP256R1())
     key = key or ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    kinds = "digital_signature content_commitment key_encipherment data_encipherment key_agreement"
-    kinds = f"{kinds} key_cert_sign crl_sign encipher_only decipher_only".split()
+    usages = "digital_signature content_commitment key_encipherment data_encipherment key_agreement"
+    usages = f"{usages} key_cert_sign crl_sign encipher_only decipher_only".split()
 
-    def certificate(name, subject_key, signs):
+    def certificate(name, subject_key, allowed):
         names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (name, "root")]
         builder = (
             x509.CertificateBuilder()
@@ -33,7 +33,7 @@ def organisation(folder, key=None, days=30, usage=ExtendedKeyUsageOID.EMAIL_PROT
             .not_valid_before(now - timedelta(days=60))
             .not_valid_after(now + timedelta(days=days if name != "root" else 60))
             .add_extension(x509.BasicConstraints(name == "root", None), critical=True)
-            .add_extension(x509.KeyUsage(**{k: k in signs for k in kinds}), critical=True)
+            .add_extension(x509.KeyUsage(**{k: k in allowed for k in usages}), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), False
             )

@@ -1,4 +1,4 @@
-"""Small clips with everything a container can hold, and what PyAV reads of them."""
+"""Write small clips with everything a container can hold, and read them back with PyAV."""
 
 import struct
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ RICH_TIMES = [1000 + t for t in (0, 40, 75, 200, 210, 333, 500, 540, 580, 620, 6
 
 
 def hdr_clip(path, transfer):
-    """One frame whose transfer characteristic (AVColorTransferCharacteristic) is HDR's."""
+    """Write one frame with an HDR transfer characteristic (AVColorTransferCharacteristic)."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("ffv1", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
@@ -43,14 +43,16 @@ def hdr_clip(path, transfer):
 
 
 def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotation=0):
-    """Variable frame rate from 1 s on, B-frames, two sounds, subtitles and chapters.
+    """Write a clip with a variable frame rate, B-frames, two audio tracks, subtitles and chapters.
+
+    The clip starts at 1 s.
 
     Args:
         path: An .mp4 or .mov file.
-        times: In milliseconds.
+        times: Time stamps of the frames in milliseconds.
         size: Width and height.
-        pix_fmt: How pictures are stored.
-        rotation: Degrees.
+        pix_fmt: Stored pixel format.
+        rotation: Display rotation in degrees.
     """
     milli = Fraction(1, 1000)
     with av.open(str(path), "w") as out:
@@ -67,11 +69,11 @@ def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotat
         video.time_base = video.codec_context.time_base = milli
         if rotation:
             video.set_display_rotation(rotation)
-        sounds = [out.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
-        words = out.add_stream("mov_text")
-        words.time_base = milli
-        words.codec_context.subtitle_header = STYLES
-        for track, language in zip((*sounds, words), ("eng", "fra", "ita"), strict=True):
+        audio_tracks = [out.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
+        subtitles = out.add_stream("mov_text")
+        subtitles.time_base = milli
+        subtitles.codec_context.subtitle_header = STYLES
+        for track, language in zip((*audio_tracks, subtitles), ("eng", "fra", "ita"), strict=True):
             track.metadata["language"] = language
         for number, pts in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
@@ -80,7 +82,7 @@ def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotat
             frame.pts, frame.time_base, frame.duration = pts, milli, following - pts
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        for pitch, track in enumerate(sounds, start=1):
+        for pitch, track in enumerate(audio_tracks, start=1):
             wave = np.sin(np.arange(38400) * 0.05 * pitch) * 9000
             chunk = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
             chunk.sample_rate, chunk.pts = 48000, 48000
@@ -90,13 +92,13 @@ def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotat
             text = f"word {number}".encode()
             packet = av.Packet(struct.pack(">H", len(text)) + text)
             packet.pts = packet.dts = 1000 + 250 * number
-            packet.duration, packet.time_base, packet.stream = 200, milli, words
+            packet.duration, packet.time_base, packet.stream = 200, milli, subtitles
             out.mux(packet)
     return path
 
 
 def packets(path, kind=None):
-    """Bytes, time stamp, decoding time and length of each packet, by stream; of one kind or all."""
+    """Return bytes, pts, dts and duration of each packet by stream, for one stream type or all."""
     with av.open(str(path)) as container:
         streams = [s for s in container.streams if s.type == kind or kind is None]
         found = {stream.index: [] for stream in streams}
@@ -110,14 +112,14 @@ def packets(path, kind=None):
 
 
 def tags(path):
-    """Tags of the file and of each stream."""
+    """Return the tags of the file and the language of each stream."""
     with av.open(str(path)) as container:
-        own = {k: v for k, v in container.metadata.items() if k in ("title", "comment")}
-        return own, [s.metadata.get("language") for s in container.streams]
+        file_tags = {k: v for k, v in container.metadata.items() if k in ("title", "comment")}
+        return file_tags, [s.metadata.get("language") for s in container.streams]
 
 
 def chapters(path):
-    """Start, end and title of each chapter."""
+    """Return start, end and title of each chapter."""
     with av.open(str(path)) as container:
         return [
             (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
@@ -126,12 +128,12 @@ def chapters(path):
 
 
 def shown(path):
-    """Every frame's RGB, upright."""
+    """Return every frame as upright RGB."""
     return [frame.image for frame in reader.read_video(path)]
 
 
 def noise(one, other):
-    """The largest mean difference between frames of two videos, of 255."""
+    """Return the largest mean difference, of 255, between the frames of two videos."""
     return max(
         float(np.abs(a.astype(int) - b).mean())
         for a, b in zip(shown(one), shown(other), strict=True)
@@ -139,22 +141,22 @@ def noise(one, other):
 
 
 def segment_length(monkeypatch, frames):
-    """Let parts be this long."""
+    """Set the number of frames per segment."""
     for module in (segments, writers):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", frames)
 
 
 def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=None, **options):
-    """Write a video's frames again, as they are or changed, part by part.
+    """Rewrite a video segment by segment, with or without changes.
 
     Args:
         source: The video.
         target: The output.
-        codec: As in the settings.
-        quality: As in the settings.
-        change: Makes a frame's new form.
-        frames: Instead of all of the source's.
-        options: Of ``open_video``.
+        codec: The ``codec`` setting.
+        quality: The ``quality`` setting.
+        change: Function that returns the changed frame.
+        frames: Frames to write instead of all frames of the source.
+        options: Further arguments of ``open_video``.
     """
     suffix = target.suffix.lower()
     encoding = choose_encoding(suffix, codec, quality, hardware=False)
@@ -214,7 +216,7 @@ def times_of(path):
 
 
 def sound_of(path):
-    """Bytes and times of every sound packet, by track."""
+    """Return bytes and times of every audio packet by track."""
     with av.open(str(path)) as container:
         packets = {stream.index: [] for stream in container.streams.audio}
         for packet in container.demux(*container.streams.audio) if packets else ():
@@ -225,20 +227,20 @@ def sound_of(path):
 
 @cache
 def signer():
-    """What signs the outputs of these tests."""
+    """Return the signer of the test outputs."""
     record = ModelRecord("collins-hopper", "5a" * 32, ("both agreed in writing",))
     return Signer(record, signing_identity())
 
 
 def span(source, start, end):
-    """The frames of a span and how it is cut out of a video."""
+    """Return ``pass_on`` arguments that cut the span from ``start`` to ``end`` out of a video."""
     origin = reader.probe(source).start
     frames = [f for f in reader.read_video(source) if start <= f.time - origin < end]
     return {"frames": frames, "excerpt": True, "end": origin + end}
 
 
 class OneStream:
-    """Writes the frames of a video that has one stream of pictures."""
+    """Writes the frames of a video with a single video stream."""
 
     def __init__(self, output):
         self._output = output
@@ -249,7 +251,7 @@ class OneStream:
 
 @contextmanager
 def open_writer(target, source):
-    """Open the product's own writer for a photo or a video by its suffix; outputs are signed."""
+    """Open the production writer for a photo or a video, chosen by suffix, with signed output."""
     suffix, publish = target.suffix.lower(), signer().publisher(source)
     if suffix in PHOTO_SUFFIXES:
         with writers.photo_writer(target, source, publish) as writer:

@@ -11,7 +11,7 @@ SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
 
 def checked(command, text):
-    """The one object in a text, valid by its command's schema."""
+    """Parse the single JSON object in ``text`` and validate it with the schema of its command."""
     found = json.loads(text)
     schema = json.loads((SCHEMAS / f"{command}.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -20,7 +20,7 @@ def checked(command, text):
 
 
 def faceswap(*args, cwd, code=0):
-    """Run the command line as a user would; check its exit code; return its streams."""
+    """Run the command line as a user would, check its exit code and return the process."""
     done = subprocess.run(
         [sys.executable, "-m", "faceswap", *map(str, args)],
         cwd=cwd, capture_output=True, text=True, check=False,
@@ -30,7 +30,7 @@ def faceswap(*args, cwd, code=0):
 
 
 def one_line_error(done):
-    """The error line; there must be one, and no traceback."""
+    """Return the error line; there must be exactly one and no traceback."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("faceswap: error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The classic augmentation, one image at a time: the oracle of the batched one, and its rival."""
+"""Classic augmentation of one image at a time, to test and benchmark the batched version."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def reference_transform(
 
 
 def reference_warp(image: Pixels, noise: Pixels) -> tuple[Pixels, Pixels]:
-    """The classic 256 px arithmetic; ``noise`` (2, 5, 5) in pixels."""
+    """Warp an image with the classic arithmetic for 256 px; ``noise`` is (2, 5, 5) in pixels."""
     steps = np.linspace(128 - 80, 128 + 80, 5)
     map_x = np.broadcast_to(steps, (5, 5)) + noise[0]
     map_y = np.broadcast_to(steps, (5, 5)).T + noise[1]
