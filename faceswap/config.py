@@ -198,6 +198,7 @@ DETECTOR_SEAM = Seam("detector", "faceswap.detectors", get_args(DetectorName))
 MASK_SEAM = Seam("mask", "faceswap.masks", get_args(MaskName))
 COLOR_SEAM = Seam("color", "faceswap.color_matches", get_args(ColorName))
 BLEND_SEAM = Seam("blend", "faceswap.blends", get_args(BlendName))
+CODEC_SEAM = Seam("codec", "faceswap.codecs", get_args(CodecName))
 LOSS_SEAM = Seam("loss", "faceswap.losses", get_args(LossName))
 # A model file names its architecture, so an object without a name could not be loaded again.
 MODEL_SEAM = Seam("model", "faceswap.architectures", get_args(ModelName), takes_objects=False)
@@ -424,9 +425,9 @@ class ConvertConfig(Settings):
     layers: Annotated[
         bool, Option("Also write the swapped faces alone, on transparency, as *.layers.*.", OUTPUT)
     ] = False
-    codec: Annotated[CodecName, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT)] = (
-        "auto"
-    )
+    codec: Annotated[
+        Any, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM)
+    ] = "auto"
     quality: Annotated[
         int,
         Option("Constant rate factor (0 = lossless, lower = better).", OUTPUT, low=0, high=51),

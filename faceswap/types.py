@@ -50,3 +50,8 @@ OnProgress = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """Do nothing; the default of every ``on_progress``."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 face" or "0 faces"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -26,7 +26,7 @@ def test_choices_equal_the_registries():
     from faceswap.models.autoencoder import MODELS
     from faceswap.swapping.compositor import BLENDS, COLORS
     from faceswap.training.losses import LOSSES
-    from faceswap.training.trainer import RECIPES
+    from faceswap.training.optimizer import RECIPES
 
     for literal, registry in (
         (config.DetectorName, DETECTORS),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +12,12 @@ from PIL import Image
 import faceswap
 from faceswap.config import DETECTOR_SEAM, MASK_SEAM, ConvertConfig, ExtractConfig
 from faceswap.errors import NoFacesError, SettingsError
+from faceswap.media.codecs import Encoding
 from faceswap.models import modelfile
 from faceswap.registry import Registry, Seam
 from faceswap.swapping.compositor import BLENDS
 from faceswap.testing import FixedDetector, copying_model, make_face
+from tests.support.clips import make_clip
 
 NAMED = ["--detector", "center", "--mask", "ellipse", "--blend", "screen", "--color", "brightness"]
 
@@ -76,6 +79,34 @@ def test_extract_uses_a_plugin_detector(tmp_path, photo, example):
     assert (report.faces, report.detector) == (1, "center")
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_plugin_codec_encodes_the_output(tmp_path, example, by_name):
+    source = make_clip(tmp_path / "in.mp4", size=(320, 240), times=range(6))
+    modelfile.save(tmp_path / "model.safetensors", copying_model())
+    codec = "cineform" if by_name else example.cineform
+    config = ConvertConfig(codec=codec, detector=example.detect_center, device="cpu", workers=1)
+
+    report = faceswap.convert(source, tmp_path / "out.mov", tmp_path / "model.safetensors", config)
+
+    with av.open(str(report.output)) as container:
+        assert container.streams.video[0].codec_context.name == "cfhd"
+    assert (report.frames, report.faces) == (6, 6)
+    with pytest.raises(SettingsError, match=r"CineForm needs \.mov"):
+        faceswap.convert(source, tmp_path / "x.mp4", tmp_path / "model.safetensors", config)
+
+
+def test_codec_that_the_container_refuses_is_a_one_line_error(tmp_path, example):
+    source = make_clip(tmp_path / "in.mp4", size=(320, 240), times=range(3))
+    modelfile.save(tmp_path / "model.safetensors", copying_model())
+    config = ConvertConfig(
+        codec=lambda suffix, quality: Encoding("utvideo", pixel_format="yuv420p"),
+        detector=example.detect_center, device="cpu", workers=1,
+    )  # fmt: skip
+
+    with pytest.raises(SettingsError, match="cannot hold this codec: 'matroska' format"):
+        faceswap.convert(source, tmp_path / "x.mkv", tmp_path / "model.safetensors", config)
+
+
 def test_swapper_swaps_an_image_in_memory(photo, tmp_path):
     modelfile.save(tmp_path / "model.safetensors", copying_model())
     trained = faceswap.load_model(tmp_path / "model.safetensors")
@@ -135,7 +166,7 @@ def test_every_registry_holds_its_seams_built_ins():
 @pytest.mark.parametrize(
     ("group", "name"),
     [("detectors", "center"), ("masks", "ellipse"), ("blends", "screen"),
-     ("color_matches", "brightness")],
+     ("color_matches", "brightness"), ("codecs", "cineform")],
 )  # fmt: skip
 def test_example_is_offered_under_its_entry_points(example, group, name):
     offered = [point.name for point in entry_points(group=f"faceswap.{group}")]

@@ -22,7 +22,6 @@ import torch
 from msgspec import Meta
 
 from faceswap.cli.demo import public_photos
-from faceswap.cli.text import count
 from faceswap.errors import (
     FaceswapError,
     InputError,
@@ -44,7 +43,7 @@ from faceswap.training.checkpoint import TrainingState
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.optimizer import RECIPES, Optimizer
 from faceswap.training.trainer import Pair, learn
-from faceswap.types import Image
+from faceswap.types import Image, counted
 
 LIBRARIES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",
@@ -198,7 +197,7 @@ def _detect_face() -> str:
     photo = public_photos()["collins"]
     faces = detect_hog(photo, 0.2)
     if len(faces) != 1:
-        raise NoFacesError(f"{count(len(faces), 'face')} found in a photo of one person")
+        raise NoFacesError(f"{counted(len(faces), 'face')} found in a photo of one person")
     return "found the face in a photo, with 68 landmarks"
 
 

@@ -9,7 +9,7 @@ from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.errors import FaceswapError
 from faceswap.evaluation.results import EvaluationReport
 from faceswap.provenance.consent import NOT_STATED
-from faceswap.types import DIRECTIONS
+from faceswap.types import DIRECTIONS, counted
 
 if TYPE_CHECKING:  # these load torch, cv2 or c2pa, which --help must not
     from pathlib import Path
@@ -24,15 +24,10 @@ if TYPE_CHECKING:  # these load torch, cv2 or c2pa, which --help must not
 MAX_LISTED = 20  # names of a long list that are shown
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 face" or "0 faces"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def extraction(report: "ExtractReport") -> list[str]:
     known = f" ({report.known} more were done before)" if report.known else ""
     return [
-        f"{count(report.images, 'image')} read{known}, {count(report.faces, 'face')} in "
+        f"{counted(report.images, 'image')} read{known}, {counted(report.faces, 'face')} in "
         f"{report.folder} (found by {report.detector})",
         *_listed("without a face", report.without_face),
         *_listed("unreadable", report.unreadable),
@@ -59,12 +54,13 @@ def training(report: "TrainReport") -> list[str]:
 
 def conversion(report: "ConvertReport") -> list[str]:
     return [
-        f"{report.output}: {count(report.frames, 'frame')}, {count(report.faces, 'face')} swapped, "
-        f"{count(report.without_face, 'frame')} without a face unchanged "
+        f"{report.output}: {counted(report.frames, 'frame')}, "
+        f"{counted(report.faces, 'face')} swapped, "
+        f"{counted(report.without_face, 'frame')} without a face unchanged "
         f"(found by {report.detector})",
         *_listed("unreadable", report.unreadable),
         *(
-            f"kept: {count(kept.frames, 'frame')} of an unfinished conversion to the same output "
+            f"kept: {counted(kept.frames, 'frame')} of an unfinished conversion to the same output "
             f"with other settings, in {kept.folder}; delete that folder to discard them"
             for kept in report.unfinished
         ),
@@ -73,7 +69,7 @@ def conversion(report: "ConvertReport") -> list[str]:
 
 def preview(report: PreviewReport) -> list[str]:
     return [
-        f"{report.output}: original, swap and mask of {count(report.frames, 'frame')}, "
+        f"{report.output}: original, swap and mask of {counted(report.frames, 'frame')}, "
         f"{report.with_face} with a face"
     ]
 

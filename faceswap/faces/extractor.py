@@ -22,7 +22,7 @@ from faceswap.files import exclusive_folder
 from faceswap.media import reader
 from faceswap.media.frame import Frame
 from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
-from faceswap.types import Count, OnProgress, Progress, ignore_progress
+from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _extract_into(
         for found in runs:
             for frame, crops, pngs in parallel.prefetch(_cropped(found, config), 8):
                 _store(crops, pngs, frame, _name(frame.source, root), writer, report)
-                done, note = report.images + report.known, f"{writer.faces} faces"
+                done, note = report.images + report.known, counted(writer.faces, "face")
                 on_progress(Progress(done, total or None, "images", note))
     report.faces = writer.faces
     _check(report, source)

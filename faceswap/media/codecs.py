@@ -1,16 +1,17 @@
 """Choose video encoders by codec and container, and convert frames to what they store."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from faceswap.config import CodecName
+from faceswap.config import CODEC_SEAM, CodecName
 from faceswap.errors import SettingsError
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
@@ -56,12 +57,17 @@ LOSSLESS_RGB = Encoding("ffv1", (("level", "3"), ("g", "1")), "bgr0", upright=Tr
 TRANSPARENT = Encoding("prores_ks", (("profile", "4"), ("alpha_bits", "16")), "yuva444p10le")
 
 
-def choose_encoding(suffix: str, codec: CodecName, quality: int, hardware: bool) -> Encoding:
+# A codec of a plug-in or the caller: the output's suffix and the quality give an encoding. It
+# raises SettingsError if the container does not support it.
+Codec = Callable[[str, int], Encoding]
+
+
+def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: bool) -> Encoding:
     """Choose the encoder for an output.
 
     Args:
         suffix: Output suffix in lower case; empty for an image sequence.
-        codec: Codec name, or "auto" for the container's default.
+        codec: Name of a built-in or a plug-in, "auto" for the container's default, or an object.
         quality: Constant rate factor on x264's scale.
         hardware: Whether to use a hardware encoder if one opens.
 
@@ -73,19 +79,23 @@ def choose_encoding(suffix: str, codec: CodecName, quality: int, hardware: bool)
             output = f"{suffix} files" if suffix else "image sequences"
             raise SettingsError(f"--codec {codec} does not apply to {output}; leave it out")
         return LOSSLESS_RGB
+    if not isinstance(codec, str):
+        return codec(suffix, quality)
+    if codec not in CODEC_SEAM:
+        plugin: Codec = CODEC_SEAM.load(codec)
+        return plugin(suffix, quality)
     supported = CONTAINERS[suffix]
-    if codec == "auto":
-        codec = supported[0]
-    if codec not in supported:
-        suffixes = ", ".join(name for name, codecs in CONTAINERS.items() if codec in codecs)
+    name = supported[0] if codec == "auto" else cast(CodecName, codec)
+    if name not in supported:
+        suffixes = ", ".join(known for known, codecs in CONTAINERS.items() if name in codecs)
         raise SettingsError(
-            f"{suffix} files do not support {codec}, only {', '.join(supported)}; "
-            f"use {suffixes} for {codec}"
+            f"{suffix} files do not support {name}, only {', '.join(supported)}; "
+            f"use {suffixes} for {name}"
         )
-    encoder = SOFTWARE[codec]
-    if hardware and codec in HARDWARE:
-        candidates = (f"{HARDWARE[codec]}_{maker}" for maker in MAKERS)
-        encoder = next((name for name in candidates if opens(name)), encoder)
+    encoder = SOFTWARE[name]
+    if hardware and name in HARDWARE:
+        candidates = (f"{HARDWARE[name]}_{maker}" for maker in MAKERS)
+        encoder = next((one for one in candidates if opens(one)), encoder)
     _quieten(encoder)
     return Encoding(encoder, tuple(_options(encoder, quality).items()))
 
@@ -150,7 +160,10 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     options = dict(encoding.options)
     if encoding.encoder == "prores_ks" and "444" in name:
         options["profile"] = "4"
-    stream = out.add_stream(encoding.encoder, rate=video.average_rate, options=options)
+    try:
+        stream = out.add_stream(encoding.encoder, rate=video.average_rate, options=options)
+    except ValueError as error:  # only the codec of a plug-in can be unsuitable
+        raise SettingsError(f"the output cannot hold this codec: {error}") from error
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = original.width, original.height, name
     context.time_base = stream.time_base = video.time_base

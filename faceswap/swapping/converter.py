@@ -26,7 +26,7 @@ from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.plan import Conversion, beside, plan, refuse_preview
 from faceswap.swapping.video import ConvertReport, convert_video
-from faceswap.types import Image, OnProgress, Progress, ignore_progress
+from faceswap.types import Image, OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _convert_photos(
         report.frames += 1
         report.faces += len(swaps)
         report.without_face += not swaps
-        on_progress(Progress(report.frames, len(photos), "photos", f"{report.faces} faces"))
+        on_progress(Progress(report.frames, len(photos), "photos", counted(report.faces, "face")))
     if not report.frames:
         raise InputError(report.unreadable[0])
     if not report.faces:

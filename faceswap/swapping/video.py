@@ -27,7 +27,7 @@ from faceswap.media.segments import Unfinished, folder_for, unfinished
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping.plan import Conversion, beside
 from faceswap.swapping.swapper import prepare_video
-from faceswap.types import Count, OnProgress, Progress
+from faceswap.types import Count, OnProgress, Progress, counted
 
 # Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
 # batch of 8, rounded up.
@@ -89,7 +89,7 @@ def convert_video(
         total = _total(job, info)
         for frames, faces in parallel.prefetch(later, 4):
             output.write(frames, faces)
-            on_progress(Progress(output.frames, total, "frames", f"{output.faces} faces"))
+            on_progress(Progress(output.frames, total, "frames", counted(output.faces, "face")))
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
         if not output.faces:

@@ -20,7 +20,7 @@ from faceswap.training import augment
 from faceswap.training.checkpoint import Faces, ResumeState, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
-from faceswap.types import Embedding, Identity, OnProgress, Progress, ignore_progress
+from faceswap.types import Embedding, Identity, OnProgress, Progress, counted, ignore_progress
 
 MIN_FACES = 25
 MAX_EMBEDDED_FACES = 32  # faces per person for the centroid, about 0.1 s each
@@ -107,8 +107,8 @@ def _faces(folder: Path, preset: ModelConfig) -> Faceset:
     faceset = Faceset.read(folder, preset.crop_size)
     if len(faceset.crops) < MIN_FACES:
         raise NoFacesError(
-            f"{folder} holds {len(faceset.crops)} faces; training needs at least {MIN_FACES} "
-            "(several hundred are better): extract more photos or a video"
+            f"{folder} holds {counted(len(faceset.crops), 'face')}; training needs at least "
+            f"{MIN_FACES} (several hundred are better): extract more photos or a video"
         )
     if abs(faceset.coverage - preset.coverage) > 1e-6:
         raise InputError(

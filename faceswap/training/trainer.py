@@ -175,6 +175,17 @@ class Pair(nn.Module):
         return decoded[0].float(), decoded[1].float()
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What rank 0 decided to do before the next step; ``share`` of the run is done."""
+
+    share: float
+    end: bool
+    report: bool
+    preview: bool
+    save: bool
+
+
 class Loop:
     """The training loop: steps, reports, previews and saves until the end or a stop signal.
 
@@ -220,25 +231,41 @@ class Loop:
 
     def advance(self) -> bool:
         """Report, preview and save what is due, then take a step; return False at the end."""
-        run, began = self._run, time.monotonic()
-        share, last, report, preview, save = self._world.agree(self._plan(began))
-        if (report or save) and self._pending and not self._report(began):
+        run, recipe, began = self._run, self._recipe, time.monotonic()
+        due = self._decide(began)
+
+        if due.report and not self._report(began):
+            self._roll_back()
             return True
-        if self._monitor and (preview or save):
+        if self._monitor and (due.preview or due.save):
             self._monitor.measure()
-        if self._monitor and preview:
+        if self._monitor and due.preview:
             self._monitor.preview()
-        if self._monitor and save:
+        if self._monitor and due.save:
             checkpoint.save(run, self._folder, self._config.keep)
             self._monitor.draw_curves()
             self._saved = time.monotonic()
-        if last:
+        if due.end:
             return False
-        run.optimizer.scale(run.lr_scale * _rate_factor(run.step, share, self._recipe))
-        self._pending.append(self._fitting_step(warp=share < self._recipe.warp_until))
+
+        run.optimizer.scale(run.lr_scale * _rate_factor(run.step, due.share, recipe))
+        self._pending.append(self._fitting_step(warp=due.share < recipe.warp_until))
         run.step += 1
         run.seconds += time.monotonic() - began
         return True
+
+    def _decide(self, now: float) -> Due:
+        """Decide on rank 0 what is due before the next step, and broadcast it."""
+        run, config = self._run, self._config
+        share = _share_done(run.step, run.seconds, config)
+        end = share >= 1 or self._stop.is_set()
+        stepped = bool(self._pending)  # since the last report
+        every = config.preview_every
+        save = end or (stepped and now - self._saved >= config.save_every * 60)
+        report = stepped and (save or now - self._reported >= REPORT_SECONDS)
+        preview = end or (stepped and every > 0 and run.step % every == 0)
+        share, *flags = self._world.agree([share, end, report, preview, save])
+        return Due(share, *map(bool, flags))
 
     def _fitting_step(self, warp: bool) -> Tensor:
         """Take a step, halving the batch for as long as the device runs out of memory."""
@@ -278,24 +305,12 @@ class Loop:
     def _loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         return masked(decoded, target, self._loss_of, self._recipe.outside)
 
-    def _plan(self, now: float) -> list[float]:
-        """Return the share done, and whether to stop, report, preview and save before a step."""
-        run, config = self._run, self._config
-        share = _share_done(run.step, run.seconds, config)
-        last = share >= 1 or self._stop.is_set()
-        fresh = bool(self._pending)
-        due = bool(config.preview_every) and run.step % config.preview_every == 0 and fresh
-        save = last or now - self._saved >= config.save_every * 60
-        report = last or now - self._reported >= REPORT_SECONDS
-        return [share, last, report, last or due, save and (fresh or last)]
-
     def _report(self, now: float) -> bool:
-        """Report the mean losses; roll back and return False if anything is not finite."""
+        """Report the mean losses; return False if they or the weights are not finite."""
         means: list[float] = self._world.mean(torch.stack(self._pending).mean(dim=0)).tolist()
         self._pending, self._reported = [], now
         weights = torch.stack([p.detach().sum() for p in self._run.network.parameters()])
         if not all(map(math.isfinite, [*means, float(weights.sum())])):
-            self._roll_back()
             return False
         self._means = means
         if self._monitor:

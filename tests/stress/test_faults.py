@@ -13,6 +13,7 @@ FAULTS = (  # other tests kill trainings and conversions
 )  # fmt: skip
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(sys.platform != "linux", reason="kills process groups and mounts tmpfs")
 def test_no_finished_work_is_lost():
     script = ROOT / "tests" / "stress" / "faults.py"

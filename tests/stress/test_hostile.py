@@ -34,6 +34,7 @@ from tests.support.clips import make_clip
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.stress
 def test_fuzzer_finds_no_faults():
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "stress" / "fuzz.py", "--tries", "40", "--only", "model",

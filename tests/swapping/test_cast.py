@@ -203,7 +203,7 @@ def test_cast_needs_no_default_model(folder, collins, monkeypatch):
     done = CliRunner().invoke(cli, ["convert", "../x.png", "--cast", "../cast.toml"])
 
     assert done.exit_code == 0, done.exception
-    assert "1 frames, 1 faces swapped" in done.output
+    assert "1 frame, 1 face swapped" in done.output
 
 
 def test_equal_targets_share_a_swapper_and_a_model_is_loaded_once(folder, monkeypatch):

@@ -219,6 +219,8 @@ TENSORS = [
     ("network.up.conv.weight", None), ("network.up.conv.weight", torch.zeros(3)),
     ("network.surplus", torch.zeros(3)), ("average.up.conv.weight", None),
     ("optimizer.adamw", torch.zeros(3)), ("optimizer.adamw.x.exp_avg", torch.zeros(3)),
+    ("optimizer.adamw.0.exp_avg", torch.zeros(3)), ("optimizer.adamw.0.exp_avg_sq", None),
+    ("optimizer.adamw.0.step", torch.zeros(3)), ("optimizer.muon.999.exp_avg", torch.zeros(3)),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -449,7 +450,14 @@ def test_full_disk_keeps_the_last_state(run, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensorfile, "_bytes_of", full)
+    @contextmanager
+    def fill_up(path):
+        with atomic_write(path) as temporary:
+            monkeypatch.setattr(tensorfile, "_bytes_of", full)
+            yield temporary
+
+    atomic_write = tensorfile.atomic_write
+    monkeypatch.setattr(tensorfile, "atomic_write", fill_up)
 
     with pytest.raises(OutputError, match=r"cannot write .*resume\.safetensors: No space left"):
         run(replace(SHORT, steps=8))

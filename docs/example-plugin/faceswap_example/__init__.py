@@ -1,9 +1,11 @@
-"""An example plug-in for faceswap: a detector, a mask, a blend and a colour match."""
+"""An example plug-in for faceswap: a detector, a mask, a blend, a colour match and a codec."""
 
 import cv2
 import numpy as np
 
 from faceswap import AlignedFace, ColorMatch, Face
+from faceswap.errors import SettingsError
+from faceswap.media.codecs import Encoding
 from faceswap.testing import make_face
 
 
@@ -41,3 +43,10 @@ def _apply(swapped: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 BRIGHTNESS = ColorMatch(_measure, _apply)
+
+
+def cineform(suffix: str, quality: int) -> Encoding:
+    """Encode with GoPro CineForm, an intermediate codec that editing programs read."""
+    if suffix != ".mov":
+        raise SettingsError(f"CineForm needs .mov, not {suffix}")
+    return Encoding("cfhd", (("quality", "film3+"),), "yuv422p10le")
