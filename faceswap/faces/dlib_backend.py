@@ -39,10 +39,33 @@ WEIGHT_FILES = (
 )
 
 
-def weights(name: str) -> str:
-    """Path of one of dlib's weight files, found without importing the package that carries them.
+HOG_SIDE = 1280  # longest side that HOG searches; it then finds faces from 80 px
+FINE_SIDE = 800  # images up to this side are searched again, enlarged, if HOG finds nothing
+CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
+MIN_CNN_SIDE = 32  # the CNN crashes on tiny images and finds nothing in slightly larger ones
+BORDER = 0.25  # mirrored border as a share of the side, for faces that touch the image's border
+# The 68-point model was fitted to HOG's boxes. On 65 portraits the median CNN box was 0.917 times
+# as wide, and its centre was higher by 0.058 of a width. Correcting that lowers the landmark error
+# at the 95th percentile from 0.14 to 0.11 of the eye distance.
+CNN_WIDTH, CNN_RISE = 0.917, 0.058
+# Minimum and maximum side of the face box in the image that the landmark model sees. The second
+# pair is for tracked faces, whose landmarks are smoothed over time.
+Sides = tuple[int, int]
+SIDES, QUICK_SIDES = (256, 256), (128, 320)
+# Boxes that the landmark model is asked about: shift right and down in sides, and relative size.
+Around = tuple[tuple[float, float, float], ...]
+AROUND: Around = (
+    (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
+)  # fmt: skip
+QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
+# Maximum disagreement of the answers in sides of the box; faces measure 0.002-0.007, others 0.03.
+MAX_DISAGREEMENT = 0.012
 
-    (Importing face_recognition_models needs pkg_resources, which current setuptools lacks.)
+
+def weights(name: str) -> str:
+    """Find one of dlib's weight files without importing the package that contains them.
+
+    Importing face_recognition_models needs pkg_resources, which current setuptools lacks.
 
     Raises:
         InputError: If the package or the file is missing.
@@ -63,7 +86,7 @@ def landmarks_digest(landmarks: str | None) -> str | None:
     """Return the SHA-256 of the user's landmark model; None if dlib's own is used.
 
     Raises:
-        InputError: If it cannot be read, or is no landmark model.
+        InputError: If it cannot be read, or is not a landmark model.
     """
     if not landmarks:
         return None
@@ -101,35 +124,9 @@ def landmark_model(landmarks: str | None) -> Any:
     return model
 
 
-HOG_SIDE = 1280  # a longer side is shrunk to this before HOG, which then finds faces from 80 px
-FINE_SIDE = 800  # up to this side a frame without a face is looked at once more, enlarged
-CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
-MIN_CNN_SIDE = (
-    32  # it crashes on pictures of a few pixels, and finds nothing in slightly larger ones
-)
-BORDER = 0.25  # share of the side mirrored around a picture whose faces touch its border
-# The 68-point model knows HOG's boxes. On 65 portraits the median CNN box was 0.917 times as wide
-# and its centre higher by 0.058 of a width; put right, the landmarks' error at the 95th percentile
-# falls from 0.14 to 0.11 of the distance between the eyes.
-CNN_WIDTH, CNN_RISE = 0.917, 0.058
-# Least and largest side of the face box in the picture the landmark model sees; and of a face that
-# is followed, whose landmarks are steadied over time.
-Sides = tuple[int, int]
-SIDES, QUICK_SIDES = (256, 256), (128, 320)
-# Boxes that the landmark model is asked about: right and down in sides, and size.
-Around = tuple[tuple[float, float, float], ...]
-AROUND: Around = (
-    (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
-)  # fmt: skip
-QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
-MAX_DISAGREEMENT = (
-    0.012  # disagreement of the answers, in sides of the box: faces 0.002-0.007, others 0.03
-)
-
-
 @cache
 def _hog() -> Any:
-    return dlib.get_frontal_face_detector()  # costs 0.7 s: once a process
+    return dlib.get_frontal_face_detector()  # takes 0.7 s, so once per process
 
 
 @cache
@@ -138,7 +135,7 @@ def _cnn() -> Any:
 
 
 def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Faces by dlib's HOG detector, largest first; a mirrored border and enlarging as second try.
+    """Detect faces with dlib's HOG, the largest first; try again enlarged, with a mirrored border.
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
     """
@@ -146,7 +143,7 @@ def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> 
 
 
 def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Faces by dlib's CNN detector, largest first; a mirrored border as second try.
+    """Detect faces with dlib's CNN, the largest first; try again with a mirrored border.
 
     D. E. King, "Max-margin object detection", arXiv:1502.00046.
     """
@@ -155,13 +152,13 @@ def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> 
 
 
 def detect_hog_quickly(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Faces as by :func:`detect_hog`, but with the landmarks of a face that is followed."""
+    """Detect like :func:`detect_hog`, but with the cheaper landmarks of tracked faces."""
     found = _hog_boxes_twice(image, min_score)
     return _with_landmarks(image, found, landmarks, QUICK_AROUND, QUICK_SIDES)
 
 
 def _shrink_and_mirror(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
-    """Shrink to a longest side and mirror a border; return the picture, its scale and border."""
+    """Shrink an image to a longest side and mirror a border; return it with scale and border."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale < 1:
         height, width = (max(round(side * scale), 1) for side in image.shape[:2])
@@ -213,7 +210,7 @@ def _box(rectangle: Any, scale: float, margin: int) -> Box:
 
 
 def _like_hog(box: Box) -> Box:
-    """The box that HOG would have drawn around a face found by the CNN."""
+    """Convert a box of the CNN to the box that HOG would have drawn."""
     half = (box.right - box.left) / CNN_WIDTH / 2
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2 + CNN_RISE * 2 * half
     return Box(x - half, y - half, x + half, y + half)
@@ -226,7 +223,7 @@ def _with_landmarks(
     around: Around = AROUND,
     sides: Sides = SIDES,
 ) -> list[Face]:
-    """Add landmarks; largest box first, and only boxes whose centre lies in the picture."""
+    """Add landmarks to the boxes whose centre is inside the image; sort by size, largest first."""
     height, width = image.shape[:2]
     faces = [
         Face(box, score, predict_landmarks(image, box, landmarks, around, sides))
@@ -243,19 +240,19 @@ def predict_landmarks(
     around: Around = AROUND,
     sides: Sides = SIDES,
 ) -> Points:
-    """The 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
+    """Predict the 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
 
     V. Kazemi and J. Sullivan, "One millisecond face alignment with an ensemble of regression
-    trees", CVPR 2014. That model moves with the box it is given, so its answers for a few boxes
-    around it are averaged; and the detector's box may sit badly, so the same is done around the box
-    that fits the answer, whose result counts if its answers agree better.
+    trees", CVPR 2014. The model's answer moves with the box, so its answers for several boxes
+    around the given one are averaged. The detector's box may be off, so the same is repeated around
+    the box that fits the first answer. The second result is used if its answers agree better.
 
     Args:
         image: (H, W, 3), or grey (H, W).
-        box: Where the face is.
+        box: The detector's box.
         landmarks: The path of a landmark model to use instead of dlib's own.
-        around: Boxes to ask about: right and down in sides, and size.
-        sides: Least and largest side of the box in the picture the model sees.
+        around: Boxes to ask about: shift right and down in sides, and relative size.
+        sides: Minimum and maximum side of the box in the image that the model sees.
     """
     first, disagreement = _averaged(image, box, landmarks, around, sides)
     try:
@@ -266,10 +263,10 @@ def predict_landmarks(
 
 
 def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face | None:
-    """The same face in a neighbouring frame, from where it was; None if it is lost.
+    """Find a face again in a neighbouring frame; return None if it is lost.
 
-    It counts as lost if the landmark model's answers for a few boxes disagree as they do where
-    there is no face, or if it has jumped, grown or shrunk too much for one frame.
+    A face is lost if the landmark model's answers for several boxes disagree as much as they do
+    without a face, or if it moved, grew or shrank too much for one frame.
 
     Args:
         image: The other frame, (H, W, 3) or grey (H, W).
@@ -290,9 +287,9 @@ def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face |
 def _averaged(
     image: Image, box: Box, landmarks: str | None, around: Around, sides: Sides
 ) -> tuple[Points, float]:
-    """Mean landmarks of boxes around ``box``, (68, 2), and how far they disagree.
+    """Average the landmarks of several boxes around ``box``, (68, 2), and measure disagreement.
 
-    The disagreement is the mean distance from the mean, over the box's side.
+    The disagreement is the mean distance from the average, divided by the box's side.
     """
     chip, to_chip = _chip(image, box, sides)
     side = scale_of(to_chip) * max(box.right - box.left, 1.0)
@@ -310,7 +307,7 @@ def _averaged(
                 round(x + half_width) - 1, math.ceil(y + half_height) - 1,
             ),
         )  # fmt: skip
-        answers.append([(part.x, part.y) for part in shape.parts()])
+        answers.append([(point.x, point.y) for point in shape.parts()])
     stacked = np.array(answers, np.float32)
     mean: Points = stacked.mean(axis=0)
     disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / side
@@ -318,19 +315,19 @@ def _averaged(
 
 
 def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
-    """A picture of the box and half a side around it, and the matrix from frame to picture.
+    """Cut out the box with half a side around it; return the chip and the frame -> chip matrix.
 
-    dlib rounds to whole pixels, so a small face is enlarged: the rounding is then finer than one of
-    its pixels. A box whose side lies within ``sides`` is cut out as it is, which costs nothing.
+    dlib rounds landmarks to whole pixels, so a small face is enlarged to make the rounding finer. A
+    box whose side is within ``sides`` is cut out without resampling.
     """
     width = box.right - box.left
     center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
     if sides[0] <= width <= sides[1]:
         left, top = max(math.floor(center_x - width), 0), max(math.floor(center_y - width), 0)
         right, bottom = math.ceil(center_x + width) + 1, math.ceil(center_y + width) + 1
-        part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-        if part.size:
-            return np.ascontiguousarray(part), shifted(np.eye(2, 3), left, top)
+        chip = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+        if chip.size:
+            return np.ascontiguousarray(chip), shifted(np.eye(2, 3), left, top)
     side = min(max(round(width), sides[0]), sides[1])
     scale = side / max(width, 1.0)
     to_chip: Matrix = np.array(
@@ -340,7 +337,7 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
 
 
 def load() -> None:
-    """Load what every face needs, 1.4 s of it, before it is needed."""
+    """Load HOG and the landmark model, which takes 1.4 s, before they are needed."""
     _hog()
     landmark_model(None)
 
@@ -351,7 +348,7 @@ def _embedding_network() -> Any:
 
 
 def compute_embedding(image: Image, landmarks: Points) -> Embedding:
-    """Dlib's face-recognition embedding, (128,): faces nearer than 0.6 are the same person.
+    """Compute dlib's face embedding, (128,); closer than 0.6 means the same person.
 
     D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
     """

@@ -1,4 +1,4 @@
-"""Extract: photos and videos of one person -> a faceset."""
+"""Extract: photos and videos of one person become a faceset."""
 
 import logging
 import os
@@ -27,8 +27,8 @@ from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
 log = logging.getLogger(__name__)
 
 
-LIBRARY = Path("data")  # where train looks for a name
-MAX_FRAME_GAP = 2  # frames apart at most, for faces to be followed from one to the other
+LIBRARY = Path("data")  # train looks up names here
+MAX_FRAME_GAP = 2  # with more frames between two, faces are detected instead of tracked
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class ExtractReport:
 
 
 def default_output(source: Path) -> Path:
-    """``faces`` in a folder; for a single file ``data/<its name>/faces``."""
+    """Return ``faces`` inside a folder, or ``data/<name>/faces`` for a single file."""
     return source / "faces" if source.is_dir() else LIBRARY / source.stem / "faces"
 
 
@@ -60,21 +60,22 @@ def extract(
     config: ExtractConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
-    """Find, align and store every face of a photo, a video or a folder of both.
+    """Detect, align and store every face of a photo, a video or a folder of both.
 
-    What an earlier run has done is skipped; a kill loses nothing that was reported.
+    Files that an earlier run finished are skipped, and a kill loses nothing that was reported.
 
     Args:
-        source: A photo, a video, or a folder that is searched with its subfolders.
+        source: A photo, a video, or a folder, which is searched with its subfolders.
         output: The faceset's folder [default: see :func:`default_output`].
         config: Settings.
         on_progress: Called after each image.
 
     Raises:
-        InputError: If there is nothing to read, or nothing of it is readable.
+        InputError: If there is no photo or video, or none is readable.
         NoFacesError: If no face is found at all.
         SettingsError: If the existing faceset was made with other settings.
-        OutputError: If the disk refuses, or another process writes the faceset.
+        OutputError: If the faceset cannot be written.
+        BusyError: If another process writes the faceset.
     """
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
@@ -87,7 +88,7 @@ def _extract_into(
     folder: Path, source: Path, photos: list[Path], videos: list[Path], config: ExtractConfig,
     on_progress: OnProgress,
 ) -> ExtractReport:  # fmt: skip
-    """Extract into a folder that is this run's alone."""
+    """Extract into a folder that this process has locked."""
     root = source if source.is_dir() else source.parent
     spec = DetectorSpec(config.detector, config.landmarks)
     detectors = spec.describe(video=not photos)
@@ -98,7 +99,7 @@ def _extract_into(
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, detectors)
     report = ExtractReport(folder, detector=detectors)
-    _tell_of_changes([*photos, *videos], root, writer)
+    _warn_of_changes([*photos, *videos], root, writer)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers) as pool:
@@ -120,7 +121,7 @@ def _extract_into(
 def _detect_in_video(
     frames: Iterator[Frame], pool: DetectorPool, config: ExtractConfig, spec: DetectorSpec
 ) -> Iterator[tuple[Frame, list[Face]]]:
-    """The faces of a video's frames, followed where these are neighbours."""
+    """Yield a video's frames with their faces, tracked if the frames are close together."""
     if config.every > MAX_FRAME_GAP:
         return pool.detect(frames, spec.for_video())
     return tracking.track_faces(frames, pool, spec, smooth=config.every == 1)
@@ -129,7 +130,7 @@ def _detect_in_video(
 def _cropped(
     found: Iterator[FrameFaces], config: ExtractConfig
 ) -> Iterator[tuple[Frame, list[AlignedFace], list[bytes]]]:
-    """The frames with the crops of their faces, and these as PNGs."""
+    """Yield frames with the crops of their faces and the encoded PNGs."""
     for frame, faces in found:
         kept = faces[: config.max_faces or None]
         crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
@@ -140,7 +141,7 @@ def _store(
     crops: list[AlignedFace], pngs: list[bytes], frame: Frame, name: str,
     writer: FacesetWriter, report: ExtractReport,
 ) -> None:  # fmt: skip
-    """Add an image's faces to the faceset, or note that it has none."""
+    """Add an image's faces to the faceset, or record that it has none."""
     report.images += 1
     is_clip = frame.source.suffix.lower() not in PHOTO_SUFFIXES
     if crops:
@@ -158,27 +159,31 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
         return [source], []
     if kind == "video":
         return [], [source]
-    facesets = [folder, *(index.parent for index in source.rglob(INDEX))]  # crops are no photos
+    facesets = [
+        folder,
+        *(index.parent for index in source.rglob(INDEX)),
+    ]  # do not extract from crops
     photos = reader.photos_in(source, skip=facesets)
     videos = reader.files_in(source, reader.VIDEO_SUFFIXES, skip=facesets)
     if not photos and not videos:
-        raise InputError(f"{source} holds no photo and no video")
+        raise InputError(f"{source} contains neither a photo nor a video")
     return photos, videos
 
 
-def _tell_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
-    """Say whose faces are perhaps no longer theirs: another file has taken the name."""
+def _warn_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
+    """Warn about files that changed since their faces were extracted."""
     names = {_name(path, root): path for path in files}
     changed = [
         n for n, path in names.items() if n in writer.with_faces and writer.has_changed(n, path)
     ]
     if changed:
-        log.warning("%d files have changed since their faces were extracted, such as %s: --restart "
-                    "extracts all of them anew", len(changed), changed[0])  # fmt: skip
+        log.warning("%s changed since the faces were extracted, such as %s; pass --restart to "
+                    "extract everything again", counted(len(changed), "file"),
+                    changed[0])  # fmt: skip
 
 
 def _frames(video: Path) -> int:
-    """Frames a video says it has; 0 if it cannot be read, which the reading will report."""
+    """Return the number of frames in the header; 0 if unreadable, which reading reports later."""
     try:
         return reader.probe(video).frames
     except InputError:
@@ -189,8 +194,8 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _is_mended(name: str, path: Path, writer: FacesetWriter) -> bool:
-    """Whether a file that showed no face has changed since."""
+def _may_have_faces_now(name: str, path: Path, writer: FacesetWriter) -> bool:
+    """Tell whether a file without a face has changed since it was searched."""
     return name not in writer.with_faces and writer.has_changed(name, path)
 
 
@@ -199,7 +204,7 @@ def _read_photos(
 ) -> Iterator[Frame]:
     for path in photos:
         name = _name(path, root)
-        if (name, 0) in writer.done and not _is_mended(name, path, writer):
+        if (name, 0) in writer.done and not _may_have_faces_now(name, path, writer):
             report.known += 1
             continue
         try:
@@ -212,10 +217,10 @@ def _read_video(
     video: Path, every: int, root: Path, writer: FacesetWriter, report: ExtractReport
 ) -> Iterator[Frame]:
     name = _name(video, root)
-    is_mended = _is_mended(name, video, writer)
+    may_have_faces_now = _may_have_faces_now(name, video, writer)
     try:
         for frame in reader.read_video(video, every):
-            if (name, frame.index) in writer.done and not is_mended:
+            if (name, frame.index) in writer.done and not may_have_faces_now:
                 report.known += 1
             else:
                 yield frame
@@ -225,7 +230,10 @@ def _read_video(
 
 def _unreadable(name: str, error: InputError, writer: FacesetWriter, report: ExtractReport) -> None:
     report.unreadable.append(str(error))
-    if (name, -1) not in writer.done:  # read again at every run: the file may be mended
+    if (
+        name,
+        -1,
+    ) not in writer.done:  # every run tries again, because the file may have been repaired
         writer.skip(name, -1, str(error))
 
 
@@ -234,8 +242,8 @@ def _check(report: ExtractReport, source: Path) -> None:
     if report.faces:
         return
     if report.unreadable and not report.images + report.known:
-        raise InputError(f"nothing of {source} could be read: {report.unreadable[0]}")
+        raise InputError(f"nothing in {source} can be read: {report.unreadable[0]}")
     raise NoFacesError(
-        f"no face found in the {report.images + report.known} images of {source}; give sharper or "
-        "larger faces, or try --detector cnn"
+        f"no face found in {counted(report.images + report.known, 'image')} of {source}; use "
+        "sharper or larger faces, or try --detector cnn"
     )

@@ -141,8 +141,8 @@ def _photos(job: Conversion) -> list[Path]:
         raise InputError(f"{job.source} holds no photo; convert its videos one by one")
     videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
     if videos:
-        log.warning("only the photos in %s are converted; %d videos are left out, the first is %s",
-                    job.source, len(videos), videos[0].name)  # fmt: skip
+        log.warning("only the photos in %s are converted; %s left out, the first is %s",
+                    job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
     return photos
 
 
@@ -176,8 +176,8 @@ def _convert_photos(
         raise InputError(report.unreadable[0])
     if not report.faces:
         raise NoFacesError(
-            f"no face found in the {report.frames} photos of {job.source}; copied to {job.target} "
-            "unchanged"
+            f"no face found in {counted(report.frames, 'photo')} of {job.source}; copied to "
+            f"{job.target} unchanged"
             if is_folder
             else f"no face found in {photos[0]}; nothing is written"
         )

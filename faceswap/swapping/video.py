@@ -94,7 +94,8 @@ def convert_video(
             raise InputError(f"{job.source} has no frame between --start and --end")
         if not output.faces:
             raise NoFacesError(
-                f"no face found in the {output.frames} frames of {job.source}; nothing is written"
+                f"no face found in {counted(output.frames, 'frame')} of {job.source}; nothing is "
+                "written"
             )
     report.unfinished = unfinished(job.target)
     report.frames, report.faces = output.frames, output.faces

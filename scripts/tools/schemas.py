@@ -37,7 +37,7 @@ class Output:
 
     Attributes:
         description: For people.
-        results: The dataclasses, of which it prints one.
+        results: The dataclasses that it can print.
         with_error: Whether a result that was printed can also hold an error.
         listed_in: If the results are the items of a list: the key of that list.
     """

@@ -40,7 +40,7 @@ def test_the_three_commands_work_as_typed(tmp_path, collins, hopper):
     [
         (["extract", "nowhere"], 3, "nowhere does not exist"),
         (["extract", "words.mp4", "-o", "x"], 3, "words.mp4 is not a video"),
-        (["extract", "walls"], 4, "no face found in the 1 images"),
+        (["extract", "walls"], 4, "no face found in 1 image of"),
         (["train", "--a", "x", "--b", "y"], 3, "data/x/faces contains no faceset"),
         (["train", "--a", "x", "--b", "y", "--batch-size", "0"], 7, "batch_size must be from 1"),
         (["convert", "walls/wall.png"], 5, "no model in models"),

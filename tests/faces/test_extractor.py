@@ -72,7 +72,7 @@ def test_changed_photo_is_reported(photos, collins, hopper, caplog):
 
     assert (report.images, report.faces) == (0, 2)
     assert (
-        "1 files have changed since their faces were extracted, such as collins.jpg" in caplog.text
+        "1 file changed since the faces were extracted, such as collins.jpg" in caplog.text
     )
 
 
@@ -117,7 +117,7 @@ def test_max_faces_keeps_the_largest_face(tmp_path, collins, hopper):
 def test_no_face_at_all_is_an_error_but_keeps_the_skipped_list(tmp_path):
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "wall.png")
 
-    with pytest.raises(NoFacesError, match="no face found in the 1 images"):
+    with pytest.raises(NoFacesError, match="no face found in 1 image of"):
         extract(tmp_path, config=QUICK)
 
     assert "wall.png" in (tmp_path / "faces" / "skipped.jsonl").read_text()
@@ -126,12 +126,12 @@ def test_no_face_at_all_is_an_error_but_keeps_the_skipped_list(tmp_path):
 def test_folder_without_readable_files_is_refused(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"words")
 
-    with pytest.raises(InputError, match=r"nothing of .* could be read"):
+    with pytest.raises(InputError, match=r"nothing in .* can be read"):
         extract(tmp_path, config=QUICK)
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no photo and no video"):
+    with pytest.raises(InputError, match="contains neither a photo nor a video"):
         extract(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         extract(tmp_path / "nowhere")
