@@ -57,7 +57,10 @@ class CopyingNetwork(Autoencoder):
 
 
 def copying_model(size: int = 176) -> TrainedModel:
-    """Make a model that swaps every face for itself.
+    """Make a model that swaps every face for itself, for use in memory.
+
+    Do not save it: a model file stores weights and the name of an architecture, so loading it gives
+    an untrained network.
 
     Args:
         size: Side of the network's faces in pixels, a multiple of 16.

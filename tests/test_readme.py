@@ -179,7 +179,8 @@ def test_plugins_page_lists_every_seam_with_its_built_ins():
     assert len(seams) == 7
     for seam in seams:
         built_ins = ", ".join(f"`{name}`" for name in seam.built_in)
-        assert f"| `{seam.group}` | {built_ins} |" in page
+        row = f"| `{seam.group}` | {built_ins} |"
+        assert row in page, f"the table in docs/plugins.md needs: {row}"
 
 
 def test_architecture_page_names_every_import_between_packages():

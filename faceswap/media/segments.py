@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 
 SEGMENT_FRAMES = 120  # frames; a kill loses at most this many
+MAX_SEGMENT_PACKETS = 10_000  # more than any segment has; keeps decoding before presentation
 
 
 def folder_for(path: Path, key: dict[str, Any]) -> Path:
@@ -227,6 +228,7 @@ class VideoSegmentWriter:
         self._upright = encoding.upright
         self._tags = tags_for(video, self._context.pix_fmt, encoding.encoder)
         self._started = False
+        self._first = 0  # presentation time of the first frame
         self._order: list[int] = []
 
     def write(self, frame: Frame) -> None:
@@ -234,8 +236,9 @@ class VideoSegmentWriter:
         assert isinstance(frame.pixels, Decoded), "expected a video frame"
         if not self._started and self._upright:
             self._context.height, self._context.width = frame.shape
-        self._started = True
         decoded = frame.pixels.frame
+        if not self._started:
+            self._started, self._first = True, decoded.pts or 0
         output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
         output.pict_type = 0  # let the encoder choose instead of repeating the source's types
         output.pts, output.time_base = decoded.pts, decoded.time_base
@@ -243,6 +246,10 @@ class VideoSegmentWriter:
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
+            # The muxer recomputes decoding times for the whole video. Those of x265 are not
+            # always increasing in a short segment, which NUT refuses, so just count packets here.
+            if self._out.format.name == "nut":
+                packet.dts = self._first - MAX_SEGMENT_PACKETS + len(self._order)
             self._order.append(packet.pts)
             self._out.mux(packet)
 
