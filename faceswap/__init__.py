@@ -1,6 +1,6 @@
-"""Swap faces in photos and video: extract, train, convert.
+"""Swap faces in photos and videos: extract, train, convert.
 
-The names below load their modules on first use, so that importing this package costs nothing.
+The public names import their modules on first use, so that importing this package is fast.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""The settings of every stage: name, type, default, range and help of each in one place.
+"""The settings of every stage, each with its name, type, default, range and help text.
 
 The command line builds its options from these fields, and ``config.json`` is written from them.
-Nothing heavy is imported here, because ``--help`` must stay quick.
+This module imports nothing slow, because ``--help`` must stay fast.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 from faceswap.errors import SettingsError
 from faceswap.registry import Seam
 
-MAX_QUOTED = 200  # characters of a bad value that a message repeats
+MAX_QUOTED = 200  # maximum characters of a bad value that a message quotes
 
 # Headings under which --help lists options.
 SWAPPED, LOOK, OUTPUT = "What is swapped", "Look", "Output"
@@ -29,14 +29,14 @@ IDENTITIES = "Identities"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What an annotation says of a setting besides its type.
+    """The help text, limits and seam of a setting, given in its annotation.
 
     Attributes:
         help: The help text.
         group: The heading under which ``--help`` lists it.
-        low: The least number allowed.
+        low: The smallest number allowed.
         high: The largest number allowed.
-        seam: If the setting takes names of plug-ins and objects: the seam.
+        seam: The seam, if plug-ins can extend the setting.
     """
 
     help: str
@@ -47,7 +47,7 @@ class Option:
 
 
 class Settings:
-    """JSON to and from a frozen dataclass of plain values, with types, choices and ranges checked.
+    """Base of the frozen settings classes: checks each value and converts to and from JSON.
 
     A subclass annotates each field ``Annotated[type, Option(...)]``.
     """
@@ -56,10 +56,10 @@ class Settings:
         self.check()
 
     def check(self) -> None:
-        """Refuse values that their fields do not allow.
+        """Check every value against its type, choices and range.
 
         Raises:
-            SettingsError: Naming the field, what it allows and what came.
+            SettingsError: If a value is not allowed; the message names the field and the limits.
         """
         options = field_options(type(self))
         for name, hint in field_types(type(self)).items():
@@ -80,7 +80,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from JSON values; lists become tuples, unknown names are refused.
+        """Build the settings from JSON values; lists become tuples.
 
         Raises:
             SettingsError: If a name is unknown or a value has the wrong type or range.
@@ -94,7 +94,7 @@ class Settings:
 
 
 def _check_choice(name: str, seam: Seam, value: Any) -> None:
-    """Refuse a name of neither a built-in nor a plug-in, and objects where names are needed."""
+    """Raise an error for an unknown name, and for an object where a name is required."""
     if isinstance(value, str):
         if value not in seam and value not in seam.names():
             raise SettingsError(
@@ -107,7 +107,7 @@ def _check_choice(name: str, seam: Seam, value: Any) -> None:
 
 
 def _check_range(name: str, option: Option, value: Any) -> None:
-    """Refuse a number outside the range; None passes."""
+    """Raise an error for a number outside the range; None is allowed."""
     if not isinstance(value, int | float) or option.low <= value <= option.high:
         return
     limits = (
@@ -115,8 +115,8 @@ def _check_range(name: str, option: Option, value: Any) -> None:
         if math.isinf(option.high)
         else f"from {option.low:g} to {option.high:g}"
     )
-    came = f"{value:g}" if isinstance(value, float) else clipped(str(value))
-    raise SettingsError(f"{name} must be {limits}, not {came}")
+    given = f"{value:g}" if isinstance(value, float) else clipped(str(value))
+    raise SettingsError(f"{name} must be {limits}, not {given}")
 
 
 def _plain(value: Any) -> Any:
@@ -128,12 +128,12 @@ def _plain(value: Any) -> Any:
 
 
 def clipped(text: str) -> str:
-    """A text that came from outside, short enough for a message."""
+    """Shorten untrusted text for use in a message."""
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 def field_types(settings: type) -> dict[str, Any]:
-    """Return the field names and bare types, without their options, of a settings class."""
+    """Return the type of each field of a settings class, without its :class:`Option`."""
     hints = get_type_hints(settings, include_extras=True)
     return {
         field.name: get_args(hints[field.name])[0]
@@ -144,7 +144,7 @@ def field_types(settings: type) -> dict[str, Any]:
 
 
 def field_options(settings: type) -> dict[str, Option]:
-    """Return what each field's annotation says besides its type."""
+    """Return the :class:`Option` of each field of a settings class."""
     hints = get_type_hints(settings, include_extras=True)
     return {field.name: get_args(hints[field.name])[1] for field in dataclasses.fields(settings)}
 
@@ -155,12 +155,13 @@ def _allows(hint: Any, value: Any) -> bool:
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_allows(get_args(hint)[0], v) for v in value)
     if get_args(hint):  # a union such as int | None
-        return any(_allows(part, value) for part in get_args(hint))
+        return any(_allows(member, value) for member in get_args(hint))
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return abs(value) <= sys.float_info.max  # neither infinite nor no number
-    return type(value) is hint and not (hint is str and "\0" in value)  # which no file's name has
+        return abs(value) <= sys.float_info.max  # refuses infinity and NaN
+    # Many texts are file names, which cannot contain NUL.
+    return type(value) is hint and not (hint is str and "\0" in value)
 
 
 def _describe(hint: Any) -> str:
@@ -202,19 +203,19 @@ CODEC_SEAM = Seam("codec", "faceswap.codecs", get_args(CodecName))
 LOSS_SEAM = Seam("loss", "faceswap.losses", get_args(LossName))
 # A model file names its architecture, so an object without a name could not be loaded again.
 MODEL_SEAM = Seam("model", "faceswap.architectures", get_args(ModelName), takes_objects=False)
-# "auto" stands for what the device or the architecture prefers, so no registry holds it.
+# "auto" is resolved by the device or the architecture, so it is not in a registry.
 AUTO_LOSS_SEAM = dataclasses.replace(LOSS_SEAM, built_in=("auto", *LOSS_SEAM.built_in))
 AUTO_MODEL_SEAM = dataclasses.replace(MODEL_SEAM, built_in=("auto", *MODEL_SEAM.built_in))
 
 LANDMARKS_VARIABLE = "FACESWAP_LANDMARKS"  # the environment variable behind --landmarks
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
-# What a seam takes besides names is an object; each seam's module says what it must do.
+# A setting with a seam also takes objects, so its type is Any. The seam's module documents them.
 DetectorSetting = Annotated[
     Any,
     Option(
-        "Face detector. auto: blaze if it is installed, else HOG, plus the slow CNN for photos in "
-        "which they find nothing.",
+        "Face detector. auto: blaze if it is installed, otherwise hog; the slow cnn also searches "
+        "photos in which they find no face.",
         FACES,
         seam=DETECTOR_SEAM,
     ),
@@ -222,19 +223,19 @@ DetectorSetting = Annotated[
 MinScoreSetting = Annotated[float, Option("Drop detections below this detector score.", FACES)]
 LandmarksSetting = Annotated[
     str | None,
-    Option("Your own landmark model: a dlib shape predictor for the 68 iBUG points.", FACES),
+    Option("Landmark model instead of dlib's: a shape predictor for the 68 iBUG points.", FACES),
 ]
 WorkersSetting = Annotated[
     int, Option("Processes that detect faces; 0 uses every core.", MACHINE, low=0)
 ]
 DeviceSetting = Annotated[
-    DeviceName, Option("Where to compute. auto: a GPU if there is one.", MACHINE)
+    DeviceName, Option("Device to compute on. auto: a GPU if there is one.", MACHINE)
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Settings):
-    """How faces are found and cropped."""
+    """Settings for detecting and cropping faces."""
 
     size: Annotated[
         int, Option("Side of the stored crops in pixels.", OUTPUT, low=64, high=2048)
@@ -253,7 +254,7 @@ class ExtractConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """How a model is trained. ``steps`` and ``minutes`` count the model's whole life."""
+    """Settings for training a model. ``steps`` and ``minutes`` are totals over all its runs."""
 
     model: Annotated[
         Any,
@@ -266,7 +267,7 @@ class TrainConfig(Settings):
     size: Annotated[
         int | None,
         Option(
-            "Side of the network's faces in pixels  [default: the architecture's own]",
+            "Side of the network's faces in pixels  [default: set by the architecture]",
             MODEL,
             low=16,
             high=1024,
@@ -274,7 +275,10 @@ class TrainConfig(Settings):
     ] = None
     init_from: Annotated[
         str | None,
-        Option("Start from the encoder and decoders of this trained model of other people.", MODEL),
+        Option(
+            "Start from the encoder and decoders of this model, which was trained on other people.",
+            MODEL,
+        ),
     ] = None
     steps: Annotated[
         int | None, Option("Train until the model has had N steps in total.", LENGTH, low=1)
@@ -287,23 +291,28 @@ class TrainConfig(Settings):
     )
     learning_rate: Annotated[
         float | None,
-        Option("Peak learning rate  [default: the architecture's own]", MODEL, low=1e-9, high=1.0),
+        Option("Peak learning rate  [default: set by the architecture]", MODEL, low=1e-9, high=1.0),
     ] = None
     loss: Annotated[
-        Any, Option("Training loss. auto: the architecture's own.", MODEL, seam=AUTO_LOSS_SEAM)
+        Any, Option("Training loss. auto: chosen by the architecture.", MODEL, seam=AUTO_LOSS_SEAM)
     ] = "auto"
     device: DeviceSetting = "auto"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Option(
-            "Arithmetic of the network. auto: bfloat16 where the hardware multiplies it fast.",
+            "Number format of the network. auto: bfloat16 if the hardware computes it fast.",
             MACHINE,
         ),
     ] = "auto"
     landmarks: LandmarksSetting = None
     seed: Annotated[
         int,
-        Option("Seed of weights, order and augmentation.", MODEL, low=0, high=2**63 - 1),
+        Option(
+            "Random seed of the weights, the order of faces and the augmentation.",
+            MODEL,
+            low=0,
+            high=2**63 - 1,
+        ),
     ] = 0
     preview_every: Annotated[
         int,
@@ -311,15 +320,15 @@ class TrainConfig(Settings):
     ] = 500
     holdout: Annotated[
         float,
-        Option("Share of the faces kept out of training for evaluate.", SAVING, low=0.0, high=0.5),
+        Option("Share of the faces held out of training for evaluate.", SAVING, low=0.0, high=0.5),
     ] = 0.1
     save_every: Annotated[float, Option("Minutes between saves.", SAVING, low=0.0)] = 2.0
     keep: Annotated[
-        int, Option("Keep the last N saved states to fall back to.", SAVING, low=1, high=1000)
+        int, Option("Keep the last N saved states as fallbacks.", SAVING, low=1, high=1000)
     ] = 3
     consent_a: Annotated[
         str | None,
-        Option("What a consented to; kept in the model and in everything made with it.", MARKING),
+        Option("What a consented to; stored in the model and in everything made with it.", MARKING),
     ] = None
     consent_b: Annotated[str | None, Option("What b consented to.", MARKING)] = None
     tensorboard: Annotated[
@@ -330,7 +339,7 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(Settings):
-    """How a face is swapped and pasted."""
+    """Settings for swapping and pasting faces."""
 
     to: Annotated[
         Literal["a", "b"],
@@ -375,8 +384,8 @@ class ConvertConfig(Settings):
     blend: Annotated[
         Any,
         Option(
-            "How the face joins the frame. linear: alpha blending in linear light. pyramid: scale "
-            "by scale.",
+            "How to blend the face into the frame. linear: alpha blending in linear light. "
+            "pyramid: a separate blend at each scale.",
             LOOK,
             seam=BLEND_SEAM,
         ),
@@ -385,7 +394,7 @@ class ConvertConfig(Settings):
         bool, Option("Match the footage's sharpness, grain and motion blur.", LOOK)
     ] = False
     smooth: Annotated[
-        bool, Option("Smooth faces and their colours over the neighbouring frames.", LOOK)
+        bool, Option("Smooth landmarks and colours over the neighbouring frames.", LOOK)
     ] = True
     who: Annotated[
         tuple[str, ...],
@@ -394,7 +403,8 @@ class ConvertConfig(Settings):
     all_faces: Annotated[
         bool,
         Option(
-            "Swap every face. By default only the footage's person is swapped among several.",
+            "Swap every face. By default, if there are several people, only the one that the "
+            "model was trained to replace is swapped.",
             SWAPPED,
         ),
     ] = False
@@ -404,7 +414,7 @@ class ConvertConfig(Settings):
     ] = None
     exclude: Annotated[
         tuple[str, ...],
-        Option("Leave the person in this photo alone; repeat it for several people.", SWAPPED),
+        Option("Do not swap the person in this photo; repeat it for several people.", SWAPPED),
     ] = ()
     largest: Annotated[
         bool, Option("Swap only the largest of the selected faces in a frame.", SWAPPED)
@@ -412,18 +422,20 @@ class ConvertConfig(Settings):
     frames: Annotated[
         str | None,
         Option(
-            "Swap only these frames, such as 10-50,90-, counted from 0; the others stay.", SWAPPED
+            "Swap only these frames, such as 10-50,90-, counted from 0. The others are unchanged.",
+            SWAPPED,
         ),
     ] = None
     start: Annotated[
-        str | None, Option("Write only what follows this time, such as 12.5 or 1:30.", OUTPUT)
+        str | None, Option("Start the output at this time, such as 12.5 or 1:30.", OUTPUT)
     ] = None
-    end: Annotated[str | None, Option("Write only what precedes this time.", OUTPUT)] = None
+    end: Annotated[str | None, Option("End the output at this time.", OUTPUT)] = None
     matte: Annotated[
-        bool, Option("Also write where faces were swapped, white on black, as *.matte.*.", OUTPUT)
+        bool,
+        Option("Also write *.matte.*: white where faces were swapped, black elsewhere.", OUTPUT),
     ] = False
     layers: Annotated[
-        bool, Option("Also write the swapped faces alone, on transparency, as *.layers.*.", OUTPUT)
+        bool, Option("Also write *.layers.*: only the swapped faces, on transparency.", OUTPUT)
     ] = False
     codec: Annotated[
         Any, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM)
@@ -433,7 +445,7 @@ class ConvertConfig(Settings):
         Option("Constant rate factor (0 = lossless, lower = better).", OUTPUT, low=0, high=51),
     ] = 18
     hardware: Annotated[
-        bool, Option("Encode video on the graphics hardware, if it can.", OUTPUT)
+        bool, Option("Encode video on the graphics hardware if possible.", OUTPUT)
     ] = False
     detector: DetectorSetting = "auto"
     min_score: MinScoreSetting = 0.2
@@ -442,7 +454,7 @@ class ConvertConfig(Settings):
     workers: WorkersSetting = 0
     label: Annotated[
         str | None,
-        Option('Write these words, such as "AI-generated", into every output image.', MARKING),
+        Option('Write this text, such as "AI-generated", into every output image.', MARKING),
     ] = None
     label_position: Annotated[LabelPosition, Option("Corner of the label.", MARKING)] = (
         "bottom-right"
@@ -458,7 +470,10 @@ class ConvertConfig(Settings):
     ] = 0.04
     sign_cert: Annotated[
         str | None,
-        Option("Sign with this certificate (PEM)  [default: your own, made on first use]", MARKING),
+        Option(
+            "Sign with this certificate (PEM)  [default: self-signed, created on first use]",
+            MARKING,
+        ),
     ] = None
     sign_key: Annotated[
         str | None, Option("The private key of that certificate (PEM, PKCS#8).", MARKING)
@@ -468,9 +483,9 @@ class ConvertConfig(Settings):
         self.check()
         frame_ranges(self.frames or "0-")
         if self.all_faces and (self.who or self.exclude or self.largest):
-            raise SettingsError("--all swaps everybody: leave out --who, --not and --largest")
+            raise SettingsError("--all swaps every face: leave out --who, --not and --largest")
         if self.cast and (self.who or self.all_faces or self.to != "b"):
-            raise SettingsError("--cast says who becomes whom: leave out --who, --all and --to")
+            raise SettingsError("--cast selects people and models: leave out --who, --all and --to")
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
@@ -478,7 +493,7 @@ class ConvertConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
-    """How a model is measured."""
+    """Settings for evaluating a model."""
 
     faces: Annotated[
         int, Option("Measure at most N unseen faces of each identity; 0 measures all.", FACES, 0)
@@ -500,10 +515,10 @@ class EvaluateConfig(Settings):
 
 
 def frame_ranges(text: str) -> list[tuple[int, float]]:
-    """First and last frames of ``10-50,90-``, inclusive; an open end is infinite.
+    """Parse ``10-50,90-`` into first and last frames, inclusive; an open end is infinite.
 
     Raises:
-        SettingsError: If it cannot be understood.
+        SettingsError: If the text is not a list of ranges.
     """
     ranges = []
     for part in text.split(","):
@@ -519,10 +534,10 @@ def frame_ranges(text: str) -> list[tuple[int, float]]:
 
 
 def seconds_of(text: str) -> Fraction:
-    """The seconds that ``12.5``, ``1:30`` or ``0:01:30.5`` stand for.
+    """Convert ``12.5``, ``1:30`` or ``0:01:30.5`` to exact seconds.
 
     Raises:
-        SettingsError: If it is no time.
+        SettingsError: If the text is not a time.
     """
     if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
         raise SettingsError(f"a time must look like 12.5, 1:30 or 0:01:30.5, not {text!r}")
@@ -533,6 +548,6 @@ def seconds_of(text: str) -> Fraction:
 
 
 def identity_name(faces: Path) -> str:
-    """The person's name that a faceset's folder stands for: data/trump/faces is trump."""
+    """Return the person's name for a faceset's folder: ``trump`` for ``data/trump/faces``."""
     resolved = faces.resolve()
     return resolved.parent.name if resolved.name == "faces" else resolved.name

@@ -1,7 +1,7 @@
-"""Seams: the places where a name chooses an implementation, and where plug-ins fit.
+"""Seams: settings that choose an implementation by name and that plug-ins can extend.
 
 A setting such as ``mask`` takes the name of a built-in, the name of a plug-in that an installed
-package offers as an entry point, or an object of the caller's own. Built-ins win over plug-ins.
+package provides as an entry point, or an object. Built-ins take precedence over plug-ins.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class Seam:
     """A setting that plug-ins can extend.
 
     Attributes:
-        what: What is chosen, as error messages call it, such as "mask".
+        what: The noun for the setting in error messages, such as "mask".
         group: The entry point group, such as "faceswap.masks".
         built_in: The names of the built-ins, in the order in which help lists them.
         takes_objects: Whether an object is accepted instead of a name.
@@ -32,18 +32,18 @@ class Seam:
     takes_objects: bool = True
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the built-ins and of the installed plug-ins; imports nothing."""
+        """Return the names of the built-ins and the installed plug-ins, without importing them."""
         return (*self.built_in, *(name for name in _plugins(self.group) if name not in self))
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether a name belongs to a built-in."""
+        """Return whether a name belongs to a built-in."""
         return name in self.built_in
 
     def load(self, name: str) -> Any:
-        """Import the plug-in of that name.
+        """Import the plug-in with this name.
 
         Raises:
-            SettingsError: If no installed package offers it, or its import fails.
+            SettingsError: If no installed package provides it, or its import fails.
         """
         plugin = _plugins(self.group).get(name)
         if plugin is None:
@@ -60,7 +60,7 @@ class Seam:
 
 @cache
 def _plugins(group: str) -> dict[str, EntryPoint]:
-    """Find the entry points of a group by name."""
+    """Return the entry points of a group, by name."""
     return {plugin.name: plugin for plugin in entry_points(group=group)}
 
 
@@ -77,10 +77,10 @@ class Registry(dict[str, T], Generic[T]):
         self.seam = seam
 
     def resolve(self, choice: str | T) -> T:
-        """Return what a name stands for; an object of the caller's own is returned as it is.
+        """Return the implementation with this name; return an object unchanged.
 
         Raises:
-            SettingsError: If there is no such name, or the plug-in's import fails.
+            SettingsError: If the name is unknown, or the plug-in's import fails.
         """
         if not isinstance(choice, str):
             return choice

@@ -32,10 +32,10 @@ def make_face(left: float, top: float, side: float, score: float = 1.0) -> Face:
 
 
 class FixedDetector:
-    """A detector that finds the same faces in every image.
+    """A detector that returns the same faces for every image.
 
     Args:
-        faces: What it finds, the largest first.
+        faces: The faces to return, the largest first.
     """
 
     def __init__(self, *faces: Face) -> None:
@@ -47,17 +47,17 @@ class FixedDetector:
 
 
 class CopyingNetwork(Autoencoder):
-    """A network whose decoders return their input, so that a swap changes nothing but rounding."""
+    """A network that returns its input, so that a swap changes a face only by rounding."""
 
     def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:  # noqa: ARG002 - the network's signature
-        """Return the images, with a mask of ones where the architecture has a mask head."""
+        """Return the images, with a mask of ones if the architecture has a mask head."""
         if not self.config.mask_head:
             return images
         return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
 
 
 def copying_model(size: int = 176) -> TrainedModel:
-    """Make a model that swaps every face for itself, for use in memory.
+    """Make a model that swaps every face with itself. It exists only in memory.
 
     Do not save it: a model file stores weights and the name of an architecture, so loading it gives
     an untrained network.

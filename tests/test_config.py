@@ -20,7 +20,7 @@ from faceswap.models import architectures
 from faceswap.models.architectures import ModelConfig
 
 
-def test_choices_equal_the_registries():
+def test_choices_match_the_registries():
     from faceswap.faces.detection import DETECTORS
     from faceswap.faces.masks import MASKS
     from faceswap.models.autoencoder import MODELS
@@ -45,7 +45,7 @@ def test_choices_equal_the_registries():
 
 
 @pytest.mark.parametrize("settings", [ExtractConfig(), TrainConfig(steps=5), ConvertConfig()])
-def test_settings_survive_json(settings):
+def test_settings_round_trip_through_json(settings):
     import json
 
     again = type(settings).from_dict(json.loads(json.dumps(settings.to_dict())))
@@ -53,7 +53,7 @@ def test_settings_survive_json(settings):
     assert again == settings
 
 
-def test_a_model_config_survives_json():
+def test_model_config_round_trips_through_json():
     import json
 
     preset = architectures.PRESETS["original"]
@@ -70,9 +70,15 @@ def test_a_model_config_survives_json():
         (lambda: TrainConfig(steps=True), "steps must be"),
         (lambda: ConvertConfig(frames="ten"), "frames must look like 10-50,90-, not 'ten'"),
         (lambda: ConvertConfig(frames="1 2"), "frames must look like"),
-        (lambda: ConvertConfig(all_faces=True, exclude=("x.jpg",)), "--all swaps everybody: leave"),
-        (lambda: ConvertConfig(cast="x.toml", to="a"), "--cast says who becomes whom: leave out"),
-        (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast says who becomes whom"),
+        (
+            lambda: ConvertConfig(all_faces=True, exclude=("x.jpg",)),
+            "--all swaps every face: leave",
+        ),
+        (
+            lambda: ConvertConfig(cast="x.toml", to="a"),
+            "--cast selects people and models: leave out",
+        ),
+        (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast selects people and models"),
         (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
         (lambda: ConvertConfig(sign_cert="x\0"), "sign_cert must be str"),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
@@ -80,29 +86,29 @@ def test_a_model_config_survives_json():
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
     ],
 )
-def test_bad_settings_are_named(make, message):
+def test_invalid_setting_is_named_in_the_error(make, message):
     with pytest.raises(SettingsError, match=message):
         make()
 
 
-def test_a_size_the_encoder_cannot_halve_is_refused():
+def test_model_size_must_be_a_multiple_of_16():
     with pytest.raises(SettingsError, match="multiple of 16, not 65"):
         ModelConfig.from_dict(architectures.PRESETS["small"].to_dict() | {"size": 65})
 
 
-def test_every_field_has_help():
+def test_every_field_has_help_text():
     for settings in (ExtractConfig, TrainConfig, ConvertConfig, ModelConfig):
         for name in field_types(settings):
             assert field_options(settings)[name].help.endswith((".", "]")), name
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100000])
-def test_what_is_no_json_object_is_refused(text):
+def test_text_that_is_not_a_json_object_is_refused(text):
     with pytest.raises(SettingsError):
         read_json(text)
 
 
-def test_frame_ranges():
+def test_frame_ranges_are_parsed():
     assert config.frame_ranges("7") == [(7, 7)]
     assert config.frame_ranges("0-4, 10-50 ,90-") == [(0, 4), (10, 50), (90, math.inf)]
 
@@ -112,20 +118,20 @@ def test_frame_ranges():
     [("12.5", Fraction(25, 2)), ("0", 0), ("1:30", 90), ("0:01:30.5", Fraction(181, 2)),
      ("2:00:00", 7200), ("0.1", Fraction(1, 10))],
 )  # fmt: skip
-def test_times_are_exact(text, seconds):
+def test_times_are_parsed_exactly(text, seconds):
     assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "-1", "1:", ":30", "1:2:3:4", "1e3", "12,5", "ten", "1.", " 1"]
 )
-def test_what_is_no_time_is_one_clear_line(text):
+def test_invalid_time_is_a_one_line_error(text):
     with pytest.raises(SettingsError, match=r"a time must look like 12\.5, 1:30 or") as caught:
         seconds_of(text)
     assert "\n" not in str(caught.value)
 
 
-def test_an_excerpt_must_end_after_it_begins():
+def test_end_must_come_after_start():
     ConvertConfig(start="0:59.9", end="1:00")
     with pytest.raises(SettingsError, match="--end 1:00 must come after --start 60"):
         ConvertConfig(start="60", end="1:00")
@@ -134,7 +140,7 @@ def test_an_excerpt_must_end_after_it_begins():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
-def test_a_number_without_end_is_none(value):
+def test_nan_infinity_and_huge_numbers_are_refused(value):
     with pytest.raises(SettingsError, match="min_score must be float"):
         ExtractConfig(min_score=value)
     with pytest.raises(SettingsError, match=r"faces must be at least 0, not -1000.*\.\.\.$"):

@@ -1,4 +1,4 @@
-"""The example plug-in package works by name and as objects; so do objects of the caller's own."""
+"""The example plug-in package works by name and as objects, and so do other objects."""
 
 import subprocess
 import sys
@@ -120,7 +120,7 @@ def test_swapper_swaps_an_image_in_memory(photo, tmp_path):
         faceswap.Swapper(trained, ConvertConfig(detector=FixedDetector())).swap(photo)
 
 
-def test_blend_may_be_a_function_of_the_callers_own(photo):
+def test_blend_may_be_a_function(photo):
     def keep(rect, face, mask):
         return rect
 
@@ -130,7 +130,7 @@ def test_blend_may_be_a_function_of_the_callers_own(photo):
     assert config.to_dict()["blend"].endswith(":" + keep.__qualname__)
 
 
-def test_unknown_names_list_the_known_ones():
+def test_error_for_an_unknown_name_lists_the_known_names():
     with pytest.raises(SettingsError, match="mask must be one of hull, square, learned, product"):
         ConvertConfig(mask="oval")
     with pytest.raises(SettingsError, match="blend must be a name or an object, not 3"):
@@ -139,7 +139,7 @@ def test_unknown_names_list_the_known_ones():
         DETECTOR_SEAM.load("nothing")
 
 
-def test_built_ins_win_over_plugins_and_broken_plugins_are_named(monkeypatch):
+def test_built_ins_take_precedence_and_broken_plugins_are_named(monkeypatch):
     class Broken:
         name, value = "bad", "no_such_module:mask"
 
@@ -159,7 +159,7 @@ def test_built_ins_win_over_plugins_and_broken_plugins_are_named(monkeypatch):
         registry.resolve("bad")
 
 
-def test_every_registry_holds_its_seams_built_ins():
+def test_blend_registry_holds_the_built_ins_of_its_seam():
     assert tuple(BLENDS) == BLENDS.seam.built_in
 
 
@@ -168,7 +168,7 @@ def test_every_registry_holds_its_seams_built_ins():
     [("detectors", "center"), ("masks", "ellipse"), ("blends", "screen"),
      ("color_matches", "brightness"), ("codecs", "cineform")],
 )  # fmt: skip
-def test_example_is_offered_under_its_entry_points(example, group, name):
+def test_example_is_registered_under_its_entry_points(example, group, name):
     offered = [point.name for point in entry_points(group=f"faceswap.{group}")]
 
     assert name in offered

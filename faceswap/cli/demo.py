@@ -112,7 +112,7 @@ def _placement(
 def _variant(
     photo: Image, center: tuple[float, float], side: float, random: np.random.Generator
 ) -> Image:
-    """Return the photo slightly rotated, moved, scaled, mirrored and lit differently."""
+    """Return a random variant: rotated, moved, scaled, relit, and mirrored half of the time."""
     scale = VARIANT_FACE / side * random.uniform(0.85, 1.15)
     to = VARIANT_SIDE / 2 + random.uniform(-12, 12, 2)
     matrix = _placement(center, scale, random.uniform(-12, 12), (to[0], to[1]))

@@ -271,10 +271,10 @@ def info(path: Path, as_json: bool) -> None:
 )
 @json_option
 def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
-    """Show what FILES were made from, with what, and whether they were altered since.
+    """Show how FILES were made, from which sources, and whether they changed since then.
 
-    The exit code is 0 if every file is as it was signed, 9 if one was altered, otherwise 10 if one
-    has no credentials, otherwise 3 if one cannot be read.
+    The exit code reports the most serious problem: 9 if a file was altered, 10 if one has no
+    credentials, 3 if one cannot be read. It is 0 if every file is unchanged.
     """
     from faceswap.provenance import credentials
 
@@ -326,7 +326,7 @@ def import_checkpoint(checkpoint: Path, folder: Path, as_json: bool) -> None:
 )
 @json_option
 def demo(output: Path, minutes: float, as_json: bool) -> None:
-    """Make two identities and a clip from public-domain photos; extract, train, convert them."""
+    """Create two identities and a clip from public-domain photos; extract, train and convert."""
     from faceswap.cli import demo
 
     began = time.monotonic()

@@ -28,17 +28,17 @@ else:  # generic only in newer releases of click
     _ParamType = click.ParamType
 
 PATH = click.Path(path_type=Path)
-FLAGS = {  # flags whose words Python keeps for itself, or that people know better
+FLAGS = {  # flags that Python reserves, or that are clearer to users than the field name
     "exclude": "--not",
     "all_faces": "--all",
     "identity_strength": "--likeness",
 }
-VARIABLES = {"landmarks": LANDMARKS_VARIABLE}  # environment variables that stand in for a flag
+VARIABLES = {"landmarks": LANDMARKS_VARIABLE}  # environment variables that replace a flag
 GENERAL = "General"
 
 
 class GroupedOption(click.Option):
-    """An option that help lists under a heading.
+    """An option that is listed under a heading in ``--help``.
 
     Args:
         group: The heading.
@@ -50,10 +50,10 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists options under headings instead of in one column."""
+    """A command whose ``--help`` lists options under headings instead of in one list."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options group by group, in the order of their first option."""
+        """Write the options by group; groups appear in the order of their first option."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -70,7 +70,7 @@ class GroupedCommand(click.Command):
 
 
 class SeamChoice(_ParamType):
-    """The name of a built-in or of an installed plug-in; help lists the built-ins alone."""
+    """The name of a built-in or an installed plug-in; ``--help`` lists only the built-ins."""
 
     name = "name"
 
@@ -78,11 +78,11 @@ class SeamChoice(_ParamType):
         self.seam = seam
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """Show the built-ins as click shows a choice."""
+        """Format the built-ins as click formats a choice."""
         return f"[{'|'.join(self.seam.built_in)}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an unknown name; click adds the option's name to the message."""
+        """Reject an unknown name; click adds the option's name to the message."""
         if value in self.seam or value in self.seam.names():
             return value
         known = ", ".join(map(repr, self.seam.names()))
@@ -90,20 +90,20 @@ class SeamChoice(_ParamType):
 
 
 def identity_option(identity: str) -> Callable[[F], F]:
-    """Give a command ``--a`` or ``--b``."""
+    """Add ``--a`` or ``--b`` to a command."""
     return click.option(
         f"--{identity}", required=True, cls=GroupedOption, group=IDENTITIES,
-        help=f"Identity {identity}: a name, which means data/<name>/faces, or a folder.",
+        help=f"Identity {identity}: a faceset folder, or a name for data/<name>/faces.",
     )  # fmt: skip
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:
-    """Give a command one option per field of a settings class, and ``--config``."""
+    """Add one option per field of a settings class, and ``--config``, to a command."""
 
     def decorate(command: F) -> F:
         command = click.option(
             "--config", "config_file", type=PATH, cls=GroupedOption,
-            help="JSON file of settings; flags override it.",
+            help="JSON file with settings; flags override it.",
         )(command)  # fmt: skip
         ordered = sorted(
             dataclasses.fields(settings),  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def settings_options(settings: type[Settings]) -> Callable[[F], F]:
 
 
 def _heading_rank(settings: type[Settings], name: str) -> int:
-    """Return the place of a field's heading among the headings of its class."""
+    """Return the index of a field's heading among the headings of its class."""
     options = field_options(settings)
     headings = list(dict.fromkeys(option.group for option in options.values()))
     return headings.index(options[name].group)
@@ -155,7 +155,7 @@ def _help_text(option: Option, default: Any) -> str:
 
 
 def _none_if_unused(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
-    """Return None for a repeatable option that was not used, so that the file's values count."""
+    """Return None for an unused repeatable option, so that it does not override the file."""
     return values or None
 
 
@@ -172,7 +172,7 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
             values = read_json(config_file.read_text(encoding="utf-8"))
             values = values.get(command, values)
             if not isinstance(values, dict):
-                raise SettingsError(f'"{command}" must be an object of settings')
+                raise SettingsError(f'"{command}" must be a JSON object of settings')
             settings.from_dict(values)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{config_file} cannot be read: {error}") from error

@@ -186,7 +186,7 @@ def _unseen(
 
 
 def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
-    """Return about 150 faces that training has seen, or of all faces if it has seen none."""
+    """Return about 150 of the faces that training has seen, or of all faces if it has seen none."""
     seen = faceset.subset(held_out, inside=False)
     seen = seen if seen.keys else faceset
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
@@ -209,7 +209,7 @@ def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
 
 
 def _swap(swapper: Swapper, image: Image, box: Box, landmarks: Points) -> _Swapped:
-    """Swap the face of a crop at a known box and landmarks, and measure it."""
+    """Swap the face in a crop, given its box and landmarks, and measure the result."""
     frame = Frame(image, 0, Fraction(0), Path("crop"))
     ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, landmarks)])])
     swap = matched(swap, swapper.config)

@@ -1,6 +1,6 @@
-"""Measure swapped faces by their landmarks, face embeddings and seams, without any model.
+"""Score face swaps from landmarks, face embeddings and seams. No network runs here.
 
-Identity and expression are reported side by side, because either alone is easily fooled.
+Identity and expression are reported side by side, because either score alone is easy to game.
 """
 
 import json

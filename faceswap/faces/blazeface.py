@@ -202,7 +202,7 @@ def _detect_boxes(
 
 
 def _run(name: str, image: npt.NDArray[np.float32], outputs: tuple[str, ...]) -> Any:
-    """Run a network on an image (S, S, 3); OpenCV feeds TFLite models channels first."""
+    """Run a network on an image (S, S, 3). OpenCV expects channels first, also for TFLite."""
     network = _network(name)
     network.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
     return network.forward(outputs)

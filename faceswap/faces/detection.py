@@ -1,14 +1,14 @@
-"""The detectors by name, and which of them to use where.
+"""The face detectors by name, and the choice between them for photos and for video.
 
 A detector is a callable ``detect(image, min_score) -> faces``:
 
 - ``image`` is RGB uint8 (H, W, 3); for the detector "hog" in video it is grey, (H, W).
-- ``min_score`` is the least score of a detection to keep; its scale is the detector's own.
+- ``min_score`` is the minimum score of a detection; each detector has its own scale.
 - It returns a list of :class:`~faceswap.faces.geometry.Face`, the largest first, each with its box
   and the 68 iBUG landmarks in image pixels, or an empty list.
 
-A plug-in offers one under the entry point group ``faceswap.detectors``; any such callable can also
-be given as ``ExtractConfig(detector=...)``. It then runs in the calling process.
+A plug-in provides one under the entry point group ``faceswap.detectors``. Any such callable can
+also be passed as ``ExtractConfig(detector=...)``; it then runs in the calling process.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,10 @@ BuiltInDetector = Callable[[Image, float, str | None], list[Face]]
 
 
 def detect_blaze(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with BlazeFace, or with HOG, which finds smaller ones, where it finds none.
+    """Detect faces with BlazeFace, falling back to HOG, which detects smaller faces.
 
     Raises:
-        InputError: If its files are not installed.
+        InputError: If BlazeFace's files are not installed.
     """
     found = blazeface.detect_all(image, min_score)
     return found or [
@@ -41,7 +41,7 @@ def detect_blaze(image: Image, min_score: float, landmarks: str | None = None) -
 
 
 def detect_auto(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with the fast detector that is installed, then with the CNN if it finds none."""
+    """Detect faces with the fast detector that is installed, falling back to the CNN."""
     fast = detect_blaze if _prefers_blaze(landmarks) else dlib_backend.detect_hog
     return fast(image, min_score, landmarks) or dlib_backend.detect_cnn(image, min_score, landmarks)
 
@@ -56,16 +56,16 @@ DETECTORS: Registry[BuiltInDetector] = Registry(
     },
 )
 
-# Video is smoothed over time, so HOG asks the landmark model about fewer boxes there.
+# Landmarks in video are smoothed over time, so HOG averages fewer predictions there.
 VIDEO_DETECTORS: dict[str, BuiltInDetector] = DETECTORS | {"hog": dlib_backend.detect_hog_quickly}
 
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """A detector and the landmark model it uses. Worker processes are sent this record.
+    """A detector and its landmark model. This record is sent to worker processes.
 
     Attributes:
-        detector: The name of a built-in or a plug-in, or a detector of the caller's own.
+        detector: The name of a built-in or a plug-in, or a detector object.
         landmarks: The path of a dlib shape predictor to use instead of dlib's own.
     """
 
@@ -74,7 +74,7 @@ class DetectorSpec:
 
     @property
     def is_own_object(self) -> bool:
-        """Whether the detector is an object, which may not be picklable."""
+        """Whether the detector is an object rather than a name, so it may not be picklable."""
         return not isinstance(self.detector, str)
 
     def checked(self) -> "DetectorSpec":
@@ -82,8 +82,8 @@ class DetectorSpec:
 
         Raises:
             InputError: If the detector's files or the landmark model are missing or unreadable.
-            SettingsError: If BlazeFace, which brings landmarks of its own, is to run with the
-                user's landmark model.
+            SettingsError: If BlazeFace, which has its own landmarks, is combined with the user's
+                landmark model.
         """
         if self.landmarks:
             dlib_backend.landmark_model(self.landmarks)
@@ -96,18 +96,18 @@ class DetectorSpec:
         return self
 
     def for_video(self) -> "DetectorSpec":
-        """Resolve ``auto``: in video the CNN would cost seconds for every frame without a face."""
+        """Resolve ``auto`` without the CNN, which takes seconds for each frame without a face."""
         self.checked()
         if self.detector != "auto":
             return self
         return DetectorSpec("blaze" if _prefers_blaze(self.landmarks) else "hog", self.landmarks)
 
     def detect(self, image: Image, min_score: float) -> list[Face]:
-        """Detect the faces of a photo, the largest first."""
+        """Detect the faces in a photo, the largest first."""
         return self._run(DETECTORS, image, min_score)
 
     def detect_in_video(self, image: Image, min_score: float) -> list[Face]:
-        """Detect the faces of a frame whose neighbours are searched too, the largest first."""
+        """Detect the faces in a video frame, the largest first; HOG predicts cheaper landmarks."""
         return self._run(VIDEO_DETECTORS, image, min_score)
 
     def _run(
@@ -115,13 +115,13 @@ class DetectorSpec:
     ) -> list[Face]:
         if isinstance(self.detector, str) and self.detector in built_in:
             return built_in[self.detector](image, min_score, self.landmarks)
-        own = cast(Detector, DETECTORS.resolve(cast(str, self.detector)))
-        return own(image, min_score)
+        detector = cast(Detector, DETECTORS.resolve(cast(str, self.detector)))
+        return detector(image, min_score)
 
     def track(self, image: Image, face: Face) -> Face | None:
-        """Find a face again in a neighbouring frame; None if it is lost.
+        """Track a face into a neighbouring frame; return None if it is lost.
 
-        FaceMesh tracks what BlazeFace found, dlib's landmark model everything else.
+        FaceMesh tracks faces for BlazeFace, and dlib's landmark model for all other detectors.
         """
         if self.detector == "blaze":
             return blazeface.track_face(image, face)
@@ -139,5 +139,5 @@ class DetectorSpec:
 
 
 def _prefers_blaze(landmarks: str | None) -> bool:
-    """Tell whether BlazeFace is the fast detector; its landmarks would bypass the user's model."""
+    """Return whether BlazeFace is the fast detector; it cannot use the user's landmark model."""
     return blazeface.is_installed() and not landmarks

@@ -1,8 +1,8 @@
 """dlib: its HOG and CNN detectors, its 68-point landmark model and its face embeddings.
 
-The 68-point model was fitted to HOG's boxes, and HOG is fast. The CNN finds nearly all the faces
+HOG is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly all the faces
 that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude commercial
-products, so every function that needs one takes the path of another one.
+products, so every function that predicts landmarks accepts the path of another model.
 """
 
 import importlib.util
@@ -38,32 +38,32 @@ WEIGHT_FILES = (
     "dlib_face_recognition_resnet_model_v1.dat",
 )
 
-
-HOG_SIDE = 1280  # longest side that HOG searches; it then finds faces from 80 px
-FINE_SIDE = 800  # images up to this side are searched again, enlarged, if HOG finds nothing
+HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces from 80 px there
+FINE_SIDE = 800  # longest side of an image that HOG enlarges and searches again
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
-MIN_CNN_SIDE = 32  # the CNN crashes on tiny images and finds nothing in slightly larger ones
-BORDER = 0.25  # mirrored border as a share of the side, for faces that touch the image's border
+MIN_CNN_SIDE = 32  # the CNN crashes on tiny images and detects nothing in slightly larger ones
+BORDER = 0.25  # mirrored border as a share of the shorter side, for faces cut off by the image edge
 # The 68-point model was fitted to HOG's boxes. On 65 portraits the median CNN box was 0.917 times
-# as wide, and its centre was higher by 0.058 of a width. Correcting that lowers the landmark error
-# at the 95th percentile from 0.14 to 0.11 of the eye distance.
+# as wide as HOG's, and its centre was 0.058 HOG box widths higher. Correcting that lowers the
+# landmark error at the 95th percentile from 0.14 to 0.11 of the eye distance.
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
 # Minimum and maximum side of the face box in the image that the landmark model sees. The second
 # pair is for tracked faces, whose landmarks are smoothed over time.
 Sides = tuple[int, int]
 SIDES, QUICK_SIDES = (256, 256), (128, 320)
-# Boxes that the landmark model is asked about: shift right and down in sides, and relative size.
+# Boxes to predict landmarks for: shift right and down as shares of the side, and relative size.
 Around = tuple[tuple[float, float, float], ...]
 AROUND: Around = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
 QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
-# Maximum disagreement of the answers in sides of the box; faces measure 0.002-0.007, others 0.03.
+# Maximum mean distance of the predictions from their average, as a share of the box's side. Faces
+# measure 0.002-0.007, other content measures 0.03.
 MAX_DISAGREEMENT = 0.012
 
 
 def weights(name: str) -> str:
-    """Find one of dlib's weight files without importing the package that contains them.
+    """Locate one of dlib's weight files without importing the package that contains it.
 
     Importing face_recognition_models needs pkg_resources, which current setuptools lacks.
 
@@ -86,7 +86,7 @@ def landmarks_digest(landmarks: str | None) -> str | None:
     """Return the SHA-256 of the user's landmark model; None if dlib's own is used.
 
     Raises:
-        InputError: If it cannot be read, or is not a landmark model.
+        InputError: If the file cannot be read or is not a landmark model.
     """
     if not landmarks:
         return None
@@ -96,26 +96,26 @@ def landmarks_digest(landmarks: str | None) -> str | None:
 
 @cache
 def landmark_model(landmarks: str | None) -> Any:
-    """Load dlib's shape predictor of the 68 iBUG landmarks, or the user's own.
+    """Load the shape predictor of the 68 iBUG landmarks.
 
-    Cached, because it is needed several times per face.
+    The result is cached, because it is needed several times per face.
 
     Args:
         landmarks: The path of the user's model; None loads dlib's.
 
     Raises:
-        InputError: If it cannot be read, or predicts other points.
+        InputError: If the file cannot be read or does not predict 68 points.
     """
     if landmarks and not Path(landmarks).is_file():
         raise InputError(f"the landmark model {landmarks} does not exist")
     path = landmarks or weights(WEIGHT_FILES[1])
     try:
         model = dlib.shape_predictor(path)
-    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: the name is not Unicode
-        words = str(error).splitlines()[0]
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: not a Unicode name
+        cause = str(error).splitlines()[0]
         raise InputError(
-            f"{path} is not a landmark model that this program can read ({words}); it must be a "
-            f"shape predictor of {POINTS} points, written by dlib"
+            f"{path} is not a landmark model ({cause}); it must be a dlib shape predictor with "
+            f"{POINTS} points"
         ) from error
     blank = np.zeros((16, 16), np.uint8)
     points = model(blank, dlib.rectangle(0, 0, 15, 15)).num_parts
@@ -135,7 +135,10 @@ def _cnn() -> Any:
 
 
 def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with dlib's HOG, the largest first; try again enlarged, with a mirrored border.
+    """Detect faces with dlib's HOG detector, the largest first.
+
+    An image of at most ``FINE_SIDE`` is searched again, enlarged and with a mirrored border, if the
+    first search finds nothing.
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
     """
@@ -143,7 +146,9 @@ def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> 
 
 
 def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with dlib's CNN, the largest first; try again with a mirrored border.
+    """Detect faces with dlib's CNN, the largest first.
+
+    The image is searched again with a mirrored border if the first search finds nothing.
 
     D. E. King, "Max-margin object detection", arXiv:1502.00046.
     """
@@ -158,7 +163,7 @@ def detect_hog_quickly(image: Image, min_score: float, landmarks: str | None = N
 
 
 def _shrink_and_mirror(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
-    """Shrink an image to a longest side and mirror a border; return it with scale and border."""
+    """Shrink an image, add a mirrored border, and return it with the scale and the border width."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale < 1:
         height, width = (max(round(side * scale), 1) for side in image.shape[:2])
@@ -197,7 +202,7 @@ def _cnn_boxes(image: Image, min_score: float, border: float) -> list[tuple[Box,
     if min(searched.shape[:2]) < MIN_CNN_SIDE:
         return []
     return [
-        (_like_hog(_box(found.rect, scale, margin)), float(found.confidence))
+        (_to_hog_box(_box(found.rect, scale, margin)), float(found.confidence))
         for found in _cnn()(searched, 0)
         if found.confidence >= min_score
     ]
@@ -209,8 +214,8 @@ def _box(rectangle: Any, scale: float, margin: int) -> Box:
     return Box(left / scale, top / scale, (left + width) / scale, (top + height) / scale)
 
 
-def _like_hog(box: Box) -> Box:
-    """Convert a box of the CNN to the box that HOG would have drawn."""
+def _to_hog_box(box: Box) -> Box:
+    """Convert a CNN box to the box that HOG would return for the same face."""
     half = (box.right - box.left) / CNN_WIDTH / 2
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2 + CNN_RISE * 2 * half
     return Box(x - half, y - half, x + half, y + half)
@@ -223,7 +228,7 @@ def _with_landmarks(
     around: Around = AROUND,
     sides: Sides = SIDES,
 ) -> list[Face]:
-    """Add landmarks to the boxes whose centre is inside the image; sort by size, largest first."""
+    """Predict landmarks for boxes whose centre is inside the image; sort faces, largest first."""
     height, width = image.shape[:2]
     faces = [
         Face(box, score, predict_landmarks(image, box, landmarks, around, sides))
@@ -243,30 +248,30 @@ def predict_landmarks(
     """Predict the 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
 
     V. Kazemi and J. Sullivan, "One millisecond face alignment with an ensemble of regression
-    trees", CVPR 2014. The model's answer moves with the box, so its answers for several boxes
-    around the given one are averaged. The detector's box may be off, so the same is repeated around
-    the box that fits the first answer. The second result is used if its answers agree better.
+    trees", CVPR 2014. The landmarks shift with the box, so the predictions for several boxes around
+    the given one are averaged. The detector's box may be off, so this is repeated around the box
+    that fits the first average. The second average is used unless its predictions agree less.
 
     Args:
         image: (H, W, 3), or grey (H, W).
         box: The detector's box.
         landmarks: The path of a landmark model to use instead of dlib's own.
-        around: Boxes to ask about: shift right and down in sides, and relative size.
+        around: Boxes to predict for: shift right and down as shares of the side, relative size.
         sides: Minimum and maximum side of the box in the image that the model sees.
     """
-    first, disagreement = _averaged(image, box, landmarks, around, sides)
+    first, disagreement = _average_landmarks(image, box, landmarks, around, sides)
     try:
-        second, improved = _averaged(image, typical_box(first), landmarks, around, sides)
-    except AlignmentError:  # landmarks in one point fit no box
+        second, improved = _average_landmarks(image, typical_box(first), landmarks, around, sides)
+    except AlignmentError:  # all landmarks coincide, so no box fits them
         return first
     return second if improved <= disagreement else first
 
 
 def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face | None:
-    """Find a face again in a neighbouring frame; return None if it is lost.
+    """Track a face into a neighbouring frame; return None if it is lost.
 
-    A face is lost if the landmark model's answers for several boxes disagree as much as they do
-    without a face, or if it moved, grew or shrank too much for one frame.
+    A face is lost if the predictions for several boxes disagree as much as they do where there is
+    no face, or if the face moved, grew or shrank too much for one frame.
 
     Args:
         image: The other frame, (H, W, 3) or grey (H, W).
@@ -275,30 +280,32 @@ def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face |
     """
     try:
         before = typical_box(face.landmarks)
-        moved, disagreement = _averaged(image, before, landmarks, QUICK_AROUND, QUICK_SIDES)
+        moved, disagreement = _average_landmarks(
+            image, before, landmarks, QUICK_AROUND, QUICK_SIDES
+        )
         after = typical_box(moved)
-    except AlignmentError:  # landmarks in one point
+    except AlignmentError:  # all landmarks coincide, so no box fits them
         return None
     if disagreement > MAX_DISAGREEMENT or not is_one_step(before, after, image):
         return None
     return replace(face, box=after, landmarks=moved)
 
 
-def _averaged(
+def _average_landmarks(
     image: Image, box: Box, landmarks: str | None, around: Around, sides: Sides
 ) -> tuple[Points, float]:
-    """Average the landmarks of several boxes around ``box``, (68, 2), and measure disagreement.
+    """Average the landmarks of several boxes around ``box``, (68, 2), and measure their spread.
 
-    The disagreement is the mean distance from the average, divided by the box's side.
+    The second value is the mean distance from the average, divided by the box's side.
     """
     chip, to_chip = _chip(image, box, sides)
     side = scale_of(to_chip) * max(box.right - box.left, 1.0)
-    tall = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
+    aspect = (box.bottom - box.top) / max(box.right - box.left, 1e-6)
     middle = [(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2]
     center_x, center_y = transform(np.array([middle], np.float32), to_chip)[0]
-    model, answers = landmark_model(landmarks), []
+    model, predictions = landmark_model(landmarks), []
     for right, down, size in around:
-        half_width, half_height = side * size / 2, side * size * tall / 2
+        half_width, half_height = side * size / 2, side * size * aspect / 2
         x, y = center_x + 0.5 + side * right, center_y + 0.5 + side * down
         shape = model(
             chip,
@@ -307,18 +314,18 @@ def _averaged(
                 round(x + half_width) - 1, math.ceil(y + half_height) - 1,
             ),
         )  # fmt: skip
-        answers.append([(point.x, point.y) for point in shape.parts()])
-    stacked = np.array(answers, np.float32)
+        predictions.append([(point.x, point.y) for point in shape.parts()])
+    stacked = np.array(predictions, np.float32)
     mean: Points = stacked.mean(axis=0)
     disagreement = float(np.linalg.norm(stacked - mean, axis=2).mean()) / side
     return transform(mean, invert(to_chip)), disagreement
 
 
 def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
-    """Cut out the box with half a side around it; return the chip and the frame -> chip matrix.
+    """Crop the box with a margin of half a side; return the chip and the frame -> chip matrix.
 
     dlib rounds landmarks to whole pixels, so a small face is enlarged to make the rounding finer. A
-    box whose side is within ``sides`` is cut out without resampling.
+    box whose side is within ``sides`` is cropped without resampling.
     """
     width = box.right - box.left
     center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
@@ -337,7 +344,7 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
 
 
 def load() -> None:
-    """Load HOG and the landmark model, which takes 1.4 s, before they are needed."""
+    """Load HOG and the landmark model ahead of their first use, because that takes 1.4 s."""
     _hog()
     landmark_model(None)
 
@@ -348,7 +355,7 @@ def _embedding_network() -> Any:
 
 
 def compute_embedding(image: Image, landmarks: Points) -> Embedding:
-    """Compute dlib's face embedding, (128,); closer than 0.6 means the same person.
+    """Compute dlib's face embedding, (128,); a distance below 0.6 means the same person.
 
     D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
     """

@@ -1,4 +1,4 @@
-"""Extract: photos and videos of one person become a faceset."""
+"""Extract the faces in photos and videos of one person into a faceset."""
 
 import logging
 import os
@@ -26,19 +26,18 @@ from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
 
-
-LIBRARY = Path("data")  # train looks up names here
-MAX_FRAME_GAP = 2  # with more frames between two, faces are detected instead of tracked
+LIBRARY = Path("data")  # train looks up identity names in this folder
+MAX_FRAME_GAP = 2  # if every N-th frame is read and N is larger, faces are not tracked
 
 
 @dataclass(slots=True)
 class ExtractReport:
-    """What an extraction did."""
+    """The result of an extraction."""
 
     folder: Annotated[Path, Meta(description="The faceset.")]
     images: Annotated[Count, Meta(description="Photos and frames read in this run.")] = 0
-    known: Annotated[Count, Meta(description="Photos and frames done by an earlier run.")] = 0
-    faces: Annotated[Count, Meta(description="Faces in the faceset now.")] = 0
+    known: Annotated[Count, Meta(description="Photos and frames that an earlier run read.")] = 0
+    faces: Annotated[Count, Meta(description="Faces in the faceset after this run.")] = 0
     without_face: Annotated[
         list[str],
         Meta(description='Photos (or "clip.mp4 frame 12") of this run in which no face was found.'),
@@ -46,7 +45,7 @@ class ExtractReport:
     unreadable: Annotated[
         list[str], Meta(description="Files of this run that could not be read, and why.")
     ] = field(default_factory=list)
-    detector: Annotated[str, Meta(description="The detectors used, in words.")] = ""
+    detector: Annotated[str, Meta(description="Names of the detectors used.")] = ""
 
 
 def default_output(source: Path) -> Path:
@@ -62,20 +61,21 @@ def extract(
 ) -> ExtractReport:
     """Detect, align and store every face of a photo, a video or a folder of both.
 
-    Files that an earlier run finished are skipped, and a kill loses nothing that was reported.
+    Files that an earlier run finished are skipped. If the process is killed, the faces of every
+    image reported so far are kept.
 
     Args:
-        source: A photo, a video, or a folder, which is searched with its subfolders.
+        source: A photo, a video, or a folder, which is searched recursively.
         output: The faceset's folder [default: see :func:`default_output`].
         config: Settings.
         on_progress: Called after each image.
 
     Raises:
-        InputError: If there is no photo or video, or none is readable.
+        InputError: If there is no readable photo or video.
         NoFacesError: If no face is found at all.
         SettingsError: If the existing faceset was made with other settings.
         OutputError: If the faceset cannot be written.
-        BusyError: If another process writes the faceset.
+        BusyError: If another process is writing the faceset.
     """
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
@@ -99,7 +99,7 @@ def _extract_into(
     settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, detectors)
     report = ExtractReport(folder, detector=detectors)
-    _warn_of_changes([*photos, *videos], root, writer)
+    _warn_about_changes([*photos, *videos], root, writer)
     total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers) as pool:
@@ -109,7 +109,7 @@ def _extract_into(
             frames = parallel.prefetch(_read_video(video, config.every, root, writer, report), 4)
             runs.append(_detect_in_video(frames, pool, config, spec))
         for found in runs:
-            for frame, crops, pngs in parallel.prefetch(_cropped(found, config), 8):
+            for frame, crops, pngs in parallel.prefetch(_crop_faces(found, config), 8):
                 _store(crops, pngs, frame, _name(frame.source, root), writer, report)
                 done, note = report.images + report.known, counted(writer.faces, "face")
                 on_progress(Progress(done, total or None, "images", note))
@@ -127,10 +127,10 @@ def _detect_in_video(
     return tracking.track_faces(frames, pool, spec, smooth=config.every == 1)
 
 
-def _cropped(
+def _crop_faces(
     found: Iterator[FrameFaces], config: ExtractConfig
 ) -> Iterator[tuple[Frame, list[AlignedFace], list[bytes]]]:
-    """Yield frames with the crops of their faces and the encoded PNGs."""
+    """Yield frames with the crops of their faces, and the crops as PNG files."""
     for frame, faces in found:
         kept = faces[: config.max_faces or None]
         crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
@@ -159,10 +159,8 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
         return [source], []
     if kind == "video":
         return [], [source]
-    facesets = [
-        folder,
-        *(index.parent for index in source.rglob(INDEX)),
-    ]  # do not extract from crops
+    # Crops of existing facesets are not source photos.
+    facesets = [folder, *(index.parent for index in source.rglob(INDEX))]
     photos = reader.photos_in(source, skip=facesets)
     videos = reader.files_in(source, reader.VIDEO_SUFFIXES, skip=facesets)
     if not photos and not videos:
@@ -170,7 +168,7 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
     return photos, videos
 
 
-def _warn_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
+def _warn_about_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
     """Warn about files that changed since their faces were extracted."""
     names = {_name(path, root): path for path in files}
     changed = [
@@ -183,7 +181,7 @@ def _warn_of_changes(files: list[Path], root: Path, writer: FacesetWriter) -> No
 
 
 def _frames(video: Path) -> int:
-    """Return the number of frames in the header; 0 if unreadable, which reading reports later."""
+    """Return the frame count in the header; 0 if unreadable, which is reported on reading."""
     try:
         return reader.probe(video).frames
     except InputError:
@@ -195,7 +193,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _may_have_faces_now(name: str, path: Path, writer: FacesetWriter) -> bool:
-    """Tell whether a file without a face has changed since it was searched."""
+    """Return whether a file in which no face was found has changed since then."""
     return name not in writer.with_faces and writer.has_changed(name, path)
 
 
@@ -210,7 +208,7 @@ def _read_photos(
         try:
             yield read_photo(path)
         except InputError as error:
-            _unreadable(name, error, writer, report)
+            _record_unreadable(name, error, writer, report)
 
 
 def _read_video(
@@ -225,20 +223,20 @@ def _read_video(
             else:
                 yield frame
     except InputError as error:
-        _unreadable(name, error, writer, report)
+        _record_unreadable(name, error, writer, report)
 
 
-def _unreadable(name: str, error: InputError, writer: FacesetWriter, report: ExtractReport) -> None:
+def _record_unreadable(
+    name: str, error: InputError, writer: FacesetWriter, report: ExtractReport
+) -> None:
     report.unreadable.append(str(error))
-    if (
-        name,
-        -1,
-    ) not in writer.done:  # every run tries again, because the file may have been repaired
+    # Every run retries the file, because it may have been repaired, so it may be recorded already.
+    if (name, -1) not in writer.done:
         writer.skip(name, -1, str(error))
 
 
 def _check(report: ExtractReport, source: Path) -> None:
-    """Refuse a result without any face."""
+    """Raise an error if the faceset has no face."""
     if report.faces:
         return
     if report.unreadable and not report.images + report.known:

@@ -24,13 +24,13 @@ R = TypeVar("R")
 
 
 class DetectorPool:
-    """Detects the faces of frames on several processes and yields them in order.
+    """Detects faces in several processes and yields the frames in order.
 
-    A context manager. dlib holds the interpreter lock, so threads would not be faster.
+    Use it as a context manager. dlib holds the GIL, so threads would not be faster.
 
     Args:
         min_score: Detections below this score are dropped.
-        workers: Processes; 0 for one per core, 1 for this process alone.
+        workers: Number of processes. 0 starts one per core; 1 uses only this process.
     """
 
     def __init__(self, min_score: float, workers: int) -> None:
@@ -46,9 +46,9 @@ class DetectorPool:
     def detect(
         self, frames: "Iterable[Frame]", spec: "DetectorSpec"
     ) -> "Iterator[tuple[Frame, list[Face]]]":
-        """Yield each frame with its faces; holds one frame more than there are processes.
+        """Yield each frame with its faces; at most ``workers`` + 1 frames are held in memory.
 
-        A detector that is an object runs in this process.
+        A detector object runs in this process.
         """
         if spec.is_own_object:
             for frame in frames:
@@ -72,9 +72,9 @@ def start_early() -> None:
 def _context() -> BaseContext:
     """Choose how workers start.
 
-    On Linux they are forked from one small process that has loaded dlib's weights, so they share
-    that memory and start at once. Forking this process could deadlock, because it has threads. On
-    other systems each worker starts from scratch.
+    On Linux, workers are forked from one small process that has loaded dlib's weights, so they
+    share its memory and start at once. Forking this process could deadlock, because it has threads.
+    On other systems each worker loads the weights itself.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -88,7 +88,7 @@ def _detect(spec: "DetectorSpec", image: Image, min_score: float) -> "list[Face]
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and exit when the parent is gone, killed or not."""
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent ends, even if killed."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

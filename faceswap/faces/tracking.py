@@ -56,8 +56,8 @@ def track_faces(
     """Yield every frame with its faces, largest first, each with its track number.
 
     Args:
-        frames: The frames of one video, in order. If the log has spans, the frames start with the
-            first of them.
+        frames: The frames of one video, in order. If the log has spans, they must start at the
+            first frame of the first span.
         workers: The processes that detect and track.
         spec: The detector and its landmark model.
         smooth: Whether to smooth the landmarks over time.

@@ -12,7 +12,8 @@ CODECS = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
 OPUS_RATE = 48000  # Hz; Opus decoders always output this rate
 BITS_PER_CHANNEL = 96_000  # per second; transparent for both codecs
 # Fallback channel layouts by channel count, for sources without a layout or with one that the
-# encoder rejects, such as the 5.1(side) of most films. The encoders' 5.1 is the back-speaker one.
+# encoder rejects, such as the 5.1(side) of most films. The encoders'
+# 5.1 layout has back speakers, not side speakers.
 DEFAULT_LAYOUTS = {
     1: "mono",
     2: "stereo",

@@ -57,8 +57,8 @@ LOSSLESS_RGB = Encoding("ffv1", (("level", "3"), ("g", "1")), "bgr0", upright=Tr
 TRANSPARENT = Encoding("prores_ks", (("profile", "4"), ("alpha_bits", "16")), "yuva444p10le")
 
 
-# A codec of a plug-in or the caller: the output's suffix and the quality give an encoding. It
-# raises SettingsError if the container does not support it.
+# A codec from a plug-in or the caller. It maps the output suffix and the quality to an Encoding,
+# and raises SettingsError if the container does not support it.
 Codec = Callable[[str, int], Encoding]
 
 

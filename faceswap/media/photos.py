@@ -285,7 +285,7 @@ def _exif_bytes(exif: Pillow.Exif, source: Path) -> bytes:
     """Serialise EXIF data; warn and return no bytes if it is invalid."""
     try:
         return exif.tobytes()
-    except Exception as error:  # malformed tags raise many types
+    except Exception as error:  # malformed tags raise many exception types
         log.warning("the EXIF data of %s is damaged and was not copied: %s", source, error)
         return b""
 

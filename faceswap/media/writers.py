@@ -134,17 +134,17 @@ def open_video(
     targets: dict[str, StreamTarget], source: Path, publish: Publish, folder: Path, *,
     resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
-    """Open the writer of a video and of its companions, such as the matte.
+    """Open a writer for a video and its companion streams, such as the matte.
 
-    If the block succeeds, the segments are joined and the outputs appear at their paths. Otherwise
-    the finished segments are kept for the next run.
+    If the block succeeds, join the segments and publish the outputs. If it fails, keep the finished
+    segments for the next run, unless ``resume`` is false or no face was found.
 
     Args:
         targets: Where each stream is written, by name; must contain ``video``.
-        source: The footage.
+        source: The source video.
         publish: Moves finished files into place.
         folder: Folder of the segments.
-        resume: Whether to keep the segments if the block is interrupted.
+        resume: Whether to keep the finished segments if the block fails.
         excerpt: Whether to write only part of the source, with timestamps from 0.
         end: Time in the source at which the excerpt ends, in seconds.
 

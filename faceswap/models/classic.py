@@ -103,7 +103,10 @@ MAX_PICKLED_STRING = 4096  # bytes; torch pickles only short names
 
 
 def is_whole_archive(path: Path) -> bool:
-    """Return whether a :func:`torch.save` archive passes its CRC checks, which torch ignores.
+    """Return whether a :func:`torch.save` archive is safe to load.
+
+    It must be uncompressed, have valid CRCs, which torch ignores, and only short strings in its
+    pickles.
 
     Raises:
         OSError: If the file cannot be read.

@@ -69,7 +69,7 @@ def write(
 
 
 def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file of :func:`write` and verify its checksum.
+    """Read a file written by :func:`write` and verify its checksum.
 
     Nothing is unpickled, and the tensors take no more memory than the file has bytes.
 
@@ -91,7 +91,7 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
             if metadata.get("format") != kind:
                 raise DamagedFileError(f"{path} is not a {kind} file")
             names = file.keys()
-            # Copies, because the file is mapped into memory and may be replaced.
+            # Clone: the tensors are mapped from the file, and Windows cannot replace a mapped file.
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise DamagedFileError(f"{path} is damaged, or not a safetensors file") from error

@@ -1,9 +1,9 @@
 """Swap several people in one pass: the cast file, and the swapper that runs several models.
 
 A cast file is TOML with one ``[[swap]]`` table per person. ``who`` is a photo of the person or a
-list of photos. ``model`` is the folder of the model to swap with, by default the one that convert
-is given. ``to`` is the identity whose face is pasted, by default "b". Paths are relative to the
-file.
+list of photos. ``model`` is the folder of the model to swap with; it defaults to the model that is
+passed to convert. ``to`` is the identity whose face is pasted; it defaults to "b". Paths are
+relative to the cast file.
 """
 
 import tomllib
@@ -32,9 +32,9 @@ KEYS = ("who", "model", "to")
 
 @dataclass(frozen=True, slots=True)
 class CastEntry:
-    """One target of a cast file: photos of a person, and what swaps that person.
+    """One target of a cast file: photos of a person and the model that swaps this person.
 
-    ``model`` is None for the one that convert is given.
+    ``model`` is None if the model passed to convert is used.
     """
 
     who: tuple[Path, ...]
@@ -43,10 +43,10 @@ class CastEntry:
 
 
 class MultiSwapper:
-    """Swaps each target with a swapper of its own.
+    """Swaps each target with its own swapper.
 
     Args:
-        swappers: By target; one swapper may serve several. Their settings may differ only in
+        swappers: One per target; targets may share a swapper. Their settings may differ only in
             ``to``.
     """
 
@@ -55,8 +55,8 @@ class MultiSwapper:
         self._by_target = tuple(swappers)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield what to paste into each frame, with one pass of each network."""
-        shares = [
+        """Yield the swaps of each frame; each network runs once for all frames."""
+        per_swapper = [
             swapper.prepare(
                 [
                     (frame, [face for face in faces if self._by_target[face.target] is swapper])
@@ -65,28 +65,28 @@ class MultiSwapper:
             )
             for swapper in dict.fromkeys(self._by_target)
         ]
-        for (_, faces), *parts in zip(frames, *shares, strict=True):
-            swaps = {swap.aligned.face: swap for part in parts for swap in part}
+        for (_, faces), *results in zip(frames, *per_swapper, strict=True):
+            swaps = {swap.aligned.face: swap for result in results for swap in result}
             yield [swaps[face] for face in faces]
 
 
 def read_cast(path: Path) -> list[CastEntry]:
-    """The roles of a cast file.
+    """Read the targets of a cast file.
 
     Raises:
-        InputError: If it cannot be read.
-        SettingsError: If it is no TOML, or says something else than roles.
+        InputError: If the file cannot be read.
+        SettingsError: If the file is not TOML, or one of its tables or values is not allowed.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"the cast {path} cannot be read: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:  # also of numbers that Python refuses to read
-        raise SettingsError(f"the cast {path} is not TOML: {clipped(str(error))}") from error
+        raise InputError(f"the cast file {path} cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: also too many digits
+        raise SettingsError(f"the cast file {path} is not TOML: {clipped(str(error))}") from error
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
         surplus = f", not {clipped(', '.join(content))}" if content else ""
-        raise SettingsError(f"the cast {path} must hold [[swap]] tables{surplus}")
+        raise SettingsError(f"the cast file {path} must contain [[swap]] tables{surplus}")
     return [_entry(table, path, number) for number, table in enumerate(tables, start=1)]
 
 
@@ -96,7 +96,7 @@ def _entry(table: Any, path: Path, number: int) -> CastEntry:
         raise SettingsError(f"{where}: must be a [[swap]] table, not {clipped(repr(table))}")
     if unknown := sorted(set(table) - set(KEYS)):
         raise SettingsError(
-            f"{where}: unknown {clipped(', '.join(unknown))}; known: {', '.join(KEYS)}"
+            f"{where}: unknown key {clipped(', '.join(unknown))}; known keys: {', '.join(KEYS)}"
         )
     who, model, to = table.get("who"), table.get("model"), table.get("to", "b")
     photos = [who] if isinstance(who, str) else who
@@ -129,42 +129,42 @@ def swappers_of(
     default: Path | None,
     device: torch.device,
 ) -> list[Swapper]:
-    """Build the swapper of each target; each model is loaded once, equal targets share a swapper.
+    """Build each target's swapper; load each model once and share swappers between equal targets.
 
     Args:
-        path: The cast file, which errors name.
-        entries: Its entries.
+        path: The cast file, for error messages.
+        entries: The entries of the cast file.
         config: Settings.
-        default: The model of entries that name none.
+        default: The model of entries without one.
         device: Where the networks run.
 
     Raises:
         ModelError: If a model is missing or cannot be read.
-        SettingsError: If a mask is asked for that a model does not decode.
+        SettingsError: If the settings need a mask that a model does not decode.
     """
     loaded: dict[Path, TrainedModel] = {}
-    known: dict[tuple[Path, Identity], Swapper] = {}
+    built: dict[tuple[Path, Identity], Swapper] = {}
     swappers = []
     for number, entry in enumerate(entries, start=1):
         folder = entry.model or default
         assert folder is not None, "resolved when the conversion was planned"
-        same = folder.resolve()
+        resolved = folder.resolve()
         try:
-            if same not in loaded:
-                loaded[same] = modelfile.load(folder, device)
-            if (same, entry.to) not in known:
+            if resolved not in loaded:
+                loaded[resolved] = modelfile.load(folder, device)
+            if (resolved, entry.to) not in built:
                 settings = replace(config, cast=None, to=entry.to)
-                known[same, entry.to] = Swapper(loaded[same], settings, device)
+                built[resolved, entry.to] = Swapper(loaded[resolved], settings, device)
         except FaceswapError as error:
             raise type(error)(f"{_where(path, number)}: {error}") from error
-        swappers.append(known[same, entry.to])
+        swappers.append(built[resolved, entry.to])
     return swappers
 
 
 def references_of(
     path: Path, entries: list[CastEntry], landmarks: str | None
 ) -> tuple[References, ...]:
-    """Embed the reference photos of each target.
+    """Compute the face embeddings of each target's photos.
 
     Raises:
         InputError: If a photo cannot be read.

@@ -1,4 +1,4 @@
-"""Convert: footage of one person becomes the same footage with the other person's face."""
+"""Convert photos and video of one person to show the other person's face."""
 
 import logging
 from collections import Counter
@@ -42,10 +42,10 @@ def convert(
 ) -> ConvertReport:
     """Swap the faces of a photo, a video or a folder of photos.
 
-    Sound, frame times and size stay the source's. Frames without a face pass through unchanged.
+    Audio, frame times and image size are kept. Frames without a face are unchanged.
 
     Args:
-        source: The footage.
+        source: A photo, a video or a folder of photos.
         output: Where to write [default: see :func:`plan.default_output`].
         model: A model's folder or file [default: the newest in ``models``].
         config: Settings.
@@ -53,10 +53,11 @@ def convert(
 
     Raises:
         InputError: If the source is missing or unreadable.
-        NoFacesError: If no face is swapped; nothing is written then.
+        NoFacesError: If no face is swapped. No photo or video is written; the photos of a folder
+            are copied.
         ModelError: If there is no such model or it cannot be read.
-        SettingsError: If the output cannot be signed with the certificate given.
-        OutputError: If the output is the input, or the disk refuses.
+        SettingsError: If the output cannot be signed with the given certificate.
+        OutputError: If the output is the input, or writing fails.
     """
     job = plan(
         Path(source), Path(output) if output else None, Path(model) if model else None,
@@ -98,12 +99,12 @@ def contact_sheet(
     """Write an image with rows of original, swap and matte for evenly spaced frames of a video.
 
     Returns:
-        How many of the frames show a face that is swapped.
+        The number of these frames in which a face is swapped.
 
     Raises:
         InputError: If the source is not a readable video.
         ModelError: If the model cannot be read.
-        OutputError: If the output is not a PNG, or the disk refuses.
+        OutputError: If the output is not a PNG, or writing fails.
     """
     source, output = Path(source), Path(output)
     refuse_preview(source, output)
@@ -133,7 +134,7 @@ def _thumbnail(image: Image) -> Image:
 
 
 def _photos(job: Conversion) -> list[Path]:
-    """List the photos to convert; warn about videos, which a folder's conversion leaves out."""
+    """List the photos to convert; warn about videos in the folder, which are skipped."""
     if job.kind == "photo":
         return [job.source]
     photos = reader.photos_in(job.source, skip=[job.target])
@@ -141,7 +142,7 @@ def _photos(job: Conversion) -> list[Path]:
         raise InputError(f"{job.source} holds no photo; convert its videos one by one")
     videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
     if videos:
-        log.warning("only the photos in %s are converted; %s left out, the first is %s",
+        log.warning("only the photos in %s are converted; %s skipped, the first is %s",
                     job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
     return photos
 
@@ -153,19 +154,19 @@ def _convert_photos(
     report: ConvertReport,
     on_progress: OnProgress,
 ) -> None:
-    """Convert photos one by one; in a folder each keeps its place."""
+    """Convert photos one by one; those of a folder keep their relative paths."""
     readable = parallel.prefetch(_readable(photos, report), 4)
     detected: Iterator[FrameFaces] = pool.detect(readable, job.spec)
-    namesakes = Counter(photo.with_suffix("") for photo in photos)  # such as a.jpg and a.png
+    stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share one
     is_folder = job.kind == "folder"
     for frame, faces in select_faces(detected, job.selector):
-        place = frame.source.relative_to(job.source) if is_folder else None
-        path = job.target / place if place else job.target
+        relative = frame.source.relative_to(job.source) if is_folder else None
+        path = job.target / relative if relative else job.target
         (swaps,) = job.swapper.prepare([(frame, faces)])
-        has_namesake = namesakes[frame.source.with_suffix("")] > 1
+        shares_stem = stems[frame.source.with_suffix("")] > 1
         try:
-            _write_photo(job, frame, swaps, path, has_namesake)
-        except InputError as error:  # the photo has vanished since it was read
+            _write_photo(job, frame, swaps, path, shares_stem)
+        except InputError as error:  # the photo was deleted after it was read
             report.unreadable.append(str(error))
             continue
         report.frames += 1
@@ -176,17 +177,17 @@ def _convert_photos(
         raise InputError(report.unreadable[0])
     if not report.faces:
         raise NoFacesError(
-            f"no face found in {counted(report.frames, 'photo')} of {job.source}; copied to "
-            f"{job.target} unchanged"
+            f"no face found in {counted(report.frames, 'photo')} of {job.source}; the "
+            f"photos are copied to {job.target} unchanged"
             if is_folder
-            else f"no face found in {photos[0]}; nothing is written"
+            else f"no face found in {photos[0]}; nothing was written"
         )
 
 
 def _write_photo(
-    job: Conversion, frame: Frame, swaps: list[Swap], path: Path, has_namesake: bool
+    job: Conversion, frame: Frame, swaps: list[Swap], path: Path, shares_stem: bool
 ) -> None:
-    """Write a photo's streams; a folder's photo without a swap is copied as it is."""
+    """Write a photo's streams; a photo without a swap is copied if the source is a folder."""
     source = frame.source
     publish = job.publisher(source)
     if not swaps:
@@ -196,7 +197,7 @@ def _write_photo(
             writers.copy_file(source, path)
             _copy_sidecar(source, path)
             return
-    layers = path.with_name(f"{path.name}.png") if has_namesake else path
+    layers = path.with_name(f"{path.name}.png") if shares_stem else path
     paths = {
         "video": path,
         "matte": beside(path, "matte"),
@@ -217,14 +218,14 @@ def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:
 
 
 def _copy_sidecar(source: Path, path: Path) -> None:
-    """Let a copy have the credentials that lie beside its source, and no other.
+    """Copy the credentials file beside the source, or delete an old one beside the copy.
 
     Raises:
-        OutputError: If the disk refuses.
+        OutputError: If writing fails.
     """
-    own = sidecar_beside(source)
-    if own:
-        writers.copy_file(own, sidecar_of(path))
-    else:  # of an earlier output of this name
+    sidecar = sidecar_beside(source)
+    if sidecar:
+        writers.copy_file(sidecar, sidecar_of(path))
+    else:  # an earlier output of this name may have left one
         with writing(path):
             sidecar_of(path).unlink(missing_ok=True)

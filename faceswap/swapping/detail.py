@@ -121,7 +121,7 @@ def _blurred(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def _motion_blurred(pixels: Pixels, motion: Numbers) -> Pixels:
-    """Average along a line (x, y)."""
+    """Average pixels along the motion vector (x, y), in pixels, centred on each pixel."""
     length = math.hypot(*motion)
     if length < 1:
         return pixels
@@ -285,7 +285,7 @@ def _sharpness(new: Pixels, old: Pixels, inside: Inside, noise: Numbers) -> tupl
         clean = energy - _noise_energies(new_noise, in_bands, blur)
         logs.append(np.log(np.maximum(clean, energy / 20) + 1e-4))
     fine = np.linspace(0, BLURS[-1], 113)
-    # A blur adds no detail. Where the energy rises, only less noise was subtracted.
+    # Blurring cannot add detail: a rise only means that less noise was subtracted.
     falling = np.minimum.accumulate(logs)
     tried = np.stack([np.interp(fine, BLURS, band) for band in falling.T], axis=1)
     wanted = np.log(wanted + 1e-4)

@@ -1,4 +1,4 @@
-"""Decode faces: aligned crops of one identity become faces of the other."""
+"""Decode aligned crops of one identity into faces of the other identity."""
 
 import logging
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from faceswap.types import Identity, Image
 
 log = logging.getLogger(__name__)
 
-# Aligned crops, each (S, S, 3), become faces, each (size, size, 3), or (size, size, 4) with the
-# model's mask (0-255) as a fourth channel.
+# Maps aligned crops, each (S, S, 3), to faces, each (size, size, 3), or (size, size, 4) with the
+# model's mask (0-255) as the fourth channel.
 DecodeFaces = Callable[[list[Image]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
@@ -40,7 +40,7 @@ class FaceDecoder:
         self._to, self._identity_strength, self._device = to, identity_strength, device
 
     def __call__(self, crops: list[Image]) -> list[Image]:
-        """Decode crops, in several passes if there are many.
+        """Decode crops, at most ``MAX_FACES_PER_PASS`` in one pass.
 
         Raises:
             DeviceError: If the device's memory is too small for one face.
@@ -48,11 +48,11 @@ class FaceDecoder:
         return [
             face
             for first in range(0, len(crops), MAX_FACES_PER_PASS)
-            for face in self._fitting(crops[first : first + MAX_FACES_PER_PASS])
+            for face in self._decode_within_memory(crops[first : first + MAX_FACES_PER_PASS])
         ]
 
-    def _fitting(self, crops: list[Image]) -> list[Image]:
-        """Decode crops, in halves of halves where the memory is too small for all of them."""
+    def _decode_within_memory(self, crops: list[Image]) -> list[Image]:
+        """Decode crops; if the device runs out of memory, split them in half and try again."""
         try:
             return self._decode(crops)
         except torch.OutOfMemoryError as error:
@@ -64,7 +64,7 @@ class FaceDecoder:
         half = len(crops) // 2
         log.warning("the memory of %s is too small for %d faces at once: continuing with %d",
                     self._device, len(crops), half)  # fmt: skip
-        return self._fitting(crops[:half]) + self._fitting(crops[half:])
+        return self._decode_within_memory(crops[:half]) + self._decode_within_memory(crops[half:])
 
     @torch.no_grad()
     def _decode(self, crops: list[Image]) -> list[Image]:
@@ -74,8 +74,8 @@ class FaceDecoder:
         network_input = network_crop(faces, self._model)
         if self._to == "b":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
-        # float16 has finer steps than one level of 255. bfloat16, which some CPUs multiply fast,
-        # has coarser ones.
+        # float16 is finer than the 255 levels of the output. bfloat16, which some CPUs multiply
+        # fast, is coarser.
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             decoded = self._network.swap(network_input, self._to, self._identity_strength).float()
         if self._to == "a":
@@ -85,7 +85,7 @@ class FaceDecoder:
 
 
 def shrink(crop: Image, side: int) -> Image:
-    """Average a crop (S, S, C) down to (side, side, C)."""
+    """Downscale a crop (S, S, C) to (side, side, C) by averaging."""
     if len(crop) == side:
         return crop
     return np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,4 +1,4 @@
-"""Plan a conversion: resolve models, people, detector, caption and signer once, before any work."""
+"""Plan a conversion: resolve models, people, detector, caption and signer before work starts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from faceswap.swapping.swapper import FaceSwapper, Swapper
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What to convert, and everything that does it.
+    """A conversion with everything it needs, resolved and loaded.
 
     Attributes:
         source: The photo, the video or the folder of photos.
@@ -39,8 +39,8 @@ class Conversion:
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
         spec: Detects faces.
-        label: The caption, if one is wanted.
-        model: The models as the credentials name them.
+        label: Draws the caption; None without one.
+        model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
     """
 
@@ -57,12 +57,12 @@ class Conversion:
 
     @property
     def start(self) -> Fraction:
-        """Seconds into the video at which to begin."""
+        """Start of the excerpt in seconds from the beginning of the video."""
         return seconds_of(self.config.start or "0")
 
     @property
     def end(self) -> Fraction | None:
-        """Seconds into the video at which to end; None for the end of the video."""
+        """End of the excerpt in seconds from the beginning; None for the end of the video."""
         return seconds_of(self.config.end) if self.config.end else None
 
     def render(self, frame: Frame, swaps: list[Swap]) -> dict[str, Frame]:
@@ -70,13 +70,13 @@ class Conversion:
         return render(frame, swaps, self.config, self.label)
 
     def publisher(self, source: Path) -> Publish:
-        """Return what moves outputs made from a source into place, signed."""
+        """Return the function that signs outputs made from ``source`` and moves them into place."""
         return self.signer.publisher(source)
 
     def presence(self) -> Callable[[], bool]:
         """Return a function that tells whether the preferred person appears in the video.
 
-        It surveys the video at most once, and only when it is called.
+        The function searches the video on its first call only.
         """
 
         @cache
@@ -90,7 +90,7 @@ class Conversion:
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig
 ) -> Conversion:
-    """Resolve everything a conversion needs; nothing is written.
+    """Resolve everything that a conversion needs, without writing anything.
 
     Args:
         source: A photo, a video or a folder of photos.
@@ -102,14 +102,14 @@ def plan(
         InputError: If the source, the cast file or a reference photo is missing or unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If a reference photo shows no face.
-        SettingsError: If the cast file is not one, a mask is asked for that the model does not
-            decode, or nothing can be signed with the certificate given.
-        OutputError: If the output is the input, or is of another kind.
+        SettingsError: If the cast file is not valid, the settings need a mask that the model does
+            not decode, or the given certificate cannot sign.
+        OutputError: If the output is the input, or its type does not fit the source.
     """
     kind = reader.kind_of(source)
     target = output or default_output(source)
-    _refuse_overwriting(source, target, *_companions(target, kind, config))
-    _refuse_other_kind(kind, source, target)
+    _refuse_overwriting(source, target, *_extra_outputs(target, kind, config))
+    _refuse_unfit_output(kind, source, target)
     swapper, selector, files = assemble(config, model)
     signer, record = signer_for(files, config)
     label = None
@@ -122,7 +122,7 @@ def plan(
 
 
 def default_output(source: Path) -> Path:
-    """``video.swapped.mp4`` beside ``video.mp4``; ``photos.swapped`` beside ``photos``."""
+    """Return ``video.swapped.mp4`` for ``video.mp4`` and ``photos.swapped`` for ``photos``."""
     if source.is_dir():
         named = source if source.name.strip(".") else source.resolve()  # "." has no name
         return named.with_name(f"{named.name}.swapped")
@@ -132,21 +132,21 @@ def default_output(source: Path) -> Path:
 
 
 def beside(target: Path, stream: str, suffix: str | None = None) -> Path:
-    """Name a stream's output after the main one: ``video.matte.mp4`` beside ``video.mp4``."""
+    """Return the path of a stream beside the main output: ``video.matte.mp4`` for ``video.mp4``."""
     return target.with_name(f"{target.stem}.{stream}{target.suffix if suffix is None else suffix}")
 
 
 def assemble(
     config: ConvertConfig, model: Path | None
 ) -> tuple[FaceSwapper, FaceSelector, list[Path]]:
-    """Load the models.
+    """Load the models and build the swapper and the face selector.
 
     Args:
         config: Settings.
         model: A model's folder or file; None for the newest in ``models``.
 
     Returns:
-        What swaps, whom it swaps, and the models' folders or files.
+        The swapper, the face selector, and the models' folders or files.
     """
     device = resolve_device(config.device)
     exclude = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.exclude)
@@ -171,14 +171,14 @@ def assemble(
 
 
 def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelRecord]:
-    """Return what signs everything made with some models, and how the credentials name them.
+    """Return the signer for outputs of these models, and the models' record in the credentials.
 
     Args:
         files: Model folders or files.
         config: Settings.
 
     Raises:
-        SettingsError: If nothing can be signed with the certificate that the settings name.
+        SettingsError: If the certificate in the settings cannot sign.
     """
     paths = [file if file.is_file() else file / modelfile.MODEL_FILE for file in files]
     names = dict.fromkeys(path.resolve().parent.name for path in paths)
@@ -187,8 +187,8 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
     return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
 
 
-def _companions(target: Path, kind: str, config: ConvertConfig) -> list[Path]:
-    """List what is written beside the output of a photo or a video."""
+def _extra_outputs(target: Path, kind: str, config: ConvertConfig) -> list[Path]:
+    """List the matte and the layers that are written beside the output."""
     layers = ".png" if kind == "photo" else ".mov" if target.suffix else ""
     return [
         *([beside(target, "matte")] if config.matte else ()),
@@ -202,11 +202,13 @@ def _refuse_overwriting(source: Path, *targets: Path) -> None:
             raise OutputError(f"the output {target} is the input itself; give another --output")
 
 
-def _refuse_other_kind(kind: str, source: Path, target: Path) -> None:
-    """Refuse an output of another kind than the source, before any work is done."""
+def _refuse_unfit_output(kind: str, source: Path, target: Path) -> None:
+    """Raise an error if the output's type does not fit the source."""
     if kind == "folder":
         if target.is_file():
-            raise OutputError(f"the output {target} is a file; a folder of photos needs a folder")
+            raise OutputError(
+                f"the output {target} is a file; a folder of photos is written to a folder"
+            )
         return
     known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
     if kind == "video" and not target.suffix:
@@ -219,7 +221,7 @@ def _refuse_other_kind(kind: str, source: Path, target: Path) -> None:
 
 
 def refuse_preview(source: Path, output: Path) -> None:
-    """Refuse to preview anything but a video, or to write it as anything but a PNG.
+    """Raise an error unless the source is a video and the output is a PNG.
 
     Raises:
         InputError: If the source is not a video.
@@ -228,5 +230,7 @@ def refuse_preview(source: Path, output: Path) -> None:
     if reader.kind_of(source) != "video":
         raise InputError(f"{source} is not a video; a preview needs one")
     if output.suffix.lower() != ".png":
-        raise OutputError(f"cannot write {output}: a preview is an image, name it something.png")
+        raise OutputError(
+            f"cannot write {output}: a preview is an image, so use a name ending in .png"
+        )
     _refuse_overwriting(source, output)

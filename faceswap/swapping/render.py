@@ -1,4 +1,4 @@
-"""Render swaps: put prepared faces into their frame, and draw the matte and the layer."""
+"""Paste prepared faces into their frame, and render the matte and the layers."""
 
 from dataclasses import replace
 
@@ -14,16 +14,16 @@ from faceswap.swapping.label import Label
 def render(
     frame: Frame, swaps: list[Swap], config: ConvertConfig, label: Label | None = None
 ) -> dict[str, Frame]:
-    """Render everything that is written for one frame.
+    """Render all output streams of one frame.
 
     Args:
         frame: The original.
-        swaps: Its faces; see :meth:`Swapper.prepare`.
-        config: Settings; ``matte`` and ``layers`` ask for those streams.
+        swaps: The frame's swaps; see :meth:`Swapper.prepare`.
+        config: Settings; ``matte`` and ``layers`` enable those streams.
         label: The caption of the video stream.
 
     Returns:
-        Frames by stream: "video", and "matte" and "layers" if they are wanted.
+        Frames by stream name: "video", and "matte" and "layers" if they are enabled.
     """
     video = paste_swaps(frame, swaps, config)
     streams = {"video": label.on(video) if label else video}
@@ -35,14 +35,14 @@ def render(
 
 
 def paste_swaps(frame: Frame, swaps: list[Swap], config: ConvertConfig) -> Frame:
-    """Blend prepared faces into their frame, in the colours that were measured."""
+    """Apply the measured colours and detail, and blend prepared faces into their frame."""
     for swap in swaps:
         frame = paste(frame, matched(swap, config, frame.index), config.blend)
     return frame
 
 
 def matte(frame: Frame, swaps: list[Swap]) -> Frame:
-    """Draw where faces were swapped, white on black, as a frame of its own."""
+    """Return a frame that is white where faces were swapped and black elsewhere."""
     drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
     for swap in swaps:
         drawn = paste(drawn, replace(swap, image=np.full_like(swap.image, 255)))
@@ -50,12 +50,12 @@ def matte(frame: Frame, swaps: list[Swap]) -> Frame:
 
 
 def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
-    """Apply the colours and then the detail that were measured on a prepared face.
+    """Apply the measured colour match and then the measured detail to a prepared face.
 
     Grain comes last, because a colour match would stretch it.
 
     Args:
-        swap: What :meth:`Swapper.prepare` yielded.
+        swap: A swap from :meth:`Swapper.prepare`.
         config: Settings.
         index: The frame's index, which seeds the grain.
     """

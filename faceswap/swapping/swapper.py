@@ -40,11 +40,11 @@ from faceswap.types import Image, Mask
 Prepared = tuple[Frame, list[Swap]]
 
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
-PASTE_SIZE = 256  # least side in pixels of the crop that is pasted
+PASTE_SIZE = 256  # minimum side in pixels of the crop that is pasted
 
 
 class FaceSwapper(Protocol):
-    """Turns the faces of frames into swaps. One model does it, or several, one per person."""
+    """Turns the faces of frames into swaps, with one model or with one model per target."""
 
     config: ConvertConfig
 
@@ -59,10 +59,10 @@ class Swapper:
         trained: The model; see :func:`faceswap.load_model`.
         config: Settings.
         device: Where the network runs [default: the settings' device].
-        decode: Decodes faces instead of the network. Evaluation compares the network with such.
+        decode: Decodes faces instead of the network. Evaluation passes its baselines here.
 
     Raises:
-        SettingsError: If the mask is one that the model does not decode.
+        SettingsError: If the settings need a mask that the model does not decode.
         DeviceError: If the device is missing.
     """
 
@@ -76,7 +76,7 @@ class Swapper:
         self.config = config or ConvertConfig()
         if self.config.mask in DECODED_MASKS and not trained.network.config.mask_head:
             raise SettingsError(
-                f"a model '{trained.network.config.name}' has no mask of its own; use --mask hull"
+                f"model '{trained.network.config.name}' does not decode a mask; use --mask hull"
             )
         device = device or resolve_device(self.config.device)
         strength = self.config.identity_strength
@@ -103,34 +103,34 @@ class Swapper:
         spec = DetectorSpec(self.config.detector, self.config.landmarks).checked()
         faces = spec.detect(image, self.config.min_score)
         if not faces:
-            raise NoFacesError("no face found in the image; it must show one of at least 80 px")
+            raise NoFacesError("no face found in the image; it must show a face of at least 80 px")
         frame = Frame(image, 0, Fraction(0), Path())
         (swaps,) = self.prepare([(frame, faces)])
         return paste_swaps(frame, swaps, self.config).image
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield what to paste into each frame; all faces go through the network together.
+        """Yield the swaps of each frame; all faces go through the network together.
 
-        Colour and detail are measured but not yet applied; see :func:`render.matched`. Tracks are
-        matched from each frame to the next.
+        Colour and detail are measured here and applied by :func:`render.matched`. Motion blur is
+        measured from each track's movement between neighbouring frames.
         """
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
         ]
         decoded = iter(self._decode([face.image for faces in aligned for face in faces]))
-        for at, faces in enumerate(aligned):
+        for index, faces in enumerate(aligned):
             swaps = [self._finish(face, next(decoded)) for face in faces]
             if self.config.match_detail:
-                moments = [faces for _, faces in frames[max(at - 1, 0) : at + 2]]
-                swaps = [self._with_detail(frames[at][0], swap, moments) for swap in swaps]
+                nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
+                swaps = [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
             yield swaps
 
     def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
-        """Enlarge a decoded face to the crop, measure its colour match and give it its mask."""
+        """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""
         matrix = output_to_crop(self._model, self._size)
         pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels per network pixel
-        if pixel < 1:  # average a small face now: pasting would skip pixels and flicker
+        if pixel < 1:  # average now, because pasting a small face would skip pixels and flicker
             side = max(round(pixel * self._model.size), 1)
             decoded = shrink(decoded, side)
             factor = side / self._model.size
@@ -145,8 +145,8 @@ class Swapper:
         soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
         return Swap(aligned, face, soft, color)
 
-    def _with_detail(self, frame: Frame, swap: Swap, moments: list[list[Face]]) -> Swap:
-        """Move a swap onto the frame's own pixels, where grain is one pixel wide, and measure."""
+    def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
+        """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""
         box = box_in_frame(swap, *frame.shape)
         if box is None:
             return replace(swap, detail=detail.NEUTRAL)
@@ -158,29 +158,29 @@ class Swapper:
         aligned = replace(swap.aligned, image=reference, matrix=shifted(np.eye(2, 3), left, top))
         swap = replace(swap, aligned=aligned, image=face, mask=mask)
         colored = matched(swap, self.config).image
-        moved = detail.displacement(swap.aligned.face, moments)
+        moved = detail.displacement(swap.aligned.face, nearby)
         return replace(swap, detail=detail.measure(colored, reference, mask, moved))
 
 
 def prepare_video(
     swapper: FaceSwapper, detected: Iterable[tuple[Frame, list[Face]]]
 ) -> Iterator[Prepared]:
-    """Yield each frame of a video with its swaps, their colours smoothed over time.
+    """Yield each frame of a video with its swaps, whose measurements are smoothed over time.
 
     Args:
-        swapper: What swaps.
-        detected: Frames with their faces and these faces' tracks.
+        swapper: Swaps the faces.
+        detected: Frames with their tracked faces.
     """
-    prepared = _in_passes(swapper, iter(detected))
+    prepared = _prepare_in_passes(swapper, iter(detected))
     if not swapper.config.smooth:
         return prepared
     return smooth_over_time(prepared, _measurements, _with_measurements)
 
 
-def _in_passes(
+def _prepare_in_passes(
     swapper: FaceSwapper, detected: Iterator[tuple[Frame, list[Face]]]
 ) -> Iterator[Prepared]:
-    # Grouped by index, so that the same frames go together wherever a resumed run begins.
+    # Group by index, so that a resumed run forms the same batches wherever it begins.
     for _, group in groupby(detected, lambda item: item[0].index // FRAMES_PER_PASS):
         batch = list(group)
         for (frame, _), swaps in zip(batch, swapper.prepare(batch), strict=True):
@@ -188,7 +188,7 @@ def _in_passes(
 
 
 def _measurements(item: Prepared) -> TrackValues:
-    """Return everything that was measured on each track's face as one vector."""
+    """Return the measured colour and detail of each track as one vector."""
     return {
         swap.aligned.face.track: np.concatenate(
             [values.ravel() for values in (swap.color, swap.detail) if values is not None]
@@ -199,7 +199,7 @@ def _measurements(item: Prepared) -> TrackValues:
 
 
 def _with_measurements(item: Prepared, smoothed: TrackValues) -> Prepared:
-    """Replace each swap's measurements by smoothed ones."""
+    """Replace each swap's measurements with the smoothed ones."""
     frame, swaps = item
     replaced = []
     for swap in swaps:

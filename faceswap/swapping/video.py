@@ -1,4 +1,4 @@
-"""Convert a video frame by frame, and resume where a run was stopped."""
+"""Convert a video frame by frame, and resume where an earlier run stopped."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ CONTEXT_FRAMES = 24
 
 @dataclass(slots=True)
 class ConvertReport:
-    """What a conversion did."""
+    """The result of a conversion."""
 
     output: Annotated[Path, Meta(description="The file or folder written.")]
     model: Annotated[
@@ -45,19 +45,19 @@ class ConvertReport:
     frames: Annotated[Count, Meta(description="Photos or frames written.")] = 0
     faces: Annotated[Count, Meta(description="Faces swapped.")] = 0
     without_face: Annotated[
-        Count, Meta(description="Photos or frames passed through unchanged.")
+        Count, Meta(description="Photos or frames without a swapped face, left unchanged.")
     ] = 0
     unreadable: Annotated[
         list[str], Meta(description="Photos that could not be read, and why.")
     ] = field(default_factory=list)
-    detector: Annotated[str, Meta(description="The detectors used, in words.")] = ""
+    detector: Annotated[str, Meta(description="Names of the detectors used.")] = ""
     resumed: Annotated[
         Count, Meta(description="Frames that an interrupted run had already rendered.")
     ] = 0
     unfinished: Annotated[
         list[Unfinished],
         Meta(
-            description="Stopped conversions to the same output with other settings; they are kept."
+            description="Unfinished conversions to the same output with other settings, all kept."
         ),
     ] = field(default_factory=list)
 
@@ -69,9 +69,9 @@ def convert_video(
 
     Raises:
         InputError: If the video is unreadable.
-        NoFacesError: If no face is swapped; nothing is written then.
-        OutputError: If the disk refuses, or another process writes the same output.
-        SettingsError: If the container does not take the codec.
+        NoFacesError: If no face is swapped. No output is written.
+        OutputError: If writing fails, or another process is writing the same output.
+        SettingsError: If the container cannot hold the codec.
     """
     targets = _targets(job)
     info = reader.probe(job.source)
@@ -85,16 +85,18 @@ def convert_video(
         first = _align_logs(output, log)
         report.resumed = output.frames
         found = _detected(job, pool, log, info.start)
-        later = dropwhile(lambda result: result[0]["video"].index < first, _render_all(job, found))
+        remaining = dropwhile(
+            lambda result: result[0]["video"].index < first, _render_all(job, found)
+        )
         total = _total(job, info)
-        for frames, faces in parallel.prefetch(later, 4):
+        for frames, faces in parallel.prefetch(remaining, 4):
             output.write(frames, faces)
             on_progress(Progress(output.frames, total, "frames", counted(output.faces, "face")))
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
         if not output.faces:
             raise NoFacesError(
-                f"no face found in {counted(output.frames, 'frame')} of {job.source}; nothing is "
+                f"no face found in {counted(output.frames, 'frame')} of {job.source}; nothing was "
                 "written"
             )
     report.unfinished = unfinished(job.target)
@@ -119,11 +121,11 @@ def _detected(
     job: Conversion, pool: DetectorPool, log: FaceLog, origin: Fraction
 ) -> Iterator[FrameFaces]:
     """Yield the frames to render, with the faces to swap."""
-    begin = log.entries[0].first if log.entries else 0
-    frames = dropwhile(lambda frame: frame.index < begin, reader.read_video(job.source))
-    within = _excerpt(frames, job, origin)
+    first = log.entries[0].first if log.entries else 0
+    frames = dropwhile(lambda frame: frame.index < first, reader.read_video(job.source))
+    excerpt = _excerpt(frames, job, origin)
     tracked = tracking.track_faces(
-        parallel.prefetch(within, 4), pool, job.spec, job.config.smooth, log
+        parallel.prefetch(excerpt, 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(dict(log.targets), dict(log.distances))
     ranges = frame_ranges(job.config.frames or "0-")
@@ -146,7 +148,7 @@ def _excerpt(frames: Iterator[Frame], job: Conversion, origin: Fraction) -> Iter
 def _render_all(
     job: Conversion, detected: Iterator[FrameFaces]
 ) -> Iterator[tuple[dict[str, Frame], int]]:
-    """Yield every frame's streams, and how many faces were swapped in it."""
+    """Yield the rendered streams of each frame and its number of swapped faces."""
     for frame, swaps in prepare_video(job.swapper, detected):
         yield job.render(frame, swaps), len(swaps)
 
@@ -169,7 +171,7 @@ def _targets(job: Conversion) -> dict[str, StreamTarget]:
 
 
 def _key(job: Conversion) -> dict[str, Any]:
-    """Collect everything that decides the result, so that only equal conversions share segments."""
+    """Collect everything that affects the output, so only identical conversions share segments."""
     settings = job.config.to_dict()
     for name in ("workers", "sign_cert", "sign_key"):
         del settings[name]
@@ -186,7 +188,7 @@ def _key(job: Conversion) -> dict[str, Any]:
 
 
 def _total(job: Conversion, info: reader.VideoInfo) -> int | None:
-    """Estimate the number of frames, if the video says how long it is."""
+    """Estimate the number of frames to write; None if the header has no frame count."""
     if not info.frames or not info.seconds:
         return info.frames or None
     end = info.seconds if job.end is None else min(job.end, info.seconds)

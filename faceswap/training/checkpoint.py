@@ -102,15 +102,15 @@ class TrainingState:
 
 @dataclass(slots=True)
 class ResumeState:
-    """A training state as data, as it is stored; see :class:`TrainingState` for the fields.
+    """The stored form of a training state; see :class:`TrainingState` for the fields.
 
     Attributes:
         model: Architecture of the network.
-        held_out: Empty if the run chooses the held-out faces afresh.
+        held_out: Empty if the run must choose the held-out faces again.
         average: None if the recipe has no average.
-        optimizer: By name, the state dict of each torch optimizer. None for a model without a
-            resume state, such as an imported one: its training starts with a new optimizer,
-            generator and face order.
+        optimizer: State dict of each torch optimizer, by name. None for a model without a resume
+            state, such as an imported one: training then starts with a new optimizer, generator
+            and face order.
     """
 
     model: ModelConfig

@@ -102,12 +102,15 @@ def test_cast_file_maps_people_to_models(tmp_path):
     ("text", "message"),
     [
         ("swap = \n", r"cast\.toml is not TOML: .*line 1"),
-        ("", r"must hold \[\[swap\]\] tables$"),
-        ("swap = 3", r"must hold \[\[swap\]\] tables$"),
+        ("", r"must contain \[\[swap\]\] tables$"),
+        ("swap = 3", r"must contain \[\[swap\]\] tables$"),
         ('swap = ["x"]', r"swap 1: must be a \[\[swap\]\] table, not 'x'"),
-        ('[[swop]]\nwho = "x"', r"must hold \[\[swap\]\] tables, not swop$"),
+        ('[[swop]]\nwho = "x"', r"must contain \[\[swap\]\] tables, not swop$"),
         ('size = 3\n[[swap]]\nwho = "x"', "tables, not size$"),
-        ('[[swap]]\nwho = "x"\n[[swap]]\nwho = "x"\nhow = 1', "swap 2: unknown how; known: who, m"),
+        (
+            '[[swap]]\nwho = "x"\n[[swap]]\nwho = "x"\nhow = 1',
+            "swap 2: unknown key how; known keys: who, m",
+        ),
         ('[[swap]]\nto = "b"', "swap 1: who must be a photo or a list of photos, not None"),
         ("[[swap]]\nwho = []", r"who must be a photo or a list of photos, not \[\]"),
         ('[[swap]]\nwho = ["x", 3]', "who must be a photo or a list of photos, not"),
@@ -133,7 +136,7 @@ def test_unreadable_cast_file_is_named(tmp_path):
 
     with pytest.raises(SettingsError, match=r"cast\.toml is not TOML"):
         read_cast(tmp_path / "cast.toml")
-    with pytest.raises(InputError, match=r"the cast .*none\.toml cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"cast file .*none\.toml cannot be read: No such file"):
         read_cast(tmp_path / "none.toml")
 
 

@@ -66,7 +66,7 @@ def test_learned_mask_needs_a_model_with_a_mask_head():
         autoencoder.build(replace(SHARP, mask_head=False)), ("a", "b"), (0.0, 0.0, 0.0), 0
     )
 
-    with pytest.raises(SettingsError, match="'small' has no mask of its own; use --mask hull"):
+    with pytest.raises(SettingsError, match="'small' does not decode a mask; use --mask hull"):
         Swapper(trained, ConvertConfig(mask="learned"), CPU)
 
 
