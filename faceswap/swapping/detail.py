@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.faces.geometry import Face
-from faceswap.types import Image, Mask
+from faceswap.types import LUMA, Image, Mask
 
 Numbers = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
@@ -36,7 +36,6 @@ SMOOTH_AREA = 15  # side (pixels) of the area that is checked for smooth skin
 MAX_GRAIN_BLUR = 0.75  # standard deviation (pixels) of the blur that gives the coarsest grain
 QUANTIZATION = 0.05  # luma variance caused by rounding to 8 bits
 CHANCE = 0.12  # log energy ratio by which the faces of two people differ anyway
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Plan a conversion: resolve models, people, detector, caption and signer before work starts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -167,7 +167,7 @@ def assemble(
     is_named = who or exclude or config.largest or config.all_faces
     footage = None if is_named else trained.centroids.get("a" if config.to == "b" else "b")
     selector = FaceSelector((who,), exclude, config.largest, footage)
-    return Swapper(trained, replace(config), device), selector, [file]
+    return Swapper(trained, config, device), selector, [file]
 
 
 def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelRecord]:
