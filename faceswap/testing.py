@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from faceswap.arrays import Image, Points
 from faceswap.evaluation.metrics import head_shape
 from faceswap.faces.geometry import Box, Face
 from faceswap.models.architectures import PRESETS
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
-from faceswap.types import Identity, Image, Points
+from faceswap.types import Identity
 
 
 def make_face(left: float, top: float, side: float, score: float = 1.0) -> Face:

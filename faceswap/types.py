@@ -1,25 +1,13 @@
-"""Types that stages exchange, and the conventions for them.
+"""Types without arrays that stages exchange: the two identities, counts and progress.
 
-Images are RGB. Points are (x, y) pixels with pixel centres at integers. A matrix is (2, 3) and
-maps frame to crop. BGR exists only beside a cv2 call that demands it.
+The command line imports this module for ``--help``, so it must not import NumPy.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
-
-Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-FloatImage = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255, at the source's precision
-Rect = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
-Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
-Points = npt.NDArray[np.float32]  # (N, 2) x, y
-Embedding = npt.NDArray[np.float32]  # (128,) face embedding
-Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G and B, ITU-R BT.601
 
 Identity = Literal["a", "b"]
 Count = Annotated[int, Meta(ge=0)]

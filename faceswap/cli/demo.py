@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from faceswap.arrays import Image, Matrix
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
 from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.extractor import extract
@@ -23,7 +24,7 @@ from faceswap.swapping.converter import convert
 from faceswap.swapping.plan import signer_for
 from faceswap.training import curves
 from faceswap.training.trainer import train
-from faceswap.types import Image, Matrix, OnProgress, Progress
+from faceswap.types import OnProgress, Progress
 
 PEOPLE = ("collins", "hopper")
 VARIANTS = 100  # photos per identity

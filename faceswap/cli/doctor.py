@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from msgspec import Meta
 
+from faceswap.arrays import Image
 from faceswap.cli.demo import public_photos
 from faceswap.errors import (
     FaceswapError,
@@ -43,7 +44,7 @@ from faceswap.training.checkpoint import TrainingState
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.optimizer import RECIPES, Optimizer
 from faceswap.training.trainer import Pair, learn
-from faceswap.types import Image, counted
+from faceswap.types import counted
 
 LIBRARIES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",

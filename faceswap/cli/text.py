@@ -7,15 +7,15 @@ from msgspec import UNSET
 
 from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.errors import FaceswapError
-from faceswap.evaluation.results import EvaluationReport
 from faceswap.provenance.consent import NOT_STATED
 from faceswap.types import DIRECTIONS, counted
 
-if TYPE_CHECKING:  # these load torch, cv2 or c2pa, which --help must not
+if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from pathlib import Path
 
     from faceswap.cli.doctor import Diagnosis
     from faceswap.cli.info import Facts
+    from faceswap.evaluation.results import EvaluationReport
     from faceswap.faces.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
     from faceswap.swapping.video import ConvertReport
@@ -83,7 +83,7 @@ def _listed(what: str, names: list[str]) -> list[str]:
     return lines
 
 
-def evaluation(report: EvaluationReport) -> list[str]:
+def evaluation(report: "EvaluationReport") -> list[str]:
     """Return the scores as tables, with a column per measure."""
     lines = [f"unseen faces: {report.faces['a']} of a, {report.faces['b']} of b"]
     for own, other in DIRECTIONS:

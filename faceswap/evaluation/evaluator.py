@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from faceswap.arrays import Image, Points
 from faceswap.config import ConvertConfig, EvaluateConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.evaluation import report
@@ -58,15 +59,7 @@ from faceswap.swapping.painter import DecodeFaces
 from faceswap.swapping.render import matched
 from faceswap.swapping.swapper import Swapper, prepare_video
 from faceswap.training import checkpoint
-from faceswap.types import (
-    DIRECTIONS,
-    Identity,
-    Image,
-    OnProgress,
-    Points,
-    Progress,
-    ignore_progress,
-)
+from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, ignore_progress
 
 CENTROID_FACES = 150  # training faces whose embeddings are averaged
 MIN_CLIP = 8  # consecutive frames needed to measure flicker

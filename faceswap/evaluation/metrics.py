@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from faceswap.arrays import Embedding, Image, Mask, Points
 from faceswap.evaluation.results import FlickerScores, SwapScores
 from faceswap.faces.recognition import SAME_PERSON
-from faceswap.types import Embedding, Image, Mask, Points
 
 Numbers = npt.NDArray[np.float64]
 

@@ -9,9 +9,10 @@ import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import UNSET
 
+from faceswap.arrays import Image
 from faceswap.evaluation.results import DirectionScores, EvaluationReport
 from faceswap.training import curves
-from faceswap.types import DIRECTIONS, Image
+from faceswap.types import DIRECTIONS
 
 GRID, WORST = 24, 10  # faces shown: evenly spaced ones per direction, and the worst of both
 NME_WEIGHT = 10.0  # an expression error of 0.1 counts as much as the whole identity

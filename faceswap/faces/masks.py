@@ -10,10 +10,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from faceswap.arrays import Mask, Points
 from faceswap.config import MASK_SEAM
 from faceswap.faces.geometry import AlignedFace, transform
 from faceswap.registry import Registry
-from faceswap.types import Mask, Points
 
 Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 

@@ -12,9 +12,9 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from faceswap.parallel import OrderedPool, cores
-from faceswap.types import Image
 
-if TYPE_CHECKING:  # at run time this would load cv2, also for --help
+if TYPE_CHECKING:  # at run time this would load NumPy and cv2, also for --help
+    from faceswap.arrays import Image
     from faceswap.faces.detection import DetectorSpec
     from faceswap.faces.geometry import Face
     from faceswap.media.frame import Frame
@@ -83,7 +83,7 @@ def _context() -> BaseContext:
     return context
 
 
-def _detect(spec: "DetectorSpec", image: Image, min_score: float) -> "list[Face]":
+def _detect(spec: "DetectorSpec", image: "Image", min_score: float) -> "list[Face]":
     return spec.detect(image, min_score)
 
 

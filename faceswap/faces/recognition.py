@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faceswap.arrays import Embedding, Image
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.detection import detect_auto
 from faceswap.faces.dlib_backend import compute_embedding, detect_hog_quickly, predict_landmarks
@@ -12,7 +13,6 @@ from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, typical_box
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import sample_video
-from faceswap.types import Embedding, Image
 
 SAME_PERSON = 0.6  # embedding distance below which two faces are one person, according to dlib
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from faceswap.arrays import Embedding
 from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.recognition import SAME_PERSON
-from faceswap.types import Embedding
 
 log = logging.getLogger(__name__)
 

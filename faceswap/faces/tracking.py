@@ -13,13 +13,13 @@ from itertools import chain, count, repeat
 import cv2
 import numpy as np
 
+from faceswap.arrays import Image
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import Box, Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.faces.tracklog import FaceLog, Placed, SpanRecord
 from faceswap.media.frame import Frame
-from faceswap.types import Image
 
 SPAN_FRAMES = 16  # maximum length of a span
 THUMB_SIZE = (32, 18)  # width and height of the thumbnails that are compared to find cuts

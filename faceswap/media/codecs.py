@@ -11,12 +11,12 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from faceswap.arrays import Rect
 from faceswap.config import CODEC_SEAM, CodecName
 from faceswap.errors import SettingsError
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.reader import Decoded
-from faceswap.types import Rect
 
 # Codecs by output suffix; the first is the default.
 CONTAINERS: dict[str, tuple[CodecName, ...]] = {

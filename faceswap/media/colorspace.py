@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.media.frame import rounded
-from faceswap.types import FloatImage, Image, Rect
 
 # The default YUV-RGB conversion darkens by 1.6 of 255 per round trip; with these flags it does not.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

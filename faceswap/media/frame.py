@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.types import LUMA, FloatImage, Image, Rect
+from faceswap.arrays import LUMA, FloatImage, Image, Rect
 
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
 

@@ -17,10 +17,10 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media.frame import Frame, rounded
-from faceswap.types import FloatImage, Image, Rect
 
 log = logging.getLogger(__name__)
 

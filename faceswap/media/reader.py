@@ -18,12 +18,13 @@ import numpy.typing as npt
 from av.error import FFmpegError
 from msgspec import UNSET, Meta, UnsetType
 
+from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.photos import MAX_PIXELS, PHOTO_SUFFIXES, check_pixels
-from faceswap.types import Count, FloatImage, Image, Rect
+from faceswap.types import Count
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
+from faceswap.arrays import Image
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import Publish, atomic_write, make_folder, reason, temporary_beside
 from faceswap.media import colorspace
@@ -33,7 +34,6 @@ from faceswap.media.segments import (
     SegmentWriter,
     VideoSegmentWriter,
 )
-from faceswap.types import Image
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
+from faceswap.arrays import Embedding
 from faceswap.config import read_json
 from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build
 from faceswap.provenance.consent import Notes, in_words, read_notes
-from faceswap.types import Embedding, Identity
+from faceswap.types import Identity
 
 FORMAT, VERSION = "faceswap-model", 1
 MODEL_FILE = "model.safetensors"

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faceswap.arrays import Matrix
 from faceswap.models.architectures import ModelConfig
-from faceswap.types import Matrix
 
 FACES_PER_CHUNK = 4  # on a CPU, so that the float copies of these faces stay in its cache
 

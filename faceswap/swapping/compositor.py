@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from faceswap.arrays import FloatImage, Image, Mask, Points, Rect
 from faceswap.config import BLEND_SEAM, COLOR_SEAM
 from faceswap.faces.geometry import (
     AlignedFace,
@@ -24,7 +25,6 @@ from faceswap.faces.geometry import (
 )
 from faceswap.media.frame import Frame, rounded
 from faceswap.registry import Registry
-from faceswap.types import FloatImage, Image, Mask, Points, Rect
 
 
 @dataclass(frozen=True, slots=True, eq=False)

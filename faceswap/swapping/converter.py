@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from faceswap import parallel
+from faceswap.arrays import Image
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
@@ -26,7 +27,7 @@ from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.plan import Conversion, beside, plan, refuse_preview
 from faceswap.swapping.video import ConvertReport, convert_video
-from faceswap.types import Image, OnProgress, Progress, counted, ignore_progress
+from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from faceswap.arrays import LUMA, Image, Mask
 from faceswap.faces.geometry import Face
-from faceswap.types import LUMA, Image, Mask
 
 Numbers = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]

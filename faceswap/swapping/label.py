@@ -11,10 +11,10 @@ from matplotlib import get_data_path
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from faceswap.arrays import Image, Rect
 from faceswap.config import LabelPosition
 from faceswap.errors import SettingsError
 from faceswap.media.frame import Frame
-from faceswap.types import Image, Rect
 
 MIN_LETTER_HEIGHT = 8  # pixels; smaller letters are illegible
 MAX_WIDTH = 0.9  # of the image width

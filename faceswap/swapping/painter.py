@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import torch
 
+from faceswap.arrays import Image
 from faceswap.errors import DeviceError
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.sampling import network_crop, shift_color
-from faceswap.types import Identity, Image
+from faceswap.types import Identity
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from faceswap.arrays import Image, Mask
 from faceswap.config import ConvertConfig
 from faceswap.errors import NoFacesError, SettingsError
 from faceswap.faces.detection import DetectorSpec
@@ -35,7 +36,6 @@ from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
 from faceswap.swapping.render import matched, paste_swaps
-from faceswap.types import Image, Mask
 
 Prepared = tuple[Frame, list[Swap]]
 

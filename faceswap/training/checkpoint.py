@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faceswap.arrays import Embedding
 from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import (
     atomic_write,
@@ -38,7 +39,7 @@ from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
 from faceswap.provenance.consent import Notes, read_notes
 from faceswap.training.optimizer import Optimizer
-from faceswap.types import Embedding, Identity
+from faceswap.types import Identity
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from faceswap.arrays import Embedding
 from faceswap.config import TrainConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
 from faceswap.faces.faceset import Faceset
@@ -20,7 +21,7 @@ from faceswap.training import augment
 from faceswap.training.checkpoint import Faces, ResumeState, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
-from faceswap.types import Embedding, Identity, OnProgress, Progress, counted, ignore_progress
+from faceswap.types import Identity, OnProgress, Progress, counted, ignore_progress
 
 MIN_FACES = 25
 MAX_EMBEDDED_FACES = 32  # faces per person for the centroid, about 0.1 s each

@@ -15,12 +15,12 @@ import dlib
 import numpy as np
 import torch
 
+from faceswap.arrays import Image, Matrix
 from faceswap.config import COVERAGE
 from faceswap.faces.dlib_backend import weights
 from faceswap.faces.geometry import face_matrix
 from faceswap.models import autoencoder
 from faceswap.models.architectures import PRESETS
-from faceswap.types import Image, Matrix
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "video"
 DEFAULT = [CLIPS / "one_face_720p.mp4", CLIPS / "talking_512.mp4"]

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from faceswap.arrays import Points
 from faceswap.faces.dlib_backend import detect_hog
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import photos_in
-from faceswap.types import Points
 
 CROP, SQUARE = 256, 160
 TARGET = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "mean_face.json"

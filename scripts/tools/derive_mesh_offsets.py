@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from faceswap.arrays import Points
 from faceswap.faces import blazeface
 from faceswap.faces.dlib_backend import detect_hog
 from faceswap.faces.geometry import compose, face_matrix, invert, scale_of, transform
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import photos_in
-from faceswap.types import Points
 
 TARGET = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "mesh_offsets.json"
 HELD_OUT = 10  # every tenth photo is held out

@@ -31,12 +31,25 @@ def texts_of(path: Path) -> Iterator[tuple[int, str, str]]:
                     text = ast.unparse(argument)
                     if " " in text:
                         yield node.lineno, "message", text
+    yield from _comments(source)
+
+
+def _comments(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield comments; comments on adjacent lines are one text."""
+    first, lines, column = 0, list[str](), 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         comment = token.string.lstrip("# ")
-        if token.type == tokenize.COMMENT and not comment.startswith(
-            ("noqa", "type:", "fmt:", "!")
-        ):
-            yield token.start[0], "comment", comment
+        if token.type != tokenize.COMMENT or comment.startswith(("noqa", "type:", "fmt:", "!")):
+            continue
+        line, start = token.start
+        if lines and (line, start) == (first + len(lines), column):
+            lines.append(comment)
+            continue
+        if lines:
+            yield first, "comment", " ".join(lines)
+        first, lines, column = line, [comment], start
+    if lines:
+        yield first, "comment", " ".join(lines)
 
 
 def _is_message(call: ast.Call) -> bool:
