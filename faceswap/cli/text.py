@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
 
     from faceswap.cli.doctor import Diagnosis
     from faceswap.cli.info import Facts
-    from faceswap.evaluation.results import EvaluationReport
+    from faceswap.evaluation.results import EvaluationReport, Score
     from faceswap.faces.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
     from faceswap.swapping.video import ConvertReport
@@ -84,24 +84,49 @@ def _listed(what: str, names: list[str]) -> list[str]:
 
 
 def evaluation(report: "EvaluationReport") -> list[str]:
-    """Return the scores as tables, with a column per measure."""
+    """Return the scores as tables, with a row per measure."""
+    from faceswap.evaluation.measures import BASELINES, rows
+
     lines = [f"unseen faces: {report.faces['a']} of a, {report.faces['b']} of b"]
     for own, other in DIRECTIONS:
         scores = report.direction(own)
-        rows = {"model": asdict(scores), **asdict(scores.baselines)}
-        measures = list(rows["original"])
-        title = f"{own}_to_{other}"
-        lines.append(title.ljust(10) + "".join(measure.rjust(19) for measure in measures))
-        for name, row in rows.items():
-            cells = ("-" if v is None else f"{v:.3f}" for v in (row[key] for key in measures))
-            lines.append(f"  {name:8}" + "".join(cell.rjust(19) for cell in cells))
-    for title, scores_of_own in (("a_to_a", report.a_to_a), ("b_to_b", report.b_to_b)):
-        numbers = "  ".join(f"{name} {value:.3f}" for name, value in asdict(scores_of_own).items())
-        lines.append(f"{title}  {numbers}")
+        heads = ["model", "95 %", *(name.replace("_", " ") for name in BASELINES)]
+        lines.append(f"{own}_to_{other}".ljust(21) + "".join(head.rjust(13) for head in heads))
+        for row in rows(scores):
+            cells = [_value(row.model), _interval(row.model), *map(_value, row.baselines.values())]
+            worse = f"  worse than {', '.join(row.worse_than)}" if row.worse_than else ""
+            lines.append(f"  {row.name:19}" + "".join(cell.rjust(13) for cell in cells) + worse)
+        hidden = scores.occlusion
+        numbers = ", ".join(
+            f"{name} {_value(getattr(hidden, name))}" for name in ("kept", "lost", "iou")
+        )
+        lines.append(f"  occluders on {counted(hidden.faces, 'face')}: {numbers}")
+    for title, of_person in (("a_to_a", report.a_to_a), ("b_to_b", report.b_to_b)):
+        for name in ("decoded", "limit"):
+            found = getattr(of_person, name)
+            numbers = "  ".join(
+                f"{field} {_value(getattr(found, field))}" for field in found.__slots__
+            )
+            lines.append(f"{title}  {name:8}{numbers}")
     if report.flicker is not UNSET:
-        numbers = "  ".join(f"{name} {value:g}" for name, value in asdict(report.flicker).items())
-        lines.append(f"flicker  {numbers}")
+        lines.append("flicker  " + "  ".join(map(_number, asdict(report.flicker).items())))
     return lines
+
+
+def _value(score: "Score | None") -> str:
+    return "-" if score is None else f"{score.value:.3f}"
+
+
+def _interval(score: "Score | None") -> str:
+    if score is None or score.low is None or score.high is None:
+        return "-"
+    return f"{score.low:.3g}..{score.high:.3g}"
+
+
+def _number(item: tuple[str, Any]) -> str:
+    name, value = item
+    values = value if isinstance(value, list) else [value]
+    return f"{name} " + " ".join("-" if v is None else f"{v:g}" for v in values)
 
 
 def verification(result: "Verification") -> list[str]:

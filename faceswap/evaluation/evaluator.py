@@ -1,50 +1,60 @@
 """Evaluate: a model and two facesets -> numbers that say how good its swaps are.
 
-Only faces that training has not seen are measured. Three baselines that need no model are measured
-beside it: a blur, the other person's average face, and the unswapped original.
+Only faces that training has not seen are measured. Beside the model stand baselines that need no
+swap: a blur, the other person's average face, the footage, each person's own decoder, the network's
+resolution, and real faces.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import structural_similarity
 
-from faceswap.arrays import Image, Points
+from faceswap.arrays import LUMA, Embedding, Image, Mask, Points
 from faceswap.config import ConvertConfig, EvaluateConfig
 from faceswap.errors import InputError, NoFacesError
-from faceswap.evaluation import report
+from faceswap.evaluation import flicker as clips
+from faceswap.evaluation import report, texture
+from faceswap.evaluation.bootstrap import mean_of
+from faceswap.evaluation.flicker import Boiling, Moment
 from faceswap.evaluation.metrics import (
+    EYES_AND_BROWS,
+    JAW,
+    MOUTH,
     FaceMeasurement,
     IdentityScale,
-    Numbers,
-    compare,
-    flicker,
-    mean,
+    Scorer,
+    Seam,
     mean_lab,
+    measure_face,
     nme,
     seam,
 )
+from faceswap.evaluation.occluders import occlude
 from faceswap.evaluation.report import Sample
 from faceswap.evaluation.results import (
     Baselines,
     DirectionScores,
     EvaluationReport,
     FlickerScores,
+    OcclusionScores,
+    ReconstructionRows,
     ReconstructionScores,
     SwapScores,
 )
-from faceswap.faces import tracking
+from faceswap.evaluation.texture import Area
+from faceswap.faces import eyes, tracking
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
-from faceswap.faces.geometry import Box, Face, typical_box
+from faceswap.faces.geometry import Box, Face, invert, typical_box, warp_mask
 from faceswap.faces.masks import DECODED_MASKS
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import centroid, pictures_of
@@ -55,7 +65,7 @@ from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap, alpha, paste
-from faceswap.swapping.painter import DecodeFaces
+from faceswap.swapping.painter import DecodeFaces, FaceDecoder
 from faceswap.swapping.render import matched
 from faceswap.swapping.swapper import Swapper, prepare_video
 from faceswap.training import checkpoint
@@ -63,22 +73,49 @@ from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, ignore_pr
 
 CENTROID_FACES = 150  # training faces whose embeddings are averaged
 MIN_CLIP = 8  # consecutive frames needed to measure flicker
-UNTOUCHED_SEAM = (0.0, 1.0)  # colour step and gradient ratio of an unswapped face
+UNTOUCHED_SEAM = Seam(0.0, 0.0, 0.0, 1.0)  # of an unswapped face
+OCCLUDED_FACES = 24  # faces that synthetic occluders are put on
+UNCHANGED = 8  # levels that a pixel of an occluder may change, so that no eye sees it
+REGION_GROWTH = 0.04  # width added around the landmarks of eyes and mouth, as a share of the crop
+SSIM_WINDOW = 7  # pixels
 
-T = TypeVar("T")
 
-# The face of a frame before and after its swap, both mean colours, and the landmarks that placed it
-_Moment = tuple[FaceMeasurement, FaceMeasurement, tuple[Numbers, Numbers], Points]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Original:
+    """An unseen face and its measurements."""
+
+    image: Image  # (256, 256, 3)
+    box: Box
+    area: Area
+    measured: FaceMeasurement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Swapped:
-    """One swap and its measurements."""
+    """One replaced face and its measurements."""
 
-    crop: Image  # of the original
-    pasted: Image  # the crop with the swap pasted in
+    pasted: Image  # the crop with the new face pasted in
     measured: FaceMeasurement
-    seam: tuple[float, float]
+    seam: Seam
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Person:
+    """What is measured of a person once for both directions."""
+
+    keys: list[str]
+    originals: list[_Original]
+    own_decoder: list[_Swapped]
+    limit: list[_Swapped]
+    real: list[FaceMeasurement]  # of faces that training has seen
+
+    @property
+    def measured(self) -> list[FaceMeasurement]:
+        return [original.measured for original in self.originals]
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        return [original.measured.embedding for original in self.originals]
 
 
 def evaluate(
@@ -111,40 +148,42 @@ def evaluate(
     config = config or EvaluateConfig()
     device = devices.resolve_device(config.device)
     trained = modelfile.load(Path(model), device)
-    facesets: dict[Identity, Faceset] = {"a": Faceset.read(Path(a)), "b": Faceset.read(Path(b))}
-    unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
-    counter = _Counter(on_progress, 4 * sum(len(f.crops) for f in unseen.values()))
-    known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
-    centroids = {key: centroid(f, landmarks=config.landmarks) for key, f in known.items()}
-    originals = {
-        key: [_measure(*face, config.landmarks) for face in pictures_of(f)]
-        for key, f in unseen.items()
+    facesets: dict[Identity, Faceset] = {
+        "a": Faceset.read(Path(a)).resized(texture.SIZE),
+        "b": Faceset.read(Path(b)).resized(texture.SIZE),
     }
+    unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
+    known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
+    # Of each person: originals, own decoder, limit, real faces; then swaps, blur and average.
+    counter = _Counter(on_progress, 7 * sum(len(f.keys) for f in unseen.values()))
+    people = {
+        key: _measure_person(trained, key, unseen[key], known[key], config, device, counter)
+        for key in facesets
+    }
+    centroids = {key: centroid(f, landmarks=config.landmarks) for key, f in known.items()}
     samples: dict[str, list[Sample]] = {}
     swapped: dict[Identity, DirectionScores] = {}
     for own, other in DIRECTIONS:
-        scale = IdentityScale(centroids[own], centroids[other], originals[own], originals[other])
-        scores: dict[str, SwapScores] = {}
+        scale = IdentityScale(
+            centroids[own], centroids[other], people[own].embeddings, people[other].embeddings
+        )
+        scorer = Scorer(scale, people[other].measured)
+        rows = _unswapped_rows(scorer, people[own], people[other])
         for name, decoder in _decoders(trained, known[other]).items():
-            settings = _settings(config, other)
-            if decoder and settings.mask in DECODED_MASKS:  # only the model decodes a mask
-                settings = replace(settings, mask="hull")
-            swapper = Swapper(trained, settings, device, decoder)
-            faces = zip(counter.each(pictures_of(unseen[own])), originals[own], strict=True)
-            swaps = [_swap(swapper, image, box, before.landmarks) for (image, box), before in faces]
-            measured = [swap.measured for swap in swaps]
-            seams = [swap.seam for swap in swaps]
-            scores[name] = compare(originals[own], measured, seams, scale)
+            swapper = Swapper(trained, _settings(config, other, decoder), device, decoder)
+            swaps = [_swap(swapper, face) for face in counter.each(people[own].originals)]
+            rows[name] = _scores(scorer, swaps, people[own], swaps)
             if not decoder:
                 direction = f"{own}_to_{other}"
-                samples[direction] = _samples(
-                    direction, unseen[own].keys, originals[own], swaps, scale
-                )
-        seams = [UNTOUCHED_SEAM] * len(originals[own])
-        scores["original"] = compare(originals[own], originals[own], seams, scale)
-        counter.add(len(originals[own]))
-        of_model = asdict(scores.pop("model"))
-        swapped[own] = DirectionScores(**of_model, baselines=Baselines(**scores))
+                samples[direction] = _samples(direction, people[own], swaps, scale)
+        of_model = rows.pop("model")
+        fields = {name: getattr(of_model, name) for name in SwapScores.__slots__}
+        swapper = Swapper(trained, _settings(config, other), device)
+        swapped[own] = DirectionScores(
+            **fields,
+            baselines=Baselines(**rows),
+            occlusion=measure_occlusion(swapper, people[own].originals),
+        )
     found = EvaluationReport(
         names=trained.names,
         steps=trained.step,
@@ -152,8 +191,8 @@ def evaluate(
         faces={key: len(faceset.crops) for key, faceset in unseen.items()},
         a_to_b=swapped["a"],
         b_to_a=swapped["b"],
-        a_to_a=reconstruct(trained, unseen["a"], "a", device),
-        b_to_b=reconstruct(trained, unseen["b"], "b", device),
+        a_to_a=_reconstruction(people["a"]),
+        b_to_b=_reconstruction(people["b"]),
     )
     if clip:
         swapper = Swapper(trained, _settings(config, "b"), device)
@@ -185,32 +224,100 @@ def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
 
 
-def _measure(image: Image, box: Box, landmarks: str | None) -> FaceMeasurement:
+def _measure_person(
+    trained: TrainedModel,
+    key: Identity,
+    unseen: Faceset,
+    known: Faceset,
+    config: EvaluateConfig,
+    device: torch.device,
+    counter: "_Counter",
+) -> _Person:
+    """Measure a person's faces: unseen ones, reproductions of these, and known ones."""
+    view = trained.network.config.view
+    originals = [
+        _original(image, box, view, config.landmarks)
+        for image, box in counter.each(pictures_of(unseen))
+    ]
+    plain = replace(_settings(config, key), color="none", match_detail=False)
+    decoders: dict[str, DecodeFaces] = {
+        "own": FaceDecoder(trained, key, 0.0, device, of=key),
+        "limit": limit_decoder(trained.network.config),
+    }
+    replaced = {}
+    for name, decoder in decoders.items():
+        hull = replace(plain, mask="hull") if plain.mask in DECODED_MASKS else plain
+        swapper = Swapper(trained, hull, device, decoder)
+        replaced[name] = [_swap(swapper, face) for face in counter.each(originals)]
+    seen = known.evenly(len(unseen.keys))
+    real = [
+        _original(image, box, view, config.landmarks).measured for image, box in pictures_of(seen)
+    ]
+    counter.add(len(originals))
+    return _Person(unseen.keys, originals, replaced["own"], replaced["limit"], real)
+
+
+def _original(image: Image, box: Box, view: float, landmarks: str | None) -> _Original:
     points = predict_landmarks(image, box, landmarks)
-    return FaceMeasurement(points, compute_embedding(image, points))
+    area = texture.area_of(points, view)
+    embedding = compute_embedding(image, points)
+    return _Original(image, box, area, measure_face(image, points, embedding, area, points))
 
 
-def _settings(config: EvaluateConfig, to: Identity) -> ConvertConfig:
+def _unswapped_rows(scorer: Scorer, own: _Person, other: _Person) -> dict[str, SwapScores]:
+    """Score the baselines that no face decoder makes."""
+    footage = [_Swapped(o.image, o.measured, UNTOUCHED_SEAM) for o in own.originals]
+    return {
+        "footage": _scores(scorer, footage, own, footage),
+        "own_decoder": _scores(scorer, other.own_decoder, own, own.own_decoder),
+        "limit": _scores(scorer, other.limit, own, own.limit),
+        "real": scorer.scores(other.real, [], []),
+    }
+
+
+def _scores(
+    scorer: Scorer, looks: list[_Swapped], footage: _Person, replaced: list[_Swapped]
+) -> SwapScores:
+    """Score how faces look beside real ones, and how replaced faces follow their footage."""
+    return scorer.scores(
+        [face.measured for face in looks],
+        list(zip(footage.measured, [face.measured for face in replaced], strict=True)),
+        [face.seam for face in replaced],
+    )
+
+
+def _settings(
+    config: EvaluateConfig, to: Identity, decoder: DecodeFaces | None = None
+) -> ConvertConfig:
+    """Return the settings of swaps; only the model itself decodes a mask."""
+    hull = decoder is not None and config.mask in DECODED_MASKS
     return ConvertConfig(
         to=to,
         color=config.color,
-        mask=config.mask,
+        mask="hull" if hull else config.mask,
         identity_strength=config.identity_strength,
         smooth=config.smooth,
         landmarks=config.landmarks,
     )
 
 
-def _swap(swapper: Swapper, image: Image, box: Box, landmarks: Points) -> _Swapped:
-    """Swap the face in a crop, given its box and landmarks, and measure the result."""
+def _prepared(swapper: Swapper, image: Image, box: Box, points: Points) -> tuple[Frame, Swap]:
+    """Swap the face in a crop, given its box and landmarks."""
     frame = Frame(image, 0, Fraction(0), Path("crop"))
-    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, landmarks)])])
-    swap = matched(swap, swapper.config)
+    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, points)])])
+    return frame, matched(swap, swapper.config)
+
+
+def _swap(swapper: Swapper, face: _Original) -> _Swapped:
+    """Swap an unseen face and measure the result."""
+    before = face.measured.landmarks
+    frame, swap = _prepared(swapper, face.image, face.box, before)
     pasted = paste(frame, swap, swapper.config.blend).image
+    points = predict_landmarks(pasted, face.box, swapper.config.landmarks)
+    embedding = compute_embedding(pasted, points)
     return _Swapped(
-        image,
         pasted,
-        _measure(pasted, box, swapper.config.landmarks),
+        measure_face(pasted, points, embedding, face.area, before),
         seam(swap.aligned.image, _in_crop(swap), swap.mask),
     )
 
@@ -225,23 +332,19 @@ def _decoders(trained: TrainedModel, known: Faceset) -> dict[str, DecodeFaces | 
 
 
 def _samples(
-    direction: str,
-    keys: list[str],
-    originals: list[FaceMeasurement],
-    swaps: list[_Swapped],
-    scale: IdentityScale,
+    direction: str, person: _Person, swaps: list[_Swapped], scale: IdentityScale
 ) -> list[Sample]:
     """Return the model's swaps as the page shows them."""
     return [
         Sample(
             key=key,
             direction=direction,
-            original=swap.crop,
+            original=face.image,
             swapped=swap.pasted,
-            identity=scale.scaled(swap.measured),
-            nme=nme(before.landmarks, swap.measured.landmarks),
+            identity=scale.scaled(swap.measured.embedding),
+            nme=nme(face.measured.landmarks, swap.measured.landmarks),
         )
-        for key, before, swap in zip(keys, originals, swaps, strict=True)
+        for key, face, swap in zip(person.keys, person.originals, swaps, strict=True)
     ]
 
 
@@ -249,6 +352,38 @@ def _in_crop(swap: Swap) -> Image:
     """Return the aligned crop with the swap pasted in."""
     below, above = swap.aligned.image.astype(np.float32), swap.image.astype(np.float32)
     return rounded(alpha(below, above, swap.mask))
+
+
+def measure_occlusion(swapper: Swapper, faces: list[_Original]) -> OcclusionScores:
+    """Put synthetic occluders in front of faces and measure what a swap leaves of them.
+
+    The landmarks are those of the face without the occluder, so only the mask is measured.
+    """
+    kept, lost, overlaps = [], [], []
+    step = max(len(faces) // OCCLUDED_FACES, 1)
+    chosen = faces[::step][:OCCLUDED_FACES]
+    for number, face in enumerate(chosen):
+        points = face.measured.landmarks
+        hidden = occlude(face.image, points, number)
+        clear_frame, clear_swap = _prepared(swapper, face.image, face.box, points)
+        frame, swap = _prepared(swapper, hidden.image, face.box, points)
+        inside = _mask_in_frame(clear_swap, clear_frame) > 0.5
+        left = inside & (_mask_in_frame(swap, frame) <= 0.5)
+        occluder = inside & (hidden.occluder > 0.5)
+        beside = inside & (hidden.occluder < 0.01)
+        if not occluder.any() or not beside.any():
+            continue
+        pasted = paste(frame, swap, swapper.config.blend).image
+        change = np.abs(pasted.astype(int) - hidden.image).max(axis=2)
+        kept.append(float((change[occluder] < UNCHANGED).mean()))
+        lost.append(float(left[beside].mean()))
+        overlaps.append(float((left & occluder).sum() / (left | occluder).sum()))
+    return OcclusionScores(len(kept), mean_of(kept), mean_of(lost), mean_of(overlaps))
+
+
+def _mask_in_frame(swap: Swap, frame: Frame) -> Mask:
+    height, width = frame.shape
+    return warp_mask(swap.mask, invert(swap.aligned.matrix), width, height)
 
 
 def measure_clip(
@@ -262,7 +397,7 @@ def measure_clip(
     """
     if reader.kind_of(clip) != "video":
         raise InputError(f"{clip} is not a video; --clip needs one")
-    runs: list[list[_Moment]] = [[]]  # stretches of frames without a gap
+    runs: list[list[Moment]] = [[]]  # stretches of frames without a gap
     total = config.clip_frames or reader.probe(clip).frames or None
     frames = islice(reader.read_video(clip), config.clip_frames or None)
     with DetectorPool(config.min_score, 0) as pool:
@@ -270,11 +405,15 @@ def measure_clip(
         spec = DetectorSpec("hog", config.landmarks)
         found = tracking.track_faces(frames, pool, spec, config.smooth)
         largest = ((frame, faces[:1]) for frame, faces in found)
+        previous: tuple[Image, Image] | None = None
         for frame, swaps in prepare_video(swapper, largest):
             if swaps:
-                runs[-1].append(_moment(frame, matched(swaps[0], swapper.config), swapper))
+                swap = matched(swaps[0], swapper.config)
+                moment, previous = _moment(frame, swap, swapper, previous)
+                runs[-1].append(moment)
             elif runs[-1]:
                 runs.append([])
+                previous = None
             on_progress(Progress(frame.index + 1, total, "frames"))
     longest = max(runs, key=len)
     if len(longest) < MIN_CLIP:
@@ -282,18 +421,32 @@ def measure_clip(
             f"{clip}: flicker needs {MIN_CLIP} frames in a row that show a face, but the longest "
             f"such stretch has {len(longest)}"
         )
-    originals, swapped, colors, placed = map(list, zip(*longest, strict=True))
-    return flicker(originals, swapped, colors, placed)
+    return clips.flicker(longest)
 
 
-def _moment(frame: Frame, swap: Swap, swapper: Swapper) -> _Moment:
-    """Measure the face of a frame before and after its swap."""
+def _moment(
+    frame: Frame, swap: Swap, swapper: Swapper, previous: tuple[Image, Image] | None
+) -> tuple[Moment, tuple[Image, Image]]:
+    """Measure the face of a frame before and after its swap, given the previous frame's images."""
     placed = swap.aligned.face.landmarks
     box = typical_box(placed)  # the detector's box would jump from frame to frame
-    after = paste(frame, swap, swapper.config.blend).image
-    colors = (mean_lab(swap.aligned.image, swap.mask), mean_lab(_in_crop(swap), swap.mask))
-    own = swapper.config.landmarks
-    return _measure(frame.image, box, own), _measure(after, box, own), colors, placed
+    images = frame.image, paste(frame, swap, swapper.config.blend).image
+    points = [predict_landmarks(image, box, swapper.config.landmarks) for image in images]
+    boiling: tuple[Boiling, Boiling] | None = None
+    if previous:
+        boiling = (
+            clips.boiling(previous[0], images[0], placed),
+            clips.boiling(previous[1], images[1], placed),
+        )
+    moment = Moment(
+        placed,
+        (points[0], points[1]),
+        (compute_embedding(images[0], points[0]), compute_embedding(images[1], points[1])),
+        (mean_lab(swap.aligned.image, swap.mask), mean_lab(_in_crop(swap), swap.mask)),
+        (eyes.gaze(images[0], points[0]), eyes.gaze(images[1], points[1])),
+        boiling,
+    )
+    return moment, images
 
 
 def blur_decoder(config: ModelConfig) -> DecodeFaces:
@@ -322,25 +475,71 @@ def _square_of(crop: Image, config: ModelConfig) -> Image:
     return np.asarray(cv2.resize(inner, side, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-@torch.no_grad()
-def reconstruct(
-    trained: TrainedModel, faceset: Faceset, identity: Identity, device: torch.device
-) -> ReconstructionScores:
-    """Measure how well a person's own decoder reproduces unseen faces of that person."""
-    network = trained.network
-    crops = faceset.resized(network.config.crop_size).crops
-    batch = sampling.network_crop(crops, network.config).to(device)
-    if identity == "a":
-        batch = sampling.shift_color(batch, trained.color_shift)
-    decoded = network(batch, identity)[:, :3].cpu().numpy()
-    target = batch.cpu().numpy()
-    options: dict[str, Any] = {"channel_axis": 0, "data_range": 1.0}
-    pairs = list(zip(target, decoded, strict=True))
-    return ReconstructionScores(
-        ssim=mean(structural_similarity(t, p, win_size=7, **options) for t, p in pairs),  # type: ignore[no-untyped-call]
-        psnr=mean(peak_signal_noise_ratio(t, p, data_range=1.0) for t, p in pairs),  # type: ignore[no-untyped-call]
-        l1=mean(np.abs(t - p).mean() for t, p in pairs),
+def limit_decoder(config: ModelConfig) -> DecodeFaces:
+    """Return a decoder that only loses what a network of this size cannot show."""
+    return lambda crops: [_square_of(crop, config) for crop in crops]
+
+
+def _reconstruction(person: _Person) -> ReconstructionRows:
+    """Compare a person's unseen faces with what their decoder and its size make of them."""
+    return ReconstructionRows(
+        _reconstruction_scores(person.originals, person.own_decoder),
+        _reconstruction_scores(person.originals, person.limit),
     )
+
+
+def _reconstruction_scores(
+    originals: list[_Original], replaced: list[_Swapped]
+) -> ReconstructionScores:
+    found: dict[str, list[float]] = {}
+    for face, again in zip(originals, replaced, strict=True):
+        error = (face.image.astype(np.float64) - again.pasted)[face.area] / 255
+        similarity = _ssim_map(face.image, again.pasted)
+        numbers = {"l1": float(np.abs(error).mean()) if error.size else np.nan}
+        squares = float((error**2).mean()) if error.size else np.nan
+        numbers["psnr"] = -10 * float(np.log10(max(squares, 1e-12)))
+        for name, region in _regions(face).items():
+            numbers[name] = float(similarity[region].mean()) if region.any() else np.nan
+        for name, value in numbers.items():
+            found.setdefault(name, []).append(value)
+    return ReconstructionScores(**{name: mean_of(values) for name, values in found.items()})
+
+
+def _ssim_map(one: Image, two: Image) -> Mask:
+    """Structural similarity of luma at each pixel, (S, S)."""
+    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        one @ LUMA, two @ LUMA, win_size=SSIM_WINDOW, data_range=255.0, full=True
+    )
+    return np.asarray(similarity, np.float32)
+
+
+def _regions(face: _Original) -> dict[str, Area]:
+    """Return the parts of a face over which the similarity is averaged."""
+    points = face.measured.landmarks
+    size = len(face.image)
+    width = 2 * round(REGION_GROWTH * size) + 1
+
+    def hull(part: list[int] | slice) -> Area:
+        drawn = np.zeros((size, size), np.uint8)
+        contour = np.asarray(cv2.convexHull(points[part].astype(np.float32)))
+        cv2.fillConvexPoly(drawn, contour.round().astype(np.int32), 1)
+        grown: Area = (cv2.dilate(drawn, np.ones((width, width))) > 0) & face.area
+        return grown
+
+    line = np.zeros((size, size), np.uint8)
+    cv2.polylines(line, [points[JAW].round().astype(np.int32)], False, 1, 2 * width)
+    both_eyes, mouth = hull(EYES_AND_BROWS), hull(MOUTH)
+    jaw = (line > 0) & face.area & ~both_eyes & ~mouth
+    return {
+        "ssim": face.area,
+        "ssim_eyes": both_eyes,
+        "ssim_mouth": mouth,
+        "ssim_jaw": jaw,
+        "ssim_skin": face.area & ~both_eyes & ~mouth & ~jaw,
+    }
+
+
+T = TypeVar("T")
 
 
 class _Counter:
@@ -349,7 +548,7 @@ class _Counter:
     def __init__(self, on_progress: OnProgress, total: int) -> None:
         self._on_progress, self._total, self._done = on_progress, total, 0
 
-    def each(self, items: Iterable[T]) -> Iterator[T]:
+    def each(self, items: list[T]) -> Iterator[T]:
         """Yield items and count each when the next one is requested."""
         for item in items:
             yield item

@@ -1,12 +1,12 @@
-"""Score face swaps from landmarks, face embeddings and seams. No network runs here.
+"""Score faces from landmarks, face embeddings, texture, eyes, light and seams.
 
-Identity and expression are reported side by side, because either score alone is easy to game.
+No network runs here. Every score comes with a bootstrap interval over the faces. No score can be
+trusted alone: a blur keeps expression, an average face wins identity, a wide feather wins the seam.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,23 +15,105 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from faceswap.arrays import Embedding, Image, Mask, Points
-from faceswap.evaluation.results import FlickerScores, SwapScores
-from faceswap.faces.recognition import SAME_PERSON
+from faceswap.arrays import LUMA, Embedding, Image, Mask, Points
+from faceswap.evaluation import texture
+from faceswap.evaluation.bootstrap import Draw, mean_of, scored
+from faceswap.evaluation.results import Score, SwapScores
+from faceswap.evaluation.texture import Area, Energies, Patches
+from faceswap.faces.eyes import Iris, irises
 
 Numbers = npt.NDArray[np.float64]
 
 CAMERA = 4.0  # focal length in face widths: heads are seen from about four widths away
 EDGE = 0.5  # value of a soft mask that counts as its edge
 SEAM_REACH = 0.04  # distance to either side of the edge, as a share of the crop's side
+SEAM_PERCENTILE = 90.0  # of the steps along a part of the edge
+UPRIGHT = 0.7071  # least cosine between the edge's normal and the vertical, on forehead and jaw
+OPEN_MOUTH = 0.15  # aspect ratio of the inner lips above which teeth may be seen
+LIGHT_BLUR = 1 / 6  # standard deviation of low-frequency luma, as a share of the crop's side
+LIGHT_GRID = 32  # side of the low-frequency luma that is kept
+DARK = 8.0  # levels added to luma before its logarithm is taken
+SWD_RESAMPLES = 200  # of the bootstrap; a distance takes milliseconds
+
+JAW, EYES_AND_BROWS, MOUTH = slice(0, 17), [*range(17, 27), *range(36, 48)], slice(48, 68)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceMeasurement:
-    """The landmarks of one face and its embedding."""
+    """What is measured on one crop of 256 px.
+
+    Attributes:
+        landmarks: (68, 2) in pixels of the crop.
+        embedding: (128,).
+        bands: Energy of four octaves inside the face, see :func:`texture.band_energies`.
+        patches: Patches of three pyramid levels, see :func:`texture.patches_of`.
+        irises: Of both eyes; None where an eye is closed.
+        mouth: Luma inside the lips, cropped to its box, and where it is; None if they are closed.
+        light: Low-frequency luma, (32, 32).
+        inside: Share of each of its cells that lies inside the face, (32, 32).
+    """
 
     landmarks: Points
     embedding: Embedding
+    bands: Energies
+    patches: list[Patches]
+    irises: list[Iris | None]
+    mouth: npt.NDArray[np.float32] | None
+    light: Numbers
+    inside: Numbers
+
+    @property
+    def gaze(self) -> float:
+        """Mean position of the irises between the eye corners; NaN if none is seen."""
+        found = [iris.along for iris in self.irises if iris]
+        return float(np.mean(found)) if found else float("nan")
+
+    @property
+    def catch_light(self) -> float:
+        """Mean contrast of the irises' brightest pixel; NaN if none is seen."""
+        found = [iris.catch_light for iris in self.irises if iris]
+        return float(np.mean(found)) if found else float("nan")
+
+
+def measure_face(
+    image: Image, landmarks: Points, embedding: Embedding, area: Area, mouth_of: Points
+) -> FaceMeasurement:
+    """Measure everything that a crop shows.
+
+    Args:
+        image: A crop of 256 px, (256, 256, 3).
+        landmarks: Of this image, (68, 2).
+        embedding: Of this image.
+        area: Where texture and light are measured, the same for a swap and its footage.
+        mouth_of: Landmarks of the footage, so that a swap's mouth is read at the same place.
+    """
+    weight = area.astype(np.float32)
+    luma = image.astype(np.float32) @ LUMA
+    sigma = LIGHT_BLUR * len(image)
+    blurred = np.asarray(cv2.GaussianBlur(luma * weight, (0, 0), sigma), np.float64)
+    blurred = blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
+    small = (LIGHT_GRID, LIGHT_GRID)
+    return FaceMeasurement(
+        landmarks,
+        embedding,
+        texture.band_energies(image, area),
+        texture.patches_of(image, area),
+        irises(image, landmarks),
+        _mouth(luma, mouth_of),
+        cv2.resize(blurred, small, interpolation=cv2.INTER_AREA).astype(np.float64),
+        cv2.resize(weight, small, interpolation=cv2.INTER_AREA).astype(np.float64),
+    )
+
+
+def _mouth(luma: npt.NDArray[Any], points: Points) -> npt.NDArray[np.float32] | None:
+    """Luma of the pixels between open lips, in reading order; None if they are closed."""
+    if mouth_aspect_ratio(points) <= OPEN_MOUTH:
+        return None
+    inside = np.zeros(luma.shape, np.uint8)
+    contour = np.asarray(cv2.convexHull(points[60:68].astype(np.float32)))
+    cv2.fillConvexPoly(inside, contour.round().astype(np.int32), 1)
+    values: npt.NDArray[np.float32] = luma[inside > 0].astype(np.float32)
+    return values if len(values) >= 60 else None
 
 
 class IdentityScale:
@@ -41,58 +123,198 @@ class IdentityScale:
     """
 
     def __init__(
-        self, own: Embedding, other: Embedding, faces_own: list[FaceMeasurement],
-        faces_other: list[FaceMeasurement],
+        self, own: Embedding, other: Embedding, faces_own: list[Embedding],
+        faces_other: list[Embedding],
     ) -> None:  # fmt: skip
         self._own, self.other = own, other
         self._zero = float(np.mean([self._margin(face) for face in faces_own]))
         self._one = float(np.mean([self._margin(face) for face in faces_other]))
 
-    def _margin(self, face: FaceMeasurement) -> float:
-        to_own = np.linalg.norm(face.embedding - self._own)
-        return float(to_own - np.linalg.norm(face.embedding - self.other))
+    def _margin(self, face: Embedding) -> float:
+        return float(np.linalg.norm(face - self._own) - np.linalg.norm(face - self.other))
 
-    def scaled(self, face: FaceMeasurement) -> float:
-        """Scaled margin: 0 for a typical face of the own person, 1 for one of the other person."""
+    def scaled(self, face: Embedding) -> float:
+        """Scale a face's margin: 0 for a typical face of the own person, 1 for the other's."""
         return (self._margin(face) - self._zero) / (self._one - self._zero)
 
 
-def compare(
-    originals: list[FaceMeasurement],
-    swaps: list[FaceMeasurement],
-    seams: list[tuple[float, float]],
-    scale: IdentityScale,
-) -> SwapScores:
-    """Measure swaps against the faces they replace.
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """How visible the edge of a pasted face is; see :func:`seam`."""
+
+    color_step: float
+    forehead: float
+    jaw: float
+    gradient_ratio: float
+
+
+class Scorer:
+    """Scores faces of one direction.
 
     Args:
-        originals: The faces before the swap.
-        swaps: The same faces swapped.
-        seams: What :func:`seam` returned for each swap.
         scale: Scales the embedding margins.
+        real: Real unseen faces of the wanted person.
     """
-    distances = [np.linalg.norm(swap.embedding - scale.other) for swap in swaps]
-    pairs = list(zip(originals, swaps, strict=True))
-    return SwapScores(
-        identity_transfer=mean(scale.scaled(swap) for swap in swaps),
-        match_rate=mean(distance < SAME_PERSON for distance in distances),
-        nme=mean(nme(one.landmarks, two.landmarks) for one, two in pairs),
-        eye_correlation=_correlation(pairs, eye_aspect_ratio),
-        mouth_correlation=_correlation(pairs, mouth_aspect_ratio),
-        pose_error_deg=mean(pose_error(one.landmarks, two.landmarks) for one, two in pairs),
-        seam_color_step=mean(step for step, _ in seams),
-        seam_gradient_ratio=mean(ratio for _, ratio in seams),
+
+    def __init__(self, scale: IdentityScale, real: list[FaceMeasurement]) -> None:
+        self._scale, self._real = scale, real
+        self._distances = np.sort([self._distance(face) for face in real])
+        self._spread = _spread(np.stack([face.embedding for face in real]))
+        self._bands = np.stack([face.bands for face in real])
+        self._catch_light = _median([face.catch_light for face in real])
+        self._mouth = _median([_contrast(face.mouth) for face in real])
+
+    def _distance(self, face: FaceMeasurement) -> float:
+        return float(np.linalg.norm(face.embedding - self._scale.other))
+
+    def scores(
+        self,
+        looks: list[FaceMeasurement],
+        pairs: list[tuple[FaceMeasurement, FaceMeasurement]],
+        seams: list[Seam],
+    ) -> SwapScores:
+        """Score faces.
+
+        Args:
+            looks: The faces that are compared with real faces of the wanted person.
+            pairs: Footage and the face that replaces it.
+            seams: The seam of each replaced face; empty if there is none.
+        """
+        return SwapScores(**self._against_real(looks), **_against_footage(pairs), **_seams(seams))
+
+    def _against_real(self, looks: list[FaceMeasurement]) -> dict[str, Score | None]:
+        """Score the faces against real faces of the wanted person."""
+        count = len(looks)
+        embeddings = np.stack([face.embedding for face in looks])
+        energies = np.stack([face.bands for face in looks])
+        found = {
+            "identity_transfer": mean_of([self._scale.scaled(face.embedding) for face in looks]),
+            "typicality": mean_of([self._typicality(face) for face in looks]),
+            "diversity": scored(count, partial(_ratio_of_spreads, embeddings, self._spread)),
+        }
+        for band in range(texture.BANDS):
+            found[f"sharpness_{band + 1}"] = scored(
+                count, partial(_sharpness, energies[:, band], self._bands[:, band])
+            )
+        for level, name in enumerate(("fine", "mid", "coarse")):
+            found[f"swd_{name}"] = self._texture_distance(looks, level)
+        found["catch_light"] = _median_ratio([f.catch_light for f in looks], self._catch_light)
+        found["mouth_contrast"] = _median_ratio([_contrast(f.mouth) for f in looks], self._mouth)
+        return found
+
+    def _typicality(self, face: FaceMeasurement) -> float:
+        below = np.searchsorted(self._distances, self._distance(face)) / len(self._distances)
+        return 2 * min(float(below), 1 - float(below))
+
+    def _texture_distance(self, looks: list[FaceMeasurement], level: int) -> Score | None:
+        """Return the sliced Wasserstein distance at one pyramid level."""
+        faces = [face.patches[level] for face in looks]
+        real = [face.patches[level] for face in self._real]
+        if not sum(map(len, faces)) or not sum(map(len, real)):
+            return None
+        distances = texture.SlicedWasserstein(faces, real)
+
+        def distance(draw: Draw) -> float:
+            whole = np.array_equal(draw, np.arange(len(faces)))
+            weights = np.bincount(draw, minlength=len(faces)).astype(np.float64)
+            return distances.distance(weights, None if whole else texture.RESAMPLED)
+
+        return scored(len(faces), distance, SWD_RESAMPLES)
+
+
+def _against_footage(
+    pairs: list[tuple[FaceMeasurement, FaceMeasurement]],
+) -> dict[str, Score | None]:
+    """Score faces against the footage that they replace."""
+    parts = {"": slice(None), "_jaw": JAW, "_eyes": EYES_AND_BROWS, "_mouth": MOUTH}
+    found: dict[str, Score | None] = {
+        f"nme{name}": mean_of([nme(one.landmarks, two.landmarks, part) for one, two in pairs])
+        for name, part in parts.items()
+    }
+    found["mouth_structure"] = mean_of([_structure(one.mouth, two.mouth) for one, two in pairs])
+    eyes, mouths = (
+        np.array([[ratio(face.landmarks) for face in pair] for pair in pairs]).reshape(-1, 2)
+        for ratio in (eye_aspect_ratio, mouth_aspect_ratio)
     )
+    gazes = np.array([[one.gaze, two.gaze] for one, two in pairs]).reshape(-1, 2)
+    gazes = gazes[np.isfinite(gazes).all(axis=1)]
+    for name, values in (("eye", eyes), ("mouth", mouths), ("gaze", gazes)):
+        found[f"{name}_correlation"] = scored(len(values), partial(_correlation, values))
+    found["gaze_slope"] = scored(len(gazes), lambda draw: slope(gazes[draw]))
+    found["pose_error_deg"] = mean_of([pose_error(a.landmarks, b.landmarks) for a, b in pairs])
+    lights = np.array([_light(one, two) for one, two in pairs]).reshape(-1, 3)
+    for name, column in zip(("correlation", "slope", "error"), lights.T, strict=True):
+        found[f"light_{name}"] = mean_of(list(column))
+    return found
 
 
-def mean(values: Iterable[Any]) -> float:
-    """Mean, rounded to the four digits that reports show."""
-    return round(float(np.mean(list(values))), 4)
+def _seams(seams: list[Seam]) -> dict[str, Score | None]:
+    return {
+        "seam_color_step": mean_of([found.color_step for found in seams]),
+        "seam_forehead": mean_of([found.forehead for found in seams]),
+        "seam_jaw": mean_of([found.jaw for found in seams]),
+        "seam_gradient_ratio": mean_of([found.gradient_ratio for found in seams]),
+    }
 
 
-def nme(original: Points, swap: Points) -> float:
+def _ratio_of_spreads(embeddings: npt.NDArray[Any], real: float, draw: Draw) -> float:
+    return _spread(embeddings[draw]) / real if real > 0 else float("nan")
+
+
+def _sharpness(energies: Numbers, real: Numbers, draw: Draw) -> float:
+    return texture.sharpness(energies[draw], real)
+
+
+def _correlation(values: Numbers, draw: Draw) -> float:
+    return correlation(values[draw])
+
+
+def _spread(embeddings: npt.NDArray[Any]) -> float:
+    """Root of the trace of the covariance of embeddings (n, 128)."""
+    return float(np.sqrt(embeddings.astype(np.float64).var(axis=0).sum()))
+
+
+def _median(values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")
+
+
+def _median_ratio(values: list[float], real: float) -> Score | None:
+    """Median of one number per face divided by that of real faces; NaNs are left out."""
+    numbers = np.asarray(values, np.float64)
+    return scored(len(numbers), lambda draw: _median(list(numbers[draw])) / max(real, 1e-6))
+
+
+def _contrast(mouth: npt.NDArray[np.float32] | None) -> float:
+    """Range of luma inside open lips, 5th to 95th percentile; NaN if they are closed."""
+    if mouth is None:
+        return float("nan")
+    low, high = np.quantile(mouth, [0.05, 0.95])
+    return float(high - low)
+
+
+def _structure(one: npt.NDArray[np.float32] | None, two: npt.NDArray[np.float32] | None) -> float:
+    """Correlation of the same pixels inside open lips; NaN if they are closed."""
+    if one is None or two is None:
+        return float("nan")
+    return correlation(np.stack([one, two], axis=1).astype(np.float64))
+
+
+def _light(footage: FaceMeasurement, swap: FaceMeasurement) -> tuple[float, float, float]:
+    """Correlation, log slope and RMS difference of low-frequency luma inside the face."""
+    inside = footage.inside > 0.5
+    if inside.sum() < 3:
+        return float("nan"), float("nan"), float("nan")
+    levels = np.stack([footage.light[inside], swap.light[inside]], axis=1)
+    error = float(np.sqrt(np.mean((levels[:, 1] - levels[:, 0]) ** 2)))
+    return correlation(levels), slope(np.log(levels + DARK)), error
+
+
+def nme(original: Points, swap: Points, part: Any = slice(None)) -> float:
     """Mean distance between landmarks (68, 2), divided by the original's eye distance."""
-    return float(np.linalg.norm(original - swap, axis=1).mean() / eye_distance(original))
+    return float(
+        np.linalg.norm(original[part] - swap[part], axis=1).mean() / eye_distance(original)
+    )
 
 
 def eye_distance(points: Points) -> float:
@@ -117,15 +339,21 @@ def mouth_aspect_ratio(points: Points) -> float:
     return float(opening / (3 * np.linalg.norm(p[0] - p[4])))
 
 
-def _correlation(
-    pairs: list[tuple[FaceMeasurement, FaceMeasurement]], ratio: Callable[[Points], float]
-) -> float | None:
-    """Pearson correlation of a ratio over all pairs; None if it is undefined."""
-    values: Numbers = np.array([[ratio(one.landmarks), ratio(two.landmarks)] for one, two in pairs])
+def correlation(values: Numbers) -> float:
+    """Pearson correlation of the columns of (n, 2); NaN if it is undefined."""
     if len(values) < 3 or values.std(axis=0).min() < 1e-9:
-        return None
+        return float("nan")
     matrix: Numbers = np.asarray(np.corrcoef(values.T), np.float64)
-    return round(float(matrix[0, 1]), 4)
+    return float(matrix[0, 1])
+
+
+def slope(values: Numbers) -> float:
+    """Least-squares slope of the second column over the first, of (n, 2); NaN if undefined."""
+    centered = values - values.mean(axis=0)
+    variance = float((centered[:, 0] ** 2).sum())
+    if len(values) < 3 or variance < 1e-12:
+        return float("nan")
+    return float((centered[:, 0] * centered[:, 1]).sum() / variance)
 
 
 @cache
@@ -155,7 +383,7 @@ def pose_error(original: Points, swap: Points) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
+def seam(original: Image, swapped: Image, mask: Mask) -> Seam:
     """Measure how visible the edge of a pasted face is.
 
     Colours are sampled a few pixels inside and outside the contour where the mask is 0.5.
@@ -166,30 +394,41 @@ def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
         mask: The pasted mask, (S, S).
 
     Returns:
-        The mean colour step (CIEDE2000) across the edge in the swap minus that in the original, and
-        the mean gradient across the edge in the swap divided by that in the original. Without an
-        edge they are (0, 1).
+        Colour steps are CIEDE2000 distances across the edge in the swap minus those in the
+        original: their mean, and the 90th percentile over forehead and jaw. The gradient across the
+        edge in the swap is divided by that in the original. Without an edge they are 0 and 1.
     """
     outlines, _ = cv2.findContours(
         (mask >= EDGE).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     if not outlines:
-        return 0.0, 1.0
+        return Seam(0.0, 0.0, 0.0, 1.0)
     edge = max(outlines, key=len)[:, 0].astype(np.float32)  # (N, 2)
     smooth = cv2.GaussianBlur(mask, (0, 0), SEAM_REACH * len(mask) / 2)
-    slope = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)])
+    gradient = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)])
     x, y = edge.astype(int).T
-    uphill: Points = slope[:, y, x].T.astype(np.float32)
+    uphill: Points = gradient[:, y, x].T.astype(np.float32)
     inward: Points = uphill / np.maximum(np.linalg.norm(uphill, axis=1, keepdims=True), 1e-6)
     reach = inward * SEAM_REACH * len(mask)
     steps, gradients = [], []
     for image in (original, swapped):
         lab = np.asarray(cv2.GaussianBlur(_lab(image), (0, 0), 1.0), np.float32)
         inside, outside = _read(lab, edge + reach), _read(lab, edge - reach)
-        steps.append(float(np.mean(deltaE_ciede2000(inside, outside))))  # type: ignore[no-untyped-call]
+        steps.append(np.ravel(deltaE_ciede2000(inside, outside)))  # type: ignore[no-untyped-call]
         near = np.subtract(_read(lab, edge + inward), _read(lab, edge - inward))
         gradients.append(float(np.mean(np.linalg.norm(near, axis=-1))))
-    return steps[1] - steps[0], gradients[1] / max(gradients[0], 1e-6)
+    more = steps[1] - steps[0]
+    upright = inward[:, 1]  # of the outward normal; crops are aligned, so a face's up is theirs
+    return Seam(
+        float(np.mean(more)),
+        _percentile(more[upright > UPRIGHT]),
+        _percentile(more[upright < -UPRIGHT]),
+        gradients[1] / max(gradients[0], 1e-6),
+    )
+
+
+def _percentile(steps: npt.NDArray[Any]) -> float:
+    return float(np.percentile(steps, SEAM_PERCENTILE)) if len(steps) else float("nan")
 
 
 def _lab(image: Image) -> npt.NDArray[np.float32]:
@@ -203,44 +442,7 @@ def _read(lab: npt.NDArray[np.float32], points: npt.NDArray[Any]) -> Numbers:
     return np.asarray(read, np.float64)
 
 
-def mean_lab(picture: Image, mask: Mask) -> Numbers:
+def mean_lab(image: Image, mask: Mask) -> Numbers:
     """Mean CIE Lab colour of a crop within a mask, (3,)."""
     weight = np.maximum(mask.sum(), 1e-6)
-    return np.asarray((_lab(picture) * mask[..., None]).sum(axis=(0, 1)) / weight, np.float64)
-
-
-def flicker(
-    originals: Sequence[FaceMeasurement],
-    swaps: Sequence[FaceMeasurement],
-    colors: Sequence[tuple[Numbers, Numbers]],
-    placed: Sequence[Points],
-) -> FlickerScores:
-    """Measure how much more a swap varies from frame to frame than its footage does.
-
-    Args:
-        originals: The face in successive frames.
-        swaps: The swapped face in the same frames.
-        colors: Mean Lab colour of the face in the original and in the swap, for each frame.
-        placed: The landmarks (68, 2) that each swap was placed by.
-    """
-
-    def acceleration(landmarks: Sequence[Points]) -> float:
-        points = np.stack(landmarks)
-        second = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2)
-        return float(second.mean() / np.mean([eye_distance(p) for p in points]))
-
-    def spread(values: list[Any]) -> float:
-        stacked = np.stack(values).astype(np.float64)
-        return float(np.sqrt(stacked.var(axis=0).sum()))
-
-    before, after = zip(*colors, strict=True)
-    old, new = (acceleration([face.landmarks for face in faces]) for faces in (originals, swaps))
-    return FlickerScores(
-        frames=len(originals),
-        landmark_acceleration=round(new - old, 5),
-        placement_acceleration=round(acceleration(placed), 5),
-        color_spread=round(spread(list(after)) - spread(list(before)), 4),
-        embedding_spread=round(
-            spread([f.embedding for f in swaps]) - spread([f.embedding for f in originals]), 4
-        ),
-    )
+    return np.asarray((_lab(image) * mask[..., None]).sum(axis=(0, 1)) / weight, np.float64)

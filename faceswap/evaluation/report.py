@@ -3,35 +3,38 @@
 import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import UNSET
 
 from faceswap.arrays import Image
-from faceswap.evaluation.results import DirectionScores, EvaluationReport
+from faceswap.evaluation.measures import BASELINES, rows
+from faceswap.evaluation.results import (
+    DirectionScores,
+    EvaluationReport,
+    FlickerScores,
+    OcclusionScores,
+    ReconstructionScores,
+    SwapScores,
+)
 from faceswap.training import curves
 from faceswap.types import DIRECTIONS
 
 GRID, WORST = 24, 10  # faces shown: evenly spaced ones per direction, and the worst of both
 NME_WEIGHT = 10.0  # an expression error of 0.1 counts as much as the whole identity
 
-DEFINITIONS = {
-    "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face embedding d, "
-    "scaled: real unseen faces of the footage score 0, real faces of the other person 1",
-    "match_rate": "share of swaps within the same-person distance 0.6 of the wanted centroid",
-    "nme": "mean distance between the 68 landmarks of swap and original, divided by the distance "
-    "between the eyes: how much expression and pose was lost",
-    "eye_correlation, mouth_correlation": "correlation of the opening over the width in swap and "
-    "original",
-    "pose_error_deg": "angle between the two head rotations",
-    "seam_color_step": "CIEDE2000 step across the mask's edge, minus the original's",
-    "seam_gradient_ratio": "gradient across the mask's edge, divided by the original's",
-    "ssim, psnr, l1": "unseen faces reproduced by their own decoder, against the faces",
-    "flicker": "acceleration of the landmarks, spread of colour and of the face embedding over "
-    "time, each minus the original's",
-}
+
+def definitions() -> dict[str, str]:
+    """Return what each score means, from the descriptions of the report's records."""
+    found = {}
+    for record in (SwapScores, OcclusionScores, ReconstructionScores, FlickerScores):
+        for name, hint in get_type_hints(record, include_extras=True).items():
+            notes = [m.description for m in getattr(hint, "__metadata__", ()) if m.description]
+            if notes:
+                found[name.replace("_", " ")] = notes[0]
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,29 +94,28 @@ def page(report: EvaluationReport, samples: dict[str, list[Sample]], metrics: Pa
             _direction(report.a_to_b, f"{b}'s face on {a}", samples["a_to_b"]),
             _direction(report.b_to_a, f"{a}'s face on {b}", samples["b_to_a"]),
         ],
-        reconstructions={"a as a": asdict(report.a_to_a), "b as b": asdict(report.b_to_b)},
+        reconstructions={
+            f"{key} as {key}, {name}": asdict(getattr(rows, name))
+            for key, rows in (("a", report.a_to_a), ("b", report.b_to_b))
+            for name in ("decoded", "limit")
+        },
         flicker=None if report.flicker is UNSET else asdict(report.flicker),
         scatter_png=_scatter(report, samples),
         curves_png=curves.curves(metrics) if metrics.is_file() else None,
         worst=sorted(everyone, key=lambda sample: -sample.badness)[:WORST],
-        definitions=DEFINITIONS,
+        definitions=definitions(),
     )
 
 
 def _direction(scores: DirectionScores, title: str, samples: list[Sample]) -> dict[str, Any]:
     """Return what the page shows of one direction."""
-    rows = _rows(scores)
     return {
         "title": title,
-        "rows": rows,
-        "measures": list(rows["original"]),
+        "baselines": BASELINES,
+        "rows": list(rows(scores)),
+        "occlusion": scores.occlusion,
         "picks": samples[:: max(len(samples) // GRID, 1)][:GRID],
     }
-
-
-def _rows(scores: DirectionScores) -> dict[str, dict[str, Any]]:
-    """Return the scores of the model and of each baseline by name."""
-    return {"model": asdict(scores), **asdict(scores.baselines)}
 
 
 def _data_uri(data: bytes, kind: str) -> str:
@@ -128,8 +130,11 @@ def _scatter(report: EvaluationReport, samples: dict[str, list[Sample]]) -> byte
     for axes, title, (own, other) in zip(both, titles, DIRECTIONS, strict=True):
         swaps = samples[f"{own}_to_{other}"]
         axes.scatter([s.nme for s in swaps], [s.identity for s in swaps], s=12, alpha=0.5)
-        for name, row in _rows(report.direction(own)).items():
-            axes.plot(row["nme"], row["identity_transfer"], "o", ms=9, label=name)
+        scores = report.direction(own)
+        points = {"model": scores, **{name: getattr(scores.baselines, name) for name in BASELINES}}
+        for name, row in points.items():
+            if row.nme and row.identity_transfer:
+                axes.plot(row.nme.value, row.identity_transfer.value, "o", ms=9, label=name)
         # A name may contain "$", which must not be parsed as TeX, or bytes that are not UTF-8.
         axes.set_title(title.encode(errors="replace").decode(), parse_math=False)
         axes.set(xlabel="NME", ylabel="identity transfer")

@@ -30,15 +30,23 @@ class FaceDecoder:
         to: The identity whose face is decoded.
         identity_strength: See :meth:`Autoencoder.swap`.
         device: Where the network runs.
+        of: The identity whose crops are decoded [default: the other one]. If it is ``to``, faces
+            are reproduced by their own decoder.
     """
 
     def __init__(
-        self, trained: TrainedModel, to: Identity, identity_strength: float, device: torch.device
+        self,
+        trained: TrainedModel,
+        to: Identity,
+        identity_strength: float,
+        device: torch.device,
+        of: Identity | None = None,
     ) -> None:
         self._network = trained.network.to(device)
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
+        self._of = of or ("a" if to == "b" else "b")
 
     def __call__(self, crops: list[Image]) -> list[Image]:
         """Decode crops, at most ``MAX_FACES_PER_PASS`` in one pass.
@@ -73,12 +81,16 @@ class FaceDecoder:
         batch = np.stack([shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
         faces = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
         network_input = network_crop(faces, self._model)
-        if self._to == "b":  # training shifted a's colours towards b's, so do the same here
+        if self._of == "a":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
         # float16 is finer than the 255 levels of the output. bfloat16, which some CPUs multiply
         # fast, is coarser.
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
-            decoded = self._network.swap(network_input, self._to, self._identity_strength).float()
+            decoded = (
+                self._network(network_input, self._to)
+                if self._of == self._to
+                else self._network.swap(network_input, self._to, self._identity_strength)
+            ).float()
         if self._to == "a":
             red, green, blue = self._shift
             decoded = shift_color(decoded, (-red, -green, -blue))
