@@ -153,7 +153,10 @@ def evaluate(
         "b": Faceset.read(Path(b)).resized(texture.SIZE),
     }
     unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
-    known = {key: _known(f, trained.held_out[key]) for key, f in facesets.items()}
+    known = {
+        key: _known(f, [*trained.held_out[key], *trained.left_out[key]])
+        for key, f in facesets.items()
+    }
     # Of each person: originals, own decoder, limit, real faces; then swaps, blur and average.
     counter = _Counter(on_progress, 7 * sum(len(f.keys) for f in unseen.values()))
     people = {
@@ -217,9 +220,9 @@ def _unseen(
     return held_out.evenly(config.faces) if config.faces else held_out
 
 
-def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
+def _known(faceset: Faceset, not_seen: list[str]) -> Faceset:
     """Return about 150 of the faces that training has seen, or of all faces if it has seen none."""
-    seen = faceset.subset(held_out, inside=False)
+    seen = faceset.subset(not_seen, inside=False)
     seen = seen if seen.keys else faceset
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
 

@@ -9,11 +9,13 @@ import logging
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as Pillow
 
 from faceswap.arrays import Points
@@ -250,6 +252,7 @@ class Faceset:
         landmarks: float32 (N, 68, 2), pixels of the crops.
         keys: Permanent keys: source, frame and number within the frame, such as "clip.mp4#12-0".
         coverage: Fraction of a crop's side that the face's square covers.
+        times: float64 (N,), seconds in a video; 0 for photos.
     """
 
     name: str
@@ -257,6 +260,7 @@ class Faceset:
     landmarks: Points
     keys: list[str]
     coverage: float
+    times: npt.NDArray[np.float64]
 
     @classmethod
     def read(cls, folder: Path, crop_size: int | None = None) -> Self:
@@ -294,11 +298,10 @@ class Faceset:
         keys = [_key(record) for record in kept]
         import torch
 
-        return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
-
-    def held_out(self, share: float) -> list[str]:
-        """Keys of every n-th face, starting with the first, where n = 1 / share."""
-        return self.keys[:: round(1 / share)] if share else []
+        times = np.array([_time_of(record, index) for record in kept])
+        return cls(
+            identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"], times
+        )
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:
         """The faces whose key is in ``keys``, or all others if ``inside`` is False."""
@@ -308,6 +311,7 @@ class Faceset:
             crops=self.crops[chosen],
             landmarks=self.landmarks[chosen],
             keys=[self.keys[i] for i in chosen],
+            times=self.times[chosen],
         )
 
     def evenly(self, most: int) -> Self:
@@ -347,6 +351,14 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
         return inside
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
+
+
+def _time_of(record: dict[str, Any], index: Path) -> float:
+    """Return a face's time in seconds; 0 if an old list does not tell."""
+    try:
+        return float(Fraction(record.get("time", "0")))
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise InputError(f"{index}: the time of {record['file']} is damaged") from error
 
 
 def _scaled(landmarks: Points, factor: float) -> Points:

@@ -37,6 +37,7 @@ class TrainedModel:
             a's faces, so conversion must add it too.
         step: Number of training steps done.
         held_out: Keys of the faces that were held out from training, by identity.
+        left_out: Keys of the faces that resemble the held-out ones too much to train on.
         centroids: Mean face embedding (128,) by identity; empty if unknown.
         consent: Consent note by identity; empty if not stated.
     """
@@ -48,6 +49,7 @@ class TrainedModel:
     held_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
+    left_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -64,6 +66,7 @@ def save(path: Path, trained: TrainedModel) -> None:
         "color_shift": json.dumps(trained.color_shift),
         "step": str(trained.step),
         "held_out": json.dumps(trained.held_out),
+        "left_out": json.dumps(trained.left_out),
         "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
         "consent": json.dumps(trained.consent),
     }
@@ -144,6 +147,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("there must be two names and three colour values")
         held_out = parse_json(header.get("held_out", '{"a": [], "b": []}'))
+        left_out = parse_json(header.get("left_out", '{"a": [], "b": []}'))
         return TrainedModel(
             network,
             (str(names[0]), str(names[1])),
@@ -152,6 +156,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
             {"a": [str(key) for key in held_out["a"]], "b": [str(key) for key in held_out["b"]]},
             read_centroids(parse_json(header.get("centroids", "{}"))),
             read_notes(parse_json(header.get("consent", "{}"))),
+            {"a": [str(key) for key in left_out["a"]], "b": [str(key) for key in left_out["b"]]},
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has an invalid header: {error}") from error

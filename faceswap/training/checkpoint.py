@@ -65,6 +65,7 @@ class TrainingState:
         names: Names of identities a and b.
         color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
         held_out: Keys of the faces that training does not see.
+        left_out: Keys of the faces that are neither trained on nor measured.
         step: Steps done.
         seconds: Time spent on them.
         orders: By identity, the indices of the faces still to come in this pass.
@@ -89,6 +90,7 @@ class TrainingState:
     average: Autoencoder | None = None
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
+    left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
 
     @property
     def ema_or_model(self) -> Autoencoder:
@@ -129,6 +131,7 @@ class ResumeState:
     orders: dict[str, Tensor] = field(default_factory=dict)
     lr_scale: float = 1.0
     scores: list[float] = field(default_factory=list)
+    left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
 
 
 def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
@@ -149,7 +152,7 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
         old.unlink(missing_ok=True)
     trained = TrainedModel(
         run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
-        run.consent,
+        run.consent, run.left_out,
     )  # fmt: skip
     modelfile.save(folder / modelfile.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
@@ -204,6 +207,7 @@ def read_state(folder: Path) -> ResumeState | None:
     return ResumeState(
         trained.network.config, trained.names, trained.color_shift, trained.held_out,
         trained.step, 0.0, trained.network.state_dict(), trained.centroids, trained.consent,
+        left_out=trained.left_out,
     )  # fmt: skip
 
 
@@ -294,7 +298,7 @@ def _state_of(run: TrainingState) -> ResumeState:
         run.network.state_dict(), run.centroids, run.consent,
         average=run.average.state_dict() if run.average else None,
         optimizer=run.optimizer.state_dict(), generator=run.generator.get_state(),
-        orders=run.orders, lr_scale=run.lr_scale, scores=run.scores,
+        orders=run.orders, lr_scale=run.lr_scale, scores=run.scores, left_out=run.left_out,
     )  # fmt: skip
 
 
@@ -312,6 +316,7 @@ def _write(path: Path, state: ResumeState) -> None:
         "names": state.names,
         "color_shift": state.color_shift,
         "held_out": state.held_out,
+        "left_out": state.left_out,
         "step": state.step,
         "seconds": state.seconds,
         "lr_scale": state.lr_scale,
@@ -430,7 +435,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         optimizer[name]["state"].setdefault(int(index), {})[entry] = tensor
     first, second = _strings(header["names"])
     red, green, blue = (_number(value, -1) for value in header["color_shift"])
-    held_out = header["held_out"]
+    held_out, left_out = header["held_out"], header.get("left_out") or {"a": [], "b": []}
     return ResumeState(
         model,
         (first, second),
@@ -447,6 +452,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         orders,
         _number(header["lr_scale"]),
         [_number(score, -1) for score in header["scores"] or ()],
+        {"a": _strings(left_out["a"]), "b": _strings(left_out["b"])},
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from faceswap.arrays import Embedding
 from faceswap.config import TrainConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
+from faceswap.faces import holdout
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.masks import outline
 from faceswap.faces.recognition import centroid
@@ -18,7 +19,7 @@ from faceswap.models.architectures import ModelConfig, preset_of
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment
-from faceswap.training.checkpoint import Faces, ResumeState, TrainingState
+from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.types import Identity, OnProgress, Progress, counted, ignore_progress
@@ -54,18 +55,34 @@ def prepare(
             f"{folder} was trained on {' and '.join(state.names)}, not {' and '.join(names)}: "
             "give another --output, or pass --restart to start over"
         )
-    held_out = (state.held_out if state else None) or {
-        key: faceset.held_out(config.holdout) for key, faceset in facesets.items()
+    held_out, left_out = _unseen_keys(facesets, config, state)
+    trained = {
+        key: f.subset({*held_out[key], *left_out[key]}, inside=False) for key, f in facesets.items()
     }
-    trained = {key: f.subset(held_out[key], inside=False) for key, f in facesets.items()}
     run = _start(preset, config, names, _color_shift(trained), device, init_network)
-    run.held_out = held_out
+    run.held_out, run.left_out = held_out, left_out
     run.consent = _consent(config, state, {"a": a, "b": b}, folder)
     if not (state and state.centroids):
         run.centroids = _centroids(trained, config.landmarks, on_progress)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
     return run, seen, unseen
+
+
+def _unseen_keys(
+    facesets: dict[Identity, Faceset], config: TrainConfig, state: ResumeState | None
+) -> tuple[HeldOut, HeldOut]:
+    """Return the keys of the faces to hold out, and of those that resemble them too much.
+
+    A run keeps the choice that it began with.
+    """
+    if state and state.held_out:
+        return state.held_out, state.left_out
+    splits = {key: holdout.split(faceset, config.holdout) for key, faceset in facesets.items()}
+    return (
+        {key: chosen.held_out for key, chosen in splits.items()},
+        {key: chosen.left_out for key, chosen in splits.items()},
+    )
 
 
 def _consent(

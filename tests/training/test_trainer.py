@@ -94,7 +94,7 @@ def test_every_tenth_face_stays_held_out(run, faceset_folders):
     run(replace(SHORT, steps=8, holdout=0.5))
 
     faceset = Faceset.read(faceset_folders[0])
-    assert held_out["a"] == faceset.keys[::10]
+    assert held_out["a"] == faceset.keys[::10]  # photos
     assert len(held_out["b"]) == 3
     assert modelfile.load(folder).held_out == held_out
     assert len(faceset.subset(held_out["a"], inside=False).crops) == 27
@@ -103,9 +103,12 @@ def test_every_tenth_face_stays_held_out(run, faceset_folders):
 def test_color_shift_moves_a_to_b(run, faceset_folders):
     from faceswap.faces.faceset import Faceset
 
-    shift = modelfile.load(run().folder).color_shift
+    trained = modelfile.load(run().folder)
+    shift = trained.color_shift
 
-    seen = [f.subset(f.held_out(0.1), inside=False) for f in map(Faceset.read, faceset_folders)]
+    unseen = [{*trained.held_out[key], *trained.left_out[key]} for key in "ab"]
+    pairs = zip(map(Faceset.read, faceset_folders), unseen, strict=True)
+    seen = [faceset.subset(keys, inside=False) for faceset, keys in pairs]
     a, b = (f.crops.float().mean(dim=(0, 2, 3)) / 255 for f in seen)
     np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
 
@@ -117,11 +120,13 @@ def test_model_stores_both_centroids(run, faceset_folders):
     trained = modelfile.load(report.folder)
     for key, folder in zip("ab", faceset_folders, strict=True):
         known = Faceset.read(folder, PRESETS["small"].crop_size)
-        known = known.subset(trained.held_out[key], inside=False)
+        unseen = {*trained.held_out[key], *trained.left_out[key]}
+        known = known.subset(unseen, inside=False)
         assert 0 < len(known.keys) < 30
         np.testing.assert_array_equal(trained.centroids[key], recognition.centroid(known))
     assert np.linalg.norm(trained.centroids["a"] - trained.centroids["b"]) > 0.6
-    assert seen == [(done, 54) for done in range(1, 55)]
+    total = sum(30 - len(trained.held_out[key]) - len(trained.left_out[key]) for key in "ab")
+    assert seen == [(done, total) for done in range(1, total + 1)]
 
 
 def test_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
