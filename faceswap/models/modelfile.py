@@ -19,11 +19,13 @@ from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build
+from faceswap.models.refiner import Refiner, RefinerConfig
 from faceswap.provenance.consent import Notes, in_words, read_notes
 from faceswap.types import Identity
 
-FORMAT, VERSION = "faceswap-model", 1
+FORMAT, VERSION = "faceswap-model", 2  # version 1 had no refiners
 MODEL_FILE = "model.safetensors"
+REFINER = "refiner"  # prefix of the refiners' weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class TrainedModel:
             a's faces, so conversion must add it too.
         step: Number of training steps done.
         held_out: Keys of the faces that were held out from training, by identity.
+        refiners: Sharpens the decoded faces of each identity; empty if the model has none.
         left_out: Keys of the faces that resemble the held-out ones too much to train on.
         centroids: Mean face embedding (128,) by identity; empty if unknown.
         consent: Consent note by identity; empty if not stated.
@@ -50,6 +53,7 @@ class TrainedModel:
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
     left_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+    refiners: dict[Identity, Refiner] = field(default_factory=dict)
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -70,8 +74,12 @@ def save(path: Path, trained: TrainedModel) -> None:
         "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
         "consent": json.dumps(trained.consent),
     }
-    state = {key: value.detach().cpu() for key, value in trained.network.state_dict().items()}
-    write_bytes(path, serialize({k: v.contiguous() for k, v in state.items()}, metadata=header))
+    state = dict(trained.network.state_dict())
+    for key, refiner in trained.refiners.items():
+        header["refiner"] = json.dumps(refiner.config.to_dict())
+        state |= {f"{REFINER}.{key}.{name}": v for name, v in refiner.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    write_bytes(path, serialize(tensors, metadata=header))
 
 
 def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
@@ -94,6 +102,10 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
                 raise ValueError(f"{key} must contain only finite float32 numbers")
+        for identity, refiner in trained.refiners.items():
+            weights = take_prefix(state, f"{REFINER}.{identity}.")
+            refiner.load_state_dict(weights, assign=True)
+            refiner.to(device or torch.device("cpu")).eval()
         trained.network.load_state_dict(state, assign=True)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
@@ -101,6 +113,12 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         ) from error
     trained.network.to(device or torch.device("cpu")).eval()
     return trained
+
+
+def take_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Remove the tensors whose names begin with a prefix; return them by the rest of the name."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -144,6 +162,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
         with torch.device("meta"):  # allocate no memory: a forged header can describe terabytes
             network = build(config)
+            refiners = _refiners(header)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("there must be two names and three colour values")
         held_out = parse_json(header.get("held_out", '{"a": [], "b": []}'))
@@ -157,9 +176,23 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
             read_centroids(parse_json(header.get("centroids", "{}"))),
             read_notes(parse_json(header.get("consent", "{}"))),
             {"a": [str(key) for key in left_out["a"]], "b": [str(key) for key in left_out["b"]]},
+            refiners,
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has an invalid header: {error}") from error
+
+
+def _refiners(header: dict[str, str]) -> dict[Identity, Refiner]:
+    """Build the refiners that a header describes; none if the model has none.
+
+    Raises:
+        KeyError, TypeError, ValueError: If their shape is invalid.
+    """
+    if "refiner" not in header:
+        return {}
+    config = RefinerConfig.from_dict(read_json(header["refiner"]))
+    identities: tuple[Identity, ...] = ("a", "b")
+    return {key: Refiner(config) for key in identities}
 
 
 def read_centroids(values: Any) -> dict[Identity, Embedding]:

@@ -10,13 +10,14 @@ import torch
 from faceswap.arrays import Image
 from faceswap.errors import DeviceError
 from faceswap.models.modelfile import TrainedModel
+from faceswap.models.refiner import refine
 from faceswap.models.sampling import network_crop, shift_color
 from faceswap.types import Identity
 
 log = logging.getLogger(__name__)
 
-# Maps aligned crops, each (S, S, 3), to faces, each (size, size, 3), or (size, size, 4) with the
-# model's mask (0-255) as the fourth channel.
+# Maps aligned crops, each (S, S, 3), to square faces (N, N, 3), or (N, N, 4) with the model's mask
+# (0-255) as the fourth channel. They show the network crop; N may be any number of pixels.
 DecodeFaces = Callable[[list[Image]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
@@ -43,6 +44,8 @@ class FaceDecoder:
         of: Identity | None = None,
     ) -> None:
         self._network = trained.network.to(device)
+        refiner = trained.refiners.get(to)
+        self._refiner = refiner.to(device) if refiner else None
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
@@ -91,6 +94,8 @@ class FaceDecoder:
                 if self._of == self._to
                 else self._network.swap(network_input, self._to, self._identity_strength)
             ).float()
+        if self._refiner:
+            decoded = refine(self._refiner, decoded)
         if self._to == "a":
             red, green, blue = self._shift
             decoded = shift_color(decoded, (-red, -green, -blue))

@@ -128,12 +128,13 @@ class Swapper:
 
     def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
         """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""
-        matrix = output_to_crop(self._model, self._size)
-        pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels per network pixel
+        matrix = output_to_crop(self._model, self._size)  # from pixels of the network's size
+        factor = len(decoded) / self._model.size
+        pixel = scale_of(matrix) / factor / scale_of(aligned.matrix)  # frame pixels per pixel
         if pixel < 1:  # average now, because pasting a small face would skip pixels and flicker
-            side = max(round(pixel * self._model.size), 1)
-            decoded = shrink(decoded, side)
-            factor = side / self._model.size
+            decoded = shrink(decoded, max(round(pixel * len(decoded)), 1))
+            factor = len(decoded) / self._model.size
+        if factor != 1:
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
         enlarged = warp_image_at(decoded, matrix, self._size, self._size)
         decoded_mask: Mask | None = None

@@ -37,6 +37,7 @@ from faceswap.models import autoencoder, classic, modelfile, tensorfile
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
+from faceswap.models.refiner import Refiner, RefinerConfig
 from faceswap.provenance.consent import Notes, read_notes
 from faceswap.training.optimizer import Optimizer
 from faceswap.types import Identity
@@ -66,6 +67,7 @@ class TrainingState:
         color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
         held_out: Keys of the faces that training does not see.
         left_out: Keys of the faces that are neither trained on nor measured.
+        refiners: Sharpens the decoded faces of each identity; empty before the first save.
         step: Steps done.
         seconds: Time spent on them.
         orders: By identity, the indices of the faces still to come in this pass.
@@ -91,6 +93,7 @@ class TrainingState:
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
+    refiners: dict[Identity, Refiner] = field(default_factory=dict)
 
     @property
     def ema_or_model(self) -> Autoencoder:
@@ -132,6 +135,7 @@ class ResumeState:
     lr_scale: float = 1.0
     scores: list[float] = field(default_factory=list)
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
+    refiners: dict[Identity, Refiner] = field(default_factory=dict)
 
 
 def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
@@ -152,7 +156,7 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
         old.unlink(missing_ok=True)
     trained = TrainedModel(
         run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
-        run.consent, run.left_out,
+        run.consent, run.left_out, run.refiners,
     )  # fmt: skip
     modelfile.save(folder / modelfile.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
@@ -207,7 +211,7 @@ def read_state(folder: Path) -> ResumeState | None:
     return ResumeState(
         trained.network.config, trained.names, trained.color_shift, trained.held_out,
         trained.step, 0.0, trained.network.state_dict(), trained.centroids, trained.consent,
-        left_out=trained.left_out,
+        left_out=trained.left_out, refiners=trained.refiners,
     )  # fmt: skip
 
 
@@ -223,6 +227,8 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
         if run.average:
             run.average.load_state_dict(weights | (state.average or {}))
         run.step, run.seconds, run.color_shift = state.step, state.seconds, state.color_shift
+        device = next(run.network.parameters()).device
+        run.refiners = {key: refiner.to(device) for key, refiner in state.refiners.items()}
         if state.centroids:  # otherwise data.prepare has just measured them
             run.centroids = state.centroids
         if state.optimizer is not None and state.generator is not None:
@@ -299,6 +305,7 @@ def _state_of(run: TrainingState) -> ResumeState:
         average=run.average.state_dict() if run.average else None,
         optimizer=run.optimizer.state_dict(), generator=run.generator.get_state(),
         orders=run.orders, lr_scale=run.lr_scale, scores=run.scores, left_out=run.left_out,
+        refiners=run.refiners,
     )  # fmt: skip
 
 
@@ -326,6 +333,9 @@ def _write(path: Path, state: ResumeState) -> None:
         "optimizer": {name: values["param_groups"] for name, values in optimizer.items()},
     }
     tensors = _flatten(state.network, state.average, optimizer, generator, state.orders)
+    for key, refiner in state.refiners.items():
+        header["refiner"] = refiner.config.to_dict()
+        tensors |= {f"refiner.{key}.{name}": v for name, v in refiner.state_dict().items()}
     tensorfile.write(path, FORMAT, VERSION, header, tensors)
 
 
@@ -410,6 +420,25 @@ def _parse_old(state: dict[str, Any], file_size: int) -> ResumeState:
     return _parse(header, tensors)
 
 
+def _refiners(shape: Any, tensors: dict[str, Tensor]) -> dict[Identity, Refiner]:
+    """Build the refiners of a state; none if it has no shape of them.
+
+    Raises:
+        Exception: Of many types, if the weights do not fit.
+    """
+    if shape is None:
+        return {}
+    found: dict[Identity, Refiner] = {}
+    identities: tuple[Identity, ...] = ("a", "b")
+    for key in identities:
+        refiner = Refiner(RefinerConfig.from_dict(shape))
+        weights = _with_prefix(tensors, f"refiner.{key}.")
+        _check_weights(weights, refiner.state_dict())
+        refiner.load_state_dict(weights)
+        found[key] = refiner
+    return found
+
+
 def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
     """Check the header and the tensors of a resume state.
 
@@ -453,6 +482,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         _number(header["lr_scale"]),
         [_number(score, -1) for score in header["scores"] or ()],
         {"a": _strings(left_out["a"]), "b": _strings(left_out["b"])},
+        _refiners(header.get("refiner"), tensors),
     )
 
 

@@ -27,6 +27,7 @@ class Recipe:
         jitter: Standard deviation of the natural log of a face's random colour gain.
         average: Decay of the moving average (EMA) of the weights that previews and conversion use;
             0 disables it.
+        refine: Steps of each refiner for every step of the network; 0 trains no refiners.
     """
 
     learning_rate: float
@@ -40,17 +41,18 @@ class Recipe:
     outside: float
     jitter: float
     average: float
+    refine: float
 
 
 DEFAULT_RECIPE = Recipe(
     1e-3, (0.9, 0.95), 0.1, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
-    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999,
+    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999, refine=0.125,
 )  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
     "original": Recipe(  # as published: Adam, L1 loss, constant learning rate
         5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0,
-        outside=1.0, jitter=0.0, average=0.0,
+        outside=1.0, jitter=0.0, average=0.0, refine=0.0,
     ),
     "small": DEFAULT_RECIPE,
     "medium": DEFAULT_RECIPE,

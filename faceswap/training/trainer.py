@@ -36,6 +36,7 @@ from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.monitor import Monitor
 from faceswap.training.optimizer import Recipe, recipe_of
+from faceswap.training.refining import refine_decoders
 from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
@@ -210,6 +211,7 @@ class Loop:
         self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
         self._reported = self._saved = time.monotonic()
+        self._refined = run.step  # when the refiners were last trained
 
     def run_on(self) -> TrainReport:
         """Train until the end and return the report."""
@@ -237,6 +239,8 @@ class Loop:
         if due.report and not self._report(began):
             self._roll_back()
             return True
+        if self._monitor and due.save:
+            self._refine()
         if self._monitor and (due.preview or due.save):
             self._monitor.measure()
         if self._monitor and due.preview:
@@ -253,6 +257,16 @@ class Loop:
         run.step += 1
         run.seconds += time.monotonic() - began
         return True
+
+    def _refine(self) -> None:
+        """Train the refiners for a share of the steps since they were last trained."""
+        run = self._run
+        steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
+        if steps:
+            began = time.monotonic()
+            refine_decoders(run, self._faces, steps)
+            run.seconds += time.monotonic() - began
+        self._refined = run.step
 
     def _decide(self, now: float) -> Due:
         """Decide on rank 0 what is due before the next step, and broadcast it."""
