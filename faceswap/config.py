@@ -21,9 +21,9 @@ from faceswap.registry import Seam
 MAX_QUOTED = 200  # maximum characters of a bad value that a message quotes
 
 # Headings under which --help lists options.
-SWAPPED, LOOK, OUTPUT = "What is swapped", "Look", "Output"
-MACHINE, MARKING, FACES = "Machine", "Marking and consent", "Faces"
-MODEL, LENGTH, SAVING = "Model", "How long", "Saving and watching"
+SWAPPED, LOOK, OUTPUT = "Faces to swap", "Look", "Output"
+MACHINE, MARKING, FACES = "Compute", "Provenance and labels", "Faces"
+MODEL, LENGTH, SAVING = "Model", "Training length", "Saving and monitoring"
 IDENTITIES = "Identities"
 
 
@@ -160,7 +160,7 @@ def _allows(hint: Any, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return abs(value) <= sys.float_info.max  # refuses infinity and NaN
-    # Many texts are file names, which cannot contain NUL.
+    # Many string settings are file names, which cannot contain NUL.
     return type(value) is hint and not (hint is str and "\0" in value)
 
 
@@ -214,8 +214,8 @@ COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px
 DetectorSetting = Annotated[
     Any,
     Option(
-        "Face detector. auto: blaze if it is installed, otherwise hog; the slow cnn also searches "
-        "photos in which they find no face.",
+        "Face detector. auto: blaze if it is installed, otherwise hog; a photo in which that "
+        "detector finds no face is searched again with the slow cnn.",
         FACES,
         seam=DETECTOR_SEAM,
     ),
@@ -223,7 +223,7 @@ DetectorSetting = Annotated[
 MinScoreSetting = Annotated[float, Option("Drop detections below this detector score.", FACES)]
 LandmarksSetting = Annotated[
     str | None,
-    Option("Landmark model instead of dlib's: a shape predictor for the 68 iBUG points.", FACES),
+    Option("Path of a dlib shape predictor (68 iBUG points) to use instead of dlib's own.", FACES),
 ]
 WorkersSetting = Annotated[
     int, Option("Processes that detect faces; 0 uses every core.", MACHINE, low=0)
@@ -267,7 +267,7 @@ class TrainConfig(Settings):
     size: Annotated[
         int | None,
         Option(
-            "Side of the network's faces in pixels  [default: set by the architecture]",
+            "Side of the network crop in pixels  [default: set by the architecture]",
             MODEL,
             low=16,
             high=1024,
@@ -276,15 +276,16 @@ class TrainConfig(Settings):
     init_from: Annotated[
         str | None,
         Option(
-            "Start from the encoder and decoders of this model, which was trained on other people.",
+            "Start from the encoder and decoder weights of this model, trained on other people.",
             MODEL,
         ),
     ] = None
     steps: Annotated[
-        int | None, Option("Train until the model has had N steps in total.", LENGTH, low=1)
+        int | None, Option("Train until N steps are done, earlier runs included.", LENGTH, low=1)
     ] = None
     minutes: Annotated[
-        float | None, Option("Train until the model has had N minutes in total.", LENGTH, low=0.01)
+        float | None,
+        Option("Train until N minutes are done, earlier runs included.", LENGTH, low=0.01),
     ] = None
     batch_size: Annotated[int, Option("Faces per identity per step.", MODEL, low=1, high=65536)] = (
         16
@@ -300,7 +301,7 @@ class TrainConfig(Settings):
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Option(
-            "Number format of the network. auto: bfloat16 if the hardware computes it fast.",
+            "Number format of the network. auto: bfloat16 if the device computes it in hardware.",
             MACHINE,
         ),
     ] = "auto"
@@ -308,7 +309,7 @@ class TrainConfig(Settings):
     seed: Annotated[
         int,
         Option(
-            "Random seed of the weights, the order of faces and the augmentation.",
+            "Random seed for the initial weights, the order of faces and the augmentation.",
             MODEL,
             low=0,
             high=2**63 - 1,
@@ -349,8 +350,8 @@ class ConvertConfig(Settings):
         Any,
         Option(
             "Colour match. average: shift the face's mean colour to the footage's. reinhard: match "
-            "means and spreads in Lab. linear: match all spreads in RGB. histogram: match every "
-            "level.",
+            "mean and standard deviation in Lab. linear: match mean and covariance in RGB. "
+            "histogram: match the histogram of each channel.",
             LOOK,
             seam=COLOR_SEAM,
         ),
@@ -358,8 +359,8 @@ class ConvertConfig(Settings):
     mask: Annotated[
         Any,
         Option(
-            "What to paste. hull: the outline of the landmarks. learned: the model's own mask. "
-            "product: both multiplied.",
+            "Area of the decoded face to paste. hull: the outline of the landmarks. square: the "
+            "whole network crop. learned: the model's own mask. product: hull times learned.",
             LOOK,
             seam=MASK_SEAM,
         ),

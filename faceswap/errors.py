@@ -12,7 +12,7 @@
     ├── TamperedError          9   a file does not match its Content Credentials, or they expired
     ├── NoCredentialsError    10   a file has no Content Credentials
     ├── NotReadyError         11   doctor found a problem that prevents face swaps
-    └── DeviceError           13   no such device, or it ran out of memory
+    └── DeviceError           13   no such device, out of memory, or a worker was killed
 
 Exit code 0 means success, 2 a usage error and 130 an interruption by Ctrl-C. Any other exception
 is a bug and keeps its traceback (exit code 1).
@@ -85,12 +85,12 @@ class NoCredentialsError(FaceswapError):
 
 
 class NotReadyError(FaceswapError):
-    """Something that face swaps need does not work on this machine."""
+    """``doctor`` found a problem on this machine that prevents face swaps."""
 
     exit_code = 11
 
 
 class DeviceError(FaceswapError):
-    """A device does not exist or ran out of memory."""
+    """A device does not exist or ran out of memory, or a worker process was killed."""
 
     exit_code = 13

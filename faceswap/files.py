@@ -18,7 +18,7 @@ from typing import IO, Any, Literal, Never
 from faceswap.errors import BusyError, InputError, OutputError
 
 # Yields a temporary path and moves that file to the given path when the block succeeds. Writers
-# take one as an argument, so that they need not know who signs their output. See Signer.publisher.
+# take a Publish as an argument, so that they do not depend on signing. See Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
 
 MAX_STEM = 40  # characters of the original name that a temporary name repeats
@@ -44,12 +44,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
             fsync(temporary)
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # already moved, or a broken disk that we cannot help
+        with suppress(OSError):  # the disk may be failing; keep the first error
             temporary.unlink(missing_ok=True)
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file is on disk and would survive a power cut.
+    """Flush a file to disk, so that it survives a power cut.
 
     Raises:
         OSError: If the file cannot be flushed.
@@ -69,7 +69,7 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 @cache
 def _machine_id() -> str:
-    """Four hex digits for this machine, or this container, since process ids are local to it."""
+    """Return four hex digits for this machine or container, to which process ids are local."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
@@ -80,8 +80,8 @@ def _machine_id() -> str:
 def sweep(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder.
 
-    Only files of this machine are deleted. In a folder that several machines share, there is no way
-    to find out whether another machine's process is still alive.
+    Only files that this machine wrote are deleted. In a folder that several machines share, there
+    is no way to find out whether another machine's process is still alive.
 
     Raises:
         OutputError: If they cannot be deleted.
@@ -115,7 +115,7 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
 
     Args:
         path: The file, which is created if it does not exist.
-        what: The work to name in an error, such as "training of models/x is under way".
+        what: Start of the error message, such as "training of models/x is under way".
 
     Raises:
         BusyError: If another process holds the lock.
@@ -146,17 +146,17 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
 
 @contextmanager
 def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
-    """Be the only process that works in a folder, which is created if it does not exist.
+    """Keep other processes out of a folder during the block; create the folder if needed.
 
-    The folder holds a lock file meanwhile. If a killed process left one, it is not locked any more
-    and is taken over.
+    The folder holds a lock file during the block. The operating system unlocks it if the process is
+    killed, so a leftover lock file does no harm.
 
     Args:
         folder: The folder. It is deleted afterwards if it was created here and is still empty.
-        what: The work to name in an error, such as "training of models/x is under way".
+        what: Start of the error message, such as "training of models/x is under way".
 
     Raises:
-        BusyError: If another process works there.
+        BusyError: If another process holds the lock.
         OutputError: If the folder cannot be written.
     """
     new = not folder.exists()
@@ -178,7 +178,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: If there is a file in its place, or it cannot be created.
+        OutputError: If a file has this name, or the folder cannot be created.
     """
     with writing(folder):
         if folder.exists() and not folder.is_dir():
@@ -196,7 +196,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Short description of an OSError, such as 'No space left on device'."""
+    """Return a short description of an OSError, such as 'No space left on device'."""
     return (error.strerror or str(error)).splitlines()[0]
 
 
@@ -211,7 +211,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
-    """Open a file to change it in place, but refuse a link: a stranger's folder may hold one.
+    """Open a file to change it in place, but refuse a symbolic link.
+
+    A folder from a stranger may hold a link that points to one of the user's own files.
 
     Raises:
         OSError: If the file cannot be opened, or is a link to another file.
@@ -244,7 +246,7 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits.
+    """Return the SHA-256 of a file as hexadecimal digits.
 
     Raises:
         InputError: If the file cannot be read.
@@ -257,7 +259,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the complete lines of a text file that :func:`append_lines` writes."""
+    """Return the lines that :func:`append_lines` wrote to a file, without a torn last line."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
 

@@ -18,13 +18,16 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """Number of processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Iterate in a background thread, up to ``depth`` items ahead, and re-raise its exceptions."""
+    """Yield items that a background thread produces up to ``depth`` ahead of the caller.
+
+    An exception in the thread is raised here.
+    """
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -61,7 +64,7 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
 
 
 class OrderedPool:
-    """Calls functions on several processes and yields the results in order.
+    """Calls functions in several processes and yields the results in order.
 
     Args:
         workers: Number of processes; 1 runs everything in this process.
@@ -86,7 +89,7 @@ class OrderedPool:
     ) -> Iterator[tuple[T, R]]:
         """Yield each item with ``work(*arguments(item))``.
 
-        Holds at most one item more than there are processes.
+        At most ``workers`` + 1 items are held at a time.
 
         Raises:
             DeviceError: If one of the processes is killed.
@@ -100,8 +103,8 @@ class OrderedPool:
         except BrokenProcessPool as error:
             raise DeviceError(
                 "a face detection process was killed, most likely because memory ran out: close "
-                "other programs or use --workers 1 (a Python script of your own must call "
-                'faceswap under if __name__ == "__main__":)'
+                "other programs or use --workers 1 (in a Python script, call faceswap only under "
+                'if __name__ == "__main__":)'
             ) from error
 
     def _map_in_pool(

@@ -69,7 +69,7 @@ class Registry(dict[str, T], Generic[T]):
 
     Args:
         seam: The seam; its built-in names must be the keys of ``built_in``.
-        built_in: The built-ins.
+        built_in: The built-in implementations by name.
     """
 
     def __init__(self, seam: Seam, built_in: Mapping[str, T]) -> None:

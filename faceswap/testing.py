@@ -64,7 +64,7 @@ def copying_model(size: int = 176) -> TrainedModel:
     an untrained network.
 
     Args:
-        size: Side of the network's faces in pixels, a multiple of 16.
+        size: Side of the network crop in pixels, a multiple of 16.
     """
     network = CopyingNetwork(PRESETS["small"].at_size(size))
     return TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), step=0)

@@ -1,4 +1,4 @@
-"""Types without arrays that stages exchange: the two identities, counts and progress.
+"""Types without arrays that the stages exchange: identities, counts and progress.
 
 The command line imports this module for ``--help``, so it must not import NumPy.
 """

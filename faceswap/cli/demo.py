@@ -37,7 +37,10 @@ Stage = Callable[[OnProgress], object]
 
 
 def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
-    """Yield each stage as a title and a function of ``on_progress``; finished work is kept."""
+    """Yield each stage as a title and a function of ``on_progress``.
+
+    Stages reuse the files of an earlier run in the folder.
+    """
     a, b = PEOPLE
     data, model = folder / "data", folder / "models" / f"{a}-{b}"
     yield f"1/6 making photos of {a} and {b} and a clip of {a}", partial(_make_data, folder)
@@ -124,7 +127,7 @@ def _variant(
 
 
 def _lit(image: Image, gain: float, tint: npt.NDArray[np.float64]) -> Image:
-    """Change the exposure, by a gamma so that nothing clips, and tint the light."""
+    """Change the exposure by a gamma curve, which does not clip highlights, and tint the light."""
     scaled = (image / 255.0) ** (1 / gain) * (1 + tint)
     lit: Image = np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
     return lit
@@ -142,7 +145,7 @@ def _clip(photo: Image) -> Iterator[Image]:
 
 
 def _chime() -> npt.NDArray[np.int16]:
-    """Four falling notes, (N,) int16."""
+    """Synthesize a chime of four falling notes, one per second, (N,) int16."""
     seconds = np.arange(SAMPLE_RATE * CLIP_FRAMES // CLIP_RATE) / SAMPLE_RATE
     pitch = np.array([659.3, 587.3, 523.3, 440.0])[(seconds // 1).astype(int) % 4]
     wave = np.sin(2 * np.pi * pitch * seconds) * np.exp(-3 * (seconds % 1))

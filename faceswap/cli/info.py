@@ -34,7 +34,7 @@ class ModelFacts:
         Meta(description="Faces that training held out, by identity."),
     ]
     centroids: Annotated[
-        bool, Meta(description="Whether the model knows the mean embedding of each person.")
+        bool, Meta(description="Whether the model stores each person's mean embedding.")
     ]
     consent: Annotated[
         dict[Identity, str], BOTH_IDENTITIES, Meta(description="Consent notes, by identity.")
@@ -49,7 +49,7 @@ class FacesetFacts:
     path: Path
     bytes: Annotated[Count, Meta(description="Bytes of the index and the crops.")]
     faces: Annotated[Count, Meta(description="Crops in the folder.")]
-    deleted: Annotated[Count, Meta(description="Crops that are indexed but gone.")]
+    deleted: Annotated[Count, Meta(description="Crops in the index whose files are missing.")]
     sources: Annotated[Count, Meta(description="Photos and videos that the faces come from.")]
     size: Annotated[Count, Meta(description="Side of a crop in pixels.")]
     settings: Annotated[dict[str, Any], Meta(description="Settings of the extraction.")]
@@ -57,17 +57,17 @@ class FacesetFacts:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """A file's Content Credentials in short; ``faceswap verify`` tells all."""
+    """A summary of a file's Content Credentials; ``faceswap verify`` shows them in full."""
 
     intact: Annotated[bool, Meta(description="Whether the file is unchanged since signing.")]
-    made_by: Annotated[str, Meta(description="The program that made it.")]
+    made_by: Annotated[str, Meta(description="The program that made the file.")]
     made_from: Annotated[str | None, Meta(description="The name of the original.")]
     model: Annotated[str | None, Meta(description="The name of the model.")]
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """A video, with the size upright."""
+    """A video, with its width and height as displayed, after rotation."""
 
     kind: Literal["video"]
     path: Path
@@ -86,7 +86,7 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class PhotoFacts:
-    """A photo, with the size upright."""
+    """A photo, with its width and height as displayed, after rotation."""
 
     kind: Literal["photo"]
     path: Path
@@ -106,7 +106,7 @@ def inspect(path: str | Path) -> Facts:
 
     Raises:
         InputError: If the path does not exist or is none of these.
-        ModelError: If it is a damaged model.
+        ModelError: If the model is damaged.
     """
     path = Path(path)
     if path.suffix == ".safetensors" or (path / modelfile.MODEL_FILE).is_file():
@@ -189,7 +189,7 @@ def _photo(path: Path) -> PhotoFacts:
 
 
 def _provenance(path: Path) -> Provenance | None:
-    """Return what the credentials of a file say, or None if it has none that can be read."""
+    """Summarise the credentials of a file; return None if it has none that can be read."""
     try:
         found = credentials.read(path)
     except (InputError, NoCredentialsError):  # the C2PA library reads fewer formats than we do

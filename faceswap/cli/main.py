@@ -58,7 +58,7 @@ class _OneLine(logging.Handler):
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-    """Treat SIGTERM like Ctrl-C, so that finished work is kept and temporary files are removed."""
+    """Treat SIGTERM like Ctrl-C, so that finished work is kept and temporary files are deleted."""
     raise KeyboardInterrupt
 
 
@@ -82,8 +82,8 @@ def cli() -> None:
     faceswap extract data/trump            find and align the faces of one person
     faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
-    faceswap verify video.swapped.mp4      show what it was made from, and with what
-    faceswap demo                          see everything work without any data
+    faceswap verify video.swapped.mp4      show how it was made, and whether it changed
+    faceswap demo                          try everything on public-domain photos
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
     6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 no credentials,
@@ -189,7 +189,8 @@ def convert(
 ) -> None:  # fmt: skip
     """Swap the faces in SOURCE: a video, a photo or a folder of photos.
 
-    The output is of the same kind. Run the same command again to continue a stopped conversion.
+    The output is of the same kind as SOURCE. To continue a stopped conversion, run the same command
+    again.
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     pool.start_early()
@@ -219,7 +220,7 @@ def convert(
     type=PATH,
     cls=GroupedOption,
     group=IDENTITIES,
-    help="Footage of a, on which flicker is measured too.",
+    help="Also measure flicker on this footage of a.",
 )
 @click.option(
     "--save-json",
@@ -257,7 +258,7 @@ def evaluate(
 @click.argument("path", type=PATH)
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Show what PATH is and holds: a model, a faceset, a video or a photo."""
+    """Describe PATH: a model, a faceset, a video or a photo."""
     from faceswap.cli import info
 
     facts = info.inspect(path)
@@ -285,7 +286,7 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show what is installed here, and try each stage on something small.
+    """List the installed software and try each stage on a tiny example.
 
     The exit code is 0 if everything works, otherwise 11.
     """

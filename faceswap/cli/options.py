@@ -28,7 +28,7 @@ else:  # generic only in newer releases of click
     _ParamType = click.ParamType
 
 PATH = click.Path(path_type=Path)
-FLAGS = {  # flags that Python reserves, or that are clearer to users than the field name
+FLAGS = {  # fields whose names are reserved words, or less clear to users than the flag
     "exclude": "--not",
     "all_faces": "--all",
     "identity_strength": "--likeness",

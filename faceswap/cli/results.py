@@ -1,4 +1,4 @@
-"""Results that only the command line has; the other results are those of the stages."""
+"""Results that only the command line produces; every stage defines its own report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from faceswap.types import Count
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport:
-    """What the image of ``convert --preview`` shows."""
+    """The result of ``convert --preview``."""
 
     model: Annotated[
         Path | None, Meta(description="The model given; null if the cast file names the models.")
@@ -23,16 +23,16 @@ class PreviewReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """The model that a classic checkpoint became."""
+    """The result of importing a classic checkpoint."""
 
-    folder: Annotated[Path, Meta(description="The model.")]
+    folder: Annotated[Path, Meta(description="The new model's folder.")]
     model: Annotated[str, Meta(description="The name of the architecture.")]
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """What the demo made."""
+    """The result of the demo."""
 
     seconds: float
     video: Annotated[Path, Meta(description="The swapped clip.")]
@@ -48,9 +48,9 @@ class Failure:
     kind: Annotated[
         str,
         Meta(
-            description="Name of the error class, such as InputError; UsageError; Interrupted; "
-            "Python's own class for a bug."
+            description="Class of the error, such as InputError; UsageError if the command line "
+            "is wrong, Interrupted after Ctrl-C; for a bug, the class of the Python exception."
         ),
     ]
-    message: Annotated[str, Meta(description="One line for people.")]
+    message: Annotated[str, Meta(description="The error message, a single line.")]
     exit_code: Annotated[int, Meta(ge=1, description="The exit code of the process.")]

@@ -1,7 +1,7 @@
-"""Evaluate: a model and two facesets -> numbers that say how good its swaps are.
+"""Evaluate a model's swaps on the faces of two facesets that training held out.
 
-Only faces that training has not seen are measured. Three baselines that need no model are measured
-beside it: a blur, the other person's average face, and the unswapped original.
+Three baselines that need no model are measured for comparison: a blur, the other person's average
+face, and the unswapped original.
 """
 
 from collections.abc import Iterable, Iterator
@@ -61,13 +61,13 @@ from faceswap.swapping.swapper import Swapper, prepare_video
 from faceswap.training import checkpoint
 from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, ignore_progress
 
-CENTROID_FACES = 150  # training faces whose embeddings are averaged
+CENTROID_FACES = 150  # minimum sample of training faces whose embeddings are averaged
 MIN_CLIP = 8  # consecutive frames needed to measure flicker
 UNTOUCHED_SEAM = (0.0, 1.0)  # colour step and gradient ratio of an unswapped face
 
 T = TypeVar("T")
 
-# The face of a frame before and after its swap, both mean colours, and the landmarks that placed it
+# Face before and after the swap, mean Lab colour of each, and the landmarks that placed the swap
 _Moment = tuple[FaceMeasurement, FaceMeasurement, tuple[Numbers, Numbers], Points]
 
 
@@ -104,6 +104,7 @@ def evaluate(
 
     Raises:
         InputError: If a folder is not a faceset, or the clip cannot be read.
+        DeviceError: If this machine does not have the configured device.
         ModelError: If the model cannot be read.
         NoFacesError: If a faceset has no held-out faces, or the clip too few frames with a face.
         OutputError: If the page cannot be written.
@@ -173,13 +174,13 @@ def _unseen(
     if not held_out.keys:
         raise NoFacesError(
             f"{faceset.name} contains none of the {len(trained.held_out[key])} faces that training "
-            "held out: give the faceset that the model was trained on (see train --holdout)"
+            "held out: pass the faceset that the model was trained on (see train --holdout)"
         )
     return held_out.evenly(config.faces) if config.faces else held_out
 
 
 def _known(faceset: Faceset, held_out: list[str]) -> Faceset:
-    """Return about 150 of the faces that training has seen, or of all faces if it has seen none."""
+    """Return an even sample of the training faces, or of all faces if training saw none of them."""
     seen = faceset.subset(held_out, inside=False)
     seen = seen if seen.keys else faceset
     return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
@@ -231,7 +232,7 @@ def _samples(
     swaps: list[_Swapped],
     scale: IdentityScale,
 ) -> list[Sample]:
-    """Return the model's swaps as the page shows them."""
+    """Return the model's swaps as samples for the HTML page."""
     return [
         Sample(
             key=key,
@@ -307,7 +308,7 @@ def blur_decoder(config: ModelConfig) -> DecodeFaces:
 
 
 def average_decoder(faceset: Faceset, trained: TrainedModel) -> DecodeFaces:
-    """Return a decoder that always gives a person's average face: the identity, no expression."""
+    """Return a decoder that always outputs a faceset's average face, whatever the expression."""
     config = trained.network.config
     mean_crop = sampling.network_crop(faceset.resized(config.crop_size).crops, config).mean(dim=0)
     average: Image = (mean_crop * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

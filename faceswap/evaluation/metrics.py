@@ -21,7 +21,7 @@ from faceswap.faces.recognition import SAME_PERSON
 
 Numbers = npt.NDArray[np.float64]
 
-CAMERA = 4.0  # focal length in face widths: heads are seen from about four widths away
+CAMERA = 4.0  # focal length in face widths, for a camera about four face widths from the head
 EDGE = 0.5  # value of a soft mask that counts as its edge
 SEAM_REACH = 0.04  # distance to either side of the edge, as a share of the crop's side
 
@@ -35,9 +35,16 @@ class FaceMeasurement:
 
 
 class IdentityScale:
-    """Scales embedding margins: 0 for unseen real faces of the own person, 1 for the other's.
+    """Scales embedding margins: 0 is the person in the footage, 1 the other person.
 
-    The margin of an embedding d is |d - own centroid| - |d - other's centroid|.
+    The margin of an embedding d is |d - own centroid| - |d - other centroid|. It is scaled linearly
+    so that the mean over unseen faces is 0 for the person in the footage and 1 for the other.
+
+    Args:
+        own: Mean embedding of the person in the footage, (128,).
+        other: Mean embedding of the person whose face is swapped in, (128,).
+        faces_own: Unseen real faces of the person in the footage.
+        faces_other: Unseen real faces of the other person.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class IdentityScale:
         return float(to_own - np.linalg.norm(face.embedding - self.other))
 
     def scaled(self, face: FaceMeasurement) -> float:
-        """Scaled margin: 0 for a typical face of the own person, 1 for one of the other person."""
+        """Return the scaled margin: 0 is typical of the person in the footage, 1 of the other."""
         return (self._margin(face) - self._zero) / (self._one - self._zero)
 
 
@@ -68,7 +75,7 @@ def compare(
     Args:
         originals: The faces before the swap.
         swaps: The same faces swapped.
-        seams: What :func:`seam` returned for each swap.
+        seams: The result of :func:`seam` for each swap.
         scale: Scales the embedding margins.
     """
     distances = [np.linalg.norm(swap.embedding - scale.other) for swap in swaps]
@@ -86,22 +93,26 @@ def compare(
 
 
 def mean(values: Iterable[Any]) -> float:
-    """Mean, rounded to the four digits that reports show."""
+    """Return the mean, rounded to the four decimals that reports show."""
     return round(float(np.mean(list(values))), 4)
 
 
 def nme(original: Points, swap: Points) -> float:
-    """Mean distance between landmarks (68, 2), divided by the original's eye distance."""
+    """Return the mean landmark (68, 2) distance, divided by the original's eye distance."""
     return float(np.linalg.norm(original - swap, axis=1).mean() / eye_distance(original))
 
 
 def eye_distance(points: Points) -> float:
-    """Distance between the eyes' centres in pixels."""
+    """Return the distance between the eyes' centres in pixels, from landmarks (68, 2)."""
     return float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))
 
 
 def eye_aspect_ratio(points: Points) -> float:
-    """Eye opening over width, mean of both eyes (T. Soukupova and J. Cech, CVWW 2016, eq. 1)."""
+    """Return the eyes' mean ratio of opening to width, from landmarks (68, 2).
+
+    T. Soukupova and J. Cech, "Real-time eye blink detection using facial landmarks", CVWW 2016,
+    eq. 1.
+    """
     ratios = []
     for first in (36, 42):
         p = points[first : first + 6]
@@ -111,7 +122,7 @@ def eye_aspect_ratio(points: Points) -> float:
 
 
 def mouth_aspect_ratio(points: Points) -> float:
-    """Opening over width of the inner lips."""
+    """Return the inner lips' ratio of opening to width, from landmarks (68, 2)."""
     p = points[60:68]
     opening = sum(np.linalg.norm(p[i] - p[8 - i]) for i in (1, 2, 3))
     return float(opening / (3 * np.linalg.norm(p[0] - p[4])))
@@ -120,7 +131,7 @@ def mouth_aspect_ratio(points: Points) -> float:
 def _correlation(
     pairs: list[tuple[FaceMeasurement, FaceMeasurement]], ratio: Callable[[Points], float]
 ) -> float | None:
-    """Pearson correlation of a ratio over all pairs; None if it is undefined."""
+    """Return the Pearson correlation of a ratio over all pairs; None if it is undefined."""
     values: Numbers = np.array([[ratio(one.landmarks), ratio(two.landmarks)] for one, two in pairs])
     if len(values) < 3 or values.std(axis=0).min() < 1e-9:
         return None
@@ -130,7 +141,7 @@ def _correlation(
 
 @cache
 def head_shape() -> Numbers:
-    """The 68 landmarks of an average head, (68, 3): x right, y down, z away, eyes 1 apart.
+    """Return an average head's landmarks (68, 3): x right, y down, z away, eyes 1 apart.
 
     Derived by ``scripts/tools/derive_head_shape.py``.
     """
@@ -139,7 +150,7 @@ def head_shape() -> Numbers:
 
 
 def rotation(points: Points) -> Numbers:
-    """Rotation matrix (3, 3) of a head from its 68 landmarks, by solvePnP."""
+    """Estimate a head's rotation matrix (3, 3) from its landmarks (68, 2) with solvePnP."""
     center = points.mean(axis=0)
     focal = CAMERA * float(np.ptp(points[:, 0]))
     camera = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], np.float64)
@@ -150,7 +161,7 @@ def rotation(points: Points) -> Numbers:
 
 
 def pose_error(original: Points, swap: Points) -> float:
-    """Angle between the rotations of two heads in degrees."""
+    """Return the angle in degrees between the head rotations of two sets of landmarks (68, 2)."""
     cosine = (np.trace(rotation(original).T @ rotation(swap)) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
@@ -158,7 +169,8 @@ def pose_error(original: Points, swap: Points) -> float:
 def seam(original: Image, swapped: Image, mask: Mask) -> tuple[float, float]:
     """Measure how visible the edge of a pasted face is.
 
-    Colours are sampled a few pixels inside and outside the contour where the mask is 0.5.
+    The edge is the contour where the mask is 0.5. The colour step is taken between points that are
+    4 % of the crop's side inside and outside it, the gradient between points one pixel from it.
 
     Args:
         original: The crop, (S, S, 3).
@@ -197,14 +209,14 @@ def _lab(image: Image) -> npt.NDArray[np.float32]:
 
 
 def _read(lab: npt.NDArray[np.float32], points: npt.NDArray[Any]) -> Numbers:
-    """Bilinearly sampled colours at points (N, 2), (N, 1, 3)."""
+    """Sample colours (N, 1, 3) bilinearly at points (N, 2)."""
     x, y = points.astype(np.float32).T[..., None]
     read = cv2.remap(lab, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(read, np.float64)
 
 
 def mean_lab(picture: Image, mask: Mask) -> Numbers:
-    """Mean CIE Lab colour of a crop within a mask, (3,)."""
+    """Return the mean CIE Lab colour (3,) of a crop (S, S, 3), weighted by a mask (S, S)."""
     weight = np.maximum(mask.sum(), 1e-6)
     return np.asarray((_lab(picture) * mask[..., None]).sum(axis=(0, 1)) / weight, np.float64)
 

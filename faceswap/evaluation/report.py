@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained HTML page: scores, curves, swaps, and the worst of them."""
+"""Render an evaluation as one self-contained HTML page with scores, curves and sample swaps."""
 
 import base64
 from dataclasses import asdict, dataclass
@@ -14,21 +14,22 @@ from faceswap.evaluation.results import DirectionScores, EvaluationReport
 from faceswap.training import curves
 from faceswap.types import DIRECTIONS
 
-GRID, WORST = 24, 10  # faces shown: evenly spaced ones per direction, and the worst of both
-NME_WEIGHT = 10.0  # an expression error of 0.1 counts as much as the whole identity
+GRID, WORST = 24, 10  # swaps shown: an even sample per direction, and the worst of both directions
+NME_WEIGHT = 10.0  # an NME of 0.1 is as bad as no identity transfer at all
 
 DEFINITIONS = {
     "identity_transfer": "margin |d - centroid a| - |d - centroid b| of the face embedding d, "
     "scaled: real unseen faces of the footage score 0, real faces of the other person 1",
-    "match_rate": "share of swaps within the same-person distance 0.6 of the wanted centroid",
+    "match_rate": "share of swaps within dlib's same-person distance (0.6) of the centroid of the "
+    "person swapped in",
     "nme": "mean distance between the 68 landmarks of swap and original, divided by the distance "
     "between the eyes: how much expression and pose was lost",
-    "eye_correlation, mouth_correlation": "correlation of the opening over the width in swap and "
-    "original",
+    "eye_correlation, mouth_correlation": "correlation between swap and original of the ratio "
+    "of opening to width",
     "pose_error_deg": "angle between the two head rotations",
     "seam_color_step": "CIEDE2000 step across the mask's edge, minus the original's",
     "seam_gradient_ratio": "gradient across the mask's edge, divided by the original's",
-    "ssim, psnr, l1": "unseen faces reproduced by their own decoder, against the faces",
+    "ssim, psnr, l1": "unseen faces compared with their reconstruction by their own decoder",
     "flicker": "acceleration of the landmarks, spread of colour and of the face embedding over "
     "time, each minus the original's",
 }
@@ -56,11 +57,11 @@ class Sample:
 
     @property
     def badness(self) -> float:
-        """The identity that is missing plus the expression that was lost."""
+        """Missing identity transfer plus weighted expression error; higher is worse."""
         return 1 - self.identity + NME_WEIGHT * self.nme
 
     def side_by_side(self) -> bytes:
-        """Return original and swap as one JPEG."""
+        """Return original and swap next to each other as one JPEG."""
         both = cv2.hconcat([self.original, self.swapped])
         _, data = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
         return data.tobytes()
@@ -101,7 +102,7 @@ def page(report: EvaluationReport, samples: dict[str, list[Sample]], metrics: Pa
 
 
 def _direction(scores: DirectionScores, title: str, samples: list[Sample]) -> dict[str, Any]:
-    """Return what the page shows of one direction."""
+    """Return the template's values for one direction."""
     rows = _rows(scores)
     return {
         "title": title,
@@ -121,7 +122,7 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 
 def _scatter(report: EvaluationReport, samples: dict[str, list[Sample]]) -> bytes:
-    """Plot identity over expression error: a dot per face, and the means of model and baselines."""
+    """Plot identity over NME per face, with the means of model and baselines; return a PNG."""
     figure, both = curves.side_by_side(4.6)
     a, b = report.names
     titles = (f"{b}'s face on {a}", f"{a}'s face on {b}")

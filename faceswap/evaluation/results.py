@@ -1,4 +1,4 @@
-"""What an evaluation reports. ``docs/schemas/evaluate.json`` is generated from these records."""
+"""Records of an evaluation, from which ``docs/schemas/evaluate.json`` is generated."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,8 +22,8 @@ class SwapScores:
     match_rate: Annotated[
         float,
         Meta(
-            description="Share of swaps within dlib's same-person distance 0.6 of the wanted "
-            "centroid."
+            description="Share of swaps within dlib's same-person distance (0.6) of the centroid "
+            "of the person swapped in."
         ),
     ]
     nme: Annotated[
@@ -36,12 +36,12 @@ class SwapScores:
     eye_correlation: Annotated[
         float | None,
         Meta(
-            description="Pearson correlation of the eyes' opening over their width in swap and "
-            "original; null where it is not defined."
+            description="Pearson correlation between swap and original of the eyes' ratio of "
+            "opening to width; null if it is undefined."
         ),
     ]
     mouth_correlation: Annotated[
-        float | None, Meta(description="The same correlation of the mouth.")
+        float | None, Meta(description="The same correlation for the mouth.")
     ]
     pose_error_deg: Annotated[
         float, Meta(description="Mean angle between the head rotations of swap and original.")
@@ -80,7 +80,7 @@ class ReconstructionScores:
         float,
         Meta(description="Structural similarity, uniform 7 px window, at the network's size."),
     ]
-    psnr: Annotated[float, Meta(description="Decibels.")]
+    psnr: Annotated[float, Meta(description="Peak signal-to-noise ratio in dB.")]
     l1: Annotated[float, Meta(description="Mean absolute difference of values in [0, 1].")]
 
 
@@ -99,8 +99,8 @@ class FlickerScores:
     placement_acceleration: Annotated[
         float,
         Meta(
-            description="The same measure of the landmarks that placed the swap, on its own: the "
-            "head's motion and the jitter of the pasted face."
+            description="The same measure for the landmarks that placed the swap, without "
+            "subtracting the original's: the head's motion plus the jitter of the pasted face."
         ),
     ]
     color_spread: Annotated[
@@ -138,5 +138,5 @@ class EvaluationReport:
     ] = UNSET
 
     def direction(self, own: Identity) -> DirectionScores:
-        """The scores of swaps on the footage of ``own``."""
+        """Return the scores of swaps on the footage of ``own``."""
         return self.a_to_b if own == "a" else self.b_to_a

@@ -1,4 +1,4 @@
-"""The face detectors by name, and the choice between them for photos and for video.
+"""The registry of face detectors, and the choice between them for photos and for video.
 
 A detector is a callable ``detect(image, min_score) -> faces``:
 
@@ -41,7 +41,10 @@ def detect_blaze(image: Image, min_score: float, landmarks: str | None = None) -
 
 
 def detect_auto(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with the fast detector that is installed, falling back to the CNN."""
+    """Detect faces with BlazeFace or HOG, falling back to the CNN.
+
+    BlazeFace is used if it is installed and ``landmarks`` is None.
+    """
     fast = detect_blaze if _prefers_blaze(landmarks) else dlib_backend.detect_hog
     return fast(image, min_score, landmarks) or dlib_backend.detect_cnn(image, min_score, landmarks)
 
@@ -91,7 +94,8 @@ class DetectorSpec:
             blazeface.require()
             if self.landmarks:
                 raise SettingsError(
-                    "--detector blaze brings its own landmarks: leave out --detector or --landmarks"
+                    "--detector blaze predicts its own landmarks: leave out --detector or "
+                    "--landmarks"
                 )
         return self
 
@@ -128,7 +132,7 @@ class DetectorSpec:
         return dlib_backend.track_face(image, face, self.landmarks)
 
     def describe(self, video: bool) -> str:
-        """Name the detectors in the order in which they run."""
+        """Return the detectors' names in the order in which they run, such as "HOG, else CNN"."""
         if self.is_own_object:
             return getattr(self.detector, "__name__", type(self.detector).__name__)
         spec = self.for_video() if video else self.checked()

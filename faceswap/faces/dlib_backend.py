@@ -1,8 +1,8 @@
-"""dlib: its HOG and CNN detectors, its 68-point landmark model and its face embeddings.
+"""Detect faces, predict landmarks and compute face embeddings with dlib.
 
-HOG is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly all the faces
-that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude commercial
-products, so every function that predicts landmarks accepts the path of another model.
+The HOG detector is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly
+all the faces that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude
+commercial products, so every function that predicts landmarks accepts the path of another model.
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ WEIGHT_FILES = (
     "dlib_face_recognition_resnet_model_v1.dat",
 )
 
-HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces from 80 px there
+HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces of at least 80 px
 FINE_SIDE = 800  # longest side of an image that HOG enlarges and searches again
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
 MIN_CNN_SIDE = 32  # the CNN crashes on tiny images and detects nothing in slightly larger ones
@@ -107,11 +107,14 @@ def landmark_model(landmarks: str | None) -> Any:
         InputError: If the file cannot be read or does not predict 68 points.
     """
     if landmarks and not Path(landmarks).is_file():
-        raise InputError(f"the landmark model {landmarks} does not exist")
+        raise InputError(
+            f"the landmark model {landmarks} does not exist; pass a dlib shape predictor with "
+            f"{POINTS} points"
+        )
     path = landmarks or weights(WEIGHT_FILES[1])
     try:
         model = dlib.shape_predictor(path)
-    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: not a Unicode name
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: name is not Unicode
         cause = str(error).splitlines()[0]
         raise InputError(
             f"{path} is not a landmark model ({cause}); it must be a dlib shape predictor with "
@@ -120,13 +123,16 @@ def landmark_model(landmarks: str | None) -> Any:
     blank = np.zeros((16, 16), np.uint8)
     points = model(blank, dlib.rectangle(0, 0, 15, 15)).num_parts
     if points != POINTS:
-        raise InputError(f"{path} predicts {points} landmarks, not the {POINTS} of iBUG")
+        raise InputError(
+            f"{path} predicts {points} landmarks, not the {POINTS} of iBUG; pass another landmark "
+            "model"
+        )
     return model
 
 
 @cache
 def _hog() -> Any:
-    return dlib.get_frontal_face_detector()  # takes 0.7 s, so once per process
+    return dlib.get_frontal_face_detector()  # cached because this takes 0.7 s
 
 
 @cache
@@ -355,8 +361,9 @@ def _embedding_network() -> Any:
 
 
 def compute_embedding(image: Image, landmarks: Points) -> Embedding:
-    """Compute dlib's face embedding, (128,); a distance below 0.6 means the same person.
+    """Compute dlib's embedding (128,) of the face at the landmarks (68, 2) of an image (H, W, 3).
 
+    A distance below 0.6 between two embeddings means the same person.
     D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
     """
     points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]

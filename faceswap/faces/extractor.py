@@ -154,7 +154,7 @@ def _store(
 def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
     kind = reader.kind_of(source)
     if folder.exists() and folder.samefile(source):
-        raise OutputError(f"the output {folder} is the input itself; give another --output")
+        raise OutputError(f"the output {folder} is the input itself; pass another --output")
     if kind == "photo":
         return [source], []
     if kind == "video":
@@ -176,12 +176,12 @@ def _warn_about_changes(files: list[Path], root: Path, writer: FacesetWriter) ->
     ]
     if changed:
         log.warning("%s changed since the faces were extracted, such as %s; pass --restart to "
-                    "extract everything again", counted(len(changed), "file"),
+                    "extract all faces again", counted(len(changed), "file"),
                     changed[0])  # fmt: skip
 
 
 def _frames(video: Path) -> int:
-    """Return the frame count in the header; 0 if unreadable, which is reported on reading."""
+    """Return the frame count from the header; 0 if unreadable, as reading reports the error."""
     try:
         return reader.probe(video).frames
     except InputError:
@@ -240,7 +240,7 @@ def _check(report: ExtractReport, source: Path) -> None:
     if report.faces:
         return
     if report.unreadable and not report.images + report.known:
-        raise InputError(f"nothing in {source} can be read: {report.unreadable[0]}")
+        raise InputError(f"no file in {source} can be read: {report.unreadable[0]}")
     raise NoFacesError(
         f"no face found in {counted(report.images + report.known, 'image')} of {source}; use "
         "sharper or larger faces, or try --detector cnn"

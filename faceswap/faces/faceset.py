@@ -63,13 +63,32 @@ def discard(folder: Path) -> None:
 
 
 class FacesetWriter:
-    """Adds faces to a new or existing faceset and tracks what it already contains."""
+    """Adds faces to a new or existing faceset and knows which images earlier runs have read.
+
+    Args:
+        folder: The faceset's folder, created if needed.
+        size: Side of the crops in pixels.
+        coverage: Fraction of a crop's side that the face's square covers.
+        settings: Extraction settings, which must equal those of an existing faceset.
+        detector: Names of the detectors, stored with each image in which they found no face.
+
+    Attributes:
+        done: Keys of the images that earlier runs have read. Images without a face only count if
+            the same detectors searched them.
+        with_faces: Source files in which a face was found.
+        faces: Number of faces in the faceset.
+
+    Raises:
+        InputError: If the existing faceset is damaged.
+        SettingsError: If it was made with other settings.
+        OutputError: If the folder cannot be written.
+    """
 
     def __init__(
         self, folder: Path, size: int, coverage: float, settings: dict[str, Any], detector: str = ""
     ) -> None:
         self.folder = folder
-        self._detector = detector  # a different detector may find faces where this one did not
+        self._detector = detector
         self.done: set[Key] = set()
         self.with_faces: set[str] = set()  # source files
         self._bytes: dict[str, int] = {}  # file sizes when they were read, by source
@@ -117,7 +136,7 @@ class FacesetWriter:
             self._bytes[record["source"]] = record["bytes"]
 
     def has_changed(self, source: str, path: Path) -> bool:
-        """Whether the size of a source file has changed since it was read."""
+        """Return whether the size of a source file has changed since it was read."""
         return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
 
     def add(
@@ -180,7 +199,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
-    """Read ``skipped.jsonl``. Damaged lines are ignored: their images are just read once more."""
+    """Read ``skipped.jsonl``. Damaged lines are ignored: their images are read again."""
     for line in read_lines(path):
         try:
             record = parse_json(line)
@@ -236,7 +255,9 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
             record["index"] = int(record["index"])
             record["source"] = str(record["source"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{index} line {number} is damaged: {error}") from error
+            raise InputError(
+                f"{index} line {number} is damaged: {error}; run faceswap extract with --restart"
+            ) from error
         yield record
 
 
@@ -297,11 +318,11 @@ class Faceset:
         return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
 
     def held_out(self, share: float) -> list[str]:
-        """Keys of every n-th face, starting with the first, where n = 1 / share."""
+        """Return the keys of every n-th face from the first, n = 1 / share; none if share is 0."""
         return self.keys[:: round(1 / share)] if share else []
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:
-        """The faces whose key is in ``keys``, or all others if ``inside`` is False."""
+        """Return the faces whose key is in ``keys``, or all others if ``inside`` is False."""
         chosen = [i for i, key in enumerate(self.keys) if (key in keys) == inside]
         return replace(
             self,
@@ -311,14 +332,14 @@ class Faceset:
         )
 
     def evenly(self, most: int) -> Self:
-        """At most ``most`` of the faces, evenly spaced."""
+        """Return at most ``most`` of the faces, evenly spaced."""
         count = len(self.keys)
         if count <= most:
             return self
         return self.subset({self.keys[i * count // most] for i in range(most)})
 
     def resized(self, size: int) -> Self:
-        """The same faces with crops resized to ``size`` pixels."""
+        """Return the same faces with crops resized to ``size`` pixels."""
         import torch
 
         current = self.crops.shape[-1]
@@ -346,7 +367,10 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
             raise ValueError("the landmarks are too far from the crop")
         return inside
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
+        raise InputError(
+            f"{index}: the landmarks of {record['file']} are damaged; run faceswap extract with "
+            "--restart"
+        ) from error
 
 
 def _scaled(landmarks: Points, factor: float) -> Points:
@@ -363,12 +387,17 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
         with Pillow.open(path, formats=("PNG",)) as image:
             width, height = image.size  # checked before the pixels are decoded into memory
             if (width, height) != (stored, stored):
-                raise InputError(f"{path} is {width}x{height}, not {stored} px square")
+                raise InputError(
+                    f"{path} is {width}x{height}, not {stored} px square; delete it to leave out "
+                    "this face"
+                )
             crop = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged files
-        raise InputError(f"{path} cannot be read: {error}; extract its source again") from error
+        raise InputError(
+            f"{path} cannot be read: {error}; delete it to leave out this face"
+        ) from error
     return crop.contiguous() if stored == size else _resize(crop, size)
 
 

@@ -34,7 +34,7 @@ class Face:
     """A detected face: detector box, detector score and landmarks (68, 2).
 
     ``track`` identifies the face across the frames of a video; -1 means that it is not tracked.
-    ``target`` is the index of the swap target it is assigned to; a cast can have several.
+    ``target`` is the index of its swap target; only a conversion with ``--cast`` has several.
     """
 
     box: Box
@@ -67,7 +67,7 @@ MAX_JUMP, MAX_GROWTH = 0.4, 0.25
 
 @cache
 def mean_face() -> Points:
-    """Inner landmarks of the mean face in its unit square, (51, 2).
+    """Return the inner landmarks of the mean face in its unit square, (51, 2).
 
     Derived by ``scripts/tools/derive_mean_face.py`` from classic 256 px crops.
     """
@@ -111,20 +111,24 @@ def umeyama(source: Points, target: Points) -> Matrix:
 
 
 def square_to_crop(size: float, coverage: float) -> Matrix:
-    """Matrix from the mean face's unit square to crop pixels."""
+    """Return the matrix from the mean face's unit square to crop pixels."""
     side = coverage * size
     offset = (size - side) / 2 - 0.5  # the left edge of pixel 0 is at -0.5
     return np.array([[side, 0.0, offset], [0.0, side, offset]])
 
 
 def face_matrix(landmarks: Points, size: int, coverage: float) -> Matrix:
-    """Estimate the frame -> crop similarity of a face from its landmarks (68, 2)."""
+    """Estimate the frame -> crop similarity of a face from its landmarks (68, 2).
+
+    Raises:
+        AlignmentError: If the landmarks coincide.
+    """
     template = transform(mean_face(), square_to_crop(size, coverage))
     return umeyama(landmarks[INNER_LANDMARKS], template)
 
 
 def typical_box(landmarks: Points) -> Box:
-    """The box that the HOG detector would return for known landmarks (68, 2).
+    """Return the box that the HOG detector would return for known landmarks (68, 2).
 
     Raises:
         AlignmentError: If the landmarks coincide.
@@ -136,7 +140,7 @@ def typical_box(landmarks: Points) -> Box:
 
 
 def is_one_step(before: Box, after: Box, image: Image) -> bool:
-    """Whether a face can move between these boxes in one frame and still be the same face.
+    """Return whether two boxes in successive frames can show the same face.
 
     The box may only move and change size a little, and its centre must stay inside the image.
     """
@@ -163,29 +167,30 @@ def invert(matrix: Matrix) -> Matrix:
 
 
 def compose(outer: Matrix, inner: Matrix) -> Matrix:
-    """Matrix that applies ``inner`` first, then ``outer``."""
+    """Return the matrix that applies ``inner`` first, then ``outer``."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def scale_of(matrix: Matrix) -> float:
-    """Length scale of a matrix: target pixels per source pixel."""
+    """Return the length scale of a matrix: target pixels per source pixel."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
 def resized(matrix: Matrix, factor: float) -> Matrix:
-    """Matrix into the target image scaled by ``factor``; pixel edges stay aligned."""
+    """Return the matrix into the target image scaled by ``factor``; pixel edges stay aligned."""
     return np.column_stack([matrix[:, :2] * factor, (matrix[:, 2] + 0.5) * factor - 0.5])
 
 
 def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
-    """Matrix into a rect of the target image whose top left pixel is (left, top)."""
+    """Return the matrix into a rect of the target image whose top left pixel is (left, top)."""
     return np.column_stack([matrix[:, :2], matrix[:, 2] - [left, top]])
 
 
 def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image (H, W, 3) into (height, width, 3): cubic, with edge pixels repeated.
+    """Warp an image (H, W, 3) to (height, width, 3) with cubic interpolation and repeated edges.
 
-    If the matrix shrinks the image, it is oversampled and averaged to avoid aliasing.
+    If the matrix shrinks the image, the result is rendered at a multiple of its size and averaged
+    down to avoid aliasing.
     """
     # cv2 interpolates between adjacent pixels only, so below a scale of 2/3 it would skip some.
     factor = min(math.ceil(1 / max(scale_of(matrix), 1e-3) - 0.5), 16)
@@ -197,7 +202,7 @@ def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
 
 
 def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image by point sampling: cubic, with edge pixels repeated."""
+    """Warp an image as :func:`warp_image` does, but without protection against aliasing."""
     warped = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
@@ -205,7 +210,7 @@ def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Imag
 
 
 def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
-    """Warp a mask (H, W) into (height, width): linear, 0 outside."""
+    """Warp a mask (H, W) to (height, width) with linear interpolation; it is 0 outside."""
     warped = cv2.warpAffine(
         mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
@@ -213,7 +218,7 @@ def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
 
 
 def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
-    """The rect of a frame (height, width) that a crop of side ``size`` is sampled from."""
+    """Return the rect of a frame (height, width) that a crop of side ``size`` is sampled from."""
     last = size - 0.5
     corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
     in_frame = transform(corners, invert(matrix))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from faceswap.parallel import OrderedPool, cores
 
-if TYPE_CHECKING:  # at run time this would load NumPy and cv2, also for --help
+if TYPE_CHECKING:  # importing these would load NumPy and OpenCV even for --help
     from faceswap.arrays import Image
     from faceswap.faces.detection import DetectorSpec
     from faceswap.faces.geometry import Face
@@ -48,7 +48,7 @@ class DetectorPool:
     ) -> "Iterator[tuple[Frame, list[Face]]]":
         """Yield each frame with its faces; at most ``workers`` + 1 frames are held in memory.
 
-        A detector object runs in this process.
+        A detector that was passed as an object runs in this process, as it may not be picklable.
         """
         if spec.is_own_object:
             for frame in frames:

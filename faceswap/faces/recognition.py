@@ -23,7 +23,7 @@ CERTAIN_DISTANCE = 0.55
 
 
 def embedding_of(photo: Path, landmarks: str | None = None) -> Embedding:
-    """Embedding of the largest face in a reference photo, (128,).
+    """Compute the embedding of the largest face in a reference photo, (128,).
 
     Raises:
         InputError: If the photo cannot be read.
@@ -39,11 +39,11 @@ def embedding_of(photo: Path, landmarks: str | None = None) -> Embedding:
 
 
 def appears(person: Embedding, video: Path, landmarks: str | None = None) -> bool:
-    """Whether a person certainly appears in a video, judged by some of its key frames.
+    """Return whether a person certainly appears in a video, judged by some of its key frames.
 
     Args:
         person: The mean embedding of the person's faces, (128,).
-        video: The video file. False is returned if its length is unknown.
+        video: The video file. If it cannot be sampled, the result is False.
         landmarks: The path of the user's landmark model; None uses dlib's.
     """
     try:
@@ -54,13 +54,13 @@ def appears(person: Embedding, video: Path, landmarks: str | None = None) -> boo
                     < CERTAIN_DISTANCE
                 ):
                     return True
-    except InputError:  # the length is unknown, which must not stop the conversion
+    except InputError:  # e.g. its length is unknown, which must not stop the conversion
         return False
     return False
 
 
 def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
-    """Each crop as an image (S, S, 3), with the box that the HOG detector would return in it."""
+    """Return each crop as an image (S, S, 3), with the box that HOG would detect in it."""
     crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
     return [
         (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
@@ -70,10 +70,10 @@ def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
 def centroid(
     faceset: Faceset, on_face: Callable[[], None] = lambda: None, landmarks: str | None = None
 ) -> Embedding:
-    """Mean embedding of the faces of a faceset, (128,).
+    """Compute the mean embedding of the faces of a faceset, (128,).
 
     Args:
-        faceset: At least one face.
+        faceset: A faceset with at least one face.
         on_face: Called after each face.
         landmarks: The path of the user's landmark model; None uses dlib's.
     """

@@ -54,7 +54,7 @@ class FaceSelector:
         return not (self.by_looks or self.largest or self.footage is not None)
 
     def target_of(self, embedding: Embedding) -> int | None:
-        """Index of the target for a face with this embedding, or None if it is not swapped.
+        """Return the index of the target for a face embedding, or None if it is not swapped.
 
         The nearest target wins if it is nearer than 0.6 and nearer than every excluded person.
         Without references, everyone except excluded people gets target 0.
@@ -73,7 +73,7 @@ def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
 
 @dataclass(slots=True)
 class Decisions:
-    """Decisions about a video's tracks. A run that is given them decides the same way again.
+    """Decisions about a video's tracks, kept so that a resumed run decides the same way.
 
     Attributes:
         targets: Target index by track; None means the track is not swapped.
@@ -92,7 +92,8 @@ def select_faces(
 ) -> Iterator[FrameFaces]:
     """Yield every frame with only the faces to swap, each with its target.
 
-    A track is decided once, when it starts, by a majority vote over up to three of its next frames.
+    Each track is decided once, when it starts. If there are reference embeddings, up to three of
+    its next frames vote, and a target needs a majority.
 
     If there is a preferred person, a track is not swapped in two cases. Either another face in shot
     with it is nearer than 0.6 to that person and nearer than the track. Or the track is certainly
@@ -190,7 +191,7 @@ def _decide(
 
 
 def _embeddings_of(track: int, lookahead: Lookahead) -> list[Embedding]:
-    """Embeddings of up to ``MAX_VOTES`` faces of a track, spread over the lookahead."""
+    """Compute embeddings of up to ``MAX_VOTES`` faces of a track, spread over the lookahead."""
     seen = [(frame, face) for frame, faces in lookahead for face in faces if face.track == track]
     sampled = seen[:: max(len(seen) // MAX_VOTES, 1)][:MAX_VOTES]
     return [compute_embedding(frame.image, face.landmarks) for frame, face in sampled]

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 TrackValues = dict[int, npt.NDArray[np.floating]]  # track number -> value
 
-SMOOTHING_FRAMES = 4  # frames used on either side, hence the delay of the smoothed values
+SMOOTHING_FRAMES = 4  # frames used on either side, so output is delayed by as many
 
 
 def smooth_over_time(

@@ -2,8 +2,8 @@
 
 A span is a few consecutive frames without a cut. Faces are detected in its middle frame and tracked
 to both ends by the landmark model, starting from their position in the frame before. Spans are
-independent, so worker processes share them. At the border of two spans the tracks are joined, and a
-face that one span missed is tracked into it.
+independent, so worker processes handle them in parallel. At the border of two spans the tracks are
+joined, and a face that one span missed is tracked into it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,7 +92,7 @@ def _tracked(
 
 
 def _search_image(frame: Frame, spec: DetectorSpec) -> Image:
-    """The image to search: grey for HOG, which is a third of the data and faster to search."""
+    """Return the image to search. HOG gets grey, a third of the data, and is faster on it."""
     return frame.gray() if spec.detector == "hog" else frame.image
 
 
@@ -137,7 +137,7 @@ def _thumbnail(image: Image) -> Image:
 
 
 def _is_cut(before: Image, after: Image) -> bool:
-    """Whether two thumbnails show different shots, rather than one shot in motion."""
+    """Return whether two thumbnails show different shots, rather than one shot in motion."""
     moved = float(np.abs(after.astype(int) - before).mean())
     relit = float(np.abs(np.sort(after, axis=None).astype(int) - np.sort(before, axis=None)).mean())
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
@@ -309,13 +309,13 @@ def _extend(face: Face, found: list[FrameFaces], spec: DetectorSpec) -> Iterator
 
 
 def same(face: Face, others: list[Face]) -> Face | None:
-    """The one of ``others`` that overlaps this face most, or None if it overlaps too little."""
+    """Return the face of ``others`` that overlaps this one most; None if the overlap is small."""
     best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
     return best if best and _overlap(face.box, best.box) > SAME_FACE_IOU else None
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     shared = max(width, 0.0) * max(height, 0.0)

@@ -12,8 +12,7 @@ CODECS = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
 OPUS_RATE = 48000  # Hz; Opus decoders always output this rate
 BITS_PER_CHANNEL = 96_000  # per second; transparent for both codecs
 # Fallback channel layouts by channel count, for sources without a layout or with one that the
-# encoder rejects, such as the 5.1(side) of most films. The encoders'
-# 5.1 layout has back speakers, not side speakers.
+# encoder rejects. Most films are 5.1(side), but the encoders only take 5.1 with back speakers.
 DEFAULT_LAYOUTS = {
     1: "mono",
     2: "stereo",
@@ -37,7 +36,7 @@ class AudioTranscoder:
         suffix: The suffix of the output file.
 
     Raises:
-        ValueError: If no known codec can store this stream in such a container.
+        ValueError: If it is not audio, has no decoder, or no codec of the container accepts it.
     """
 
     def __init__(self, out: Any, stream: Any, suffix: str) -> None:
@@ -53,7 +52,7 @@ class AudioTranscoder:
         self._context.open()
         self._input_format: tuple[int, str, str] | None = None
         self._resampler: Any = None  # resamples the input to the encoder's format
-        self._gap_filler: Any = None  # fills gaps and cuts frames of the encoder's size
+        self._gap_filler: Any = None  # fills gaps with silence, cuts frames to the encoder's size
 
     @property
     def name(self) -> str:
@@ -97,11 +96,11 @@ class AudioTranscoder:
             yield from self.stream.encode(frame)
 
     def _build_graph(self, frame: Any, options: str | None = None, *more: tuple[str, str]) -> Any:
-        """Build a graph that converts audio like this frame's to the encoder's format.
+        """Build a filter graph that converts a frame's format to the encoder's.
 
         Args:
             frame: A frame in the input format.
-            options: For aresample; "async=1" fills gaps with silence.
+            options: Options of the aresample filter; "async=1" fills gaps with silence.
             more: Name and options of further filters.
         """
         context = self._context

@@ -1,4 +1,4 @@
-"""Choose video encoders by codec and container, and convert frames to what they store."""
+"""Choose video encoders by codec and container, and convert frames to their pixel formats."""
 
 import os
 from collections.abc import Callable
@@ -101,7 +101,10 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
 
 
 def _options(encoder: str, quality: int) -> dict[str, str]:
-    """Return options for about equal quality, based on comparisons by the encoders' developers."""
+    """Return options that match x264's quality at this constant rate factor.
+
+    The conversions follow comparisons by the encoders' developers and are approximate.
+    """
     crf = str(quality)
     if encoder.endswith(MAKERS):
         maker = encoder.partition("_")[2]
@@ -133,7 +136,7 @@ def _quieten(encoder: str) -> None:
 
 @cache
 def opens(encoder: str) -> bool:
-    """Whether an encoder works on this machine; FFmpeg lists encoders that fail to open."""
+    """Return whether an encoder opens here; FFmpeg also lists encoders that cannot be used."""
     _quieten(encoder)
     try:
         context: Any = av.CodecContext.create(encoder, "w")
@@ -163,7 +166,10 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     try:
         stream = out.add_stream(encoding.encoder, rate=video.average_rate, options=options)
     except ValueError as error:  # only the codec of a plug-in can be unsuitable
-        raise SettingsError(f"the output cannot hold this codec: {error}") from error
+        raise SettingsError(
+            f"the plug-in's encoder {encoding.encoder} cannot be used in this container: {error}; "
+            "choose another codec or output suffix"
+        ) from error
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = original.width, original.height, name
     context.time_base = stream.time_base = video.time_base
@@ -185,7 +191,7 @@ def shown_for(native: Any, video: Any, before: int | None) -> int:
     Args:
         native: The decoded frame.
         video: Its stream.
-        before: Time stamp of the previous frame; None if unknown.
+        before: Timestamp of the previous frame; None if unknown.
     """
     length = int(native.duration or 0)
     if not video.duration or not video.average_rate:
@@ -197,7 +203,7 @@ def shown_for(native: Any, video: Any, before: int | None) -> int:
 
 
 def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
-    """Return the output's colour tags: the source's, unless RGB becomes YUV.
+    """Return the output's colour tags: the source's, or BT.709 in studio range if RGB becomes YUV.
 
     ProRes cannot signal full range: every player assumes studio range.
     """
@@ -210,7 +216,11 @@ def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
 
 
 def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright: bool) -> Any:
-    """Return a frame in the encoder's pixel format; unchanged pixels stay as they were decoded."""
+    """Return a frame in the encoder's pixel format.
+
+    If the source has this format, an unchanged frame is returned as decoded, and the unchanged
+    pixels of planar YUV are copied bit for bit.
+    """
     assert isinstance(frame.pixels, Decoded), "not a video frame"
     old, turns = frame.pixels.frame, frame.pixels.turns
     if upright:

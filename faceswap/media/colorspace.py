@@ -14,7 +14,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.media.frame import rounded
 
-# The default YUV-RGB conversion darkens by 1.6 of 255 per round trip; with these flags it does not.
+# swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # AVColorSpace of a frame -> the swscale constant for the same matrix; 5 is BT.601
 SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -22,9 +22,9 @@ SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 DEEP, DEEP_SCALE = "gbrp16le", 256
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
-# Pixels: a multiple of the chroma block in every subsampling, and as wide as the filters reach.
+# Pixels; a multiple of the chroma block of every subsampling, and the reach of swscale's filters.
 GRID = 8
-# Pixels: rects grow to multiples of this, because each new size needs a new converter.
+# Pixels; rects grow to multiples of this, so that few sizes occur: each needs its own converter.
 CELL = 32
 Tags = dict[str, int]
 _converters = threading.local()
@@ -60,14 +60,15 @@ def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFr
 
 
 def is_deep(frame: av.VideoFrame) -> bool:
-    """Whether a frame stores more than 8 bits per channel."""
+    """Return whether a frame stores more than 8 bits per channel."""
     return any(component.bits > 8 for component in frame.format.components)
 
 
 def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArray[Any]:
     """Return the RGB of a rect of a stored frame, (H, W, 3) uint8, or uint16 if ``deep``.
 
-    The result equals that rect of the whole frame's RGB, but only the rect is converted.
+    The result equals that rect of the whole frame's RGB, but if the frame is planar YUV, only the
+    area around the rect is converted.
     """
     left, top, right, bottom = rect
     name = DEEP if deep else "rgb24"
@@ -182,7 +183,7 @@ def _pixels(plane: Any, deep: bool) -> npt.NDArray[Any]:
 
 
 def is_planar_yuv(frame: av.VideoFrame) -> bool:
-    """Whether a frame stores Y, U and V in separate planes."""
+    """Return whether a frame stores Y, U and V in separate planes."""
     return frame.format.name.startswith("yuv") and len(frame.planes) == 3
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 TIMECODE = "timecode"  # muxers create their own timecode track from this tag
-ATTACHING = frozenset({".mkv"})  # containers for attachments, such as subtitle fonts
+ATTACHING = frozenset({".mkv"})  # containers that can hold attachments, such as subtitle fonts
 KEPT_TAGS = ("language", "handler_name", "title")
 
 
@@ -185,7 +185,10 @@ class Muxer:
     def _add_output_stream(self, stream: Any) -> Any:
         """Add an output stream that copies or transcodes a source stream; None if neither works."""
         if stream.type not in ("audio", "subtitle"):
-            log.warning("%s stream %d is left out", stream.type, stream.index)
+            log.warning(
+                "%s stream %d is left out of %s: only audio, subtitles and, in .mkv, attachments "
+                "can be copied", stream.type, stream.index, self._path,
+            )  # fmt: skip
             return None
         suffix = self._path.suffix.lower()
         with suppress(ValueError, FFmpegError):
@@ -251,7 +254,7 @@ class Muxer:
         return is_matroska or stream.type == "subtitle" or stream in self._transcoders
 
     def _output_packets(self, packet: Any) -> Iterable[Any]:
-        """Return the output packets for a source packet, transcoded if need be."""
+        """Return the output packets for a source packet, transcoded if necessary."""
         if packet.stream in self._transcoders:
             return self._transcoders[packet.stream].feed(packet)
         packet.stream = self._copies[packet.stream]

@@ -32,7 +32,7 @@ Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) RGBA
 
 TIFFS = (".tif", ".tiff")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
-# PNG chunks that are copied unchanged. The ICC profile and EXIF data are read and written instead.
+# PNG chunks to copy; an orientation in them is reset. ICC profile and EXIF data are re-encoded.
 KEPT_CHUNKS = (
     b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
@@ -276,7 +276,7 @@ def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
 
 
 def _density(photo: Pillow.Image) -> tuple[float, ...]:
-    """Return horizontal and vertical dots per inch; empty if not every format can store them."""
+    """Return horizontal and vertical dots per inch; empty if some format cannot store them."""
     density = tuple(float(dots) for dots in photo.info.get("dpi", ()))
     return density if len(density) == 2 and all(2 <= dots < 65535 for dots in density) else ()
 

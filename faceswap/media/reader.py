@@ -84,7 +84,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header says.
+    """Size, frame count and duration of a video, as its header states them.
 
     Attributes:
         width: Stored width in pixels, before rotation.
@@ -189,17 +189,17 @@ class StreamDescription:
 
     type: str
     codec: str | None
-    frames_per_second: Annotated[float | UnsetType, Meta(description="Only of video.")] = UNSET
+    frames_per_second: Annotated[float | UnsetType, Meta(description="Video streams only.")] = UNSET
     sample_rate: Annotated[
-        Count | UnsetType, Meta(description="Samples per second; only of audio.")
+        Count | UnsetType, Meta(description="Samples per second; audio streams only.")
     ] = UNSET
-    channels: Annotated[Count | UnsetType, Meta(description="Only of audio.")] = UNSET
-    language: Annotated[str | UnsetType, Meta(description="Present if the file names it.")] = UNSET
+    channels: Annotated[Count | UnsetType, Meta(description="Audio streams only.")] = UNSET
+    language: Annotated[str | UnsetType, Meta(description="Omitted if unknown.")] = UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDescription:
-    """What a video's header says, with the size upright."""
+    """The properties of a video; width and height are those of the upright frames."""
 
     container: str
     seconds: Annotated[float | None, Meta(description="Duration; null if unknown.")]
@@ -258,7 +258,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
             packets += bool(packet.size)
             try:
                 decoded = packet.decode()
-            except FFmpegError:  # damaged packets can also claim a size that no codec accepts
+            except FFmpegError:  # of any kind: a damaged packet can even claim an impossible size
                 damaged += 1
                 continue
             for native in decoded:
@@ -284,7 +284,7 @@ def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     try:
         yield from container.demux(stream)
     except (FFmpegError, OSError, MemoryError) as error:
-        log.warning("%s is damaged; the rest of it is not read: %s", path, error)
+        log.warning("%s is damaged; only the frames before the damage are read: %s", path, error)
 
 
 def _refuse_hdr(context: Any, path: Path) -> None:
@@ -316,7 +316,10 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)
         if not length:
-            raise InputError(f"{path} has no known duration; convert the whole video instead")
+            raise InputError(
+                f"{path} has no known duration, so frames cannot be sampled from it: "
+                "convert the whole video instead"
+            )
         seen: set[int | None] = set()
         for number in range(count):
             target = (stream.start_time or 0) + int(length * (number + 0.5) / count)
@@ -342,7 +345,7 @@ def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
 
 
 def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
-    """Replace a missing or backward time stamp with one after ``last``; return the time stamp.
+    """Give a frame a timestamp after ``last`` unless it has one, and return its timestamp.
 
     AVI stores decode times only, and a raw stream has no times at all.
     """

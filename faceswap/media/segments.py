@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 SEGMENT_FRAMES = 120  # frames; a kill loses at most this many
-MAX_SEGMENT_PACKETS = 10_000  # more than any segment has; keeps decoding before presentation
+MAX_SEGMENT_PACKETS = 10_000  # upper bound per segment; offsets dts so that dts <= pts
 
 
 def folder_for(path: Path, key: dict[str, Any]) -> Path:
@@ -86,7 +86,7 @@ def unfinished(path: Path) -> list[Unfinished]:
         except BusyError:
             continue
         except OutputError as error:
-            log.warning("cannot tell whether %s holds an unfinished conversion: %s", folder, error)
+            log.warning("cannot check whether %s holds an unfinished conversion: %s", folder, error)
             continue
         done = folder / "done.jsonl"
         if not done.is_file() or not done.stat().st_size:
@@ -185,7 +185,7 @@ def _delete_folder(folder: Path, lock: IO[bytes]) -> None:
         lock.close()
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
-    lock.close()  # release last, or the next writer's files are deleted
+    lock.close()  # release last, so that no other process starts writing here before
 
 
 def _parse_note(line: str, path: Path) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class VideoSegmentWriter:
         if not self._started:
             self._started, self._first = True, decoded.pts or 0
         output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
-        output.pict_type = 0  # let the encoder choose instead of repeating the source's types
+        output.pict_type = 0  # let the encoder choose the frame type instead of the source's
         output.pts, output.time_base = decoded.pts, decoded.time_base
         self._mux(self._stream.encode(output))
 

@@ -205,8 +205,8 @@ class VideoOutput:
         native: Any = pixels.frame
         if native.interlaced_frame and not self._is_interlaced:
             self._is_interlaced = True
-            log.warning("%s is interlaced; the output keeps its lines but is not flagged as "
-                        "interlaced: deinterlace it first", frames["video"].source)  # fmt: skip
+            log.warning("%s is interlaced: the output keeps both fields but is not flagged as "
+                        "interlaced; deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
             with writing_media(target.path):
                 if name not in self._streams:

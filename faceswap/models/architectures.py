@@ -25,9 +25,9 @@ class ModelConfig(Settings):
     size: Annotated[
         int, Option("Side of the network's input and output in pixels.", low=16, high=1024)
     ] = 64
-    encoder_widths: Annotated[tuple[int, ...], Option("Channels after each halving.")]
+    encoder_widths: Annotated[tuple[int, ...], Option("Encoder channels after each halving.")]
     latent: Annotated[int, Option("Length of the bottleneck vector.", low=1, high=65536)]
-    decoder_widths: Annotated[tuple[int, ...], Option("Channels after each doubling.")]
+    decoder_widths: Annotated[tuple[int, ...], Option("Decoder channels after each doubling.")]
     channel_order: Annotated[
         Literal["rgb", "bgr"], Option("Channel order that the weights were trained with.")
     ] = "rgb"
@@ -43,10 +43,10 @@ class ModelConfig(Settings):
         Option("Side of the crop that the input is sampled from.", low=16, high=4096),
     ] = 256
     input_center: Annotated[
-        float, Option("First input pixel, in network pixels from the edge.")
+        float, Option("Position of the first input pixel, in network pixels from the edge.")
     ] = 0.5
     output_center: Annotated[
-        float, Option("First output pixel, in network pixels from the edge.")
+        float, Option("Position of the first output pixel, in network pixels from the edge.")
     ] = 0.5
     mask_head: Annotated[
         bool, Option("Whether the decoders output a mask as a fourth channel.")
@@ -68,7 +68,7 @@ class ModelConfig(Settings):
         """Return this architecture at another size, keeping the ratio of crop to network pixels.
 
         Raises:
-            SettingsError: If the size is out of range or the encoder cannot halve it often enough.
+            SettingsError: If the size is out of range or no multiple of 2 ** len(encoder_widths).
         """
         return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
 

@@ -31,7 +31,9 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty; pass a new folder to avoid overwriting a model")
     if not _is_safe_to_load(source):
-        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: it is corrupt")
+        raise ModelError(
+            f"{source} cannot be read as a checkpoint of plain tensors: it is corrupt or unsafe"
+        )
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many exception types for a foreign file
@@ -105,8 +107,8 @@ MAX_PICKLED_STRING = 4096  # bytes; torch pickles only short names
 def is_whole_archive(path: Path) -> bool:
     """Return whether a :func:`torch.save` archive is safe to load.
 
-    It must be uncompressed, have valid CRCs, which torch ignores, and only short strings in its
-    pickles.
+    The archive must be uncompressed, its CRCs must be valid (torch does not check them), and its
+    pickles must pass :func:`is_tame`.
 
     Raises:
         OSError: If the file cannot be read.
@@ -123,7 +125,7 @@ def is_whole_archive(path: Path) -> bool:
 
 
 def is_tame(file: IO[bytes], count: int = 1) -> bool:
-    """Return whether pickles hold only short strings, as torch searches long ones for minutes.
+    """Return whether pickles hold only short strings; torch can spend minutes on long ones.
 
     Args:
         file: Positioned at the first pickle; nothing is unpickled.

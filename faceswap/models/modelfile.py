@@ -86,7 +86,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
-    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in old files
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # older files lack it
     try:
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
@@ -158,7 +158,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
 
 
 def read_centroids(values: Any) -> dict[Identity, Embedding]:
-    """Validate the mean embeddings by identity; empty if there are none.
+    """Validate the mean embeddings by identity; return an empty dict if there are none.
 
     Raises:
         KeyError: If only one identity has a centroid.

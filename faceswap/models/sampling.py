@@ -11,7 +11,7 @@ from torch import Tensor
 from faceswap.arrays import Matrix
 from faceswap.models.architectures import ModelConfig
 
-FACES_PER_CHUNK = 4  # on a CPU, so that the float copies of these faces stay in its cache
+FACES_PER_CHUNK = 4  # faces sampled at a time on a CPU: their float copies fit in its cache
 
 
 def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
@@ -27,7 +27,7 @@ def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
-    """Add a colour to float images (B, 3 or 4, H, W), clamped to [0, 1]; a mask stays as it is."""
+    """Add a colour to float images (B, 3 or 4, H, W), clamp to [0, 1], and leave the mask as is."""
     shifted = (images[:, :3] + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
     return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
 
@@ -64,7 +64,7 @@ def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
 
 
 def output_to_crop(model: ModelConfig, crop_size: int) -> Matrix:
-    """Matrix from pixels of the network's output to pixels of a crop of side ``crop_size``."""
+    """Return the matrix from network output pixels to pixels of a crop of side ``crop_size``."""
     side = model.view * crop_size / model.size  # crop pixels per network pixel
     offset = (1 - model.view) / 2 * crop_size - 0.5 + model.output_center * side
     return np.array([[side, 0.0, offset], [0.0, side, offset]])

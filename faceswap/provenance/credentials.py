@@ -28,7 +28,7 @@ TYPES = {
     ".mkv": "video/x-matroska", ".webm": "video/webm",
 }  # fmt: skip
 MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", the start of every manifest
-# Validation codes that an expired certificate alone produces
+# Validation codes of a file that is intact except for an expired certificate
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 REMOTE = "manifest.inaccessible"  # the manifest is on a server
 # Fetch nothing from the network, embed no 60 KB thumbnail, and do not re-read a file after signing.
@@ -55,16 +55,18 @@ ParentState = Literal["none", "intact", "altered", "expired", "remote"]
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The original of a file."""
+    """The source that a file was made from."""
 
-    title: Annotated[str, Meta(description="Its name.")]
-    format: Annotated[str, Meta(description="Its MIME type.")]
-    sha256: Annotated[str | None, Meta(description="Its SHA-256, if known.")]
+    title: Annotated[str, Meta(description="Name of the source.")]
+    format: Annotated[str, Meta(description="MIME type of the source.")]
+    sha256: Annotated[
+        str | None, Meta(description="SHA-256 of the source, hexadecimal; null if unknown.")
+    ]
     credentials: Annotated[
         ParentState,
         Meta(
-            description="Its own credentials when the new file was made: expired means intact, but "
-            "with an expired certificate; remote means on a server."
+            description="State of the source's credentials when the new file was made. expired: "
+            "intact, but the certificate had expired; remote: stored on a server, so not checked."
         ),
     ]
 
@@ -82,13 +84,18 @@ class Credentials:
     ] = ""
     signer: Annotated[
         str,
-        Meta(description="Name in the signer's certificate. Anybody can choose it unless trusted."),
+        Meta(
+            description="Name in the signer's certificate. Anyone can choose this name, so rely on "
+            "it only if trusted is true."
+        ),
     ] = ""
     title: Annotated[str, Meta(description="The name of the file when it was signed.")] = ""
     source_types: Annotated[
         tuple[str, ...], Meta(description="IPTC digital source types of the recorded actions.")
     ] = ()
-    parent: Annotated[Parent | None, Meta(description="The file it was made from.")] = None
+    parent: Annotated[
+        Parent | None, Meta(description="The source that the file was made from.")
+    ] = None
     model: Annotated[
         ModelRecord | None,
         Meta(description="The model that made the new faces, if the program recorded it."),
@@ -114,7 +121,7 @@ class FileCredentials(Credentials):
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """Why the Content Credentials of one of several files cannot be read."""
+    """The error for one of several files whose Content Credentials cannot be read."""
 
     file: str
     error: str
@@ -250,7 +257,7 @@ def _only_expired(failures: tuple[str, ...]) -> bool:
 
 
 def _state_of(failures: tuple[str, ...], present: bool) -> ParentState:
-    """State of a parent's credentials, as in :class:`Parent`."""
+    """Return the state of a parent's credentials, see :class:`Parent`."""
     if REMOTE in failures:
         return "remote"
     if _only_expired(failures):
@@ -277,17 +284,17 @@ def readable(name: str) -> str:
 
 
 def media_type(path: Path) -> str:
-    """MIME type for the suffix of a file."""
+    """Return the MIME type for a file's suffix, application/octet-stream if it is unknown."""
     return TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def embeds(kind: str) -> bool:
-    """Whether the C2PA library can embed a manifest in files of this MIME type."""
+    """Return whether the C2PA library can embed a manifest in files of this MIME type."""
     return kind in c2pa.Builder.get_supported_mime_types()
 
 
 def sidecar_of(path: Path) -> Path:
-    """Path of the sidecar for a file's credentials, such as ``video.mkv.c2pa``.
+    """Return the path of the sidecar for a file's credentials, such as ``video.mkv.c2pa``.
 
     The whole name is kept so that ``video.mkv`` and ``video.webm`` do not share a sidecar.
     """
@@ -295,13 +302,13 @@ def sidecar_of(path: Path) -> Path:
 
 
 def sidecar_beside(path: Path) -> Path | None:
-    """Find the existing sidecar of a file, if any."""
+    """Return the existing sidecar of a file; None if there is none."""
     candidates = sidecar_of(path), path.with_suffix(".c2pa")  # some programs write the second
     return next((sidecar for sidecar in candidates if sidecar.is_file()), None)
 
 
 def _contains_manifest(path: Path) -> bool:
-    """Whether a file that the library cannot parse still contains a manifest."""
+    """Return whether a file that the library cannot parse still contains a manifest."""
     with path.open("rb") as file:
         tail = b""
         while block := file.read(1 << 20):
@@ -312,7 +319,7 @@ def _contains_manifest(path: Path) -> bool:
 
 
 def context(anchors: str | None = None) -> c2pa.Context:
-    """Settings for the C2PA library, with the certificates to trust (PEM)."""
+    """Create a context of the C2PA library that trusts these certificates (PEM)."""
     trust = {"trust": {"trust_anchors": anchors}} if anchors else {}
     return c2pa.Context(c2pa.Settings.from_dict(SETTINGS | trust))
 
@@ -326,7 +333,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def words_of(error: Exception) -> str:
-    """First line of an error message, without the class or file name in front."""
+    """Return the first line of an error message, without the class or file name in front."""
     return (str(error).split(": ", 1)[-1].splitlines() or [type(error).__name__])[0]
 
 

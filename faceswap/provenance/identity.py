@@ -57,7 +57,7 @@ class SigningIdentity:
 def signing_identity(
     certificate: str | Path | None = None, key: str | Path | None = None
 ) -> SigningIdentity:
-    """Load the signing identity: PEM files, then the environment, then the user's self-signed one.
+    """Load the signing identity from PEM files, else the environment, else the user's own.
 
     Args:
         certificate: PEM chain, the signer's certificate first [default: ``FACESWAP_SIGN_CERT``,
@@ -136,7 +136,7 @@ def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> Si
 
 
 def own_identity_file() -> Path:
-    """Path of the user's own identity, in the platform's configuration folder."""
+    """Return the path of the user's own identity, in the platform's configuration folder."""
     return user_config_path("faceswap", appauthor=False) / IDENTITY_FILE
 
 
@@ -192,7 +192,7 @@ def _self_signed() -> bytes:
 
     The certificate profile of the C2PA specification requires the key usages below, and the c2pa
     library also requires an authority key identifier. The name reveals nothing about the user or
-    the machine; the start of the key's fingerprint tells signers apart.
+    the machine; the start of the key's fingerprint distinguishes signers.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
@@ -216,7 +216,7 @@ def _self_signed() -> bytes:
         .issuer_name(name)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # other clocks may be slow
+        .not_valid_before(now - timedelta(days=1))  # the clock of a verifier may be slow
         .not_valid_after(now + VALIDITY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)

@@ -1,7 +1,8 @@
 """Sign the outputs of a conversion with Content Credentials (C2PA).
 
 The manifest is embedded in the file or, if its format cannot hold one, written beside it. The
-c2pa library refuses such formats, so this module adds the hash of the whole file to the manifest.
+c2pa library refuses to sign those formats, so this module adds the hash of the whole file to the
+manifest.
 """
 
 import io
@@ -48,12 +49,12 @@ class Signer:
         identity: The certificate and key to sign with.
 
     Raises:
-        SettingsError: If this identity cannot sign; a trial signature checks this before the work.
+        SettingsError: If this identity cannot sign; a trial signature checks it before the run.
     """
 
     def __init__(self, model: ModelRecord, identity: SigningIdentity) -> None:
         self._model = model
-        self._parent: tuple[Path, bytes] | None = None  # last source, its ingredient archive
+        self._parent: tuple[Path, bytes] | None = None  # last source and its ingredient archive
         info = c2pa.C2paSignerInfo(
             alg=identity.algorithm.encode(),
             sign_cert=identity.certificates,
@@ -163,7 +164,7 @@ class Signer:
         return builder
 
     def _ingredient(self, source: Path) -> bytes:
-        """Archive the original as an ingredient with its own credentials; cached per source."""
+        """Archive the source as an ingredient with its own credentials; cache the last one."""
         if self._parent is None or self._parent[0] != source:
             self._parent = source, _ingredient(source)
         return self._parent[1]
@@ -175,7 +176,7 @@ def _ingredient(source: Path) -> bytes:
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
     except InputError as error:  # the source was moved; keep the output
-        log.warning("%s; the credentials will contain only its name", error)
+        log.warning("%s; the credentials will contain only the source's name", error)
         return _ingredient_archive(facts)
     try:
         report, sidecar = find(source)

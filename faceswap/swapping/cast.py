@@ -81,7 +81,7 @@ def read_cast(path: Path) -> list[CastEntry]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the cast file {path} cannot be read: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also too many digits
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and huge ints too
         raise SettingsError(f"the cast file {path} is not TOML: {clipped(str(error))}") from error
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
@@ -147,7 +147,7 @@ def swappers_of(
     swappers = []
     for number, entry in enumerate(entries, start=1):
         folder = entry.model or default
-        assert folder is not None, "resolved when the conversion was planned"
+        assert folder is not None, "plan.assemble resolves the default model"
         resolved = folder.resolve()
         try:
             if resolved not in loaded:

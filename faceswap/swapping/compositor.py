@@ -63,7 +63,7 @@ class ColorMatch:
 
 
 def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
-    """Mean (3,) and covariance (3, 3) of pixels (S, S, 3), weighted by the mask."""
+    """Return the mean (3,) and covariance (3, 3) of pixels (S, S, 3), weighted by the mask."""
     inside = mask > 0
     values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
     mean = weights @ values / weights.sum()
@@ -72,7 +72,7 @@ def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
 
 
 def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Average Color Adjust: the difference of the mean colours within the mask, (3,)."""
+    """Measure the difference of the mean colours within the mask, (3,): Average Color Adjust."""
     weight = float(mask.sum())
     if weight <= 0:
         return np.zeros(3)
@@ -86,9 +86,10 @@ def apply_average(swapped: Image, shift: Numbers) -> Image:
 
 
 def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Means and standard deviations in Lab of both images within the mask, (4, 3).
+    """Measure the Lab means and standard deviations of both images within the mask, (4, 3).
 
-    E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, in CIE Lab.
+    E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, but in CIE Lab
+    instead of the l-alpha-beta space of the paper.
     """
     if mask.sum() <= 0:
         return np.array([[0.0] * 3, [1.0] * 3] * 2)
@@ -112,10 +113,11 @@ def _to_lab(image: Image) -> FloatImage:
 
 
 def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Both means and the linear map between the two covariances in RGB, (5, 3).
+    """Measure both RGB means and the linear map between the two covariances, (5, 3).
 
     F. Pitie and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
-    colour transfer", CVMP 2007, eq. 6: the map with the right covariance that moves colours least.
+    colour transfer", CVMP 2007, eq. 6. Of all maps that give the face the covariance of the
+    footage, it moves the colours least.
     """
     if mask.sum() <= 0:
         return np.vstack([np.zeros((2, 3)), np.eye(3)])
@@ -140,7 +142,7 @@ def _power(symmetric: Numbers, exponent: float) -> Numbers:
 
 
 def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """New value of each of the 256 levels in each channel, (256, 3).
+    """Measure the new value of each of the 256 levels in each channel, (256, 3).
 
     Histogram matching, R. C. Gonzalez and R. E. Woods, "Digital Image Processing": a level maps to
     the level that has the same share of darker pixels.
@@ -195,7 +197,8 @@ def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """Keep the face's gradients, take the frame's colours at the edge, then apply :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
-    the mask's bounding box on the given point, so passing that box's own centre moves nothing.
+    the mask's bounding box on the given point, so passing that box's own centre leaves the face in
+    place.
     """
     inner = np.zeros(mask.shape, np.uint8)
     # seamlessClone does not accept a mask that touches the border.
@@ -212,7 +215,8 @@ def pyramid(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """Blend coarse structure over a wide seam and fine structure over a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
-    TOG 2(4), 1983; then :func:`alpha`, so that pixels outside the mask stay unchanged.
+    TOG 2(4), 1983. The result is blended by the mask as in :func:`alpha`, so that pixels outside it
+    stay unchanged.
     """
     below, above = rect, face
     share = (mask > 0.5).astype(np.float32)
@@ -248,8 +252,8 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     to_box = shifted(invert(swap.aligned.matrix), left, top)
     width, height = right - left, bottom - top
     mask = warp_mask(swap.mask, to_box, width, height)
-    # The crop holds no detail finer than the frame it was cut from. So point sampling loses nothing
-    # and restores an unchanged crop exactly, where averaging would blur it.
+    # The crop holds no detail finer than the frame it was cut from, so point sampling loses nothing
+    # and restores an unchanged crop exactly. Averaging would blur it.
     face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
     mix = BLENDS.resolve(blend)
     mixed = mix(frame.rgb_float(box), face, mask)
@@ -278,7 +282,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
 
 
 def box_in_frame(swap: Swap, height: int, width: int) -> Rect | None:
-    """Bounding box (left, top, right, bottom) of the frame's pixels under the mask, or None."""
+    """Return the box (left, top, right, bottom) of the frame's pixels under the mask, or None."""
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):
         return None

@@ -57,7 +57,8 @@ def convert(
         NoFacesError: If no face is swapped. No photo or video is written; the photos of a folder
             are copied.
         ModelError: If there is no such model or it cannot be read.
-        SettingsError: If the output cannot be signed with the given certificate.
+        SettingsError: If the settings do not fit the model or the output, the cast file is not
+            valid, or the given certificate cannot sign.
         OutputError: If the output is the input, or writing fails.
     """
     job = plan(
@@ -98,6 +99,13 @@ def contact_sheet(
     config: ConvertConfig | None = None,
 ) -> int:
     """Write an image with rows of original, swap and matte for evenly spaced frames of a video.
+
+    Args:
+        source: The video.
+        output: The PNG to write.
+        count: Number of frames.
+        model: A model's folder or file; None for the newest in ``models``.
+        config: Settings.
 
     Returns:
         The number of these frames in which a face is swapped.
@@ -140,10 +148,10 @@ def _photos(job: Conversion) -> list[Path]:
         return [job.source]
     photos = reader.photos_in(job.source, skip=[job.target])
     if not photos:
-        raise InputError(f"{job.source} holds no photo; convert its videos one by one")
+        raise InputError(f"{job.source} holds no photo; convert a video by giving its own path")
     videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
     if videos:
-        log.warning("only the photos in %s are converted; %s skipped, the first is %s",
+        log.warning("only the photos in %s are converted; skipping %s, such as %s",
                     job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
     return photos
 

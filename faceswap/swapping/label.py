@@ -86,7 +86,7 @@ def draw(
 
 
 def _plate(text: str, letter_height: int) -> Pillow.Image:
-    """White text on a black plate, with capitals ``letter_height`` pixels high."""
+    """Draw white text on a black plate, with capitals ``letter_height`` pixels high."""
     font = _font(letter_height)
     left, top, right, bottom = font.getbbox(text)
     padding = round(PADDING * letter_height)
@@ -98,7 +98,7 @@ def _plate(text: str, letter_height: int) -> Pillow.Image:
 
 @cache
 def _font(letter_height: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans Bold, scaled so that a capital is ``letter_height`` pixels high.
+    """Load DejaVu Sans Bold, scaled so that a capital is ``letter_height`` pixels high.
 
     The font ships with matplotlib and has Latin, Greek and Cyrillic letters; Pillow's own font has
     only English ones.

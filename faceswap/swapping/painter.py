@@ -60,7 +60,7 @@ class FaceDecoder:
             if len(crops) == 1:
                 raise DeviceError(
                     f"the memory of {self._device} is too small for one face: stop other programs "
-                    "that use it, or use --device cpu"
+                    "that use this device, or use --device cpu"
                 ) from error
         half = len(crops) // 2
         log.warning("the memory of %s is too small for %d faces at once: continuing with %d",

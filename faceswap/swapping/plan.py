@@ -33,8 +33,8 @@ class Conversion:
 
     Attributes:
         source: The photo, the video or the folder of photos.
-        kind: Which of these it is: "photo", "video" or "folder".
-        target: The output.
+        kind: The kind of source: "photo", "video" or "folder".
+        target: The output file or folder.
         config: Settings.
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
@@ -74,7 +74,7 @@ class Conversion:
         return self.signer.publisher(source)
 
     def presence(self) -> Callable[[], bool]:
-        """Return a function that tells whether the preferred person appears in the video.
+        """Return a function that checks whether the preferred person appears in the video.
 
         The function searches the video on its first call only.
         """
@@ -90,7 +90,7 @@ class Conversion:
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig
 ) -> Conversion:
-    """Resolve everything that a conversion needs, without writing anything.
+    """Resolve everything that a conversion needs, without writing any output.
 
     Args:
         source: A photo, a video or a folder of photos.
@@ -207,7 +207,8 @@ def _refuse_unfit_output(kind: str, source: Path, target: Path) -> None:
     if kind == "folder":
         if target.is_file():
             raise OutputError(
-                f"the output {target} is a file; a folder of photos is written to a folder"
+                f"the output {target} is a file, but photos from a folder are written to a folder: "
+                "give another --output"
             )
         return
     known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES

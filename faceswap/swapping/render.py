@@ -17,7 +17,7 @@ def render(
     """Render all output streams of one frame.
 
     Args:
-        frame: The original.
+        frame: The original frame.
         swaps: The frame's swaps; see :meth:`Swapper.prepare`.
         config: Settings; ``matte`` and ``layers`` enable those streams.
         label: The caption of the video stream.

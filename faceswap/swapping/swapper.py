@@ -130,7 +130,7 @@ class Swapper:
         """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""
         matrix = output_to_crop(self._model, self._size)
         pixel = scale_of(matrix) / scale_of(aligned.matrix)  # frame pixels per network pixel
-        if pixel < 1:  # average now, because pasting a small face would skip pixels and flicker
+        if pixel < 1:  # average now: pasting samples points, so it would skip pixels and flicker
             side = max(round(pixel * self._model.size), 1)
             decoded = shrink(decoded, side)
             factor = side / self._model.size

@@ -1,4 +1,4 @@
-"""Draw the curves of a training run: ``metrics.jsonl`` -> PNG."""
+"""Draw the loss and score curves of a training run from ``metrics.jsonl``."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
 
 
 def curves(path: Path) -> bytes:
-    """Draw the training loss and the SSIM of held-out faces as a PNG."""
+    """Draw the training loss and the SSIM of held-out faces from ``metrics.jsonl`` as a PNG."""
     records = read_metrics(path)
     figure, (loss, ssim) = side_by_side(4)
     draw_series(loss, records, "loss")

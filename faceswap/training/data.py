@@ -31,12 +31,17 @@ def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: ResumeState | None,
     device: torch.device, on_progress: OnProgress = ignore_progress,
 ) -> tuple[TrainingState, Faces, Faces]:  # fmt: skip
-    """Make a fresh run; return it with the training faces and the held-out faces.
+    """Build a run with new weights, and load the faces.
 
-    If the state has no centroids, they are measured, which takes seconds.
+    A saved state decides the architecture and the held-out faces here; its weights are loaded later
+    by :func:`checkpoint.restore`. If it has no centroids, they are measured, which takes seconds.
+
+    Returns:
+        The run; by identity, the training faces (N, 3 or 4, S, S) and the held-out faces
+        (N, 3, S, S), uint8 on the device.
 
     Raises:
-        InputError: If a folder is not a faceset or has another coverage than the model.
+        InputError: If a folder is not a faceset or its coverage differs from the model's.
         NoFacesError: If a person has fewer than MIN_FACES faces.
         ModelError: If the state or the initial model is corrupt.
         SettingsError: If the settings contradict the state or the initial model.
@@ -135,7 +140,7 @@ def _choose_model(
         asked += f" of {config.size} px" if config.size else ""
         advice = (
             "give another --output, or pass --restart to start over" if state
-            else "only a model of the same architecture and size can take its weights"
+            else "leave out --model and --size, which must match the model to start from"
         )  # fmt: skip
         raise SettingsError(
             f"{folder if state else config.init_from} holds a model '{existing.name}' of "

@@ -29,7 +29,7 @@ class World:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Slice of this process in a batch of ``count`` items, a multiple of ``size``."""
+        """Return the slice of this process in a batch; ``count`` is a multiple of ``size``."""
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
@@ -43,7 +43,7 @@ class World:
         return agreed
 
     def share(self, value: Any) -> Any:
-        """Broadcast an object of rank 0 by pickle; the processes of one run trust each other."""
+        """Broadcast an object from rank 0 by pickle, which is safe between processes of one run."""
         if self.size == 1:
             return value
         values = [value]
@@ -77,7 +77,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    # Gloo broadcasts the decisions as CPU tensors, so that they never wait for the GPU.
+    # Gloo broadcasts rank 0's decisions as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend)
     try:

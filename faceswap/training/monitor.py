@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 PREVIEW_ROWS = 8
-MEAN_FACES = 200  # about this many faces per identity give the mean latent
+MEAN_FACES = 200  # approximate number of faces per identity to average into the mean latent
 # Plateau: none of the last third of the scores (at least 6) exceeds the earlier best by 0.002.
 FLAT_SCORES, FLAT_GAIN = 6, 0.002
-FLAT_AFTER = 1000  # steps; scores also rise slowly at the start
+FLAT_AFTER = 1000  # steps; a slow rise at the start is not a plateau
 
 
 class Monitor:
@@ -46,7 +46,7 @@ class Monitor:
         on_progress: OnProgress,
     ) -> None:  # fmt: skip
         self._run, self._seen, self._unseen = run, seen, unseen
-        self._typical = {  # evenly spaced, enough faces for a mean
+        self._typical = {  # evenly spaced faces for the mean latents
             key: crops[:: max(len(crops) // MEAN_FACES, 1)] for key, crops in seen.items()
         }
         self._folder, self._config, self._on_progress = folder, config, on_progress
@@ -107,7 +107,7 @@ class Monitor:
             self._warned_of_plateau = True
             log.warning(
                 "step %d: held-out SSIM has stayed at %.3f for the last %d measurements, so more "
-                "training brings little: stop, or set --minutes so that the learning rate decays",
+                "training gains little: stop, or set --minutes so that the learning rate decays",
                 self._run.step, max(scores), late,
             )  # fmt: skip
 

@@ -221,8 +221,8 @@ def _fitted(
 
     Args:
         optimizer: The optimizer to load the state into.
-        state: Of ``optimizer.state_dict()``, with tensors in any memory layout.
-        keys: Names of the tensors of each parameter.
+        state: Result of ``optimizer.state_dict()``, with tensors in any memory layout.
+        keys: Names of the tensors that it must hold for each parameter.
 
     Raises:
         KeyError, TypeError, ValueError: If the state does not fit.
@@ -256,7 +256,7 @@ def _with_numbers(group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any
 
 
 def _hidden_weights(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of all layers except those with 3 or 4 image channels as input or output."""
+    """Return the weights of all layers except those whose input or output is an image."""
     return [p for p in network.parameters() if p.ndim >= 2 and min(p.shape[:2]) > 4]
 
 

@@ -1,4 +1,4 @@
-"""Train: two facesets become one shared encoder and two decoders that undo the random warp.
+"""Train one shared encoder and two decoders on two facesets, to undo a random warp.
 
 A run folder holds ``model.safetensors`` (everything that conversion needs), ``resume.safetensors``
 (everything that resuming needs), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
@@ -42,23 +42,25 @@ log = logging.getLogger(__name__)
 
 
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays along a cosine
-REPORT_SECONDS = 1.0  # between two records in metrics.jsonl
+REPORT_SECONDS = 1.0  # between two loss records in metrics.jsonl
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
 @dataclass(slots=True)
 class TrainReport:
-    """What a training run did."""
+    """The result of a training run."""
 
-    folder: Annotated[Path, Meta(description="The model.")]
-    step: Annotated[Count, Meta(description="Steps in all runs together.")]
-    minutes: Annotated[float, Meta(description="Minutes in all runs together.")]
+    folder: Annotated[Path, Meta(description="The model's folder.")]
+    step: Annotated[Count, Meta(description="Steps in total, over all runs of the model.")]
+    minutes: Annotated[float, Meta(description="Minutes in total, over all runs of the model.")]
     loss_a: Annotated[float, Meta(description="Last loss; NaN, or null in JSON, if unknown.")]
     loss_b: float
     interrupted: Annotated[
-        bool, Meta(description="Ctrl-C or SIGTERM ended the run; the exit code is 130.")
+        bool, Meta(description="Whether Ctrl-C or SIGTERM ended the run, with exit code 130.")
     ] = False
-    done: Annotated[bool, Meta(description="There was nothing left to do.")] = False
+    done: Annotated[
+        bool, Meta(description="Whether earlier runs had already reached the requested length.")
+    ] = False
     consent: Annotated[
         dict[Identity, str],
         BOTH_IDENTITIES,
@@ -88,7 +90,7 @@ def train(
     Args:
         a: Faceset folder of identity a.
         b: Faceset folder of identity b.
-        output: The model's folder; training resumes what is there.
+        output: The model's folder. If it holds a model, its training is resumed.
         config: Settings.
         on_progress: Called about once a second with the losses.
 
@@ -99,7 +101,8 @@ def train(
         SettingsError: If the settings contradict the existing model.
         OutputError: If a file cannot be written; the last saved state stays.
         BusyError: If another process trains the model.
-        TrainingError: If the loss is not finite again at a lower rate; the last saved state stays.
+        TrainingError: If the loss becomes infinite or NaN again after a roll-back to a lower
+            learning rate; the last saved state stays.
         DeviceError: If the device is missing, or its memory is too small for one face.
     """
     config, folder = config or TrainConfig(), Path(output)
@@ -115,10 +118,11 @@ def _train_in(
     a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
     on_progress: OnProgress,
 ) -> TrainReport:  # fmt: skip
-    """Train in a folder that this process has locked."""
+    """Train in a folder that rank 0 has locked."""
     if config.batch_size % world.size:
         raise SettingsError(
-            f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
+            f"batch_size must be a multiple of the number of processes, {world.size}, "
+            f"not {config.batch_size}"
         )
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder) if read else None)
@@ -154,7 +158,7 @@ def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
-        "consent_a": None,  # belongs to these people, so reusing the settings must not copy it
+        "consent_a": None,  # personal, so reusing the settings for others must not copy it
         "consent_b": None,
     }
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
@@ -177,7 +181,15 @@ class Pair(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What rank 0 decided to do before the next step; ``share`` of the run is done."""
+    """The decisions of rank 0 before the next step.
+
+    Attributes:
+        share: Share of the run that is done, 0 if its length is unknown.
+        end: Whether the run ends.
+        report: Whether to report the losses.
+        preview: Whether to write a preview.
+        save: Whether to save the state.
+    """
 
     share: float
     end: bool
@@ -189,7 +201,7 @@ class Due:
 class Loop:
     """The training loop: steps, reports, previews and saves until the end or a stop signal.
 
-    Rank 0 decides what is due, by its own clock and signals, and broadcasts that to the others.
+    Rank 0 decides by its own clock and signals what is due, and broadcasts its decisions.
     """
 
     def __init__(
@@ -216,7 +228,7 @@ class Loop:
         run = self._run
         unsaved = not checkpoint.has_state(self._folder)
         if self._monitor and (unsaved or self._config.restart):
-            keep = 1 if self._config.restart else self._config.keep  # drop the replaced run
+            keep = 1 if self._config.restart else self._config.keep  # drop the old run's states
             checkpoint.save(run, self._folder, keep)
         while self.advance():
             pass
@@ -268,12 +280,12 @@ class Loop:
         return Due(share, *map(bool, flags))
 
     def _fitting_step(self, warp: bool) -> Tensor:
-        """Take a step, halving the batch for as long as the device runs out of memory."""
+        """Take a step, halving the batch each time the device runs out of memory."""
         while True:
             try:
                 return self._step(warp)
             except torch.OutOfMemoryError as error:
-                # The other processes wait for this one's gradients and could not follow.
+                # The other processes wait for gradients of this step and cannot repeat it.
                 if self._world.size > 1 or self._batch == 1:
                     raise DeviceError(
                         f"the memory of {self._device} is too small for a batch of "
@@ -331,9 +343,10 @@ class Loop:
         run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
-            checkpoint.save(run, folder, self._config.keep)  # keep the lower rate after a kill
+            checkpoint.save(run, folder, self._config.keep)  # a kill must not undo the rate
             log.warning(
-                "the loss was no longer finite at step %d: back to step %d at %g of the rate",
+                "the loss was no longer finite at step %d: continuing from step %d at %g of the "
+                "learning rate",
                 broken, run.step, run.lr_scale,
             )  # fmt: skip
 
