@@ -423,7 +423,8 @@ class ConvertConfig(Settings):
     frames: Annotated[
         str | None,
         Option(
-            "Swap only these frames, such as 10-50,90-, counted from 0. The others are unchanged.",
+            'Swap only these frames, counted from 0, such as "10-50,90-". The others stay as '
+            "they are.",
             SWAPPED,
         ),
     ] = None
@@ -436,7 +437,10 @@ class ConvertConfig(Settings):
         Option("Also write *.matte.*: white where faces were swapped, black elsewhere.", OUTPUT),
     ] = False
     layers: Annotated[
-        bool, Option("Also write *.layers.*: only the swapped faces, on transparency.", OUTPUT)
+        bool,
+        Option(
+            "Also write *.layers.*: only the swapped faces, on a transparent background.", OUTPUT
+        ),
     ] = False
     codec: Annotated[
         Any, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM)
@@ -525,7 +529,7 @@ def frame_ranges(text: str) -> list[tuple[int, float]]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(-?)\s*(\d*)\s*", part)
         if not found or (found[3] and not found[2]):
-            raise SettingsError(f"frames must look like 10-50,90-, not {text!r}")
+            raise SettingsError(f'frames must be ranges such as "10-50,90-", not {text!r}')
         first = int(found[1])
         last = float(found[3]) if found[3] else math.inf if found[2] else float(first)
         if last < first:

@@ -68,8 +68,8 @@ def test_model_config_round_trips_through_json():
         (lambda: TrainConfig(batch_size=2.5), "batch_size must be int, not 2.5"),
         (lambda: TrainConfig(model="huge"), "model must be one of auto, original, small"),
         (lambda: TrainConfig(steps=True), "steps must be"),
-        (lambda: ConvertConfig(frames="ten"), "frames must look like 10-50,90-, not 'ten'"),
-        (lambda: ConvertConfig(frames="1 2"), "frames must look like"),
+        (lambda: ConvertConfig(frames="ten"), 'frames must be ranges such as "10-50,90-", not'),
+        (lambda: ConvertConfig(frames="1 2"), "frames must be ranges"),
         (
             lambda: ConvertConfig(all_faces=True, exclude=("x.jpg",)),
             "--all swaps every face: leave",

@@ -122,7 +122,10 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 
 def _scatter(report: EvaluationReport, samples: dict[str, list[Sample]]) -> bytes:
-    """Plot identity over NME per face, with the means of model and baselines; return a PNG."""
+    """Plot each face's identity transfer against its NME; return a PNG.
+
+    Larger dots show the means of the model and of the baselines.
+    """
     figure, both = curves.side_by_side(4.6)
     a, b = report.names
     titles = (f"{b}'s face on {a}", f"{a}'s face on {b}")

@@ -175,13 +175,16 @@ class FacesetWriter:
         self._images += 1
 
     def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
-        """Record an image without a face, so that it is listed and not read again.
+        """List an image without a face, or an unreadable file, in ``skipped.jsonl``.
+
+        Later runs read an image without a face again only if its file or the detector has changed.
+        They always try an unreadable file again.
 
         Args:
             source: The name of the image's file in the lists.
-            index: The frame index.
-            why: The reason.
-            path: The file, whose size is stored to detect changes later.
+            index: The frame index; -1 for an unreadable file.
+            why: Why it was skipped, such as "no face".
+            path: The file. Its size is stored to detect changes later.
 
         Raises:
             OutputError: If writing fails.

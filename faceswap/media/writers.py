@@ -175,8 +175,8 @@ class VideoOutput:
 
     Attributes:
         segments: The finished segments.
-        faces: Number of faces in all frames so far.
-        without_face: Number of frames without a face.
+        faces: Number of faces swapped so far, including those of a resumed run.
+        without_face: Number of frames without a swapped face.
     """
 
     def __init__(

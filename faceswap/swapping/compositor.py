@@ -261,7 +261,7 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
 
 
 def layer(frame: Frame, swaps: list[Swap]) -> Frame:
-    """Render only the swapped faces, on transparency: RGBA (H, W, 4), not premultiplied."""
+    """Render only the swapped faces, as straight (not premultiplied) RGBA (H, W, 4)."""
     height, width = frame.shape
     pixels = np.zeros((height, width, 4), np.float32)
     for swap in swaps:

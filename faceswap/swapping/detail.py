@@ -262,7 +262,13 @@ def _grain(noise: Numbers) -> tuple[float, float]:
 
 
 def _noise_energies(noise: Numbers, row: slice, blur: float = 0.0) -> Numbers:
-    """Return the energies of blurred grain in the given rows of :func:`_responses`."""
+    """Return the mean squares of the filters' responses to grain, after a further blur.
+
+    Args:
+        noise: The grain's deviations (2,), measured by :func:`_noise`.
+        row: The filters, as rows of the table that :func:`_responses` returns.
+        blur: Standard deviation of the further blur in pixels.
+    """
     amplitude, grain_blur = _grain(noise)
     blurs, rows = _responses()
     return np.array(

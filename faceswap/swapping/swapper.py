@@ -99,6 +99,9 @@ class Swapper:
 
         Raises:
             NoFacesError: If no face is detected.
+            InputError: If the files of the detector or of the landmark model cannot be read.
+            SettingsError: If the detector cannot be used with the landmark model.
+            DeviceError: If the device's memory is too small for one face.
         """
         spec = DetectorSpec(self.config.detector, self.config.landmarks).checked()
         faces = spec.detect(image, self.config.min_score)

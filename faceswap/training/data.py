@@ -183,7 +183,7 @@ def _start(
     return run
 
 
-CROPS_PER_PASS = 64  # batch size when a network evaluates a whole faceset
+CROPS_PER_PASS = 64  # faces in one forward pass outside training; bounds its memory
 
 
 def training_pair(

@@ -325,7 +325,7 @@ def test_init_from_copies_encoder_and_decoders(run):
 def test_init_from_needs_the_same_architecture(run):
     other = run().folder
 
-    with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': only a model of"):
+    with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': leave out --model"):
         run(replace(SHORT, init_from=str(other), model="original"), "begun")
     with pytest.raises(ModelError, match="holds no model"):
         run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
