@@ -154,7 +154,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:
-            others = [s.type for s in container.streams if s.type != "video"]
+            others = [str(s.type) for s in container.streams if s.type != "video"]
             others += ["a cover image"] * (len(container.streams) > len(others))
             types = ", ".join(others) or "nothing"
             raise InputError(f"{path} has no video stream; it contains {types}")
