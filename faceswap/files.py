@@ -1,4 +1,8 @@
-"""Write files so that a kill, a crash or a full disk never leaves a half-written one."""
+"""Write files atomically, append to logs, and lock folders against other processes.
+
+A kill, a crash or a full disk leaves either the whole old file or the whole new one. Only a log can
+end in a torn line, which :func:`read_lines` and :func:`drop_torn_line` remove.
+"""
 
 import errno
 import hashlib
@@ -34,7 +38,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     the whole old file or the whole new one.
 
     Raises:
-        OutputError: If the file cannot be written (disk full, read-only, no permission).
+        OutputError: If the folder cannot be created, or the file cannot be flushed or moved. An
+            error that the block raises is passed on unchanged.
     """
     temporary = temporary_beside(path, path.suffix)
     try:
@@ -69,7 +74,10 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 @cache
 def _machine_id() -> str:
-    """Return four hex digits for this machine or container, to which process ids are local."""
+    """Return four hex digits that identify this machine or container.
+
+    A process id is unique only within one of them.
+    """
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
@@ -81,10 +89,11 @@ def sweep(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder.
 
     Only files that this machine wrote are deleted. In a folder that several machines share, there
-    is no way to find out whether another machine's process is still alive.
+    is no way to find out whether another machine's process is still alive. On Windows, nothing is
+    deleted.
 
     Raises:
-        OutputError: If they cannot be deleted.
+        OutputError: If a file cannot be deleted. A folder that cannot be deleted is left.
     """
     if os.name != "posix" or not folder.is_dir():  # os.kill(pid, 0) is only harmless on POSIX
         return
@@ -117,9 +126,12 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
         path: The file, which is created if it does not exist.
         what: Start of the error message, such as "training of models/x is under way".
 
+    Returns:
+        The open file. Closing it releases the lock.
+
     Raises:
         BusyError: If another process holds the lock.
-        OutputError: If the file cannot be opened or locked.
+        OutputError: If the file cannot be opened or locked, or is a link.
     """
     while True:
         with writing(path):
@@ -157,7 +169,7 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
 
     Raises:
         BusyError: If another process holds the lock.
-        OutputError: If the folder cannot be written.
+        OutputError: If the folder or its lock file cannot be written.
     """
     new = not folder.exists()
     make_folder(folder)
@@ -166,7 +178,7 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps an open file; closing it unlocks it
+        with suppress(OSError):  # Windows cannot delete an open file
             lock.unlink()
         file.close()
         if new:
@@ -197,7 +209,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def reason(error: OSError) -> str:
     """Return a short description of an OSError, such as 'No space left on device'."""
-    return (error.strerror or str(error)).splitlines()[0]
+    return (error.strerror or str(error) or type(error).__name__).splitlines()[0]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -227,15 +239,15 @@ def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
 def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
     """Append whole lines in one write and flush them to the operating system.
 
-    A kill during the write can leave one torn last line, which :func:`read_lines` drops.
+    A kill during the write can tear the last line; :func:`read_lines` drops it.
 
     Args:
         path: The file, which is created if it does not exist.
-        lines: The lines without line ends.
+        lines: The lines, without line breaks.
         lasting: Whether to wait until the lines are on disk and would survive a power cut.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the file cannot be written, or is a link.
     """
     make_folder(path.parent)
     with writing(path), _open_no_follow(path, "ab") as file:
@@ -259,7 +271,11 @@ def sha256_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines that :func:`append_lines` wrote to a file, without a torn last line."""
+    """Return the lines that :func:`append_lines` wrote to a file, without a torn last line.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     text = path.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
 
@@ -268,7 +284,8 @@ def parse_json(line: str) -> Any:
     """Parse a line of JSON that may be damaged.
 
     Raises:
-        ValueError: If it is not JSON, or holds a number that is not finite or far too large.
+        ValueError: If it is not JSON or is nested too deeply, or if it holds a number that is not
+            finite or an integer of more than 18 characters.
     """
     try:
         return json.loads(
@@ -295,7 +312,7 @@ def drop_torn_line(path: Path) -> None:
     """Cut off a last line that a kill left unfinished, so that more lines can be appended.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the file is missing or a link, or cannot be written.
     """
     with writing(path), _open_no_follow(path, "r+b") as file:
         data = file.read()

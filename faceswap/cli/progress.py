@@ -15,7 +15,7 @@ TIMED_BAR = "{percentage:3.0f}%|{bar}| {n:.2f} of {total:g} minutes{postfix}"
 
 
 class Reporter:
-    """Shows progress with rate and time left: a bar on a terminal, otherwise an occasional line."""
+    """Shows progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -39,7 +39,7 @@ class Reporter:
             self._print_line()
 
     def _begin(self, progress: Progress) -> None:
-        """Restart the bar and the clock, because another kind of work begins."""
+        """Note where the work begins; if other work came before, restart the bar and the clock."""
         if self._first.unit:
             self.close()
             self._bar, self._began = None, time.monotonic()

@@ -1,4 +1,4 @@
-"""Results that only the command line produces; every stage defines its own report."""
+"""Results that only the command line produces; the stages define their own reports."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ class PreviewReport:
     """The result of ``convert --preview``."""
 
     model: Annotated[
-        Path | None, Meta(description="The model given; null if the cast file names the models.")
+        Path | None,
+        Meta(description="The model's folder or file; null with --cast and no --model."),
     ]
     output: Annotated[Path, Meta(description="The image written.")]
     frames: Annotated[Count, Meta(description="Frames requested.")]
@@ -37,7 +38,7 @@ class DemoReport:
     seconds: float
     video: Annotated[Path, Meta(description="The swapped clip.")]
     image: Annotated[
-        Path, Meta(description="Original, swap, training previews and loss curve in one image.")
+        Path, Meta(description="Original, swap, last training preview and loss curve in one image.")
     ]
 
 
@@ -49,8 +50,9 @@ class Failure:
         str,
         Meta(
             description="Class of the error, such as InputError; UsageError if the command line "
-            "is wrong, Interrupted after Ctrl-C; for a bug, the class of the Python exception."
+            "is wrong, Interrupted after Ctrl-C or SIGTERM; for a bug, the class of the Python "
+            "exception."
         ),
     ]
-    message: Annotated[str, Meta(description="The error message, a single line.")]
+    message: Annotated[str, Meta(description="The error message, a single line except for bugs.")]
     exit_code: Annotated[int, Meta(ge=1, description="The exit code of the process.")]

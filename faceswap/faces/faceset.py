@@ -1,7 +1,7 @@
 """Faceset on disk: a folder of face crops and ``faces.jsonl``, which describes them.
 
-A crop is written before its line in the list, so killing the process leaves only complete faces and
-at most one torn line.
+The crops of an image are written before their lines in the list, so every complete line has its
+crop. A kill leaves at most one torn line, and crops of one image that are not in the list.
 """
 
 import json
@@ -41,13 +41,13 @@ FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
 CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
 MAX_SIZE = 4096  # pixels, side of a crop
-MAX_LANDMARK = 1e5  # pixels; no landmark is this far from its crop
+MAX_LANDMARK = 1e5  # pixels; a larger coordinate in the crop means that the list is damaged
 
 Key = tuple[str, int]  # source file relative to the input, frame index in that file
 
 
 def discard(folder: Path) -> None:
-    """Delete the crops and lists of a faceset, but no other files in its folder.
+    """Delete a faceset's lists and the crops that they name, but no other files in its folder.
 
     Raises:
         OutputError: If a file cannot be deleted.
@@ -73,13 +73,14 @@ class FacesetWriter:
         detector: Names of the detectors, stored with each image in which they found no face.
 
     Attributes:
-        done: Keys of the images that earlier runs have read. Images without a face only count if
-            the same detectors searched them.
+        done: Keys of the images that earlier runs have read. An unreadable file has the frame index
+            -1. Images without a face and unreadable files only count if the earlier run used the
+            same detectors.
         with_faces: Source files in which a face was found.
         faces: Number of faces in the faceset.
 
     Raises:
-        InputError: If the existing faceset is damaged.
+        InputError: If the existing faceset is damaged or has a newer format.
         SettingsError: If it was made with other settings.
         OutputError: If the folder cannot be written.
     """
@@ -136,7 +137,10 @@ class FacesetWriter:
             self._bytes[record["source"]] = record["bytes"]
 
     def has_changed(self, source: str, path: Path) -> bool:
-        """Return whether the size of a source file has changed since it was read."""
+        """Return whether a source file's size differs from the size that an earlier run stored.
+
+        The result is False if no size was stored or the file is gone.
+        """
         return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
 
     def add(
@@ -145,7 +149,7 @@ class FacesetWriter:
         """Store the faces of one image: first the crops, then all lines in one write.
 
         Args:
-            source: The name of the frame's file in the lists.
+            source: The name by which the lists refer to the frame's file.
             frame: The frame that shows the faces.
             faces: The faces.
             pngs: The crops encoded by :func:`png_of`, if the caller already has them.
@@ -181,10 +185,10 @@ class FacesetWriter:
         They always try an unreadable file again.
 
         Args:
-            source: The name of the image's file in the lists.
+            source: The name by which the lists refer to the image's file.
             index: The frame index; -1 for an unreadable file.
             why: Why it was skipped, such as "no face".
-            path: The file. Its size is stored to detect changes later.
+            path: The file, whose size is stored to detect changes later; None stores no size.
 
         Raises:
             OutputError: If writing fails.
@@ -202,7 +206,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
-    """Read ``skipped.jsonl``. Damaged lines are ignored: their images are read again."""
+    """Read ``skipped.jsonl``. Damaged lines are ignored, so their images are searched again."""
     for line in read_lines(path):
         try:
             record = parse_json(line)
@@ -213,7 +217,10 @@ def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def png_of(aligned: AlignedFace) -> bytes:
-    """Encode a face crop as PNG; OpenCV takes a third of Pillow's time for about the same size."""
+    """Encode a face crop as PNG.
+
+    OpenCV takes a third of the time that Pillow takes, for files of about the same size.
+    """
     _, data = cv2.imencode(".png", aligned.image[..., ::-1])
     return data.tobytes()
 
@@ -222,7 +229,7 @@ def read_header(index: Path) -> dict[str, Any]:
     """Read and check the first line of ``faces.jsonl``.
 
     Raises:
-        InputError: If the file is not a face list or has a newer format.
+        InputError: If the file is not a face list, a value is out of range, or the format is newer.
     """
     lines = read_lines(index)
     try:
@@ -272,7 +279,8 @@ class Faceset:
         name: The identity's name.
         crops: uint8 (N, 3, S, S) RGB.
         landmarks: float32 (N, 68, 2), pixels of the crops.
-        keys: Permanent keys: source, frame and number within the frame, such as "clip.mp4#12-0".
+        keys: Permanent key of each face: its source, frame and number within the frame, such as
+            "clip.mp4#12-0".
         coverage: Fraction of a crop's side that the face's square covers.
     """
 
@@ -284,11 +292,17 @@ class Faceset:
 
     @classmethod
     def read(cls, folder: Path, crop_size: int | None = None) -> Self:
-        """Load a faceset and resize its crops to ``crop_size`` if given.
+        """Load a faceset and resize its crops to ``crop_size`` pixels if given.
+
+        Faces whose crops were deleted are left out with a warning.
+
+        Args:
+            folder: The faceset's folder, or a folder that contains it as ``faces``.
+            crop_size: Side of the loaded crops in pixels; None keeps the stored size.
 
         Raises:
-            InputError: If the folder is not a faceset or a crop is damaged.
-            NoFacesError: If it contains no faces.
+            InputError: If the folder is not a faceset, or its list or a crop is damaged.
+            NoFacesError: If no crop is left.
         """
         if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():
             folder = folder / "faces"
@@ -321,7 +335,10 @@ class Faceset:
         return cls(identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"])
 
     def held_out(self, share: float) -> list[str]:
-        """Return the keys of every n-th face from the first, n = 1 / share; none if share is 0."""
+        """Return the keys of the first and every n-th face after it, n = round(1 / share).
+
+        A share of 0 returns no keys.
+        """
         return self.keys[:: round(1 / share)] if share else []
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:

@@ -15,10 +15,11 @@ from faceswap.config import MASK_SEAM
 from faceswap.faces.geometry import AlignedFace, transform
 from faceswap.registry import Registry
 
-# Takes the aligned face, the network crop's share of the crop's side, and the decoded mask (S, S).
+# A masker takes the aligned face, the side of the network crop as a share of the crop's side, and
+# the decoded mask (S, S), or None if the model has no mask head. It returns the mask (S, S).
 Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 
-FOREHEAD = 0.6  # nose lengths that the hull rises above the brows; fits the oval of a face best
+FOREHEAD = 0.6  # nose lengths by which the hull rises above the brows; fits the oval of a face best
 MASK_THRESHOLD = 0.1  # decoded values below it become 0, those above 1 - MASK_THRESHOLD become 1
 
 
@@ -32,7 +33,7 @@ def square(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Ma
 
 
 def outline(points: Points, size: int) -> Mask:
-    """Fill the convex hull of landmarks (68, 2) and a forehead above the brows, (size, size)."""
+    """Return the mask (size, size) of the convex hull of landmarks (68, 2) and the forehead."""
     nose = points[27] - points[33]  # points up along the face
     raised = np.vstack([points, points[17:27] + FOREHEAD * nose])
     contour = np.asarray(cv2.convexHull(raised)).round().astype(np.int32)
@@ -48,7 +49,10 @@ def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask
 
 
 def learned(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
-    """Return the model's decoded mask, (S, S) in [0, 1], limited to the network crop."""
+    """Return the model's decoded mask, (S, S) in [0, 1], limited to the network crop.
+
+    Values within ``MASK_THRESHOLD`` of 0 or 1 become 0 or 1. ``decoded`` must not be None.
+    """
     assert decoded is not None, "the model has no mask head"
     clear: Mask = np.clip((decoded - MASK_THRESHOLD) / (1 - 2 * MASK_THRESHOLD), 0, 1)
     return clear * square(aligned, view)
@@ -69,7 +73,7 @@ def soften(mask: Mask, coverage: float, erosion: float, feather: float) -> Mask:
     """Shrink a mask (S, S) and soften its edge inwards, so that it never grows.
 
     Args:
-        mask: A mask in [0, 1] that is 0 along the crop's border.
+        mask: A mask in [0, 1]. Everything outside the crop counts as 0.
         coverage: Fraction of the crop's side that the face's square covers.
         erosion: Width to remove, as a fraction of the square's side.
         feather: Width of the ramp from 1 to 0, as a fraction of the square's side.

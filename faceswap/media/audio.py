@@ -12,7 +12,7 @@ CODECS = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
 OPUS_RATE = 48000  # Hz; Opus decoders always output this rate
 BITS_PER_CHANNEL = 96_000  # per second; transparent for both codecs
 # Fallback channel layouts by channel count, for sources without a layout or with one that the
-# encoder rejects. Most films are 5.1(side), but the encoders only take 5.1 with back speakers.
+# encoder rejects. Most films are 5.1(side), but libopus only takes 5.1 with back speakers.
 DEFAULT_LAYOUTS = {
     1: "mono",
     2: "stereo",
@@ -36,7 +36,9 @@ class AudioTranscoder:
         suffix: The suffix of the output file.
 
     Raises:
-        ValueError: If it is not audio, has no decoder, or no codec of the container accepts it.
+        ValueError: If the stream is not audio or has no decoder, or if the container's codec in
+            ``CODECS`` is missing or does not accept it.
+        FFmpegError: If the encoder cannot be opened.
     """
 
     def __init__(self, out: Any, stream: Any, suffix: str) -> None:
@@ -72,7 +74,7 @@ class AudioTranscoder:
             yield from self._resample(frame)
 
     def end(self) -> Iterator[Any]:
-        """Flush the filters and the encoder, and yield the remaining packets."""
+        """Flush the filters and the encoder, and yield the remaining packets. Call this once."""
         yield from self._resample(None)
         if self._gap_filler is not None:
             self._gap_filler.push(None)
@@ -130,10 +132,10 @@ def _pull_ready(graph: Any) -> Iterator[Any]:
 
 
 def _choose_format(codec: str, source: Any) -> tuple[int, str]:
-    """Choose the sample rate and channel layout nearest to the source's that a codec accepts.
+    """Choose the sample rate and channel layout that a codec accepts and that suit the source best.
 
     Raises:
-        ValueError: If the codec accepts none.
+        ValueError: If the codec accepts no layout that the source can be converted to.
     """
     rates = [OPUS_RATE] if codec == "libopus" else sorted(av.Codec(codec, "w").audio_rates or ())
     rate = next((candidate for candidate in rates if candidate >= source.sample_rate), rates[-1])

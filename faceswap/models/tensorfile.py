@@ -30,17 +30,20 @@ class DamagedFileError(ModelError):
 def write(
     path: Path, kind: str, version: int, header: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Write tensors and a header in one step.
+    """Write tensors and a header to a file atomically.
 
     Args:
         path: The file.
         kind: Name of the file format, such as "faceswap-training".
         version: Version of that format, stored in the header.
         header: JSON-ready values.
-        tensors: By name, on any device and in any memory layout. They are stored row-major.
+        tensors: By name, of the types in ``DTYPES``, on any device and in any memory layout. They
+            are stored row-major.
 
     Raises:
         OutputError: If the file cannot be written. An existing file is kept.
+        KeyError: If a tensor has another type.
+        TypeError, ValueError: If a header value is not JSON, or not finite.
     """
     text = json.dumps({"version": version} | header, allow_nan=False)
     names = _stored_order(tensors)
@@ -117,12 +120,12 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
 
 
 def _stored_order(tensors: dict[str, Tensor]) -> list[str]:
-    """Sort by falling element size, so that every tensor is aligned to its element size."""
+    """Sort by descending element size, so that every tensor is aligned to its element size."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def _description(kind: str, header: str, tensors: dict[str, Tensor]) -> bytes:
-    """Return the input of the checksum except the tensors' data: kind, header and layout."""
+    """Return what the checksum covers besides the tensors' data: kind, header and layout."""
     layout = [
         (name, DTYPES[tensors[name].dtype], *tensors[name].shape) for name in _stored_order(tensors)
     ]

@@ -25,11 +25,11 @@ def read_notes(values: Any) -> Notes:
     """Validate notes by identity; a missing note counts as not stated.
 
     Raises:
-        ValueError: If ``values`` is not a dict with only the keys a and b, or a note is not
+        ValueError: If ``values`` is not a dict or has a key other than a and b, or a note is not
             printable text of at most MAX_NOTE characters.
     """
     if not isinstance(values, dict) or not set(values) <= {"a", "b"}:
-        raise ValueError('consent must be an object with the keys "a" and "b"')
+        raise ValueError('consent must be an object with no keys but "a" and "b"')
     return {"a": _checked(values.get("a", "")), "b": _checked(values.get("b", ""))}
 
 
@@ -52,7 +52,7 @@ def merge_notes(
     """Choose each note: the given one, otherwise the model's, otherwise that of ``CONSENT.md``.
 
     Args:
-        given: New notes by identity; None keeps what is known.
+        given: New notes by identity; None keeps the known note, and "" clears it.
         stored: The notes in the model, or None.
         facesets: Faceset folders by identity.
 
@@ -102,5 +102,5 @@ def _read_text(path: Path) -> str:
 
 
 def in_words(notes: Mapping[Any, str]) -> Notes:
-    """Return notes by identity, with ``NOT_STATED`` in place of an empty one."""
+    """Return notes by identity, with ``NOT_STATED`` for an empty or missing one."""
     return {"a": notes.get("a") or NOT_STATED, "b": notes.get("b") or NOT_STATED}

@@ -1,8 +1,8 @@
 """Content Credentials (C2PA): read a file's manifest and check that the file still matches it.
 
 A manifest records what was opened (the original, with its own credentials), what was done to it,
-by which program and with which model. It contains a hash of all bytes and is signed. If a format
-cannot embed a manifest, the manifest is stored beside the file as ``<name>.c2pa``.
+by which program and with which model. It contains a hash of the file without the manifest, and is
+signed. If a manifest cannot be embedded, it is stored beside the file as ``<name>.c2pa``.
 """
 
 import json
@@ -27,8 +27,8 @@ TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/x-m4v", ".mov": "video/quicktime", ".avi": "video/avi",
     ".mkv": "video/x-matroska", ".webm": "video/webm",
 }  # fmt: skip
-MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", the start of every manifest
-# Validation codes of a file that is intact except for an expired certificate
+MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", near the start of every manifest
+# The only validation codes of a file that is intact except for an expired certificate
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 REMOTE = "manifest.inaccessible"  # the manifest is on a server
 # Fetch nothing from the network, embed no 60 KB thumbnail, and do not re-read a file after signing.
@@ -40,10 +40,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The model that made the new faces."""
+    """The model that made the new faces, or the models of a cast."""
 
-    name: Annotated[str, Meta(description="Name of the model's folder.")]
-    sha256: Annotated[str, Meta(description="SHA-256 of the model's file, hexadecimal.")]
+    name: Annotated[
+        str, Meta(description="Name of the model's folder; several names are joined by commas.")
+    ]
+    sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of the model's file, hexadecimal; those of several models are "
+            "joined by commas."
+        ),
+    ]
     notes: Annotated[
         tuple[str, ...],
         Meta(description="Notes by the model's owner, such as who consented to what."),
@@ -76,7 +84,11 @@ class Credentials:
     """The Content Credentials of a file, and whether they are valid."""
 
     intact: Annotated[
-        bool, Meta(description="Whether file and manifest are unchanged since signing.")
+        bool,
+        Meta(
+            description="Whether all checks except the one for trust passed: file and manifest are "
+            "unchanged since signing, and the certificate has not expired."
+        ),
     ]
     trusted: Annotated[bool, Meta(description="Whether the signer is on the trust list.")] = False
     generator: Annotated[
@@ -85,8 +97,8 @@ class Credentials:
     signer: Annotated[
         str,
         Meta(
-            description="Name in the signer's certificate. Anyone can choose this name, so rely on "
-            "it only if trusted is true."
+            description="Common name and issuer in the signer's certificate. Anyone can choose "
+            "them, so rely on them only if trusted is true."
         ),
     ] = ""
     title: Annotated[str, Meta(description="The name of the file when it was signed.")] = ""
@@ -104,7 +116,13 @@ class Credentials:
         str | None,
         Meta(description="The sidecar that holds the manifest; null if it is embedded."),
     ] = None
-    failures: Annotated[tuple[str, ...], Meta(description="C2PA codes of the failed checks.")] = ()
+    failures: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="C2PA codes of the failed checks; the parser's message if the manifest "
+            "cannot be parsed."
+        ),
+    ] = ()
 
     @property
     def expired(self) -> bool:
@@ -121,7 +139,7 @@ class FileCredentials(Credentials):
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """The error for one of several files whose Content Credentials cannot be read."""
+    """One of several files, and the error from reading its Content Credentials."""
 
     file: str
     error: str
@@ -134,9 +152,12 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         path: A photo or video, made by this program or any other.
         trust: PEM file of certificates to trust [default: none, so no signer is trusted].
 
+    Returns:
+        The credentials. They are not intact if the manifest cannot be parsed.
+
     Raises:
         NoCredentialsError: If the file has no credentials, embedded or beside it.
-        InputError: If the file or ``trust`` cannot be read.
+        InputError: If the file or ``trust`` cannot be read, or the file is not a photo or a video.
         SettingsError: If ``trust`` contains no certificate.
     """
     with _reading(path):
@@ -196,6 +217,7 @@ def report_of(path: Path, manifest: bytes | None = None, anchors: str | None = N
 
     Raises:
         C2paError: If the file or its manifest cannot be parsed.
+        OSError: If the file cannot be read.
     """
     kind = media_type(path)
     with path.open("rb") as file:
@@ -284,7 +306,7 @@ def readable(name: str) -> str:
 
 
 def media_type(path: Path) -> str:
-    """Return the MIME type for a file's suffix, application/octet-stream if it is unknown."""
+    """Return the MIME type for a file's suffix; application/octet-stream if it is unknown."""
     return TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
@@ -333,7 +355,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def words_of(error: Exception) -> str:
-    """Return the first line of an error message, without the class or file name in front."""
+    """Return the first line of an error message, without the words before its first colon."""
     return (str(error).split(": ", 1)[-1].splitlines() or [type(error).__name__])[0]
 
 
@@ -344,8 +366,8 @@ class Verification:
     Attributes:
         facts: A record for each file.
         found: Each file with its credentials, or with the error from reading them.
-        worst: The most serious error (altered, then no credentials, then unreadable); None if every
-            file is unchanged since signing.
+        worst: The most serious error (altered or expired, then no credentials, then any other);
+            None if every file is intact.
     """
 
     facts: list[FileCredentials | FileError] = field(default_factory=list)
@@ -366,8 +388,9 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
     """Verify the Content Credentials of photos and videos, made by this program or any other.
 
     Args:
-        files: The files; an unreadable file does not stop the others.
-        trust: PEM file of certificates to trust [default: none].
+        files: The files; an error with one of them is recorded and does not stop the others.
+        trust: PEM file of certificates to trust [default: none]. If it cannot be read, that error
+            is recorded for every file.
     """
     result = Verification()
     for file in map(Path, files):
@@ -381,7 +404,7 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
         if not found.intact:
             result.note(
                 TamperedError(
-                    f"{file}: the credentials are no longer valid: their certificate has expired"
+                    f"the credentials of {file} are no longer valid: their certificate has expired"
                     if found.expired
                     else f"{file} was altered after it was signed"
                 )

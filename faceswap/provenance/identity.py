@@ -45,7 +45,7 @@ class SigningIdentity:
         certificates: PEM, the signer's certificate first.
         key: The private key of that certificate, unencrypted PKCS#8 PEM.
         algorithm: es256, es384, es512, ps256 or ed25519.
-        place: Where it was read from, for error messages.
+        place: The file that the certificates were read from, for error messages.
     """
 
     certificates: bytes
@@ -57,16 +57,19 @@ class SigningIdentity:
 def signing_identity(
     certificate: str | Path | None = None, key: str | Path | None = None
 ) -> SigningIdentity:
-    """Load the signing identity from PEM files, else the environment, else the user's own.
+    """Load a certificate and its private key.
+
+    If neither is given, the environment variables ``FACESWAP_SIGN_CERT`` and ``FACESWAP_SIGN_KEY``
+    name the files. If these are not set either, the user's own self-signed pair is used. It is
+    created on first use, and again after it has expired.
 
     Args:
-        certificate: PEM chain, the signer's certificate first [default: ``FACESWAP_SIGN_CERT``,
-            otherwise the user's self-signed one, created on first use].
-        key: Its private key [default: ``FACESWAP_SIGN_KEY``, otherwise the user's own].
+        certificate: PEM file of the chain, the signer's certificate first.
+        key: PEM file of its private key, unencrypted.
 
     Raises:
-        SettingsError: If only one of the two is given, they are not a pair, or C2PA does not
-            support this kind of key.
+        SettingsError: If only one of the two is given, a file does not contain what it should, they
+            are not a pair, or C2PA does not support this kind of key.
         InputError: If a file cannot be read.
         OutputError: If the user's own identity cannot be written.
     """
@@ -188,7 +191,7 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def _self_signed() -> bytes:
-    """Create a key and a self-signed certificate for it, PEM.
+    """Create a key and a self-signed certificate for it; return both as PEM.
 
     The certificate profile of the C2PA specification requires the key usages below, and the c2pa
     library also requires an authority key identifier. The name reveals nothing about the user or

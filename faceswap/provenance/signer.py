@@ -1,8 +1,8 @@
 """Sign the outputs of a conversion with Content Credentials (C2PA).
 
-The manifest is embedded in the file or, if its format cannot hold one, written beside it. The
-c2pa library refuses to sign those formats, so this module adds the hash of the whole file to the
-manifest.
+The manifest is embedded in the file or, if that is not possible, written beside it. The c2pa
+library refuses to sign a format in which it cannot embed a manifest, so this module adds the hash
+of the whole file to the manifest that it writes beside it.
 """
 
 import io
@@ -71,10 +71,14 @@ class Signer:
             ) from error
 
     def publisher(self, source: Path) -> Publish:
-        """Return a context manager that signs an output and then moves it into place atomically.
+        """Return a Publish that signs an output and then moves it into place atomically.
 
         Args:
             source: The file that the outputs are made from.
+
+        Returns:
+            A function of the output's path. Its context raises the errors of :func:`atomic_write`
+            and :meth:`sign`.
         """
 
         @contextmanager
@@ -86,7 +90,7 @@ class Signer:
         return publish
 
     def sign(self, temporary: Path, path: Path, source: Path) -> None:
-        """Sign a finished file: embed the manifest, or write it beside ``path`` if that fails.
+        """Sign a finished file: embed the manifest, or write it beside ``path`` if it cannot be.
 
         Args:
             temporary: The finished file under its temporary name; replaced by the signed one.
@@ -94,8 +98,9 @@ class Signer:
             source: The file it was made from.
 
         Raises:
-            OutputError: If the sidecar cannot be written either, or signing fails, for example
-                because the certificate has expired since the start.
+            InputError: If the finished file cannot be read.
+            OutputError: If the sidecar cannot be written, or signing fails, for example because
+                the certificate has expired since the start.
         """
         kind = media_type(path)
         if embeds(kind):
@@ -164,7 +169,7 @@ class Signer:
         return builder
 
     def _ingredient(self, source: Path) -> bytes:
-        """Archive the source as an ingredient with its own credentials; cache the last one."""
+        """Archive the source as an ingredient with its own credentials; keep the latest archive."""
         if self._parent is None or self._parent[0] != source:
             self._parent = source, _ingredient(source)
         return self._parent[1]

@@ -15,8 +15,8 @@ from faceswap.types import Identity
 
 log = logging.getLogger(__name__)
 
-# Maps aligned crops, each (S, S, 3), to faces, each (size, size, 3), or (size, size, 4) with the
-# model's mask (0-255) as the fourth channel.
+# Maps aligned crops, each (S, S, 3), to decoded faces, each (size, size, 3) or, with the model's
+# mask (0-255) as the fourth channel, (size, size, 4). ``size`` is the side of the network's output.
 DecodeFaces = Callable[[list[Image]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
@@ -26,9 +26,9 @@ class FaceDecoder:
     """Runs a model's network on a device; an instance is a :data:`DecodeFaces`.
 
     Args:
-        trained: The model.
+        trained: The model; its network is moved to the device.
         to: The identity whose face is decoded.
-        identity_strength: See :meth:`Autoencoder.swap`.
+        identity_strength: 0 keeps the source latent, 1 moves it fully to the target.
         device: Where the network runs.
     """
 
@@ -75,8 +75,8 @@ class FaceDecoder:
         network_input = network_crop(faces, self._model)
         if self._to == "b":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
-        # float16 is finer than the 255 levels of the output. bfloat16, which some CPUs multiply
-        # fast, is coarser.
+        # float16 resolves more than the 255 levels of the output. bfloat16, which some CPUs
+        # multiply fast, resolves fewer, so other devices than CUDA compute in float32.
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             decoded = self._network.swap(network_input, self._to, self._identity_strength).float()
         if self._to == "a":

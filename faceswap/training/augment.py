@@ -1,10 +1,10 @@
 """Batched augmentation: small similarity transforms, and the random warp that the network undoes.
 
-Faces are uint8 crops (B, 3, S, S), RGB; results are float32 in [0, 1]. Random numbers are drawn
-separately from their use, so that tests can pass the same numbers to a reference implementation.
-The arithmetic follows the classic faceswap training loop (5x5 grid over the network crop, normal
-noise, umeyama for the target). Lengths are fractions of the network crop, so it works for any crop
-and network size.
+Faces are uint8 crops (B, C, S, S): RGB, and the mask as a fourth channel if the model has a mask
+head. Results are float32 in [0, 1]. Random numbers are drawn separately from their use, so that
+tests can pass the same numbers to a reference implementation. The arithmetic follows the classic
+faceswap training loop (5x5 grid over the network crop, normal noise, umeyama for the target).
+Lengths are fractions of the crop or the network crop, so it works at any crop and network size.
 """
 
 import math
@@ -20,8 +20,8 @@ ROTATION = 10.0  # maximum, degrees
 ZOOM = 0.05  # maximum change of the scale
 SHIFT = 0.05  # maximum, as a share of the crop side
 FLIP = 0.4  # probability
-NODES = 5  # grid points per side of the network crop
-NOISE = 5 / 160  # standard deviation of a grid point: 5 px for a network crop of 160 px
+NODES = 5  # grid points along each side of the network crop
+NOISE = 5 / 160  # standard deviation of a grid point's x and y: 5 px for a network crop of 160 px
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class TransformNoise:
 
     Attributes:
         angle: Degrees, counter-clockwise.
-        zoom: Scale factor about the centre.
+        zoom: Scale factor.
         shift_x: Shift to the right, as a share of the crop side.
         shift_y: Shift downwards, as a share of the crop side.
         flip: 1 mirrors the crop left to right after the other operations; 0 does not.
@@ -43,7 +43,7 @@ class TransformNoise:
     flip: Tensor
 
     def shard(self, faces: slice) -> "TransformNoise":
-        """Select the numbers of a slice of the faces."""
+        """Return the numbers for a slice of the faces."""
         return TransformNoise(
             self.angle[faces], self.zoom[faces], self.shift_x[faces], self.shift_y[faces],
             self.flip[faces],
@@ -51,7 +51,7 @@ class TransformNoise:
 
 
 def draw_transform(count: int, generator: torch.Generator) -> TransformNoise:
-    """Draw the random numbers of ``count`` similarity transforms."""
+    """Draw the random numbers for ``count`` similarity transforms."""
     signed = torch.rand(4, count, generator=generator, dtype=torch.float64) * 2 - 1
     flip = torch.rand(count, generator=generator, dtype=torch.float64) < FLIP
     return TransformNoise(
@@ -72,7 +72,12 @@ def transform_matrices(noise: TransformNoise, size: int) -> Tensor:
     """Return matrices (B, 2, 3) float64 that rotate, zoom, shift and mirror crops.
 
     They map output to input, as sampling needs. Coordinates run from -1 to 1 between the edges of
-    the crop. The centre of rotation is pixel (size // 2, size // 2), as in the classic loop.
+    the crop. The centre of rotation and zoom is pixel (size // 2, size // 2), as in the classic
+    loop.
+
+    Args:
+        noise: From :func:`draw_transform`.
+        size: Side of the crops in pixels, which decides where the centre is.
     """
     radians = noise.angle * (math.pi / 180)
     cos, sin = torch.cos(radians) / noise.zoom, torch.sin(radians) / noise.zoom
@@ -99,14 +104,14 @@ def random_warp(
     ratio of two complex sums).
 
     Args:
-        faces: (B, 3, S, S) uint8 crops.
+        faces: (B, C, S, S) uint8 crops.
         displacement: From :func:`draw_warp`, (B, 2, 5, 5).
         model: Provides the size, the network crop and the pixel centres.
         transform: From :func:`transform_matrices`; applied to the crop before the warp, in the same
             sampling pass.
 
     Returns:
-        Warped input and target, each (B, 3, size, size) float32 in [0, 1].
+        Warped input and target, each (B, C, size, size) float32 in [0, 1].
     """
     size = model.size
     origin = (model.input_center - 0.5) / size  # so that the first pixel is sampled at input_center

@@ -2,8 +2,8 @@
 
 ``resume.safetensors`` holds the complete training state; ``model.safetensors`` holds only what
 conversion needs. Each is replaced atomically, so a kill at any moment leaves a complete state to
-resume from.
-``snapshots/`` holds earlier states and ``best.safetensors`` the model with the best score.
+resume from. ``snapshots/`` holds earlier states and ``best.safetensors`` the model with the best
+held-out score.
 
 Earlier versions saved ``resume.pt``, a pickle of plain tensors. It can still be resumed from; the
 first save replaces it.
@@ -67,7 +67,7 @@ class TrainingState:
         color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
         held_out: Keys of the faces that training never uses.
         step: Steps done.
-        seconds: Training time so far.
+        seconds: Training time so far, over all runs.
         orders: By identity, the indices of the faces still to come in this pass.
         lr_scale: Factor on all learning rates, reduced by a roll-back.
         scores: Held-out scores, oldest first.
@@ -98,7 +98,7 @@ class TrainingState:
 
     @property
     def score(self) -> float | None:
-        """The latest held-out score."""
+        """The latest held-out score; None before the first measurement."""
         return self.scores[-1] if self.scores else None
 
 
@@ -158,7 +158,9 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
 
 
 def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
-    """Write changed consent notes to all model files of the run.
+    """Save the run, whose consent notes have changed, and write them to the best model as well.
+
+    Snapshots keep the earlier notes.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -182,7 +184,8 @@ def read_state(folder: Path) -> ResumeState | None:
     such as an imported one, the state consists of its weights and metadata.
 
     Raises:
-        ModelError: If all states are damaged, or a newer version of faceswap wrote one.
+        ModelError: If all states, or the model without a state, are damaged; or if one cannot be
+            read or was written by a newer version of faceswap.
     """
     saved = [path for path in _resume_files(folder) if path.is_file()]
     if saved:
@@ -235,7 +238,11 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Delete previews, snapshots and the best model, which a new run must not inherit."""
+    """Delete previews, snapshots and the best model, which a new run must not inherit.
+
+    Raises:
+        OutputError: If a file cannot be deleted.
+    """
     with writing(folder):
         for old in [*(folder / "previews").glob("step-*.png"), *_snapshots(folder)]:
             old.unlink()
@@ -258,7 +265,10 @@ def _snapshots(folder: Path) -> list[Path]:
 
 
 def _keep_snapshots(folder: Path, keep: int) -> None:
-    """Hard-link the current resume state into ``snapshots/`` and delete the oldest ones there."""
+    """Hard-link the current resume state into ``snapshots/`` and delete the oldest ones there.
+
+    The newest ``keep`` - 1 snapshots remain. If that is none, no link is made.
+    """
     current = next((path for path in _resume_files(folder) if path.is_file()), None)
     if keep > 1 and current:
         newest = next(iter(_snapshots(folder)), None)
@@ -277,7 +287,7 @@ def _keep_snapshots(folder: Path, keep: int) -> None:
 
 
 def _newest_intact(expected: Path, candidates: list[Path]) -> ResumeState | None:
-    """Read the first intact candidate; log a warning if it is not the expected file."""
+    """Read the first intact candidate, or return None; warn if it is not the expected file."""
     for path in candidates:
         state = _read_old(path) if path.suffix == ".pt" else _read(path)
         if state is not None:
@@ -493,7 +503,7 @@ def write_config(
 
 
 def last_losses(folder: Path) -> tuple[float, float]:
-    """Read the last losses (a, b) from the metrics; NaN if there are none."""
+    """Read the last losses (a, b) from ``metrics.jsonl``; both are NaN if there are none."""
     path = folder / METRICS_FILE
     for line in reversed(read_lines(path) if path.is_file() else []):
         try:
@@ -505,7 +515,11 @@ def last_losses(folder: Path) -> tuple[float, float]:
 
 
 def trim_metrics(folder: Path, step: int) -> None:
-    """Drop the metrics of steps after ``step``, which will be trained again."""
+    """Drop the metrics of steps after ``step``, which will be trained again; step 0 drops all.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     path = folder / METRICS_FILE
     if path.is_file():
         lines = [line for line in read_lines(path) if _step_of(line) <= step]
@@ -513,7 +527,7 @@ def trim_metrics(folder: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Parse the step of a line of metrics; infinity for a damaged line, so that it is dropped."""
+    """Return the step of a line of metrics; infinity for a damaged line, so that it is dropped."""
     try:
         return float(parse_json(line)["step"])
     except (KeyError, TypeError, ValueError):

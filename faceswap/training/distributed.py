@@ -1,7 +1,8 @@
 """Train one model in several processes: ``torchrun --nproc-per-node 2 -m faceswap train ...``.
 
-Every process draws the random numbers of the whole batch and computes its own shard, so the steps
-do not depend on the number of processes. Rank 0 makes decisions, writes files and reports.
+Every process draws the random numbers of the whole batch and computes its own shard, so the number
+of processes changes the result only by rounding errors. Rank 0 makes decisions, writes files and
+reports.
 """
 
 import os
@@ -51,7 +52,7 @@ class World:
         return values[0]
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Average a tensor over all processes; the result is on the CPU."""
+        """Return the mean of a tensor over all processes, on the CPU."""
         tensor = tensor.cpu()
         if self.size > 1:
             dist.all_reduce(tensor)
@@ -87,7 +88,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Pick the GPU of this process, as several processes may share a machine."""
+    """Replace ``cuda`` by this process's own GPU, as several processes may share a machine."""
     if device.type == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

@@ -1,4 +1,7 @@
-"""Training losses: (output, target, weight) -> scalar. Images are (B, 3, H, W) in [0, 1]."""
+"""Training losses, which map (output, target, weight) to a scalar.
+
+Output and target are (B, 3, H, W) in [0, 1]. The weight is (B, 1, H, W), or None.
+"""
 
 from collections.abc import Callable
 
@@ -14,7 +17,10 @@ WINDOW, STRIDE = 7, 2  # pixels; stride 2 estimates the same mean at a quarter o
 
 
 def dssim(output: Tensor, target: Tensor) -> Tensor:
-    """Return the structural dissimilarity (1 - SSIM) / 2 per window, (B, 3, (H - 7) // 2 + 1, ...).
+    """Return the structural dissimilarity (1 - SSIM) / 2 of each window.
+
+    The shape is (B, 3, (H - 7) // 2 + 1, (W - 7) // 2 + 1), as windows are 2 px apart.
+
 
     Z. Wang et al., "Image quality assessment: from error visibility to structural similarity",
     IEEE TIP 13(4), 2004, eq. 13, with a uniform 7 px window, K1 = 0.01 and K2 = 0.03.
@@ -38,7 +44,7 @@ def l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Add :func:`l1` and the mean of :func:`dssim`, both weighted by ``weight`` if given."""
+    """Return the sum of :func:`l1` and the mean :func:`dssim`; ``weight`` applies to both."""
     edge = WINDOW // 2
     inner = None if weight is None else weight[..., edge:-edge:STRIDE, edge:-edge:STRIDE]
     return l1(output, target, weight) + _mean(dssim(output, target), inner)
@@ -47,7 +53,8 @@ def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean of (B, C, H, W), weighted per pixel by ``weight`` (B, 1, H, W) if given.
 
-    Weights are normalized per image, so the mean of a batch is the mean of its shards' means.
+    Weights are normalized per image, so the mean over a batch is the mean of the means over equal
+    shards of it.
     """
     if weight is None:
         return values.mean()
@@ -56,7 +63,7 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor:
-    """Add the colour loss, weighted by the face mask, and the mean squared error of the mask.
+    """Return the colour loss, weighted by the face mask, plus the mean squared error of the mask.
 
     Args:
         output: Decoded faces, (B, 4, H, W); (B, 3, H, W) from a network without a mask head.

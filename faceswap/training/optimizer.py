@@ -18,7 +18,7 @@ class Recipe:
         learning_rate: Peak learning rate of AdamW.
         betas: Betas of AdamW.
         weight_decay: Weight decay of both optimizers; at 0, AdamW equals Adam.
-        loss: Key of LOSSES.
+        loss: Name of the loss, a key of LOSSES or a plug-in.
         muon_rate: Peak learning rate of Muon for hidden weights; 0 uses AdamW for all weights.
         warm_up: Steps in which the learning rate rises from a tenth of its peak to its peak.
         decay_to: Share of the learning rate left at the end of a run of known length.
@@ -57,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
     "large": DEFAULT_RECIPE,
 }  # fmt: skip
 
-# Tensors that the optimizers keep for each parameter once it has been updated.
+# Names of the tensors that each optimizer keeps for a parameter once it has been updated.
 STATE_KEYS = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum_buffer"}}
 
 # Quintic Newton-Schulz iteration with the steps and coefficients of K. Jordan et al. 2024. It maps
@@ -70,6 +70,9 @@ def recipe_of(name: str) -> Recipe:
     """Return the recipe of a built-in architecture, or of a plug-in's network class.
 
     A plug-in without a ``recipe`` is trained with the default one.
+
+    Raises:
+        SettingsError: If no plug-in has this name, or its import fails.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -87,7 +90,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         matrices: Parameters (O, I).
-        lr: Learning rate; it scales an update whose singular values are near 1.
+        lr: Learning rate. It scales an update whose singular values are near 1, or near the square
+            root of O / I if that is larger.
         weight_decay: Decoupled weight decay.
         momentum: Coefficient of the Nesterov momentum.
     """
@@ -150,7 +154,7 @@ class Optimizer:
     Args:
         network: Network with convolution weights in channels_last order.
         recipe: Learning rates and other settings.
-        learning_rate: Peak of AdamW; Muon's peak scales in proportion.
+        learning_rate: Peak learning rate of AdamW; Muon's peak scales in proportion.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, learning_rate: float) -> None:
@@ -204,8 +208,8 @@ class Optimizer:
         """Load a state from :meth:`state_dict`.
 
         Raises:
-            KeyError: If the state belongs to another recipe.
-            ValueError: If the state does not fit the network.
+            KeyError, TypeError, ValueError: If the state belongs to another recipe or does not fit
+                the network.
         """
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(_fitted(optimizer, state[name], STATE_KEYS[name]))
@@ -222,7 +226,7 @@ def _fitted(
     Args:
         optimizer: The optimizer to load the state into.
         state: Result of ``optimizer.state_dict()``, with tensors in any memory layout.
-        keys: Names of the tensors that it must hold for each parameter.
+        keys: Names of the tensors that the state must hold for each parameter in it.
 
     Raises:
         KeyError, TypeError, ValueError: If the state does not fit.

@@ -2,8 +2,9 @@
 
 A run folder holds ``model.safetensors`` (everything that conversion needs), ``resume.safetensors``
 (everything that resuming needs), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
-``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced atomically,
-so a kill at any moment leaves a complete state to resume from.
+``snapshots/`` (earlier resume states) and ``best.safetensors``. Lines are appended to
+``metrics.jsonl`` and every other file is replaced atomically, so a kill at any moment leaves a
+complete state to resume from.
 """
 
 import dataclasses
@@ -41,8 +42,8 @@ from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_
 log = logging.getLogger(__name__)
 
 
-DECAY_FROM = 0.5  # share of the run after which the learning rate decays along a cosine
-REPORT_SECONDS = 1.0  # between two loss records in metrics.jsonl
+DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
+REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
@@ -56,7 +57,8 @@ class TrainReport:
     loss_a: Annotated[float, Meta(description="Last loss; NaN, or null in JSON, if unknown.")]
     loss_b: float
     interrupted: Annotated[
-        bool, Meta(description="Whether Ctrl-C or SIGTERM ended the run, with exit code 130.")
+        bool,
+        Meta(description="Whether Ctrl-C or SIGTERM ended the run; the exit code is then 130."),
     ] = False
     done: Annotated[
         bool, Meta(description="Whether earlier runs had already reached the requested length.")
@@ -85,25 +87,33 @@ def train(
 ) -> TrainReport:
     """Train a model on two facesets, or continue its training.
 
-    Ctrl-C and SIGTERM save and stop after the current step; a second Ctrl-C stops at once.
+    Training ends at ``config.steps`` or ``config.minutes``, whichever comes first; without either
+    it runs until it is stopped. Ctrl-C and SIGTERM save and stop after the current step; a second
+    one stops at once.
 
     Args:
         a: Faceset folder of identity a.
         b: Faceset folder of identity b.
-        output: The model's folder. If it holds a model, its training is resumed.
+        output: The model's folder. If it holds a model, its training is resumed, unless
+            ``config.restart`` is set.
         config: Settings.
-        on_progress: Called about once a second with the losses.
+        on_progress: Called after each face whose embedding is measured first, and then about once a
+            second with the losses.
 
     Raises:
-        InputError: If a folder is not a faceset.
+        InputError: If a folder is not a faceset or does not suit the model, a ``CONSENT.md`` cannot
+            be read, or dlib's weights or the landmark model cannot be used.
         NoFacesError: If there are fewer than 25 faces of a person.
-        ModelError: If the existing model cannot be resumed.
-        SettingsError: If the settings contradict the existing model.
+        ModelError: If the existing model cannot be resumed, or the model in ``config.init_from``
+            cannot be loaded.
+        SettingsError: If the settings contradict the existing model, the facesets or the number of
+            processes, or need a plug-in or a package that is not installed.
         OutputError: If a file cannot be written; the last saved state stays.
         BusyError: If another process trains the model.
-        TrainingError: If the loss becomes infinite or NaN again after a roll-back to a lower
-            learning rate; the last saved state stays.
-        DeviceError: If the device is missing, or its memory is too small for one face.
+        TrainingError: If the loss or a weight becomes infinite or NaN again after a roll-back to a
+            lower learning rate; the last saved state stays.
+        DeviceError: If the device is missing, or its memory is too small for a batch of one face
+            per identity. With several processes the batch is not reduced.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
@@ -165,14 +175,22 @@ def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
 
 
 class Pair(nn.Module):
-    """Runs both identities through the encoder in one call, as gradient averaging requires."""
+    """Decodes both identities in one forward call, as DistributedDataParallel requires."""
 
     def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
         super().__init__()
         self.network, self.in_bfloat16 = network, in_bfloat16
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode warped faces with their own decoders, float32 (B, C, size, size) each."""
+        """Decode warped faces of a and b with their own decoders.
+
+        Args:
+            a: Warped faces of a, (B, 3, size, size).
+            b: As many warped faces of b.
+
+        Returns:
+            Decoded faces of a and of b, float32 (B, 3 or 4, size, size) each.
+        """
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
             decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
@@ -184,7 +202,7 @@ class Due:
     """The decisions of rank 0 before the next step.
 
     Attributes:
-        share: Share of the run that is done, 0 if its length is unknown.
+        share: Share of the run that is done; 0 if no length was requested.
         end: Whether the run ends.
         report: Whether to report the losses.
         preview: Whether to write a preview.
@@ -224,7 +242,11 @@ class Loop:
         self._reported = self._saved = time.monotonic()
 
     def run_on(self) -> TrainReport:
-        """Train until the end and return the report."""
+        """Train until the end or a stop signal and return the report.
+
+        Raises:
+            DeviceError, ModelError, OutputError, TrainingError: See :func:`train`.
+        """
         run = self._run
         unsaved = not checkpoint.has_state(self._folder)
         if self._monitor and (unsaved or self._config.restart):
@@ -242,7 +264,11 @@ class Loop:
         )  # fmt: skip
 
     def advance(self) -> bool:
-        """Report, preview and save what is due, then take a step; return False at the end."""
+        """Report, preview and save if due, then take a step; return False at the end.
+
+        Raises:
+            DeviceError, ModelError, OutputError, TrainingError: See :func:`train`.
+        """
         run, recipe, began = self._run, self._recipe, time.monotonic()
         due = self._decide(began)
 
@@ -304,7 +330,7 @@ class Loop:
                 torch.cuda.empty_cache()
 
     def _step(self, warp: bool) -> Tensor:
-        """Take an optimizer step over both identities; return their losses, (2,), on the device."""
+        """Take an optimizer step on both identities; return their losses, (2,), on the device."""
         size, world = self._batch, self._world
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
@@ -330,7 +356,7 @@ class Loop:
         return True
 
     def _roll_back(self) -> None:
-        """Return to the last saved state with a lower learning rate, once."""
+        """Return to the last saved state with a lower learning rate; raise an error next time."""
         run, folder = self._run, self._folder
         broken = run.step
         if run.lr_scale < 1:

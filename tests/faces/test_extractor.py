@@ -71,7 +71,7 @@ def test_changed_photo_is_reported(photos, collins, hopper, caplog):
     report = extract(photos, config=QUICK)
 
     assert (report.images, report.faces) == (0, 2)
-    assert "1 file changed since the faces were extracted, such as collins.jpg" in caplog.text
+    assert "1 file changed since the faces were extracted (first: collins.jpg)" in caplog.text
 
 
 def test_restart_extracts_everything_again(photos):
