@@ -128,8 +128,8 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
         },
         "libsvtav1": {"crf": str(min(round(quality * 1.5), 63)), "preset": "8"},
         "libvpx-vp9": {
-            "crf": str(min(round(quality * 4 / 3), 63)), "b:v": "0", "deadline": "good", "cpu-used": "5",
-            "row-mt": "1",
+            "crf": str(min(round(quality * 4 / 3), 63)), "b:v": "0", "deadline": "good",
+            "cpu-used": "5", "row-mt": "1",
         },
         "prores_ks": {"profile": "3", "vendor": "apl0"},
         "ffv1": {"level": "3", "g": "1", "slicecrc": "1"},
