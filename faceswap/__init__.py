@@ -1,6 +1,6 @@
 """Swap faces in photos and videos: extract, train, convert.
 
-The public names import their modules on first use, so that importing this package is fast.
+Public names are imported on first use, so that ``import faceswap`` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m faceswap``."""
+"""Run the command line with ``python -m faceswap``."""
 
 from faceswap.cli.main import main
 

@@ -1,14 +1,15 @@
-"""Arrays that stages exchange, and the conventions for them.
+"""Array types that the stages exchange, and their conventions.
 
 Images are RGB. Points are (x, y) pixels with pixel centres at integers. A matrix is (2, 3) and
-maps frame to crop. BGR exists only beside a cv2 call that demands it.
+maps frame to crop. BGR occurs only next to cv2 calls that require it, and inside networks whose
+weights were trained with it.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-FloatImage = npt.NDArray[np.float32]  # (H, W, 3) RGB, 0 to 255, at the source's precision
+FloatImage = npt.NDArray[np.float32]  # (H, W, 3) RGB levels in 0..255, not rounded to 8 bits
 Rect = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y

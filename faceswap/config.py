@@ -1,6 +1,6 @@
 """The settings of every stage, each with its name, type, default, range and help text.
 
-The command line builds its options from these fields, and ``config.json`` is written from them.
+The command line builds its options from these fields, and ``train`` writes them to ``config.json``.
 This module imports nothing slow, because ``--help`` must stay fast.
 """
 
@@ -19,11 +19,15 @@ from faceswap.errors import SettingsError
 from faceswap.registry import Seam
 
 MAX_QUOTED = 200  # maximum characters of a bad value that a message quotes
+TYPE_NAMES = {
+    bool: "a boolean", int: "a whole number", float: "a finite number",
+    str: "text without NUL characters", type(None): "None",
+}  # fmt: skip
 
 # Headings under which --help lists options.
-SWAPPED, LOOK, OUTPUT = "What is swapped", "Look", "Output"
-MACHINE, MARKING, FACES = "Machine", "Marking and consent", "Faces"
-MODEL, LENGTH, SAVING = "Model", "How long", "Saving and watching"
+SWAPPED, LOOK, OUTPUT = "Faces to swap", "Look", "Output"
+MACHINE, MARKING, FACES = "Compute", "Provenance and labels", "Faces"
+MODEL, LENGTH, SAVING = "Model", "Training length", "Saving and monitoring"
 IDENTITIES = "Identities"
 
 
@@ -47,9 +51,12 @@ class Option:
 
 
 class Settings:
-    """Base of the frozen settings classes: checks each value and converts to and from JSON.
+    """Base of the frozen settings classes: checks each value and converts to and from JSON values.
 
     A subclass annotates each field ``Annotated[type, Option(...)]``.
+
+    Raises:
+        SettingsError: If a value is not allowed, or settings contradict each other.
     """
 
     def __post_init__(self) -> None:
@@ -59,7 +66,7 @@ class Settings:
         """Check every value against its type, choices and range.
 
         Raises:
-            SettingsError: If a value is not allowed; the message names the field and the limits.
+            SettingsError: If a value is not allowed. The message names the field and says what is.
         """
         options = field_options(type(self))
         for name, hint in field_types(type(self)).items():
@@ -72,7 +79,7 @@ class Settings:
                 _check_range(name, option, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values; objects are named by module and name."""
+        """Return the fields as JSON-ready values; an object becomes ``module:name``, as text."""
         return {
             field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(typing.cast(Any, self))
@@ -83,7 +90,9 @@ class Settings:
         """Build the settings from JSON values; lists become tuples.
 
         Raises:
-            SettingsError: If a name is unknown or a value has the wrong type or range.
+            SettingsError: If a name is unknown, a value has the wrong type or range, or settings
+                contradict each other.
+            TypeError: If a field without a default is missing.
         """
         unknown = set(values) - set(field_types(cls))
         if unknown:
@@ -94,7 +103,7 @@ class Settings:
 
 
 def _check_choice(name: str, seam: Seam, value: Any) -> None:
-    """Raise an error for an unknown name, and for an object where a name is required."""
+    """Raise an error unless the value is a known name, or an object where the seam takes one."""
     if isinstance(value, str):
         if value not in seam and value not in seam.names():
             raise SettingsError(
@@ -107,7 +116,7 @@ def _check_choice(name: str, seam: Seam, value: Any) -> None:
 
 
 def _check_range(name: str, option: Option, value: Any) -> None:
-    """Raise an error for a number outside the range; None is allowed."""
+    """Raise an error for a number outside the range; a value that is not a number passes."""
     if not isinstance(value, int | float) or option.low <= value <= option.high:
         return
     limits = (
@@ -120,7 +129,7 @@ def _check_range(name: str, option: Option, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON-ready value; an object becomes ``module:name``."""
+    """Return a JSON-ready value; an object becomes the ``module:name`` of itself or its class."""
     if value is None or isinstance(value, str | bool | int | float | tuple):
         return value
     named = value if hasattr(value, "__qualname__") else type(value)
@@ -128,12 +137,12 @@ def _plain(value: Any) -> Any:
 
 
 def clipped(text: str) -> str:
-    """Shorten untrusted text for use in a message."""
+    """Shorten text from a file or the user to MAX_QUOTED characters for use in a message."""
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 def field_types(settings: type) -> dict[str, Any]:
-    """Return the type of each field of a settings class, without its :class:`Option`."""
+    """Return the type of each field of a settings class by name, without its :class:`Option`."""
     hints = get_type_hints(settings, include_extras=True)
     return {
         field.name: get_args(hints[field.name])[0]
@@ -144,7 +153,7 @@ def field_types(settings: type) -> dict[str, Any]:
 
 
 def field_options(settings: type) -> dict[str, Option]:
-    """Return the :class:`Option` of each field of a settings class."""
+    """Return the :class:`Option` of each field of a settings class by name."""
     hints = get_type_hints(settings, include_extras=True)
     return {field.name: get_args(hints[field.name])[1] for field in dataclasses.fields(settings)}
 
@@ -160,21 +169,25 @@ def _allows(hint: Any, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return abs(value) <= sys.float_info.max  # refuses infinity and NaN
-    # Many texts are file names, which cannot contain NUL.
+    # Many string settings are file names, which cannot contain NUL.
     return type(value) is hint and not (hint is str and "\0" in value)
 
 
 def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
-    return str(getattr(hint, "__name__", hint))
+    if get_origin(hint) is tuple:
+        return f"a tuple, each item {_describe(get_args(hint)[0])}"
+    if get_args(hint):
+        return " or ".join(map(_describe, get_args(hint)))
+    return TYPE_NAMES.get(hint, str(hint))
 
 
 def read_json(text: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        SettingsError: If the text is not JSON or not an object.
+        SettingsError: If the text is not JSON, is nested too deeply, or is not an object.
     """
     try:
         values = json.loads(text)
@@ -203,39 +216,49 @@ CODEC_SEAM = Seam("codec", "faceswap.codecs", get_args(CodecName))
 LOSS_SEAM = Seam("loss", "faceswap.losses", get_args(LossName))
 # A model file names its architecture, so an object without a name could not be loaded again.
 MODEL_SEAM = Seam("model", "faceswap.architectures", get_args(ModelName), takes_objects=False)
-# "auto" is resolved by the device or the architecture, so it is not in a registry.
+# The architecture resolves the loss "auto", and the device the model "auto". Neither is an
+# implementation, so the registries lack it.
 AUTO_LOSS_SEAM = dataclasses.replace(LOSS_SEAM, built_in=("auto", *LOSS_SEAM.built_in))
 AUTO_MODEL_SEAM = dataclasses.replace(MODEL_SEAM, built_in=("auto", *MODEL_SEAM.built_in))
 
 LANDMARKS_VARIABLE = "FACESWAP_LANDMARKS"  # the environment variable behind --landmarks
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
-# A setting with a seam also takes objects, so its type is Any. The seam's module documents them.
+# A setting with a seam may also take an object, so its type is Any. The module that holds the
+# registry of the seam describes these objects.
 DetectorSetting = Annotated[
     Any,
     Option(
-        "Face detector. auto: blaze if it is installed, otherwise hog; the slow cnn also searches "
-        "photos in which they find no face.",
+        "Face detector. auto: blaze if it is installed and --landmarks is not given, otherwise "
+        "hog; a photo in which that detector finds no face is searched again with the slow cnn.",
         FACES,
         seam=DETECTOR_SEAM,
     ),
 ]
-MinScoreSetting = Annotated[float, Option("Drop detections below this detector score.", FACES)]
+MinScoreSetting = Annotated[
+    float, Option("Drop detections below this score; each detector has its own scale.", FACES)
+]
 LandmarksSetting = Annotated[
     str | None,
-    Option("Landmark model instead of dlib's: a shape predictor for the 68 iBUG points.", FACES),
+    Option("Path of a dlib shape predictor (68 iBUG points) to use instead of dlib's own.", FACES),
 ]
 WorkersSetting = Annotated[
-    int, Option("Processes that detect faces; 0 uses every core.", MACHINE, low=0)
+    int,
+    Option("Number of processes that detect faces; 0 starts one per core.", MACHINE, low=0),
 ]
 DeviceSetting = Annotated[
-    DeviceName, Option("Device to compute on. auto: a GPU if there is one.", MACHINE)
+    DeviceName,
+    Option("Device to compute on. auto: a GPU if there is one, otherwise the CPU.", MACHINE),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Settings):
-    """Settings for detecting and cropping faces."""
+    """Settings for detecting and cropping faces.
+
+    Raises:
+        SettingsError: If a value is not allowed.
+    """
 
     size: Annotated[
         int, Option("Side of the stored crops in pixels.", OUTPUT, low=64, high=2048)
@@ -254,12 +277,20 @@ class ExtractConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """Settings for training a model. ``steps`` and ``minutes`` are totals over all its runs."""
+    """Settings for training a model.
+
+    ``steps`` and ``minutes`` are totals over all runs of the model; the first total that is reached
+    ends the training. Without either, it goes on until it is interrupted.
+
+    Raises:
+        SettingsError: If a value is not allowed.
+    """
 
     model: Annotated[
         Any,
         Option(
-            "Architecture. auto: small (80 px) on a CPU, medium (128 px) on a GPU.",
+            "Architecture. auto: that of an existing model; for a new one, small (80 px) on a CPU "
+            "and medium (128 px) on a GPU.",
             MODEL,
             seam=AUTO_MODEL_SEAM,
         ),
@@ -267,7 +298,7 @@ class TrainConfig(Settings):
     size: Annotated[
         int | None,
         Option(
-            "Side of the network's faces in pixels  [default: set by the architecture]",
+            "Side of the network crop in pixels  [default: set by the architecture]",
             MODEL,
             low=16,
             high=1024,
@@ -276,15 +307,17 @@ class TrainConfig(Settings):
     init_from: Annotated[
         str | None,
         Option(
-            "Start from the encoder and decoders of this model, which was trained on other people.",
+            "Start a new model from the encoder and decoder weights of this one, which was trained "
+            "on other people.",
             MODEL,
         ),
     ] = None
     steps: Annotated[
-        int | None, Option("Train until the model has had N steps in total.", LENGTH, low=1)
+        int | None, Option("Train for N steps in total, earlier runs included.", LENGTH, low=1)
     ] = None
     minutes: Annotated[
-        float | None, Option("Train until the model has had N minutes in total.", LENGTH, low=0.01)
+        float | None,
+        Option("Train for N minutes in total, earlier runs included.", LENGTH, low=0.01),
     ] = None
     batch_size: Annotated[int, Option("Faces per identity per step.", MODEL, low=1, high=65536)] = (
         16
@@ -300,7 +333,8 @@ class TrainConfig(Settings):
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Option(
-            "Number format of the network. auto: bfloat16 if the hardware computes it fast.",
+            "Number format of the network. auto: bfloat16 if the device multiplies it in hardware, "
+            "otherwise float32.",
             MACHINE,
         ),
     ] = "auto"
@@ -308,7 +342,7 @@ class TrainConfig(Settings):
     seed: Annotated[
         int,
         Option(
-            "Random seed of the weights, the order of faces and the augmentation.",
+            "Random seed for the initial weights, the order of faces and the augmentation.",
             MODEL,
             low=0,
             high=2**63 - 1,
@@ -320,17 +354,25 @@ class TrainConfig(Settings):
     ] = 500
     holdout: Annotated[
         float,
-        Option("Share of the faces held out of training for evaluate.", SAVING, low=0.0, high=0.5),
+        Option(
+            "Share of the faces that training holds out for evaluate.", SAVING, low=0.0, high=0.5
+        ),
     ] = 0.1
     save_every: Annotated[float, Option("Minutes between saves.", SAVING, low=0.0)] = 2.0
     keep: Annotated[
-        int, Option("Keep the last N saved states as fallbacks.", SAVING, low=1, high=1000)
+        int,
+        Option("Keep the last N saved states; older ones are fallbacks.", SAVING, low=1, high=1000),
     ] = 3
     consent_a: Annotated[
         str | None,
-        Option("What a consented to; stored in the model and in everything made with it.", MARKING),
+        Option(
+            "What person a consented to; stored in the model and in everything made with it.",
+            MARKING,
+        ),
     ] = None
-    consent_b: Annotated[str | None, Option("What b consented to.", MARKING)] = None
+    consent_b: Annotated[
+        str | None, Option("What person b consented to; stored likewise.", MARKING)
+    ] = None
     tensorboard: Annotated[
         bool, Option("Also write losses, scores and previews for TensorBoard.", SAVING)
     ] = False
@@ -339,7 +381,11 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(Settings):
-    """Settings for swapping and pasting faces."""
+    """Settings for swapping and pasting faces.
+
+    Raises:
+        SettingsError: If a value is not allowed, or settings contradict each other.
+    """
 
     to: Annotated[
         Literal["a", "b"],
@@ -349,8 +395,8 @@ class ConvertConfig(Settings):
         Any,
         Option(
             "Colour match. average: shift the face's mean colour to the footage's. reinhard: match "
-            "means and spreads in Lab. linear: match all spreads in RGB. histogram: match every "
-            "level.",
+            "mean and standard deviation in Lab. linear: match mean and covariance in RGB. "
+            "histogram: match the histogram of each channel.",
             LOOK,
             seam=COLOR_SEAM,
         ),
@@ -358,8 +404,9 @@ class ConvertConfig(Settings):
     mask: Annotated[
         Any,
         Option(
-            "What to paste. hull: the outline of the landmarks. learned: the model's own mask. "
-            "product: both multiplied.",
+            "Area of the decoded face to paste. hull: the outline of the landmarks plus the "
+            "forehead. square: the whole network crop. learned: the model's own mask. product: "
+            "hull times learned.",
             LOOK,
             seam=MASK_SEAM,
         ),
@@ -384,8 +431,9 @@ class ConvertConfig(Settings):
     blend: Annotated[
         Any,
         Option(
-            "How to blend the face into the frame. linear: alpha blending in linear light. "
-            "pyramid: a separate blend at each scale.",
+            "How to blend the face into the frame. alpha: a mean weighted by the mask. linear: "
+            "alpha in linear light. poisson: alpha after giving the face the frame's colours at "
+            "its edge. pyramid: a separate blend at each scale.",
             LOOK,
             seam=BLEND_SEAM,
         ),
@@ -398,7 +446,7 @@ class ConvertConfig(Settings):
     ] = True
     who: Annotated[
         tuple[str, ...],
-        Option("Swap only the person in this photo; repeat it for several people.", SWAPPED),
+        Option("Swap only the person in this photo; repeat the flag for several people.", SWAPPED),
     ] = ()
     all_faces: Annotated[
         bool,
@@ -414,7 +462,9 @@ class ConvertConfig(Settings):
     ] = None
     exclude: Annotated[
         tuple[str, ...],
-        Option("Do not swap the person in this photo; repeat it for several people.", SWAPPED),
+        Option(
+            "Do not swap the person in this photo; repeat the flag for several people.", SWAPPED
+        ),
     ] = ()
     largest: Annotated[
         bool, Option("Swap only the largest of the selected faces in a frame.", SWAPPED)
@@ -422,7 +472,8 @@ class ConvertConfig(Settings):
     frames: Annotated[
         str | None,
         Option(
-            "Swap only these frames, such as 10-50,90-, counted from 0. The others are unchanged.",
+            'Swap faces only in these frames of the source, such as "10-50,90-", counted from 0. '
+            "Faces in the other frames stay as they are.",
             SWAPPED,
         ),
     ] = None
@@ -435,7 +486,10 @@ class ConvertConfig(Settings):
         Option("Also write *.matte.*: white where faces were swapped, black elsewhere.", OUTPUT),
     ] = False
     layers: Annotated[
-        bool, Option("Also write *.layers.*: only the swapped faces, on transparency.", OUTPUT)
+        bool,
+        Option(
+            "Also write *.layers.*: only the swapped faces, on a transparent background.", OUTPUT
+        ),
     ] = False
     codec: Annotated[
         Any, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM)
@@ -454,7 +508,11 @@ class ConvertConfig(Settings):
     workers: WorkersSetting = 0
     label: Annotated[
         str | None,
-        Option('Write this text, such as "AI-generated", into every output image.', MARKING),
+        Option(
+            'Write this text, such as "AI-generated", into every swapped photo, or into every '
+            "frame of the video.",
+            MARKING,
+        ),
     ] = None
     label_position: Annotated[LabelPosition, Option("Corner of the label.", MARKING)] = (
         "bottom-right"
@@ -462,7 +520,8 @@ class ConvertConfig(Settings):
     label_size: Annotated[
         float,
         Option(
-            "Height of the label's letters as a share of the image's height.",
+            "Height of the label's capital letters as a share of the image's height; a label that "
+            "is too wide is drawn smaller.",
             MARKING,
             low=0.02,
             high=0.25,
@@ -471,12 +530,17 @@ class ConvertConfig(Settings):
     sign_cert: Annotated[
         str | None,
         Option(
-            "Sign with this certificate (PEM)  [default: self-signed, created on first use]",
+            "Sign with this certificate (PEM)  [default: $FACESWAP_SIGN_CERT, otherwise a "
+            "self-signed one that is created on first use]",
             MARKING,
         ),
     ] = None
     sign_key: Annotated[
-        str | None, Option("The private key of that certificate (PEM, PKCS#8).", MARKING)
+        str | None,
+        Option(
+            "The private key of that certificate (unencrypted PEM)  [default: $FACESWAP_SIGN_KEY]",
+            MARKING,
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -485,7 +549,9 @@ class ConvertConfig(Settings):
         if self.all_faces and (self.who or self.exclude or self.largest):
             raise SettingsError("--all swaps every face: leave out --who, --not and --largest")
         if self.cast and (self.who or self.all_faces or self.to != "b"):
-            raise SettingsError("--cast selects people and models: leave out --who, --all and --to")
+            raise SettingsError(
+                "--cast names people and directions: leave out --who, --all and --to"
+            )
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
@@ -493,7 +559,11 @@ class ConvertConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
-    """Settings for evaluating a model."""
+    """Settings for evaluating a model.
+
+    Raises:
+        SettingsError: If a value is not allowed.
+    """
 
     faces: Annotated[
         int, Option("Measure at most N unseen faces of each identity; 0 measures all.", FACES, 0)
@@ -504,7 +574,7 @@ class EvaluateConfig(Settings):
         float, Option("Identity strength of the swaps, as in convert.", LOOK, low=0.0, high=2.0)
     ] = 1.0
     smooth: Annotated[
-        bool, Option("Smooth the clip's faces and colours, as convert does.", LOOK)
+        bool, Option("Smooth landmarks and colours in the clip over time, as convert does.", LOOK)
     ] = True
     clip_frames: Annotated[
         int, Option("Read at most N frames of the clip; 0 reads all.", FACES, low=0)
@@ -515,20 +585,23 @@ class EvaluateConfig(Settings):
 
 
 def frame_ranges(text: str) -> list[tuple[int, float]]:
-    """Parse ``10-50,90-`` into first and last frames, inclusive; an open end is infinite.
+    """Parse frames and ranges such as ``7,10-50,90-``.
+
+    Returns:
+        The first and the last frame of each range, both inclusive; an open end is infinite.
 
     Raises:
-        SettingsError: If the text is not a list of ranges.
+        SettingsError: If the text is not a list of frames and ranges, or a range runs backwards.
     """
     ranges = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(-?)\s*(\d*)\s*", part)
         if not found or (found[3] and not found[2]):
-            raise SettingsError(f"frames must look like 10-50,90-, not {text!r}")
+            raise SettingsError(f'frames must be ranges such as "10-50,90-", not {text!r}')
         first = int(found[1])
         last = float(found[3]) if found[3] else math.inf if found[2] else float(first)
         if last < first:
-            raise SettingsError(f"frames must run forwards, not {part.strip()!r}")
+            raise SettingsError(f"a range of frames must run forwards, not {part.strip()!r}")
         ranges.append((first, last))
     return ranges
 
@@ -548,6 +621,9 @@ def seconds_of(text: str) -> Fraction:
 
 
 def identity_name(faces: Path) -> str:
-    """Return the person's name for a faceset's folder: ``trump`` for ``data/trump/faces``."""
+    """Return the name of the person in a faceset folder.
+
+    This is ``trump`` for ``data/trump/faces``, and the folder's own name if it is not ``faces``.
+    """
     resolved = faces.resolve()
     return resolved.parent.name if resolved.name == "faces" else resolved.name

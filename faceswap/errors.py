@@ -1,21 +1,22 @@
 """The errors that this package raises on purpose, each with its exit code on the command line.
 
     FaceswapError              1
-    ├── InputError             3   missing, unreadable or unsuitable photo, video or folder
-    ├── NoFacesError           4   no face found, or too few to train on
+    ├── InputError             3   an input file or folder is missing, unreadable or unsuitable
+    ├── NoFacesError           4   no face found, or too few to train on or to measure
     │   └── AlignmentError     4   no similarity transform fits the landmarks
-    ├── ModelError             5   no such model, not a model, or made by a newer version
-    ├── OutputError            6   cannot be written: same as an input, disk full or read-only
+    ├── ModelError             5   no such model, not a model, damaged, or made by a newer version
+    ├── OutputError            6   an output is the input, has a wrong type, or cannot be written
     │   └── BusyError         12   another process is using it
-    ├── SettingsError          7   a setting is out of range or contradicts another
+    ├── SettingsError          7   a setting is invalid or contradicts another
     ├── TrainingError          8   the loss is not finite
     ├── TamperedError          9   a file does not match its Content Credentials, or they expired
     ├── NoCredentialsError    10   a file has no Content Credentials
     ├── NotReadyError         11   doctor found a problem that prevents face swaps
-    └── DeviceError           13   no such device, or it ran out of memory
+    └── DeviceError           13   no such device, out of memory, or a worker was killed
 
-Exit code 0 means success, 2 a usage error and 130 an interruption by Ctrl-C. Any other exception
-is a bug and keeps its traceback (exit code 1).
+Exit code 0 means success, 2 a usage error and 130 an interruption by Ctrl-C or SIGTERM. The command
+line reports a MemoryError like a DeviceError, and an OSError that names a file like an InputError.
+Any other exception is a bug and keeps its traceback (exit code 1).
 A message says what was needed, what was found, which file is affected, and what to do.
 """
 
@@ -27,13 +28,13 @@ class FaceswapError(Exception):
 
 
 class InputError(FaceswapError):
-    """A photo, video, folder or faceset is missing, unreadable or unsuitable."""
+    """An input file or folder is missing, unreadable or unsuitable."""
 
     exit_code = 3
 
 
 class NoFacesError(FaceswapError):
-    """No face was found, or too few of them."""
+    """No face was found, or too few to train on or to measure."""
 
     exit_code = 4
 
@@ -43,13 +44,13 @@ class AlignmentError(NoFacesError):
 
 
 class ModelError(FaceswapError):
-    """The model does not exist, is not a faceswap model, or has a newer format."""
+    """The model does not exist, is not a faceswap model, is damaged, or has a newer format."""
 
     exit_code = 5
 
 
 class OutputError(FaceswapError):
-    """An output cannot be written."""
+    """An output is the input, has a wrong type, or cannot be written."""
 
     exit_code = 6
 
@@ -61,7 +62,7 @@ class BusyError(OutputError):
 
 
 class SettingsError(FaceswapError):
-    """A setting is out of its range or contradicts another."""
+    """A setting is invalid or contradicts another."""
 
     exit_code = 7
 
@@ -85,12 +86,12 @@ class NoCredentialsError(FaceswapError):
 
 
 class NotReadyError(FaceswapError):
-    """Something that face swaps need does not work on this machine."""
+    """``doctor`` found a problem on this machine that prevents face swaps."""
 
     exit_code = 11
 
 
 class DeviceError(FaceswapError):
-    """A device does not exist or ran out of memory."""
+    """A device does not exist or ran out of memory, or a worker process was killed."""
 
     exit_code = 13

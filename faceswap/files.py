@@ -1,4 +1,8 @@
-"""Write files so that a kill, a crash or a full disk never leaves a half-written one."""
+"""Write files atomically, append to logs, and lock folders against other processes.
+
+A kill, a crash or a full disk leaves either the whole old file or the whole new one. Only a log can
+end in a torn line, which :func:`read_lines` and :func:`drop_torn_line` remove.
+"""
 
 import errno
 import hashlib
@@ -18,7 +22,7 @@ from typing import IO, Any, Literal, Never
 from faceswap.errors import BusyError, InputError, OutputError
 
 # Yields a temporary path and moves that file to the given path when the block succeeds. Writers
-# take one as an argument, so that they need not know who signs their output. See Signer.publisher.
+# take a Publish as an argument, so that they do not depend on signing. See Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
 
 MAX_STEM = 40  # characters of the original name that a temporary name repeats
@@ -34,7 +38,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     the whole old file or the whole new one.
 
     Raises:
-        OutputError: If the file cannot be written (disk full, read-only, no permission).
+        OutputError: If the folder cannot be created, or the file cannot be flushed or moved. An
+            error that the block raises is passed on unchanged.
     """
     temporary = temporary_beside(path, path.suffix)
     try:
@@ -44,12 +49,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
             fsync(temporary)
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # already moved, or a broken disk that we cannot help
+        with suppress(OSError):  # the disk may be failing; keep the first error
             temporary.unlink(missing_ok=True)
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file is on disk and would survive a power cut.
+    """Flush a file to disk, so that it survives a power cut.
 
     Raises:
         OSError: If the file cannot be flushed.
@@ -69,7 +74,10 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 @cache
 def _machine_id() -> str:
-    """Four hex digits for this machine, or this container, since process ids are local to it."""
+    """Return four hex digits that identify this machine or container.
+
+    A process id is unique only within one of them.
+    """
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
@@ -80,11 +88,12 @@ def _machine_id() -> str:
 def sweep(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder.
 
-    Only files of this machine are deleted. In a folder that several machines share, there is no way
-    to find out whether another machine's process is still alive.
+    Only files that this machine wrote are deleted. In a folder that several machines share, there
+    is no way to find out whether another machine's process is still alive. On Windows, nothing is
+    deleted.
 
     Raises:
-        OutputError: If they cannot be deleted.
+        OutputError: If a file cannot be deleted. A folder that cannot be deleted is left.
     """
     if os.name != "posix" or not folder.is_dir():  # os.kill(pid, 0) is only harmless on POSIX
         return
@@ -115,11 +124,14 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
 
     Args:
         path: The file, which is created if it does not exist.
-        what: The work to name in an error, such as "training of models/x is under way".
+        what: Start of the error message, such as "training of models/x is under way".
+
+    Returns:
+        The open file. Closing it releases the lock.
 
     Raises:
         BusyError: If another process holds the lock.
-        OutputError: If the file cannot be opened or locked.
+        OutputError: If the file cannot be opened or locked, or is a link.
     """
     while True:
         with writing(path):
@@ -146,18 +158,18 @@ def lock_file(path: Path, what: str) -> IO[bytes]:
 
 @contextmanager
 def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
-    """Be the only process that works in a folder, which is created if it does not exist.
+    """Keep other processes out of a folder during the block; create the folder if needed.
 
-    The folder holds a lock file meanwhile. If a killed process left one, it is not locked any more
-    and is taken over.
+    The folder holds a lock file during the block. The operating system unlocks it if the process is
+    killed, so a leftover lock file does no harm.
 
     Args:
         folder: The folder. It is deleted afterwards if it was created here and is still empty.
-        what: The work to name in an error, such as "training of models/x is under way".
+        what: Start of the error message, such as "training of models/x is under way".
 
     Raises:
-        BusyError: If another process works there.
-        OutputError: If the folder cannot be written.
+        BusyError: If another process holds the lock.
+        OutputError: If the folder or its lock file cannot be written.
     """
     new = not folder.exists()
     make_folder(folder)
@@ -166,7 +178,7 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps an open file; closing it unlocks it
+        with suppress(OSError):  # Windows cannot delete an open file
             lock.unlink()
         file.close()
         if new:
@@ -178,7 +190,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: If there is a file in its place, or it cannot be created.
+        OutputError: If a file has this name, or the folder cannot be created.
     """
     with writing(folder):
         if folder.exists() and not folder.is_dir():
@@ -196,8 +208,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Short description of an OSError, such as 'No space left on device'."""
-    return (error.strerror or str(error)).splitlines()[0]
+    """Return a short description of an OSError, such as 'No space left on device'."""
+    return (error.strerror or str(error) or type(error).__name__).splitlines()[0]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -211,7 +223,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
-    """Open a file to change it in place, but refuse a link: a stranger's folder may hold one.
+    """Open a file to change it in place, but refuse a symbolic link.
+
+    A folder from a stranger may hold a link that points to one of the user's own files.
 
     Raises:
         OSError: If the file cannot be opened, or is a link to another file.
@@ -225,15 +239,15 @@ def _open_no_follow(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
 def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
     """Append whole lines in one write and flush them to the operating system.
 
-    A kill during the write can leave one torn last line, which :func:`read_lines` drops.
+    A kill during the write can tear the last line; :func:`read_lines` drops it.
 
     Args:
         path: The file, which is created if it does not exist.
-        lines: The lines without line ends.
+        lines: The lines, without line breaks.
         lasting: Whether to wait until the lines are on disk and would survive a power cut.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the file cannot be written, or is a link.
     """
     make_folder(path.parent)
     with writing(path), _open_no_follow(path, "ab") as file:
@@ -244,7 +258,7 @@ def append_lines(path: Path, lines: list[str], lasting: bool = False) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits.
+    """Return the SHA-256 of a file as hexadecimal digits.
 
     Raises:
         InputError: If the file cannot be read.
@@ -257,7 +271,11 @@ def sha256_of(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the complete lines of a text file that :func:`append_lines` writes."""
+    """Return the lines that :func:`append_lines` wrote to a file, without a torn last line.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     text = path.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
 
@@ -266,7 +284,8 @@ def parse_json(line: str) -> Any:
     """Parse a line of JSON that may be damaged.
 
     Raises:
-        ValueError: If it is not JSON, or holds a number that is not finite or far too large.
+        ValueError: If it is not JSON or is nested too deeply, or if it holds a number that is not
+            finite or an integer of more than 18 characters.
     """
     try:
         return json.loads(
@@ -293,7 +312,7 @@ def drop_torn_line(path: Path) -> None:
     """Cut off a last line that a kill left unfinished, so that more lines can be appended.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the file is missing or a link, or cannot be written.
     """
     with writing(path), _open_no_follow(path, "r+b") as file:
         data = file.read()

@@ -1,4 +1,4 @@
-"""Prefetch items in a thread, or run work on several processes with results in order."""
+"""Prefetch items in a thread, or run work in several processes and yield the results in order."""
 
 import os
 import queue
@@ -18,13 +18,21 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """Number of processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Iterate in a background thread, up to ``depth`` items ahead, and re-raise its exceptions."""
+    """Yield items that a background thread produces ahead of the caller.
+
+    An exception in the thread is raised here. Closing the iterator ends the thread as soon as it
+    has produced its current item.
+
+    Args:
+        items: The items; the thread iterates over them.
+        depth: Number of finished items that may wait. The thread holds one more that is ready.
+    """
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -61,12 +69,12 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
 
 
 class OrderedPool:
-    """Calls functions on several processes and yields the results in order.
+    """Calls functions in several processes and yields the results in order.
 
     Args:
         workers: Number of processes; 1 runs everything in this process.
-        context: Start method of the processes.
-        initializer: Called first in every process.
+        context: The multiprocessing context, which decides how the processes start.
+        initializer: Called first in every worker process, so not at all if ``workers`` is 1.
         arguments: Arguments of the initializer.
     """
 
@@ -86,10 +94,10 @@ class OrderedPool:
     ) -> Iterator[tuple[T, R]]:
         """Yield each item with ``work(*arguments(item))``.
 
-        Holds at most one item more than there are processes.
+        At most ``workers`` + 1 items are held at a time.
 
         Raises:
-            DeviceError: If one of the processes is killed.
+            DeviceError: If one of the processes is killed. An exception of ``work`` is passed on.
         """
         if self._workers == 1:
             for item in items:
@@ -100,8 +108,8 @@ class OrderedPool:
         except BrokenProcessPool as error:
             raise DeviceError(
                 "a face detection process was killed, most likely because memory ran out: close "
-                "other programs or use --workers 1 (a Python script of your own must call "
-                'faceswap under if __name__ == "__main__":)'
+                "other programs or use --workers 1 (in a Python script, call faceswap only under "
+                'if __name__ == "__main__":)'
             ) from error
 
     def _map_in_pool(
@@ -128,6 +136,6 @@ class OrderedPool:
         return self._pool
 
     def close(self) -> None:
-        """Cancel pending work and stop the processes."""
+        """Cancel pending work, wait for work in progress and stop the processes."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)

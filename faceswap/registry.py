@@ -43,7 +43,8 @@ class Seam:
         """Import the plug-in with this name.
 
         Raises:
-            SettingsError: If no installed package provides it, or its import fails.
+            SettingsError: If no installed package provides it, or importing it raises an
+                ImportError or an AttributeError.
         """
         plugin = _plugins(self.group).get(name)
         if plugin is None:
@@ -65,11 +66,11 @@ def _plugins(group: str) -> dict[str, EntryPoint]:
 
 
 class Registry(dict[str, T], Generic[T]):
-    """The implementations of a seam by name.
+    """The built-in implementations of a seam by name; :meth:`resolve` also loads plug-ins.
 
     Args:
         seam: The seam; its built-in names must be the keys of ``built_in``.
-        built_in: The built-ins.
+        built_in: The built-in implementations by name.
     """
 
     def __init__(self, seam: Seam, built_in: Mapping[str, T]) -> None:
@@ -77,10 +78,10 @@ class Registry(dict[str, T], Generic[T]):
         self.seam = seam
 
     def resolve(self, choice: str | T) -> T:
-        """Return the implementation with this name; return an object unchanged.
+        """Return the built-in or plug-in with this name; return an object unchanged.
 
         Raises:
-            SettingsError: If the name is unknown, or the plug-in's import fails.
+            SettingsError: If the name is unknown, or the plug-in cannot be imported.
         """
         if not isinstance(choice, str):
             return choice

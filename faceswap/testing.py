@@ -1,4 +1,4 @@
-"""Test doubles for code that uses faceswap: a detector, a face and a model that need no weights.
+"""Test doubles for code that uses faceswap: a detector, a face and a model that need no files.
 
 They make tests fast and deterministic: nothing is detected, downloaded or trained.
 """
@@ -22,8 +22,8 @@ def make_face(left: float, top: float, side: float, score: float = 1.0) -> Face:
 
     Args:
         left: Left edge of the square in image pixels.
-        top: Top edge.
-        side: Side of the square.
+        top: Top edge of the square in image pixels.
+        side: Side of the square in image pixels.
         score: Detector score.
     """
     shape: Points = head_shape()[:, :2].astype("float32")
@@ -43,12 +43,12 @@ class FixedDetector:
         self.faces = faces
 
     def __call__(self, image: Image, min_score: float) -> list[Face]:  # noqa: ARG002 - a detector's signature
-        """Return the faces whose score is high enough."""
+        """Return copies of the faces whose score is at least ``min_score``."""
         return [replace(face) for face in self.faces if face.score >= min_score]
 
 
 class CopyingNetwork(Autoencoder):
-    """A network that returns its input, so that a swap changes a face only by rounding."""
+    """A network that returns its input, so that a swap changes a face only by resampling it."""
 
     def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:  # noqa: ARG002 - the network's signature
         """Return the images, with a mask of ones if the architecture has a mask head."""
@@ -64,7 +64,10 @@ def copying_model(size: int = 176) -> TrainedModel:
     an untrained network.
 
     Args:
-        size: Side of the network's faces in pixels, a multiple of 16.
+        size: Side of the network crop in pixels, a multiple of 16.
+
+    Raises:
+        SettingsError: If the size is out of range or no multiple of 16.
     """
     network = CopyingNetwork(PRESETS["small"].at_size(size))
     return TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), step=0)

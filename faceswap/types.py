@@ -1,4 +1,4 @@
-"""Types without arrays that stages exchange: the two identities, counts and progress.
+"""Types without arrays that the stages exchange: identities, counts and progress.
 
 The command line imports this module for ``--help``, so it must not import NumPy.
 """
@@ -41,5 +41,5 @@ def ignore_progress(progress: Progress) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 face" or "0 faces"."""
+    """Return a number with its noun, such as "1 face" or "0 faces"; the plural must end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -65,24 +65,30 @@ def test_model_config_round_trips_through_json():
     ("make", "message"),
     [
         (lambda: TrainConfig(batch_size=0), "batch_size must be from 1 to 65536, not 0"),
-        (lambda: TrainConfig(batch_size=2.5), "batch_size must be int, not 2.5"),
+        (lambda: TrainConfig(batch_size=2.5), "batch_size must be a whole number, not 2.5"),
         (lambda: TrainConfig(model="huge"), "model must be one of auto, original, small"),
         (lambda: TrainConfig(steps=True), "steps must be"),
-        (lambda: ConvertConfig(frames="ten"), "frames must look like 10-50,90-, not 'ten'"),
-        (lambda: ConvertConfig(frames="1 2"), "frames must look like"),
+        (lambda: ConvertConfig(frames="ten"), 'frames must be ranges such as "10-50,90-", not'),
+        (lambda: ConvertConfig(frames="1 2"), "frames must be ranges"),
         (
             lambda: ConvertConfig(all_faces=True, exclude=("x.jpg",)),
             "--all swaps every face: leave",
         ),
         (
             lambda: ConvertConfig(cast="x.toml", to="a"),
-            "--cast selects people and models: leave out",
+            "--cast names people and directions: leave out",
         ),
-        (lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)), "--cast selects people and models"),
-        (lambda: ConvertConfig(frames="5-3"), "frames must run forwards, not '5-3'"),
-        (lambda: ConvertConfig(sign_cert="x\0"), "sign_cert must be str"),
+        (
+            lambda: ConvertConfig(cast="x.toml", who=("x.jpg",)),
+            "--cast names people and directions",
+        ),
+        (lambda: ConvertConfig(frames="5-3"), "a range of frames must run forwards, not '5-3'"),
+        (
+            lambda: ConvertConfig(sign_cert="x\0"),
+            "sign_cert must be text without NUL characters or None",
+        ),
         (lambda: ExtractConfig(size=16), "size must be from 64 to 2048"),
-        (lambda: ConvertConfig(feather=float("nan")), "feather must be float, not nan"),
+        (lambda: ConvertConfig(feather=float("nan")), "feather must be a finite number, not nan"),
         (lambda: TrainConfig.from_dict({"speed": 9}), "unknown setting speed"),
     ],
 )
@@ -141,7 +147,7 @@ def test_end_must_come_after_start():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
 def test_nan_infinity_and_huge_numbers_are_refused(value):
-    with pytest.raises(SettingsError, match="min_score must be float"):
+    with pytest.raises(SettingsError, match="min_score must be a finite number"):
         ExtractConfig(min_score=value)
     with pytest.raises(SettingsError, match=r"faces must be at least 0, not -1000.*\.\.\.$"):
         EvaluateConfig(faces=-(10**400))

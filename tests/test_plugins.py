@@ -103,7 +103,7 @@ def test_codec_that_the_container_refuses_is_a_one_line_error(tmp_path, example)
         detector=example.detect_center, device="cpu", workers=1,
     )  # fmt: skip
 
-    with pytest.raises(SettingsError, match="cannot hold this codec: 'matroska' format"):
+    with pytest.raises(SettingsError, match="cannot be used in this container: 'matroska' format"):
         faceswap.convert(source, tmp_path / "x.mkv", tmp_path / "model.safetensors", config)
 
 

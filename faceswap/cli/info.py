@@ -27,14 +27,16 @@ class ModelFacts:
     size: Annotated[Count, Meta(description="Side of the network crop in pixels.")]
     mask: Annotated[bool, Meta(description="Whether the model decodes a mask.")]
     parameters: Count
-    steps: Annotated[Count, Meta(description="Training steps.")]
+    steps: Annotated[
+        Count, Meta(description="Training steps; for an imported classic model, its epochs.")
+    ]
     held_out: Annotated[
         dict[Identity, Count],
         BOTH_IDENTITIES,
-        Meta(description="Faces that training held out, by identity."),
+        Meta(description="Number of faces that training held out, by identity."),
     ]
     centroids: Annotated[
-        bool, Meta(description="Whether the model knows the mean embedding of each person.")
+        bool, Meta(description="Whether the model stores each person's mean embedding.")
     ]
     consent: Annotated[
         dict[Identity, str], BOTH_IDENTITIES, Meta(description="Consent notes, by identity.")
@@ -49,7 +51,7 @@ class FacesetFacts:
     path: Path
     bytes: Annotated[Count, Meta(description="Bytes of the index and the crops.")]
     faces: Annotated[Count, Meta(description="Crops in the folder.")]
-    deleted: Annotated[Count, Meta(description="Crops that are indexed but gone.")]
+    deleted: Annotated[Count, Meta(description="Crops in the index whose files are missing.")]
     sources: Annotated[Count, Meta(description="Photos and videos that the faces come from.")]
     size: Annotated[Count, Meta(description="Side of a crop in pixels.")]
     settings: Annotated[dict[str, Any], Meta(description="Settings of the extraction.")]
@@ -57,17 +59,27 @@ class FacesetFacts:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """A file's Content Credentials in short; ``faceswap verify`` tells all."""
+    """A summary of a file's Content Credentials; ``faceswap verify`` shows them in full."""
 
-    intact: Annotated[bool, Meta(description="Whether the file is unchanged since signing.")]
-    made_by: Annotated[str, Meta(description="The program that made it.")]
-    made_from: Annotated[str | None, Meta(description="The name of the original.")]
-    model: Annotated[str | None, Meta(description="The name of the model.")]
+    intact: Annotated[
+        bool,
+        Meta(
+            description="Whether the file is unchanged since signing and the signer's certificate "
+            "has not expired."
+        ),
+    ]
+    made_by: Annotated[str, Meta(description="The program that made the file.")]
+    made_from: Annotated[
+        str | None, Meta(description="The name of the original; null if it is not recorded.")
+    ]
+    model: Annotated[
+        str | None, Meta(description="The name of the model; null if it is not recorded.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """A video, with the size upright."""
+    """A video, with the width and height of its upright frames in pixels."""
 
     kind: Literal["video"]
     path: Path
@@ -80,13 +92,13 @@ class VideoFacts:
     frames: Annotated[int | None, Meta(description="Number of frames; null if unknown.")]
     streams: list[StreamDescription]
     provenance: Annotated[
-        Provenance | None, Meta(description="null: the video has no Content Credentials.")
+        Provenance | None, Meta(description="null if no Content Credentials can be read.")
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoFacts:
-    """A photo, with the size upright."""
+    """A photo, with its width and height in pixels after rotation by its EXIF orientation."""
 
     kind: Literal["photo"]
     path: Path
@@ -94,7 +106,7 @@ class PhotoFacts:
     width: Count
     height: Count
     provenance: Annotated[
-        Provenance | None, Meta(description="null: the photo has no Content Credentials.")
+        Provenance | None, Meta(description="null if no Content Credentials can be read.")
     ]
 
 
@@ -105,8 +117,8 @@ def inspect(path: str | Path) -> Facts:
     """Describe a model, a faceset, a video or a photo.
 
     Raises:
-        InputError: If the path does not exist or is none of these.
-        ModelError: If it is a damaged model.
+        InputError: If the path does not exist, is none of these, or cannot be read.
+        ModelError: If the model file is missing, damaged, foreign, or has a newer format.
     """
     path = Path(path)
     if path.suffix == ".safetensors" or (path / modelfile.MODEL_FILE).is_file():
@@ -189,7 +201,7 @@ def _photo(path: Path) -> PhotoFacts:
 
 
 def _provenance(path: Path) -> Provenance | None:
-    """Return what the credentials of a file say, or None if it has none that can be read."""
+    """Summarise the credentials of a file; return None if it has none that can be read."""
     try:
         found = credentials.read(path)
     except (InputError, NoCredentialsError):  # the C2PA library reads fewer formats than we do

@@ -1,4 +1,4 @@
-"""The commands: each resolves its settings, runs one stage and shows the result.
+"""The commands: each resolves its settings, if it has any, does its work and shows the result.
 
 Each command imports its stage when it runs, so that ``faceswap --help`` loads neither torch nor
 dlib nor cv2.
@@ -58,7 +58,7 @@ class _OneLine(logging.Handler):
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-    """Treat SIGTERM like Ctrl-C, so that finished work is kept and temporary files are removed."""
+    """Treat SIGTERM like Ctrl-C, so that finished work is kept and temporary files are deleted."""
     raise KeyboardInterrupt
 
 
@@ -82,12 +82,12 @@ def cli() -> None:
     faceswap extract data/trump            find and align the faces of one person
     faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
-    faceswap verify video.swapped.mp4      show what it was made from, and with what
-    faceswap demo                          see everything work without any data
+    faceswap verify video.swapped.mp4      show how it was made, and whether it changed
+    faceswap demo                          try everything on public-domain photos
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
-    6 cannot write, 7 bad setting, 8 training diverged, 9 altered, 10 no credentials,
-    11 not ready, 12 busy, 13 device or memory, 130 interrupted.
+    6 cannot write, 7 bad setting, 8 training diverged, 9 altered or expired,
+    10 no credentials, 11 not ready, 12 busy, 13 device or memory, 130 interrupted.
     """  # noqa: D301 - click wants the control character itself
 
 
@@ -147,9 +147,11 @@ def train(
 
 
 def faces_folder(name: str) -> Path:
-    """Resolve an identity: a bare name means ``data/<name>/faces``, anything else is a path.
+    """Return the faceset's folder for an identity.
 
-    The path may name the faceset or its parent folder.
+    A bare name means the folder ``data/<name>``, unless only ``<name>`` exists in the current
+    folder; anything else is a path. The folder is the faceset itself if it holds ``faces.jsonl`` or
+    is named ``faces``, otherwise the faceset is its subfolder ``faces``.
     """
     path = Path(name)
     bare = path.name == name and name not in (".", "..")
@@ -167,7 +169,7 @@ def faces_folder(name: str) -> Path:
     type=PATH,
     cls=GroupedOption,
     group=SWAPPED,
-    help="Model folder  [default: the newest in models/]",
+    help="Model folder or file  [default: the newest in models/]",
 )
 @click.option(
     "-o",
@@ -175,11 +177,11 @@ def faces_folder(name: str) -> Path:
     type=PATH,
     cls=GroupedOption,
     group=OUTPUT,
-    help="Output file or folder  [default: SOURCE.swapped.*, beside it]",
+    help="Output file or folder  [default: video.swapped.mp4 for video.mp4]",
 )
 @click.option(
     "--preview", type=click.IntRange(1, 200), cls=GroupedOption, group=OUTPUT,
-    help="Write only one image that shows N frames, their swaps and mattes.",
+    help="Write only one image that shows N frames of a video, their swaps and mattes.",
 )  # fmt: skip
 @settings_options(ConvertConfig)
 @json_option
@@ -189,7 +191,8 @@ def convert(
 ) -> None:  # fmt: skip
     """Swap the faces in SOURCE: a video, a photo or a folder of photos.
 
-    The output is of the same kind. Run the same command again to continue a stopped conversion.
+    The output is of the same kind as SOURCE; a video becomes a folder of images if the output has
+    no suffix. To continue the stopped conversion of a video, run the same command again.
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     pool.start_early()
@@ -219,7 +222,7 @@ def convert(
     type=PATH,
     cls=GroupedOption,
     group=IDENTITIES,
-    help="Footage of a, on which flicker is measured too.",
+    help="Also measure flicker on this footage of a.",
 )
 @click.option(
     "--save-json",
@@ -257,7 +260,7 @@ def evaluate(
 @click.argument("path", type=PATH)
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Show what PATH is and holds: a model, a faceset, a video or a photo."""
+    """Describe PATH: a model, a faceset, a video or a photo."""
     from faceswap.cli import info
 
     facts = info.inspect(path)
@@ -273,8 +276,9 @@ def info(path: Path, as_json: bool) -> None:
 def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
     """Show how FILES were made, from which sources, and whether they changed since then.
 
-    The exit code reports the most serious problem: 9 if a file was altered, 10 if one has no
-    credentials, 3 if one cannot be read. It is 0 if every file is unchanged.
+    The exit code reports the most serious problem: 9 if a file was altered or its credentials have
+    expired, 10 if one has no credentials, 3 if one cannot be read. It is 0 if every file is
+    unchanged.
     """
     from faceswap.provenance import credentials
 
@@ -285,7 +289,7 @@ def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show what is installed here, and try each stage on something small.
+    """List the installed software and try each stage on a tiny example.
 
     The exit code is 0 if everything works, otherwise 11.
     """

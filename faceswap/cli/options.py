@@ -28,12 +28,12 @@ else:  # generic only in newer releases of click
     _ParamType = click.ParamType
 
 PATH = click.Path(path_type=Path)
-FLAGS = {  # flags that Python reserves, or that are clearer to users than the field name
+FLAGS = {  # field -> flag, where the flag is a Python keyword or is clearer than the field's name
     "exclude": "--not",
     "all_faces": "--all",
     "identity_strength": "--likeness",
 }
-VARIABLES = {"landmarks": LANDMARKS_VARIABLE}  # environment variables that replace a flag
+VARIABLES = {"landmarks": LANDMARKS_VARIABLE}  # environment variables that apply without the flag
 GENERAL = "General"
 
 
@@ -53,7 +53,7 @@ class GroupedCommand(click.Command):
     """A command whose ``--help`` lists options under headings instead of in one list."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options by group; groups appear in the order of their first option."""
+        """Write the options by group, in the order of their first options; General comes last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -70,7 +70,10 @@ class GroupedCommand(click.Command):
 
 
 class SeamChoice(_ParamType):
-    """The name of a built-in or an installed plug-in; ``--help`` lists only the built-ins."""
+    """A parameter type that accepts the name of a built-in or of an installed plug-in.
+
+    ``--help`` lists only the built-ins.
+    """
 
     name = "name"
 
@@ -160,11 +163,19 @@ def _none_if_unused(_: click.Context, __: click.Parameter, values: tuple[str, ..
 
 
 def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:
-    """Build settings from the defaults, then the file, then the flags.
+    """Build settings from the defaults, which the file overrides, which the flags override.
+
+    Args:
+        settings: The settings class.
+        command: The command's name. If it is a key of the file, its value holds the settings;
+            otherwise the whole file does.
+        config_file: A JSON file, or None.
+        flags: Values by field name; None for a flag that was not given.
 
     Raises:
         InputError: If the file cannot be read.
-        SettingsError: If a setting is unknown, or its value is not allowed.
+        SettingsError: If the file is not a JSON object, a setting is unknown, or its value is not
+            allowed.
     """
     values: dict[str, Any] = {}
     if config_file:

@@ -1,7 +1,7 @@
 """Print results: lines for people, or with ``--json`` one object for programs.
 
-Progress and warnings go to standard error, so that standard output holds only the result.
-``docs/schemas/<command>.json`` describes the objects.
+Progress and warnings go to standard error, so that with ``--json`` standard output holds only the
+object. ``docs/schemas/<command>.json`` describes the objects.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ def json_option(command: F) -> F:
 
 
 def wants_json() -> bool:
-    """Whether this call asks for JSON; this also works for a call that click cannot parse."""
+    """Return whether this call asks for JSON, even if click cannot parse the call."""
     words = sys.argv[1:]
     return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def is_rank_zero() -> bool:
-    """Whether this process may print: only the first of several that train together may."""
+    """Return whether this process prints; of several that train together, only rank 0 does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def show(as_json: bool, result: Any, lines: Sequence[str]) -> None:
-    """Print a result, once and at the end.
+    """Print the result of a command.
 
     Args:
         as_json: Whether to print the result as JSON instead of the lines.
@@ -72,7 +72,11 @@ def echo_err(text: str) -> None:
 
 
 def echo(text: str, as_json: bool) -> None:
-    """Print a line before the work; with JSON it goes to standard error, away from the result."""
+    """Print a line before the result; with JSON it goes to standard error instead.
+
+    Raises:
+        OutputError: If standard output cannot be written.
+    """
     if as_json:
         echo_err(text)
     else:
@@ -90,7 +94,21 @@ def sanitize(text: str) -> str:
 def report_and_exit(
     as_json: bool, result: Any, lines: Sequence[str], worst: FaceswapError | None
 ) -> None:
-    """Print a result, then exit with an error if there is one; JSON has both in one object."""
+    """Print a result, then report an error if there is one.
+
+    With JSON, the object on standard output has the error under the key ``error``, and the process
+    exits with the error's code. Otherwise the error is raised.
+
+    Args:
+        as_json: Whether to print the result as JSON instead of the lines.
+        result: A report, or a mapping.
+        lines: The report in words.
+        worst: The error, or None.
+
+    Raises:
+        FaceswapError: The given error, without JSON.
+        OutputError: If standard output cannot be written.
+    """
     if worst and as_json:
         failure = Failure(type(worst).__name__, str(worst), worst.exit_code)
         show(True, {**to_jsonable(result), "error": failure}, ())
@@ -102,10 +120,10 @@ def report_and_exit(
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return a value as JSON takes it.
+    """Convert a value to types that ``json.dumps`` accepts.
 
-    Dataclasses become objects without their fields that are UNSET, paths become strings, and
-    numbers that are not finite become null.
+    Dataclasses become objects, without the fields that are UNSET. Paths become strings, and numbers
+    that are not finite become null.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -164,7 +182,7 @@ def _end(kind: str, message: str, exit_code: int) -> None:
 
 
 def _show_failure(kind: str, message: str, exit_code: int) -> None:
-    """Print an error as JSON if this call asks for it; standard error has it already."""
+    """Print an error as JSON if this call asks for it; standard error already shows it."""
     if wants_json() and is_rank_zero():
         with suppress(OutputError):
             show(True, {"error": Failure(kind, message, exit_code)}, ())

@@ -1,4 +1,4 @@
-"""Show how far a long call is: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a long call: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,12 +10,12 @@ import click
 
 from faceswap.types import OnProgress, Progress
 
-PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
+PLAIN_SECONDS = 5.0  # between two progress lines without a terminal
 TIMED_BAR = "{percentage:3.0f}%|{bar}| {n:.2f} of {total:g} minutes{postfix}"
 
 
 class Reporter:
-    """Shows progress with rate and time left: a bar on a terminal, otherwise an occasional line."""
+    """Shows progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -24,7 +24,7 @@ class Reporter:
         self._latest: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take the newest progress; ignore a closed stderr."""
+        """Show new progress; a closed standard error must not stop the work."""
         with suppress(OSError):
             self._take(progress)
 
@@ -39,7 +39,7 @@ class Reporter:
             self._print_line()
 
     def _begin(self, progress: Progress) -> None:
-        """Start counting where another kind of work begins."""
+        """Note where the work begins; if other work came before, restart the bar and the clock."""
         if self._first.unit:
             self.close()
             self._bar, self._began = None, time.monotonic()
@@ -73,7 +73,7 @@ class Reporter:
         )
 
     def _rate(self, progress: Progress) -> str:
-        """Describe the speed: steps per second for work that counts minutes."""
+        """Format the speed; work that is limited by time is measured in steps per second."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         if progress.steps is not None:
             return f"{(progress.steps - (self._first.steps or 0)) / elapsed:.3g} steps/s"
@@ -82,14 +82,14 @@ class Reporter:
     def _time_left(self, progress: Progress) -> str:
         if not progress.total:
             return ""
-        left = max(progress.total - progress.done, 0)  # the last step may run over the minutes
+        left = max(progress.total - progress.done, 0)  # the last step may exceed the time limit
         if progress.unit == "minutes":
             return f", {60 * left:.0f} s left"
         rate = (progress.done - self._first.done) / max(time.monotonic() - self._began, 1e-9)
         return f", {left / rate:.0f} s left" if rate > 0 else ""
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Close the bar, or print the latest progress if no line has shown it yet."""
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.close()

@@ -1,4 +1,4 @@
-"""Results that only the command line has; the other results are those of the stages."""
+"""Results that only the command line produces; the stages define their own reports."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from faceswap.types import Count
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport:
-    """What the image of ``convert --preview`` shows."""
+    """The result of ``convert --preview``."""
 
     model: Annotated[
-        Path | None, Meta(description="The model given; null if the cast file names the models.")
+        Path | None,
+        Meta(description="The model's folder or file; null with --cast and no --model."),
     ]
     output: Annotated[Path, Meta(description="The image written.")]
     frames: Annotated[Count, Meta(description="Frames requested.")]
@@ -23,21 +24,21 @@ class PreviewReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """The model that a classic checkpoint became."""
+    """The result of importing a classic checkpoint."""
 
-    folder: Annotated[Path, Meta(description="The model.")]
+    folder: Annotated[Path, Meta(description="The new model's folder.")]
     model: Annotated[str, Meta(description="The name of the architecture.")]
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """What the demo made."""
+    """The result of the demo."""
 
     seconds: float
     video: Annotated[Path, Meta(description="The swapped clip.")]
     image: Annotated[
-        Path, Meta(description="Original, swap, training previews and loss curve in one image.")
+        Path, Meta(description="Original, swap, last training preview and loss curve in one image.")
     ]
 
 
@@ -48,9 +49,10 @@ class Failure:
     kind: Annotated[
         str,
         Meta(
-            description="Name of the error class, such as InputError; UsageError; Interrupted; "
-            "Python's own class for a bug."
+            description="Class of the error, such as InputError; UsageError if the command line "
+            "is wrong, Interrupted after Ctrl-C or SIGTERM; for a bug, the class of the Python "
+            "exception."
         ),
     ]
-    message: Annotated[str, Meta(description="One line for people.")]
+    message: Annotated[str, Meta(description="The error message, a single line except for bugs.")]
     exit_code: Annotated[int, Meta(ge=1, description="The exit code of the process.")]

@@ -1,4 +1,4 @@
-"""Turn results into lines for people. Every command takes its words from here."""
+"""Format the results of all commands as lines of text for people."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ MAX_LISTED = 20  # names of a long list that are shown
 
 
 def extraction(report: "ExtractReport") -> list[str]:
-    known = f" ({report.known} more were done before)" if report.known else ""
+    known = f" ({report.known} more were already done)" if report.known else ""
     return [
         f"{counted(report.images, 'image')} read{known}, {counted(report.faces, 'face')} in "
         f"{report.folder} (found by {report.detector})",
@@ -35,7 +35,7 @@ def extraction(report: "ExtractReport") -> list[str]:
 
 
 def training(report: "TrainReport") -> list[str]:
-    """Describe a training run, with advice if consent is not stated."""
+    """Describe a training run, with advice if consent is not stated or nothing is left to do."""
     lines = [
         f"{report.folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {report.folder / 'previews'}"
@@ -45,10 +45,10 @@ def training(report: "TrainReport") -> list[str]:
         options = " ".join(f"--consent-{key} TEXT" for key in unstated)
         lines.append(
             f"consent of {' and '.join(unstated)} is not stated: run again with {options}, or "
-            "write data/<name>/CONSENT.md"
+            "after writing data/<name>/CONSENT.md"
         )
     if report.done:
-        lines.append("nothing left to do: ask for more --steps or --minutes in total to continue")
+        lines.append("nothing left to do: to train longer, raise the total --steps or --minutes")
     return lines
 
 
@@ -56,12 +56,12 @@ def conversion(report: "ConvertReport") -> list[str]:
     return [
         f"{report.output}: {counted(report.frames, 'frame')}, "
         f"{counted(report.faces, 'face')} swapped, "
-        f"{counted(report.without_face, 'frame')} without a face unchanged "
-        f"(found by {report.detector})",
+        f"{counted(report.without_face, 'frame')} without a swapped face "
+        f"(detector: {report.detector})",
         *_listed("unreadable", report.unreadable),
         *(
-            f"kept: {counted(kept.frames, 'frame')} of an unfinished conversion to the same output "
-            f"with other settings, in {kept.folder}; delete that folder to discard them"
+            f"kept: {counted(kept.frames, 'frame')} of another, unfinished conversion to the same "
+            f"output, in {kept.folder}; delete that folder to discard them"
             for kept in report.unfinished
         ),
     ]
@@ -69,8 +69,8 @@ def conversion(report: "ConvertReport") -> list[str]:
 
 def preview(report: PreviewReport) -> list[str]:
     return [
-        f"{report.output}: original, swap and mask of {counted(report.frames, 'frame')}, "
-        f"{report.with_face} with a face"
+        f"{report.output}: original, swap and matte of {counted(report.frames, 'frame')}, "
+        f"{report.with_face} with a swapped face"
     ]
 
 
@@ -150,7 +150,7 @@ def _credentials(path: "Path", found: "Credentials") -> list[str]:
     if found.generator:
         lines.append(f"  made by: {found.generator}")
     if found.title not in ("", readable(path.name)):
-        lines.append(f"  then named: {found.title}")
+        lines.append(f"  named when signed: {found.title}")
     lines += [f"  how: {kind.rsplit('/', 1)[-1]}" for kind in found.source_types]
     if found.parent:
         credentials = {
@@ -175,7 +175,7 @@ def _credentials(path: "Path", found: "Credentials") -> list[str]:
 
 
 def facts(found: "Facts") -> list[str]:
-    """Describe a file or folder: a line with name and value per fact, one line per list item."""
+    """Describe a file or folder, with one line for each fact and for each item of a list."""
     lines = []
     for name, value in asdict(found).items():
         if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
@@ -186,7 +186,7 @@ def facts(found: "Facts") -> list[str]:
 
 
 def _flat(value: Any) -> str:
-    """Return a value on one line; objects and lists are spread out."""
+    """Format a value on one line; items of objects and lists are separated by commas."""
     if isinstance(value, dict):
         present = {key: item for key, item in value.items() if item is not UNSET}
         return ", ".join(f"{key} {_flat(item)}" for key, item in present.items())
@@ -223,7 +223,7 @@ def _gib(size: int) -> str:
 
 
 def imported(report: ImportReport) -> list[str]:
-    return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, BGR"]
+    return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, channel order BGR"]
 
 
 def demo(report: DemoReport) -> list[str]:

@@ -1,1 +1,1 @@
-"""Detect faces, track them, tell people apart and store aligned crops. The only home of dlib."""
+"""Face detection, tracking, recognition and facesets. Only this package imports dlib."""

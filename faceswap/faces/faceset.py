@@ -1,7 +1,7 @@
 """Faceset on disk: a folder of face crops and ``faces.jsonl``, which describes them.
 
-A crop is written before its line in the list, so killing the process leaves only complete faces and
-at most one torn line.
+The crops of an image are written before their lines in the list, so every complete line has its
+crop. A kill leaves at most one torn line, and crops of one image that are not in the list.
 """
 
 import json
@@ -43,13 +43,13 @@ FORMAT, VERSION = "faceswap-faces", 1
 INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
 CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
 MAX_SIZE = 4096  # pixels, side of a crop
-MAX_LANDMARK = 1e5  # pixels; no landmark is this far from its crop
+MAX_LANDMARK = 1e5  # pixels; a larger coordinate in the crop means that the list is damaged
 
 Key = tuple[str, int]  # source file relative to the input, frame index in that file
 
 
 def discard(folder: Path) -> None:
-    """Delete the crops and lists of a faceset, but no other files in its folder.
+    """Delete a faceset's lists and the crops that they name, but no other files in its folder.
 
     Raises:
         OutputError: If a file cannot be deleted.
@@ -65,13 +65,33 @@ def discard(folder: Path) -> None:
 
 
 class FacesetWriter:
-    """Adds faces to a new or existing faceset and tracks what it already contains."""
+    """Adds faces to a new or existing faceset and knows which images earlier runs have read.
+
+    Args:
+        folder: The faceset's folder, created if needed.
+        size: Side of the crops in pixels.
+        coverage: Fraction of a crop's side that the face's square covers.
+        settings: Extraction settings, which must equal those of an existing faceset.
+        detector: Names of the detectors, stored with each image in which they found no face.
+
+    Attributes:
+        done: Keys of the images that earlier runs have read. An unreadable file has the frame index
+            -1. Images without a face and unreadable files only count if the earlier run used the
+            same detectors.
+        with_faces: Source files in which a face was found.
+        faces: Number of faces in the faceset.
+
+    Raises:
+        InputError: If the existing faceset is damaged or has a newer format.
+        SettingsError: If it was made with other settings.
+        OutputError: If the folder cannot be written.
+    """
 
     def __init__(
         self, folder: Path, size: int, coverage: float, settings: dict[str, Any], detector: str = ""
     ) -> None:
         self.folder = folder
-        self._detector = detector  # a different detector may find faces where this one did not
+        self._detector = detector
         self.done: set[Key] = set()
         self.with_faces: set[str] = set()  # source files
         self._bytes: dict[str, int] = {}  # file sizes when they were read, by source
@@ -119,7 +139,10 @@ class FacesetWriter:
             self._bytes[record["source"]] = record["bytes"]
 
     def has_changed(self, source: str, path: Path) -> bool:
-        """Whether the size of a source file has changed since it was read."""
+        """Return whether a source file's size differs from the size that an earlier run stored.
+
+        The result is False if no size was stored or the file is gone.
+        """
         return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
 
     def add(
@@ -128,7 +151,7 @@ class FacesetWriter:
         """Store the faces of one image: first the crops, then all lines in one write.
 
         Args:
-            source: The name of the frame's file in the lists.
+            source: The name by which the lists refer to the frame's file.
             frame: The frame that shows the faces.
             faces: The faces.
             pngs: The crops encoded by :func:`png_of`, if the caller already has them.
@@ -158,13 +181,16 @@ class FacesetWriter:
         self._images += 1
 
     def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
-        """Record an image without a face, so that it is listed and not read again.
+        """List an image without a face, or an unreadable file, in ``skipped.jsonl``.
+
+        Later runs read an image without a face again only if its file or the detector has changed.
+        They always try an unreadable file again.
 
         Args:
-            source: The name of the image's file in the lists.
-            index: The frame index.
-            why: The reason.
-            path: The file, whose size is stored to detect changes later.
+            source: The name by which the lists refer to the image's file.
+            index: The frame index; -1 for an unreadable file.
+            why: Why it was skipped, such as "no face".
+            path: The file, whose size is stored to detect changes later; None stores no size.
 
         Raises:
             OutputError: If writing fails.
@@ -182,7 +208,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
-    """Read ``skipped.jsonl``. Damaged lines are ignored: their images are just read once more."""
+    """Read ``skipped.jsonl``. Damaged lines are ignored, so their images are searched again."""
     for line in read_lines(path):
         try:
             record = parse_json(line)
@@ -193,7 +219,10 @@ def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def png_of(aligned: AlignedFace) -> bytes:
-    """Encode a face crop as PNG; OpenCV takes a third of Pillow's time for about the same size."""
+    """Encode a face crop as PNG.
+
+    OpenCV takes a third of the time that Pillow takes, for files of about the same size.
+    """
     _, data = cv2.imencode(".png", aligned.image[..., ::-1])
     return data.tobytes()
 
@@ -202,7 +231,7 @@ def read_header(index: Path) -> dict[str, Any]:
     """Read and check the first line of ``faces.jsonl``.
 
     Raises:
-        InputError: If the file is not a face list or has a newer format.
+        InputError: If the file is not a face list, a value is out of range, or the format is newer.
     """
     lines = read_lines(index)
     try:
@@ -238,7 +267,9 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
             record["index"] = int(record["index"])
             record["source"] = str(record["source"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{index} line {number} is damaged: {error}") from error
+            raise InputError(
+                f"{index} line {number} is damaged: {error}; run faceswap extract with --restart"
+            ) from error
         yield record
 
 
@@ -250,7 +281,8 @@ class Faceset:
         name: The identity's name.
         crops: uint8 (N, 3, S, S) RGB.
         landmarks: float32 (N, 68, 2), pixels of the crops.
-        keys: Permanent keys: source, frame and number within the frame, such as "clip.mp4#12-0".
+        keys: Permanent key of each face: its source, frame and number within the frame, such as
+            "clip.mp4#12-0".
         coverage: Fraction of a crop's side that the face's square covers.
         times: float64 (N,), seconds in a video; 0 for photos.
     """
@@ -264,11 +296,17 @@ class Faceset:
 
     @classmethod
     def read(cls, folder: Path, crop_size: int | None = None) -> Self:
-        """Load a faceset and resize its crops to ``crop_size`` if given.
+        """Load a faceset and resize its crops to ``crop_size`` pixels if given.
+
+        Faces whose crops were deleted are left out with a warning.
+
+        Args:
+            folder: The faceset's folder, or a folder that contains it as ``faces``.
+            crop_size: Side of the loaded crops in pixels; None keeps the stored size.
 
         Raises:
-            InputError: If the folder is not a faceset or a crop is damaged.
-            NoFacesError: If it contains no faces.
+            InputError: If the folder is not a faceset, or its list or a crop is damaged.
+            NoFacesError: If no crop is left.
         """
         if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():
             folder = folder / "faces"
@@ -304,7 +342,7 @@ class Faceset:
         )
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:
-        """The faces whose key is in ``keys``, or all others if ``inside`` is False."""
+        """Return the faces whose key is in ``keys``, or all others if ``inside`` is False."""
         chosen = [i for i, key in enumerate(self.keys) if (key in keys) == inside]
         return replace(
             self,
@@ -315,14 +353,14 @@ class Faceset:
         )
 
     def evenly(self, most: int) -> Self:
-        """At most ``most`` of the faces, evenly spaced."""
+        """Return at most ``most`` of the faces, evenly spaced."""
         count = len(self.keys)
         if count <= most:
             return self
         return self.subset({self.keys[i * count // most] for i in range(most)})
 
     def resized(self, size: int) -> Self:
-        """The same faces with crops resized to ``size`` pixels."""
+        """Return the same faces with crops resized to ``size`` pixels."""
         import torch
 
         current = self.crops.shape[-1]
@@ -350,7 +388,10 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
             raise ValueError("the landmarks are too far from the crop")
         return inside
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{index}: the landmarks of {record['file']} are damaged") from error
+        raise InputError(
+            f"{index}: the landmarks of {record['file']} are damaged; run faceswap extract with "
+            "--restart"
+        ) from error
 
 
 def _time_of(record: dict[str, Any], index: Path) -> float:
@@ -375,12 +416,17 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
         with Pillow.open(path, formats=("PNG",)) as image:
             width, height = image.size  # checked before the pixels are decoded into memory
             if (width, height) != (stored, stored):
-                raise InputError(f"{path} is {width}x{height}, not {stored} px square")
+                raise InputError(
+                    f"{path} is {width}x{height}, not {stored} px square; delete it to leave out "
+                    "this face"
+                )
             crop = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged files
-        raise InputError(f"{path} cannot be read: {error}; extract its source again") from error
+        raise InputError(
+            f"{path} cannot be read: {error}; delete it to leave out this face"
+        ) from error
     return crop.contiguous() if stored == size else _resize(crop, size)
 
 

@@ -1,8 +1,8 @@
 """Similarity transforms between a frame and an aligned crop, and the mean face they align to.
 
-Points are (x, y) pixels with pixel centres at integers. A matrix is (2, 3) and maps frame to crop.
-The face's *square* is the unit square of the mean face; in a crop of side S it covers the central
-``coverage * S`` pixels.
+Points are (x, y) pixels with pixel centres at integers. A matrix is (2, 3) and maps frame to crop
+unless its function says otherwise. The face's *square* is the unit square of the mean face. In a
+crop of side S it is centred, and its side is ``coverage * S`` pixels.
 """
 
 import json
@@ -34,7 +34,8 @@ class Face:
     """A detected face: detector box, detector score and landmarks (68, 2).
 
     ``track`` identifies the face across the frames of a video; -1 means that it is not tracked.
-    ``target`` is the index of the swap target it is assigned to; a cast can have several.
+    ``target`` is the index of the face's swap target; only a conversion with ``--cast`` has several
+    targets.
     """
 
     box: Box
@@ -44,7 +45,7 @@ class Face:
     target: int = 0
 
 
-FrameFaces = tuple[Frame, list[Face]]  # faces sorted by size, largest first
+FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,15 +60,16 @@ class AlignedFace:
 CUBIC_MARGIN = 4  # pixels: the reach of cubic interpolation plus one for rounding
 # Brows, nose, eyes and mouth. The jaw is left out because it moves with speech.
 INNER_LANDMARKS = slice(17, 68)
-# The HOG detector's box in the mean face's unit square: medians over 694 portraits.
+# Centre and side of HOG's box in the mean face's unit square: medians of 694 portraits.
 BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115
-# Limits on a face's motion between two frames: in box sides, and as the log of the size ratio.
+# Limits on a face's motion between two frames: the distance that its box's centre moves, in box
+# sides, and the absolute natural log of the ratio of the box sides.
 MAX_JUMP, MAX_GROWTH = 0.4, 0.25
 
 
 @cache
 def mean_face() -> Points:
-    """Inner landmarks of the mean face in its unit square, (51, 2).
+    """Return the inner landmarks of the mean face in its unit square, (51, 2).
 
     Derived by ``scripts/tools/derive_mean_face.py`` from classic 256 px crops.
     """
@@ -76,11 +78,11 @@ def mean_face() -> Points:
 
 
 def umeyama(source: Points, target: Points) -> Matrix:
-    """Estimate the similarity that maps ``source`` onto ``target`` best.
+    """Estimate the similarity that maps ``source`` onto ``target`` with the least squared error.
 
-    Least squares over rotation, uniform scale and translation, never a reflection.
+    A similarity is a rotation, a uniform scale and a translation; reflections are excluded.
     S. Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns", IEEE TPAMI 13(4), 1991, eqs. 38-43.
+    patterns", IEEE TPAMI 13(4), 1991, eqs. 34-43.
 
     Args:
         source: Points to map, (N, 2), pixels, N >= 2.
@@ -90,7 +92,8 @@ def umeyama(source: Points, target: Points) -> Matrix:
         Matrix M, (2, 3), with ``target ~ source @ M[:, :2].T + M[:, 2]``.
 
     Raises:
-        AlignmentError: If the shapes differ or all source points coincide.
+        AlignmentError: If the shapes differ, N < 2, a source point is not finite, or all source
+            points coincide.
     """
     if source.shape != target.shape or source.ndim != 2 or len(source) < 2:
         raise AlignmentError(
@@ -111,20 +114,24 @@ def umeyama(source: Points, target: Points) -> Matrix:
 
 
 def square_to_crop(size: float, coverage: float) -> Matrix:
-    """Matrix from the mean face's unit square to crop pixels."""
+    """Return the matrix from the mean face's unit square to a crop of ``size`` pixels."""
     side = coverage * size
     offset = (size - side) / 2 - 0.5  # the left edge of pixel 0 is at -0.5
     return np.array([[side, 0.0, offset], [0.0, side, offset]])
 
 
 def face_matrix(landmarks: Points, size: int, coverage: float) -> Matrix:
-    """Estimate the frame -> crop similarity of a face from its landmarks (68, 2)."""
+    """Estimate the frame -> crop similarity of a face from its landmarks (68, 2).
+
+    Raises:
+        AlignmentError: If the landmarks coincide.
+    """
     template = transform(mean_face(), square_to_crop(size, coverage))
     return umeyama(landmarks[INNER_LANDMARKS], template)
 
 
 def typical_box(landmarks: Points) -> Box:
-    """The box that the HOG detector would return for known landmarks (68, 2).
+    """Estimate the box that the HOG detector would return for a face from its landmarks (68, 2).
 
     Raises:
         AlignmentError: If the landmarks coincide.
@@ -136,9 +143,10 @@ def typical_box(landmarks: Points) -> Box:
 
 
 def is_one_step(before: Box, after: Box, image: Image) -> bool:
-    """Whether a face can move between these boxes in one frame and still be the same face.
+    """Return whether two boxes in successive frames can show the same face.
 
-    The box may only move and change size a little, and its centre must stay inside the image.
+    The box may move and change its size only a little, within ``MAX_JUMP`` and ``MAX_GROWTH``, and
+    its centre must stay inside the image.
     """
     side = before.right - before.left
     jump = math.hypot(after.left + after.right - before.left - before.right,
@@ -152,42 +160,56 @@ def is_one_step(before: Box, after: Box, image: Image) -> bool:
 
 
 def transform(points: Points, matrix: Matrix) -> Points:
-    """Apply a matrix to points (N, 2)."""
+    """Map points (N, 2) by a matrix (2, 3); the result is float32."""
     return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
 
 def invert(matrix: Matrix) -> Matrix:
-    """Invert an affine matrix (2, 3)."""
+    """Invert an affine matrix (2, 3).
+
+    Raises:
+        numpy.linalg.LinAlgError: If the matrix is singular.
+    """
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
 def compose(outer: Matrix, inner: Matrix) -> Matrix:
-    """Matrix that applies ``inner`` first, then ``outer``."""
+    """Return the matrix that applies ``inner`` first, then ``outer``."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def scale_of(matrix: Matrix) -> float:
-    """Length scale of a matrix: target pixels per source pixel."""
+    """Return the scale of a matrix: the length in the target of one pixel of the source."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
 def resized(matrix: Matrix, factor: float) -> Matrix:
-    """Matrix into the target image scaled by ``factor``; pixel edges stay aligned."""
+    """Return ``matrix`` followed by a scaling of its target image by ``factor``.
+
+    The scaling maps pixel edges to pixel edges, so the target's top left corner stays at -0.5.
+    """
     return np.column_stack([matrix[:, :2] * factor, (matrix[:, 2] + 0.5) * factor - 0.5])
 
 
 def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
-    """Matrix into a rect of the target image whose top left pixel is (left, top)."""
+    """Return ``matrix`` with its target cut to a rect whose top left pixel is (left, top)."""
     return np.column_stack([matrix[:, :2], matrix[:, 2] - [left, top]])
 
 
 def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image (H, W, 3) into (height, width, 3): cubic, with edge pixels repeated.
+    """Warp an image to ``height`` rows and ``width`` columns, cubically and with repeated edges.
 
-    If the matrix shrinks the image, it is oversampled and averaged to avoid aliasing.
+    If the matrix shrinks the image to less than 2/3, the result is rendered at up to 16 times its
+    size and averaged down to avoid aliasing.
+
+    Args:
+        image: (H, W, 3), or grey (H, W).
+        matrix: Matrix from the image to the result.
+        width: Width of the result in pixels.
+        height: Height of the result in pixels.
     """
-    # cv2 interpolates between adjacent pixels only, so below a scale of 2/3 it would skip some.
+    # cv2 interpolates over 4 x 4 source pixels at every scale, so strong shrinking would alias.
     factor = min(math.ceil(1 / max(scale_of(matrix), 1e-3) - 0.5), 16)
     if factor > 1:
         large = warp_image_at(image, resized(matrix, factor), width * factor, height * factor)
@@ -197,7 +219,7 @@ def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
 
 
 def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image by point sampling: cubic, with edge pixels repeated."""
+    """Warp an image like :func:`warp_image`, but without protection against aliasing."""
     warped = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
@@ -205,7 +227,7 @@ def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Imag
 
 
 def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
-    """Warp a mask (H, W) into (height, width): linear, 0 outside."""
+    """Warp a mask (H, W) to (height, width) linearly; pixels from outside the mask become 0."""
     warped = cv2.warpAffine(
         mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
@@ -213,7 +235,11 @@ def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:
 
 
 def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
-    """The rect of a frame (height, width) that a crop of side ``size`` is sampled from."""
+    """Return the rect of a frame (height, width) that a crop of side ``size`` is sampled from.
+
+    The rect includes a margin for the interpolation, is clipped to the frame, and has at least one
+    pixel.
+    """
     last = size - 0.5
     corners: Points = np.array([(-0.5, -0.5), (last, -0.5), (last, last), (-0.5, last)], np.float32)
     in_frame = transform(corners, invert(matrix))
@@ -225,7 +251,7 @@ def rect_of(matrix: Matrix, size: int, height: int, width: int) -> Rect:
 
 
 def align_face(frame: Frame, face: Face, size: int, coverage: float) -> AlignedFace:
-    """Cut the aligned crop (size, size, 3) of a face out of its frame.
+    """Sample the aligned crop (size, size, 3) of a face from its frame.
 
     Raises:
         AlignmentError: If the landmarks coincide.

@@ -15,14 +15,16 @@ from faceswap.config import MASK_SEAM
 from faceswap.faces.geometry import AlignedFace, transform
 from faceswap.registry import Registry
 
+# A masker takes the aligned face, the side of the network crop as a share of the crop's side, and
+# the decoded mask (S, S), or None if the model has no mask head. It returns the mask (S, S).
 Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 
-FOREHEAD = 0.6  # nose lengths that the brows are raised by; this fits the oval of a face best
-MASK_THRESHOLD = 0.1  # decoded masks are 0 below this and 1 above 1 minus this
+FOREHEAD = 0.6  # nose lengths by which the hull rises above the brows; fits the oval of a face best
+MASK_THRESHOLD = 0.1  # decoded values below it become 0, those above 1 - MASK_THRESHOLD become 1
 
 
 def square(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the Masker signature
-    """Mask of the whole network crop, which is the central ``view`` of the crop, (S, S)."""
+    """Return the mask (S, S) of the network crop, whose side is ``view`` times the crop's side."""
     size = len(aligned.image)
     mask = np.zeros((size, size), np.float32)
     first = round((1 - view) / 2 * size)
@@ -31,7 +33,7 @@ def square(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Ma
 
 
 def outline(points: Points, size: int) -> Mask:
-    """Convex hull of landmarks (68, 2) and a forehead above the brows, (size, size)."""
+    """Return the mask (size, size) of the convex hull of landmarks (68, 2) and the forehead."""
     nose = points[27] - points[33]  # points up along the face
     raised = np.vstack([points, points[17:27] + FOREHEAD * nose])
     contour = np.asarray(cv2.convexHull(raised)).round().astype(np.int32)
@@ -41,20 +43,23 @@ def outline(points: Points, size: int) -> Mask:
 
 
 def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the Masker signature
-    """The :func:`outline` of the face, limited to the network crop, (S, S)."""
+    """Return the :func:`outline` of the face, limited to the network crop, (S, S)."""
     points = transform(aligned.face.landmarks, aligned.matrix)
     return outline(points, len(aligned.image)) * square(aligned, view)
 
 
 def learned(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
-    """The mask that the model decoded, (S, S) in [0, 1], limited to the network crop."""
+    """Return the model's decoded mask, (S, S) in [0, 1], limited to the network crop.
+
+    Values within ``MASK_THRESHOLD`` of 0 or 1 become 0 or 1. ``decoded`` must not be None.
+    """
     assert decoded is not None, "the model has no mask head"
     clear: Mask = np.clip((decoded - MASK_THRESHOLD) / (1 - 2 * MASK_THRESHOLD), 0, 1)
     return clear * square(aligned, view)
 
 
 def product(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
-    """Product of :func:`hull` and :func:`learned`, (S, S)."""
+    """Return the product of :func:`hull` and :func:`learned`, (S, S)."""
     return hull(aligned, view) * learned(aligned, view, decoded)
 
 
@@ -68,7 +73,7 @@ def soften(mask: Mask, coverage: float, erosion: float, feather: float) -> Mask:
     """Shrink a mask (S, S) and soften its edge inwards, so that it never grows.
 
     Args:
-        mask: A mask in [0, 1] that is 0 along the crop's border.
+        mask: A mask in [0, 1]. Everything outside the crop counts as 0.
         coverage: Fraction of the crop's side that the face's square covers.
         erosion: Width to remove, as a fraction of the square's side.
         feather: Width of the ramp from 1 to 0, as a fraction of the square's side.

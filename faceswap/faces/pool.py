@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from faceswap.parallel import OrderedPool, cores
 
-if TYPE_CHECKING:  # at run time this would load NumPy and cv2, also for --help
+if TYPE_CHECKING:  # importing these would load NumPy and OpenCV even for --help
     from faceswap.arrays import Image
     from faceswap.faces.detection import DetectorSpec
     from faceswap.faces.geometry import Face
@@ -48,7 +48,11 @@ class DetectorPool:
     ) -> "Iterator[tuple[Frame, list[Face]]]":
         """Yield each frame with its faces; at most ``workers`` + 1 frames are held in memory.
 
-        A detector object runs in this process.
+        A detector that was passed as an object runs in this process, as it may not be picklable.
+
+        Raises:
+            InputError, SettingsError: See :meth:`DetectorSpec.detect`.
+            DeviceError: If a worker process is killed.
         """
         if spec.is_own_object:
             for frame in frames:
@@ -59,12 +63,16 @@ class DetectorPool:
     def map(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
     ) -> Iterator[tuple[T, R]]:
-        """Yield each item with ``work(*arguments(item))``; see :meth:`OrderedPool.map`."""
+        """Yield each item with ``work(*arguments(item))``, in order; see :meth:`OrderedPool.map`.
+
+        Raises:
+            DeviceError: If a worker process is killed.
+        """
         return self._pool.map(items, work, arguments)
 
 
 def start_early() -> None:
-    """Start loading dlib's weights in the background while the caller does something else."""
+    """Start loading dlib's HOG detector and landmark model in the background; only on Linux."""
     if _context().get_start_method() == "forkserver":
         forkserver.ensure_running()
 
@@ -72,9 +80,9 @@ def start_early() -> None:
 def _context() -> BaseContext:
     """Choose how workers start.
 
-    On Linux, workers are forked from one small process that has loaded dlib's weights, so they
-    share its memory and start at once. Forking this process could deadlock, because it has threads.
-    On other systems each worker loads the weights itself.
+    On Linux, workers are forked from one small process that has loaded HOG and dlib's landmark
+    model, so they share its memory and start fast. Forking this process could deadlock, because it
+    has threads. On other systems each worker loads the models itself.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -88,7 +96,11 @@ def _detect(spec: "DetectorSpec", image: "Image", min_score: float) -> "list[Fac
 
 
 def _start_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and exit when the parent ends, even if killed."""
+    """Prepare a worker process.
+
+    It ignores Ctrl-C, which the parent handles, runs OpenCV in one thread, and exits when the
+    parent ends, even if the parent is killed.
+    """
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,17 +17,18 @@ from faceswap.media.reader import sample_video
 SAME_PERSON = 0.6  # embedding distance below which two faces are one person, according to dlib
 
 SURVEY_FRAMES = 48  # maximum number of key frames of a video to search for a person
-# Of 694 portraits of two people, only one was closer than this (by 0.002) to the other person's
-# mean embedding.
+# Distance to a person's mean embedding below which a face certainly shows that person. Of 694
+# portraits of two people, only one was closer than this (by 0.002) to the other person's mean.
 CERTAIN_DISTANCE = 0.55
 
 
 def embedding_of(photo: Path, landmarks: str | None = None) -> Embedding:
-    """Embedding of the largest face in a reference photo, (128,).
+    """Compute the embedding of the largest face in a reference photo, (128,).
 
     Raises:
-        InputError: If the photo cannot be read.
-        NoFacesError: If it shows no face.
+        InputError: If the photo cannot be read, dlib's weights are missing, or the landmark model
+            cannot be used.
+        NoFacesError: If no face is found in it.
     """
     image = read_photo(photo).image
     faces = detect_auto(image, 0.0, landmarks)
@@ -39,12 +40,16 @@ def embedding_of(photo: Path, landmarks: str | None = None) -> Embedding:
 
 
 def appears(person: Embedding, video: Path, landmarks: str | None = None) -> bool:
-    """Whether a person certainly appears in a video, judged by some of its key frames.
+    """Return whether a person certainly appears in a video, judged by some of its key frames.
 
     Args:
         person: The mean embedding of the person's faces, (128,).
-        video: The video file. False is returned if its length is unknown.
+        video: The video file.
         landmarks: The path of the user's landmark model; None uses dlib's.
+
+    Returns:
+        True if a sampled face is nearer than ``CERTAIN_DISTANCE``. False otherwise, and also if the
+        video cannot be sampled, for example because its length is unknown.
     """
     try:
         for frame in sample_video(video, SURVEY_FRAMES, exact=False):
@@ -54,13 +59,17 @@ def appears(person: Embedding, video: Path, landmarks: str | None = None) -> boo
                     < CERTAIN_DISTANCE
                 ):
                     return True
-    except InputError:  # the length is unknown, which must not stop the conversion
+    except InputError:  # this must not stop the conversion
         return False
     return False
 
 
 def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
-    """Each crop as an image (S, S, 3), with the box that the HOG detector would return in it."""
+    """Return each crop as an image (S, S, 3), with an estimate of the box that HOG would detect.
+
+    Raises:
+        AlignmentError: If the landmarks of a face coincide.
+    """
     crops = faceset.crops.permute(0, 2, 3, 1).contiguous().numpy()
     return [
         (crop, typical_box(points)) for crop, points in zip(crops, faceset.landmarks, strict=True)
@@ -70,12 +79,16 @@ def pictures_of(faceset: Faceset) -> list[tuple[Image, Box]]:
 def centroid(
     faceset: Faceset, on_face: Callable[[], None] = lambda: None, landmarks: str | None = None
 ) -> Embedding:
-    """Mean embedding of the faces of a faceset, (128,).
+    """Compute the mean embedding of the faces of a faceset, (128,).
 
     Args:
-        faceset: At least one face.
+        faceset: A faceset with at least one face.
         on_face: Called after each face.
         landmarks: The path of the user's landmark model; None uses dlib's.
+
+    Raises:
+        InputError: If dlib's weights are missing or the landmark model cannot be used.
+        AlignmentError: If the landmarks of a face coincide.
     """
     embeddings = []
     for crop, box in pictures_of(faceset):

@@ -1,4 +1,4 @@
-"""Selection of the faces to swap, decided once per track from face embeddings."""
+"""Select the faces to swap. Each track is decided once, from face embeddings where they matter."""
 
 import logging
 from collections import Counter, deque
@@ -15,11 +15,11 @@ from faceswap.faces.recognition import SAME_PERSON
 log = logging.getLogger(__name__)
 
 
-# Embedding distance at or above which a face certainly belongs to someone else. Measured from the
-# person's mean embedding: 694 portraits of two people reached 0.65; strangers in four clips were
-# 0.67-0.78.
+# A face at this distance from a person's mean embedding, or farther, certainly belongs to someone
+# else. Portraits (694, of two people) were up to 0.65 from the mean of the person shown; strangers
+# in four clips were at 0.67-0.78.
 STRANGER_DISTANCE = 0.65
-MAX_VOTES = 3  # frames of a track that are compared
+MAX_VOTES = 3  # maximum number of frames of a track whose embeddings are computed
 LOOKAHEAD_FRAMES = 12  # frames after the current one that a track's votes may come from
 
 References = tuple[Embedding, ...]  # reference embeddings of one target; empty means anyone
@@ -34,8 +34,8 @@ class FaceSelector:
         targets: References of each swap target. If there are several, none may be empty.
         exclude: Embeddings of people who are never swapped.
         largest: Whether to keep only the largest selected face of each frame.
-        footage: Embedding of the person to prefer if several are in shot. It is only used if
-            ``targets`` and ``exclude`` contain no embedding.
+        footage: Mean embedding of the preferred person, see :func:`select_faces`; None prefers
+            nobody. It is only used if ``targets`` and ``exclude`` contain no embedding.
     """
 
     targets: tuple[References, ...] = ((),)
@@ -45,19 +45,20 @@ class FaceSelector:
 
     @property
     def by_looks(self) -> bool:
-        """Whether every face has to be compared with reference embeddings."""
+        """Whether reference embeddings decide which tracks are swapped."""
         return bool(any(self.targets) or self.exclude)
 
     @property
     def all_faces(self) -> bool:
-        """Whether every face is swapped."""
+        """Whether every face is swapped, whoever it shows."""
         return not (self.by_looks or self.largest or self.footage is not None)
 
     def target_of(self, embedding: Embedding) -> int | None:
-        """Index of the target for a face with this embedding, or None if it is not swapped.
+        """Return the index of the target for a face embedding, or None if it is not swapped.
 
-        The nearest target wins if it is nearer than 0.6 and nearer than every excluded person.
-        Without references, everyone except excluded people gets target 0.
+        The nearest target wins if its distance is less than 0.6 and less than that of every
+        excluded person. Without references, the target is 0 unless an excluded person is nearer
+        than 0.6.
         """
         excluded = _nearest(embedding, self.exclude)
         if not any(self.targets):
@@ -73,7 +74,7 @@ def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
 
 @dataclass(slots=True)
 class Decisions:
-    """Decisions about a video's tracks. A run that is given them decides the same way again.
+    """Decisions about a video's tracks, kept so that a resumed run decides the same way.
 
     Attributes:
         targets: Target index by track; None means the track is not swapped.
@@ -92,12 +93,14 @@ def select_faces(
 ) -> Iterator[FrameFaces]:
     """Yield every frame with only the faces to swap, each with its target.
 
-    A track is decided once, when it starts, by a majority vote over up to three of its next frames.
+    Each track is decided once, when it starts. If there are reference embeddings, up to three of
+    its frames vote, from the first to 12 frames later, and a target needs a majority.
 
-    If there is a preferred person, a track is not swapped in two cases. Either another face in shot
-    with it is nearer than 0.6 to that person and nearer than the track. Or the track is certainly
-    someone else and the person appears elsewhere in the footage, for example in the other shots of
-    a dialogue. If nobody looks like the preferred person, everyone is swapped.
+    If there is a preferred person, a track is not swapped in two cases. In the first, another face
+    in shot with it is nearer than 0.6 to that person and nearer than the track. In the second, no
+    face in shot is that near, the track certainly shows someone else, and the person appears
+    elsewhere in the footage, for example in the other shots of a dialogue. If nobody in the footage
+    looks like the preferred person, everyone is swapped.
 
     Args:
         found: Frames with their tracked faces, largest first. Faces of photos have track -1, and
@@ -106,7 +109,10 @@ def select_faces(
         decisions: Earlier decisions; new ones are added.
         is_present: Returns whether the preferred person appears anywhere in the footage. It is
             called only if the answer matters, perhaps repeatedly, so it should cache its result.
-            Without it, a face that is alone in shot is swapped.
+            If it is None, the second case above does not apply.
+
+    Raises:
+        InputError: If an embedding is needed and dlib's weights are missing.
     """
     if selector.all_faces:
         yield from found
@@ -118,13 +124,13 @@ def select_faces(
         kept = _selected(lookahead, selector, decisions, is_present)
         if not quiet and len(kept) < len(faces):
             quiet = True
-            log.warning("several people are in shot: only the one who looks like the model's "
-                        "training footage is swapped; pass --all to swap everyone")  # fmt: skip
+            log.warning("the footage shows several people: only the one whom the model was trained "
+                        "to replace is swapped; pass --all to swap everyone")  # fmt: skip
         yield frame, kept
 
 
 def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
-    """Yield each frame with the frames after it, in one deque that is updated in place."""
+    """Yield each frame with up to ``LOOKAHEAD_FRAMES`` after it, in one deque that is reused."""
     lookahead: Lookahead = deque()
     for item in found:
         lookahead.append(item)
@@ -190,7 +196,7 @@ def _decide(
 
 
 def _embeddings_of(track: int, lookahead: Lookahead) -> list[Embedding]:
-    """Embeddings of up to ``MAX_VOTES`` faces of a track, spread over the lookahead."""
+    """Compute embeddings of up to ``MAX_VOTES`` faces of a track, spread over the lookahead."""
     seen = [(frame, face) for frame, faces in lookahead for face in faces if face.track == track]
     sampled = seen[:: max(len(seen) // MAX_VOTES, 1)][:MAX_VOTES]
     return [compute_embedding(frame.image, face.landmarks) for frame, face in sampled]

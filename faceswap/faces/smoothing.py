@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 TrackValues = dict[int, npt.NDArray[np.floating]]  # track number -> value
 
-SMOOTHING_FRAMES = 4  # frames used on either side, hence the delay of the smoothed values
+SMOOTHING_FRAMES = 4  # frames used on either side, so the output is as many frames behind the input
 
 
 def smooth_over_time(
@@ -26,7 +26,7 @@ def smooth_over_time(
     Args:
         items: One item per frame, in order.
         values: Returns the values of an item, by track.
-        replaced: Returns a copy of an item with new values.
+        replaced: Returns a copy of an item with new values, by track.
         reach: Frames used on either side. At most ``2 * reach + 1`` items are held in memory.
     """
     window: deque[tuple[T, TrackValues]] = deque()
@@ -54,7 +54,7 @@ def smooth_over_time(
 def _smoothed(
     window: "deque[tuple[T, TrackValues]]", middle: int, track: int, reach: int
 ) -> npt.NDArray[np.floating]:
-    """Smooth a track at ``middle``, using only the neighbouring frames it reaches without a gap."""
+    """Smooth a track's value at ``middle`` over the frames around it, up to the track's gaps."""
 
     def walk(step: int) -> list[int]:
         contiguous = takewhile(
@@ -72,14 +72,14 @@ def local_line(
 ) -> npt.NDArray[np.floating]:
     """Fit a straight line by weighted least squares and return its value at offset 0.
 
-    W. S. Cleveland, "Robust locally weighted regression and smoothing scatterplots", JASA 74(368),
-    1979, with Gaussian weights. A line does not lag behind steady motion, not even at the ends of
-    a track.
+    This is the local regression of W. S. Cleveland, "Robust locally weighted regression and
+    smoothing scatterplots", JASA 74(368), 1979, with Gaussian weights and without the robust
+    iterations. A line does not lag behind steady motion, not even at the ends of a track.
 
     Args:
         offsets: Frame offsets from the smoothed frame, (N,).
         values: The value at each offset, (N, ...).
-        reach: Two standard deviations of the weights, in frames.
+        reach: Twice the standard deviation of the Gaussian weights, in frames.
     """
     weights = np.exp(-2 * (offsets / max(reach, 1)) ** 2)
     weights /= weights.sum()

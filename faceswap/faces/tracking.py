@@ -1,9 +1,10 @@
-"""Track faces through a video: detect them in one frame of each span, then track both ways.
+"""Track faces through a video: detect them in the middle of each span, then track them both ways.
 
-A span is a few consecutive frames without a cut. Faces are detected in its middle frame and tracked
-to both ends by the landmark model, starting from their position in the frame before. Spans are
-independent, so worker processes share them. At the border of two spans the tracks are joined, and a
-face that one span missed is tracked into it.
+A span is a few consecutive frames without a cut. Faces are detected in its middle frame, and the
+landmark model tracks them to both ends, each time starting from the position in the neighbouring
+frame. Frames that then still have no face are searched as well. Spans are independent, so worker
+processes handle them in parallel. At the border of two spans of the same shot, the tracks are
+joined, and a face that one span missed is tracked into it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,10 +25,10 @@ from faceswap.media.frame import Frame
 SPAN_FRAMES = 16  # maximum length of a span
 THUMB_SIZE = (32, 18)  # width and height of the thumbnails that are compared to find cuts
 # Shot-cut thresholds on thumbnails (0-255). A cut is a mean absolute difference above CUT, or one
-# above CUT_MOVED together with a difference of the sorted pixels (a histogram distance) above
-# CUT_RELIT. A fast pan measures 12 and 2.
+# above CUT_MOVED together with a mean difference of the sorted pixels (a histogram distance) above
+# CUT_RELIT. In a fast pan the two differences are about 12 and 2.
 CUT, CUT_MOVED, CUT_RELIT = 30.0, 10.0, 5.0
-SAME_FACE_DISTANCE = 0.1  # box sides: a face that moves less in two frames counts as nearly still
+SAME_FACE_DISTANCE = 0.1  # box sides; a face that moves less over two frames is nearly still
 SAME_FACE_IOU = 0.4  # intersection over union above which two boxes show the same face
 
 
@@ -36,7 +37,7 @@ class _Span:
     """Consecutive frames of one shot.
 
     Attributes:
-        joined: Whether the previous span belongs to the same shot.
+        joined: Whether the previous span belongs to the same shot; False for the first span.
         frames: The frames.
         images: The images that the detector searches, one per frame.
     """
@@ -53,17 +54,24 @@ def track_faces(
     smooth: bool = True,
     log: FaceLog | None = None,
 ) -> Iterator[FrameFaces]:
-    """Yield every frame with its faces, largest first, each with its track number.
+    """Yield every frame with its faces, each with its track number.
 
     Args:
-        frames: The frames of one video, in order. If the log has spans, they must start at the
-            first frame of the first span.
+        frames: The frames of one video, in order. If the log has spans, the first frame must be
+            that of the log's first span.
         workers: The processes that detect and track.
         spec: The detector and its landmark model.
-        smooth: Whether to smooth the landmarks over time.
+        smooth: Whether to smooth the landmarks over time. If so, the faces of each frame are
+            sorted, largest first; otherwise their order is arbitrary.
         log: Spans of an interrupted run, which are reused; new spans are appended.
+
+    Raises:
+        InputError, SettingsError: If the detector or the landmark model cannot be used; see
+            :meth:`DetectorSpec.checked` and :meth:`DetectorSpec.detect`.
+        DeviceError: If a worker process is killed.
+        OutputError: If the log cannot be written.
     """
-    stride = 2 if smooth else 1  # smoothed tracks only need a detection every second frame
+    stride = 2 if smooth else 1  # smoothing hides that nearly still faces skip every second frame
     found = _tracked(frames, workers, spec.for_video(), stride, log)
     return smooth_over_time(found, _landmarks, _with_landmarks) if smooth else found
 
@@ -92,7 +100,7 @@ def _tracked(
 
 
 def _search_image(frame: Frame, spec: DetectorSpec) -> Image:
-    """The image to search: grey for HOG, which is a third of the data and faster to search."""
+    """Return the image to search. HOG gets a grey one, which is a third of the data and faster."""
     return frame.gray() if spec.detector == "hog" else frame.image
 
 
@@ -122,7 +130,7 @@ def _spans(frames: Iterable[Frame], spec: DetectorSpec, known: list[int]) -> Ite
 
 
 def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
-    """Yield for each frame of a video whether it starts a new shot."""
+    """Yield for each frame of a video whether a cut precedes it; False for the first frame."""
     before: Image | None = None
     for frame in frames:
         thumb = _thumbnail(frame.gray())
@@ -132,12 +140,12 @@ def cuts(frames: Iterable[Frame]) -> Iterator[bool]:
 
 def _thumbnail(image: Image) -> Image:
     step = max(min(image.shape[0] // THUMB_SIZE[1], image.shape[1] // THUMB_SIZE[0]) // 4, 1)
-    sparse = np.ascontiguousarray(image[::step, ::step])  # 16 pixels per thumbnail pixel are enough
+    sparse = np.ascontiguousarray(image[::step, ::step])  # 4 x 4 per thumbnail pixel are enough
     return np.asarray(cv2.resize(sparse, THUMB_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _is_cut(before: Image, after: Image) -> bool:
-    """Whether two thumbnails show different shots, rather than one shot in motion."""
+    """Return whether thumbnails of successive frames show two shots, rather than one in motion."""
     moved = float(np.abs(after.astype(int) - before).mean())
     relit = float(np.abs(np.sort(after, axis=None).astype(int) - np.sort(before, axis=None)).mean())
     return moved > CUT or (moved > CUT_MOVED and relit > CUT_RELIT)
@@ -151,8 +159,18 @@ def detect_in_span(
     The middle frame is searched first. Frames that still have no face are then searched from the
     middle outwards.
 
+    Args:
+        spec: The detector, resolved by :meth:`DetectorSpec.for_video`.
+        images: The image to search in each frame.
+        min_score: Minimum score of a detection.
+        stride: 1 tracks every face into each frame. 2 skips every second frame for a face that is
+            nearly still and interpolates it there.
+
     Returns:
-        The faces of each frame.
+        The faces of each frame, in no particular order.
+
+    Raises:
+        InputError, SettingsError: See :meth:`DetectorSpec.detect`.
     """
     found: list[list[Face]] = [[] for _ in images]
     numbers = count()
@@ -183,8 +201,8 @@ def _track_through(
 ) -> Iterator[tuple[int, Face]]:
     """Yield the frame index and the face, frame by frame, until it is lost.
 
-    With a stride of 2 and a face that is nearly still, only every second frame is searched; the
-    face is interpolated in the frame between.
+    With a stride of 2, a face that is nearly still is only tracked into every second frame, and it
+    is interpolated in the frame between.
     """
     place = 0
     while place < len(indices):
@@ -210,7 +228,7 @@ def _is_nearly_still(one: Box, other: Box) -> bool:
 
 
 def _midpoint(one: Face, other: Face) -> Face:
-    """Average the box and the landmarks of two faces."""
+    """Return ``other`` with the mean box and the mean landmarks of both faces."""
     sides = zip(*((f.box.left, f.box.top, f.box.right, f.box.bottom) for f in (one, other)),
                 strict=True)  # fmt: skip
     box = Box(*((a + b) / 2 for a, b in sides))
@@ -269,7 +287,7 @@ def _join_at_border(
         spec: The detector, whose landmark tracker is used.
 
     Returns:
-        Faces of the new span that were tracked back into ``before``.
+        Faces of the new span that were tracked back, with their positions in ``before``.
     """
     (_, last), (_, first) = before[-1], now[0]
     matches: dict[int, Face] = {}
@@ -297,7 +315,7 @@ def _join_at_border(
 
 
 def _extend(face: Face, found: list[FrameFaces], spec: DetectorSpec) -> Iterator[Placed]:
-    """Track a face into frames where it was not found, until it meets another track."""
+    """Track a face into frames where it was not found, until it is lost or meets another track."""
 
     def image_at(place: int) -> Image:
         return _search_image(found[place][0], spec)
@@ -309,13 +327,16 @@ def _extend(face: Face, found: list[FrameFaces], spec: DetectorSpec) -> Iterator
 
 
 def same(face: Face, others: list[Face]) -> Face | None:
-    """The one of ``others`` that overlaps this face most, or None if it overlaps too little."""
+    """Return the face of ``others`` that overlaps this one most.
+
+    The result is None if their intersection over union is at most ``SAME_FACE_IOU``.
+    """
     best = max(others, key=lambda other: _overlap(face.box, other.box), default=None)
     return best if best and _overlap(face.box, best.box) > SAME_FACE_IOU else None
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     shared = max(width, 0.0) * max(height, 0.0)

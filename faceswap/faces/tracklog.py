@@ -1,6 +1,7 @@
 """Log of tracked faces on disk, so that an interrupted conversion resumes without detecting again.
 
-The file has one JSON line per span and grows as tracking proceeds. Landmarks are stored exactly.
+The file grows as tracking proceeds. It has one JSON line per span, and lines with the decisions
+about which tracks are swapped. Landmarks are stored exactly.
 """
 
 import base64
@@ -26,9 +27,11 @@ class SpanRecord:
         first: Index of the first frame.
         count: Number of frames.
         joined: Whether the previous span belongs to the same shot.
-        tracks: Number of tracks in the video up to and including this span.
+        tracks: Number of track numbers used in the video up to and including this span. Joined
+            tracks give up a number, so there may be fewer tracks.
         faces: The faces of the span.
-        before: Faces of this span that were tracked back into the previous one.
+        before: Faces of this span that were tracked back into the previous one, with their
+            positions in that one.
     """
 
     first: int
@@ -43,13 +46,14 @@ class FaceLog:
     """Log of spans and of the selector's decisions, in the order in which they were made.
 
     Attributes:
-        entries: The spans so far.
+        entries: The spans that the file held when it was opened; :meth:`add` does not extend them.
         targets: Target index by track; None means the track is not swapped.
         distances: Embedding distance of a track to the preferred person, by track.
-        origin: Index of the first frame in the log.
+        origin: Index of the first frame that the file held when it was opened; 0 if it held none.
 
     Raises:
         InputError: If the file is damaged.
+        OutputError: If the file ends with a torn line that cannot be cut off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,16 +89,16 @@ class FaceLog:
 
     @property
     def end(self) -> int:
-        """Index of the first frame after the logged spans."""
+        """Index of the first frame after ``entries``; 0 if there are none."""
         return self.entries[-1].first + self.entries[-1].count if self.entries else 0
 
     def since(self, index: int) -> Self:
-        """Drop the spans that end before a frame, and return this log."""
+        """Drop the spans that end before a frame from ``entries``, and return this log."""
         self.entries = [entry for entry in self.entries if entry.first + entry.count > index]
         return self
 
     def add(self, entry: SpanRecord) -> None:
-        """Append a span.
+        """Append a span to the file.
 
         Raises:
             OutputError: If the log cannot be written.
@@ -108,6 +112,10 @@ class FaceLog:
 
     def decide(self, targets: dict[int, int | None], distances: dict[int, float]) -> None:
         """Append the decisions that are not in the log yet.
+
+        Args:
+            targets: All decisions so far: target index by track, or None.
+            distances: All distances to the preferred person so far, by track.
 
         Raises:
             OutputError: If the log cannot be written.

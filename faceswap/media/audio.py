@@ -12,8 +12,7 @@ CODECS = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
 OPUS_RATE = 48000  # Hz; Opus decoders always output this rate
 BITS_PER_CHANNEL = 96_000  # per second; transparent for both codecs
 # Fallback channel layouts by channel count, for sources without a layout or with one that the
-# encoder rejects, such as the 5.1(side) of most films. The encoders'
-# 5.1 layout has back speakers, not side speakers.
+# encoder rejects. Most films are 5.1(side), but libopus only takes 5.1 with back speakers.
 DEFAULT_LAYOUTS = {
     1: "mono",
     2: "stereo",
@@ -37,7 +36,9 @@ class AudioTranscoder:
         suffix: The suffix of the output file.
 
     Raises:
-        ValueError: If no known codec can store this stream in such a container.
+        ValueError: If the stream is not audio or has no decoder, or if the container's codec in
+            ``CODECS`` is missing or does not accept it.
+        FFmpegError: If the encoder cannot be opened.
     """
 
     def __init__(self, out: Any, stream: Any, suffix: str) -> None:
@@ -53,7 +54,7 @@ class AudioTranscoder:
         self._context.open()
         self._input_format: tuple[int, str, str] | None = None
         self._resampler: Any = None  # resamples the input to the encoder's format
-        self._gap_filler: Any = None  # fills gaps and cuts frames of the encoder's size
+        self._gap_filler: Any = None  # fills gaps with silence, cuts frames to the encoder's size
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ class AudioTranscoder:
             yield from self._resample(frame)
 
     def end(self) -> Iterator[Any]:
-        """Flush the filters and the encoder, and yield the remaining packets."""
+        """Flush the filters and the encoder, and yield the remaining packets. Call this once."""
         yield from self._resample(None)
         if self._gap_filler is not None:
             self._gap_filler.push(None)
@@ -97,11 +98,11 @@ class AudioTranscoder:
             yield from self.stream.encode(frame)
 
     def _build_graph(self, frame: Any, options: str | None = None, *more: tuple[str, str]) -> Any:
-        """Build a graph that converts audio like this frame's to the encoder's format.
+        """Build a filter graph that converts a frame's format to the encoder's.
 
         Args:
             frame: A frame in the input format.
-            options: For aresample; "async=1" fills gaps with silence.
+            options: Options of the aresample filter; "async=1" fills gaps with silence.
             more: Name and options of further filters.
         """
         context = self._context
@@ -131,10 +132,10 @@ def _pull_ready(graph: Any) -> Iterator[Any]:
 
 
 def _choose_format(codec: str, source: Any) -> tuple[int, str]:
-    """Choose the sample rate and channel layout nearest to the source's that a codec accepts.
+    """Choose the sample rate and channel layout that a codec accepts and that suit the source best.
 
     Raises:
-        ValueError: If the codec accepts none.
+        ValueError: If the codec accepts no layout that the source can be converted to.
     """
     rates = [OPUS_RATE] if codec == "libopus" else sorted(av.Codec(codec, "w").audio_rates or ())
     rate = next((candidate for candidate in rates if candidate >= source.sample_rate), rates[-1])

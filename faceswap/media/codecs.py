@@ -1,4 +1,4 @@
-"""Choose video encoders by codec and container, and convert frames to what they store."""
+"""Choose video encoders by codec and container, and convert frames to their pixel formats."""
 
 import os
 from collections.abc import Callable
@@ -26,7 +26,7 @@ CONTAINERS: dict[str, tuple[CodecName, ...]] = {
     ".mkv": ("h264", "h265", "av1", "vp9", "ffv1", "prores"),
     ".webm": ("vp9", "av1"),
 }
-ANIMATIONS = frozenset({".gif", ".webp"})  # short clips without audio
+ANIMATIONS = frozenset({".gif", ".webp"})  # written without audio
 SOFTWARE: dict[CodecName, str] = {
     "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9",
     "prores": "prores_ks", "ffv1": "ffv1",
@@ -44,7 +44,7 @@ class Encoding:
         encoder: FFmpeg's encoder name.
         options: Encoder options as key-value pairs.
         pixel_format: Stored pixel format; if empty, the encoder's closest match to the source.
-        upright: Whether the pixels are rotated, for formats that have no rotation tag.
+        upright: Whether frames are rotated before encoding, because the output has no rotation tag.
     """
 
     encoder: str
@@ -66,13 +66,19 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
     """Choose the encoder for an output.
 
     Args:
-        suffix: Output suffix in lower case; empty for an image sequence.
+        suffix: Output suffix in lower case, from CONTAINERS or ANIMATIONS; empty for an image
+            sequence.
         codec: Name of a built-in or a plug-in, "auto" for the container's default, or an object.
         quality: Constant rate factor on x264's scale.
         hardware: Whether to use a hardware encoder if one opens.
 
+    Returns:
+        The encoding. It is lossless RGB for an animation, whose segments are converted at the end,
+        and for an image sequence, which is written without an encoder.
+
     Raises:
-        SettingsError: If the output format does not support the codec.
+        SettingsError: If the output format does not support the codec, or a plug-in of this name
+            is missing or cannot be imported.
     """
     if suffix in ANIMATIONS or not suffix:
         if codec != "auto":
@@ -101,14 +107,18 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
 
 
 def _options(encoder: str, quality: int) -> dict[str, str]:
-    """Return options for about equal quality, based on comparisons by the encoders' developers."""
+    """Return options that match x264's quality at this constant rate factor.
+
+    The conversions follow comparisons by the encoders' developers and are approximate. ProRes and
+    FFV1 have a fixed quality.
+    """
     crf = str(quality)
     if encoder.endswith(MAKERS):
         maker = encoder.partition("_")[2]
         return {
             "nvenc": {"rc": "vbr", "cq": crf, "preset": "p5"},
             "qsv": {"global_quality": crf},
-            "videotoolbox": {"q:v": str(100 - 2 * quality)},
+            "videotoolbox": {"q:v": str(max(100 - 2 * quality, 1))},
             "amf": {"rc": "cqp", "qp_i": crf, "qp_p": crf},
         }[maker]
     return {
@@ -118,8 +128,8 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
         },
         "libsvtav1": {"crf": str(min(round(quality * 1.5), 63)), "preset": "8"},
         "libvpx-vp9": {
-            "crf": str(round(quality * 4 / 3)), "b:v": "0", "deadline": "good", "cpu-used": "5",
-            "row-mt": "1",
+            "crf": str(min(round(quality * 4 / 3), 63)), "b:v": "0", "deadline": "good",
+            "cpu-used": "5", "row-mt": "1",
         },
         "prores_ks": {"profile": "3", "vendor": "apl0"},
         "ffv1": {"level": "3", "g": "1", "slicecrc": "1"},
@@ -133,7 +143,7 @@ def _quieten(encoder: str) -> None:
 
 @cache
 def opens(encoder: str) -> bool:
-    """Whether an encoder works on this machine; FFmpeg lists encoders that fail to open."""
+    """Return whether an encoder opens here; FFmpeg also lists those whose hardware is missing."""
     _quieten(encoder)
     try:
         context: Any = av.CodecContext.create(encoder, "w")
@@ -148,12 +158,18 @@ def opens(encoder: str) -> bool:
 
 
 def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
-    """Add a video stream with the source's size, pixel aspect ratio, rate and colour tags.
+    """Add a video stream with the source's size, pixel aspect ratio, rate, time base and colours.
 
     Args:
         out: The output container.
         video: The source's video stream.
-        encoding: Encoder and its settings.
+        encoding: The encoder and its settings.
+
+    Returns:
+        The new stream.
+
+    Raises:
+        SettingsError: If the encoder that a plug-in chose cannot be used in this container.
     """
     original = video.codec_context
     name = encoding.pixel_format or colorspace.pixel_format(original, encoding.encoder)
@@ -163,7 +179,10 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     try:
         stream = out.add_stream(encoding.encoder, rate=video.average_rate, options=options)
     except ValueError as error:  # only the codec of a plug-in can be unsuitable
-        raise SettingsError(f"the output cannot hold this codec: {error}") from error
+        raise SettingsError(
+            f"the plug-in's encoder {encoding.encoder} cannot be used in this container: {error}; "
+            "choose another codec or output suffix"
+        ) from error
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = original.width, original.height, name
     context.time_base = stream.time_base = video.time_base
@@ -177,15 +196,15 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
 
 
 def shown_for(native: Any, video: Any, before: int | None) -> int:
-    """Return the duration of the last frame in units of its time base; 0 if unknown.
+    """Return how long a frame is shown if it is the last one, in its time base; 0 if unknown.
 
     Packet durations follow decode order. With B-frames the last packet's duration may belong to an
     earlier gap, so clamp it to the end of the stream.
 
     Args:
         native: The decoded frame.
-        video: Its stream.
-        before: Time stamp of the previous frame; None if unknown.
+        video: The stream that it comes from.
+        before: Timestamp of the previous frame; None if unknown.
     """
     length = int(native.duration or 0)
     if not video.duration or not video.average_rate:
@@ -197,9 +216,14 @@ def shown_for(native: Any, video: Any, before: int | None) -> int:
 
 
 def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
-    """Return the output's colour tags: the source's, unless RGB becomes YUV.
+    """Return the output's colour tags: the source's, or BT.709 in studio range if RGB becomes YUV.
 
-    ProRes cannot signal full range: every player assumes studio range.
+    ProRes is always tagged as studio range, because it cannot signal full range.
+
+    Args:
+        video: The source's video stream.
+        pixel_format: The encoder's pixel format.
+        encoder: FFmpeg's encoder name.
     """
     tags = colorspace.tags_of(video.codec_context)
     if encoder == "prores_ks":
@@ -210,7 +234,17 @@ def tags_for(video: Any, pixel_format: str, encoder: str) -> colorspace.Tags:
 
 
 def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright: bool) -> Any:
-    """Return a frame in the encoder's pixel format; unchanged pixels stay as they were decoded."""
+    """Return a frame in the encoder's pixel format.
+
+    If the source has this format and colour range, an unchanged frame is returned as decoded, and
+    the unchanged pixels of planar YUV are copied bit for bit.
+
+    Args:
+        frame: The frame with its changes; its pixels are :class:`Decoded`.
+        pixel_format: The encoder's pixel format.
+        tags: The output's colour tags from :func:`tags_for`.
+        upright: Whether to rotate the pixels upright, see :class:`Encoding`.
+    """
     assert isinstance(frame.pixels, Decoded), "not a video frame"
     old, turns = frame.pixels.frame, frame.pixels.turns
     if upright:

@@ -14,17 +14,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.media.frame import rounded
 
-# The default YUV-RGB conversion darkens by 1.6 of 255 per round trip; with these flags it does not.
+# swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-# AVColorSpace of a frame -> the swscale constant for the same matrix; 5 is BT.601
+# Maps the AVColorSpace of a frame to swscale's constant for the same matrix; 5 is BT.601.
 SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 # 16-bit RGB, planar because the exact flags garble rgb48. The 8-bit level 255 becomes 255 * 256.
 DEEP, DEEP_SCALE = "gbrp16le", 256
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
-# Pixels: a multiple of the chroma block in every subsampling, and as wide as the filters reach.
+# Pixels; a multiple of the chroma block of every subsampling, and the reach of swscale's filters.
 GRID = 8
-# Pixels: rects grow to multiples of this, because each new size needs a new converter.
+# Pixels; rects grow to multiples of this, because every size of rect needs its own converter.
 CELL = 32
 Tags = dict[str, int]
 _converters = threading.local()
@@ -36,7 +36,7 @@ def tags_of(frame: Any) -> Tags:
 
 
 def _reformatter(frame: av.VideoFrame, target: str) -> VideoReformatter:
-    """Return a converter for frames like this one, cached because setup takes a millisecond."""
+    """Return a converter for frames like this one, cached per thread: setup takes a millisecond."""
     cache: dict[Any, VideoReformatter] = _converters.__dict__
     key = f"{frame.format.name} {frame.width}x{frame.height} {target}"
     if key not in cache:
@@ -60,14 +60,16 @@ def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFr
 
 
 def is_deep(frame: av.VideoFrame) -> bool:
-    """Whether a frame stores more than 8 bits per channel."""
+    """Return whether a frame stores more than 8 bits per channel."""
     return any(component.bits > 8 for component in frame.format.components)
 
 
 def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArray[Any]:
-    """Return the RGB of a rect of a stored frame, (H, W, 3) uint8, or uint16 if ``deep``.
+    """Return the RGB of a rect of a stored frame, (H, W, 3).
 
-    The result equals that rect of the whole frame's RGB, but only the rect is converted.
+    The result is uint8, or uint16 in steps of 1 / DEEP_SCALE of an 8-bit level if ``deep``. It
+    equals that rect of the whole frame's RGB, but in planar YUV only the area around the rect is
+    converted.
     """
     left, top, right, bottom = rect
     name = DEEP if deep else "rgb24"
@@ -84,7 +86,7 @@ def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArra
 
 
 def gray_of(frame: av.VideoFrame) -> Image:
-    """Return the grey levels of a stored frame in full range, (H, W)."""
+    """Return the grey levels of a stored frame with 8 bits in full range, (H, W)."""
     if not is_planar_yuv(frame):
         gray = frame.reformat(format="gray", interpolation=EXACT, dst_color_range=2).to_ndarray()
         return np.asarray(gray, np.uint8)
@@ -111,7 +113,7 @@ def _cropped(frame: av.VideoFrame, rect: Rect) -> av.VideoFrame:
 
 
 def _blank(like: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """Allocate a frame of another size with the format and colour tags of this one."""
+    """Allocate a frame of another size with the format and colour tags of ``like``."""
     return _tagged(av.VideoFrame(width, height, like.format.name), tags_of(like))
 
 
@@ -122,7 +124,7 @@ def _tagged(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
 
 
 def stored(pixels: Image | FloatImage, deep: bool) -> av.VideoFrame:
-    """Return RGB pixels (H, W, 3) as a frame with 8 bits per channel, or 16 if ``deep``."""
+    """Return RGB pixels (H, W, 3) in 0..255 as a frame with 8 bits per channel; 16 if ``deep``."""
     if deep:
         levels = np.clip(np.rint(pixels.astype(np.float32) * DEEP_SCALE), 0, 65535)
         return av.VideoFrame.from_ndarray(levels.astype(np.uint16), format=DEEP)
@@ -158,14 +160,14 @@ def patched(
 
 
 def on_grid(rect: Rect, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Rect:
-    """Grow a rect by a margin and then to whole cells, which never split a chroma block."""
+    """Grow a rect by a margin and to whole cells, which never split a chroma block; clip it."""
     left, top = ((low - margin) // cell * cell for low in rect[:2])
     right, bottom = (-(-(high + margin) // cell) * cell for high in rect[2:])
     return max(left, 0), max(top, 0), min(right, frame.width), min(bottom, frame.height)
 
 
 def turned(rect: Rect, turns: int, height: int, width: int) -> Rect:
-    """Rotate a rect together with its (height, width) image by counter-clockwise quarter turns."""
+    """Rotate a rect with its image of this height and width by counter-clockwise quarter turns."""
     for _ in range(turns % 4):
         left, top, right, bottom = rect
         rect = top, width - right, bottom, width - left
@@ -182,7 +184,7 @@ def _pixels(plane: Any, deep: bool) -> npt.NDArray[Any]:
 
 
 def is_planar_yuv(frame: av.VideoFrame) -> bool:
-    """Whether a frame stores Y, U and V in separate planes."""
+    """Return whether a frame stores Y, U and V in separate planes."""
     return frame.format.name.startswith("yuv") and len(frame.planes) == 3
 
 
@@ -191,10 +193,14 @@ def is_rgb(pixel_format: str) -> bool:
 
 
 def pixel_format(original: Any, codec: str) -> str:
-    """Choose the encoder's pixel format that loses least of the source.
+    """Choose the pixel format of an encoder that loses the least of the source.
 
     This is the source's own format if the encoder supports it at this size. Otherwise it is the
     smallest of the formats that lose the least chroma resolution and, up to 10 bits, bit depth.
+
+    Args:
+        original: The source's codec context.
+        codec: FFmpeg's encoder name.
     """
     name = str(original.pix_fmt).replace("yuvj", "yuv")
     supported = [f.name for f in av.Codec(codec, "w").video_formats or []]
@@ -220,7 +226,7 @@ def pixel_format(original: Any, codec: str) -> str:
 
 
 def _chroma_block(name: str) -> tuple[int, int]:
-    """Return the width and height, in pixels, of the block that shares one chroma sample."""
+    """Return the width and height in pixels of the block with one chroma sample; 2 x 2 for grey."""
     layout = av.VideoFormat(name, 64, 64)
     if len(layout.components) < 3 or layout.is_rgb:
         return (2, 2) if len(layout.components) < 3 else (1, 1)

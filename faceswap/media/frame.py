@@ -27,7 +27,7 @@ class PixelSource(Protocol):
         """Return the same pixels at the stored bit depth, scaled to 0..255."""
 
     def gray(self) -> Image:
-        """Return the grey levels of the whole image, (H, W)."""
+        """Return the grey levels of the whole image with 8 bits, (H, W)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +84,7 @@ class Frame:
         return pixels
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """Return the pixels of a rect at the stored bit depth, (H, W, 3)."""
+        """Return the pixels of a rect at the stored bit depth, scaled to 0..255, (H, W, 3)."""
         left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].astype(np.float32)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 TIMECODE = "timecode"  # muxers create their own timecode track from this tag
-ATTACHING = frozenset({".mkv"})  # containers for attachments, such as subtitle fonts
+ATTACHING = frozenset({".mkv"})  # containers that can hold attachments, such as subtitle fonts
 KEPT_TAGS = ("language", "handler_name", "title")
 
 
@@ -92,14 +92,19 @@ class Muxer:
 
     Args:
         temporary: The file to write.
-        path: The final path, which warnings name.
+        path: The final path. Warnings name it, and its suffix decides what can be stored.
         source: The source's open container.
         video: The source's video stream.
         encoding: How the segments were encoded.
-        rotation: Degrees by which players rotate the video.
+        rotation: Degrees by which players rotate the video counter-clockwise.
         sound: Whether to copy audio, subtitles and attachments.
-        span: Start and end of an excerpt, in seconds of the source's time. The output holds only
-            this excerpt and begins at 0. None copies everything.
+        span: Start and end of an excerpt, in seconds of the source's time; an end of None is the
+            end of the source. The output holds only this excerpt and begins at 0. Without a span
+            it holds everything.
+
+    Raises:
+        SettingsError: If the encoder that a plug-in chose cannot be used in this container.
+        FFmpegError: If the file cannot be created.
     """
 
     def __init__(
@@ -142,13 +147,14 @@ class Muxer:
         self._warned: set[str] = set()
 
     def _warn_if_squeezed(self, video: Any, encoding: Encoding) -> None:
-        """Warn if the pixel aspect ratio is lost; only some codecs store it for Matroska."""
+        """Warn if the pixel aspect ratio is lost: in Matroska, only H.264 and H.265 store it."""
         aspect = video.sample_aspect_ratio or 1
         in_bitstream = encoding.encoder.startswith(("libx26", "h264_", "hevc_"))
         if aspect != 1 and not in_bitstream and self._out.format.name in ("matroska", "webm"):
             log.warning(
                 "the pixel aspect ratio %s cannot be stored in %s with %s, so the video "
-                "will look squeezed; use .mov or --codec h264", aspect, self._path, encoding.encoder
+                "will look squeezed; use .mov, or .mkv with --codec h264",
+                aspect, self._path, encoding.encoder,
             )  # fmt: skip
 
     def _chapters(self) -> list[Any]:
@@ -167,7 +173,10 @@ class Muxer:
         return kept
 
     def _copy_streams(self, video: Any) -> dict[Any, Any]:
-        """Add an output stream for each audio and subtitle stream; warn about those left out."""
+        """Copy the attachments, and add an output stream for each audio and subtitle stream.
+
+        Warn about the streams that are left out. Return the output streams by source stream.
+        """
         copies = {}
         for stream in self._source.streams:
             if stream is video or (stream.type == "data" and TIMECODE in stream.metadata):
@@ -185,7 +194,10 @@ class Muxer:
     def _add_output_stream(self, stream: Any) -> Any:
         """Add an output stream that copies or transcodes a source stream; None if neither works."""
         if stream.type not in ("audio", "subtitle"):
-            log.warning("%s stream %d is left out", stream.type, stream.index)
+            log.warning(
+                "%s stream %d is left out of %s: only audio, subtitles and, in .mkv, attachments "
+                "can be copied", stream.type, stream.index, self._path,
+            )  # fmt: skip
             return None
         suffix = self._path.suffix.lower()
         with suppress(ValueError, FFmpegError):
@@ -234,7 +246,7 @@ class Muxer:
                 return
             latest = self._latest.get(packet.stream, packet.dts - 1)
             if packet.dts < latest + (not self._may_share_time(packet.stream)):
-                self._warn_once("packets whose timestamps run backwards are left out")
+                self._warn_once("packets whose timestamps repeat or run backwards are left out")
                 continue
             self._latest[packet.stream] = packet.dts
             if self._span and not _fit_to_excerpt(packet, *self._span):
@@ -246,12 +258,13 @@ class Muxer:
         """Return whether packets of a stream may share a timestamp.
 
         Subtitles may overlap. Matroska rounds to 1 ms, which can be coarser than an audio packet.
+        Transcoded audio gets new timestamps.
         """
         is_matroska = self._out.format.name in ("matroska", "webm")
         return is_matroska or stream.type == "subtitle" or stream in self._transcoders
 
     def _output_packets(self, packet: Any) -> Iterable[Any]:
-        """Return the output packets for a source packet, transcoded if need be."""
+        """Return the output packets for a source packet, transcoded if necessary."""
         if packet.stream in self._transcoders:
             return self._transcoders[packet.stream].feed(packet)
         packet.stream = self._copies[packet.stream]
@@ -273,9 +286,10 @@ class Muxer:
 
 
 def _movie_timescale(source: Any, video: Any) -> int:
-    """Return the ticks per second at which every stream's start time is a whole number.
+    """Return the ticks per second at which the video and audio start times are whole numbers.
 
-    FFmpeg's default of 1000 would shift start times by up to half a millisecond.
+    FFmpeg's default of 1000 would shift start times by up to half a millisecond. If the number does
+    not fit into 31 bits, only the video's start time is exact.
     """
     video_ticks = Fraction(video.time_base).denominator
     rates = [s.rate for s in source.streams.audio if s.codec_context and s.rate]
@@ -338,6 +352,12 @@ def write_animation(segments: list[Segment], temporary: Path, video: Any, qualit
     """Write segments of lossless RGB as an animated GIF or WebP.
 
     Each frame of a GIF gets its own palette of 256 colours.
+
+    Args:
+        segments: All segments, in order.
+        temporary: The file to write; its suffix sets the format.
+        video: The source's video stream.
+        quality: Quality of a WebP, on the scale of x264's constant rate factor.
     """
     is_gif = temporary.suffix.lower() == ".gif"
     with av.open(f"file:{temporary}", "w", options={"loop": "0"}) as out:
@@ -398,14 +418,14 @@ def moved(code: str, frames: int, rate: Fraction) -> str:
     """Advance an SMPTE ST 12-1 timecode by a number of frames.
 
     Args:
-        code: Hours, minutes, seconds and frames, such as 01:00:00:00. A semicolon before the frames
-            marks drop-frame timecode: two frame numbers (four at 60 fps) are skipped each minute,
-            except every tenth.
+        code: Hours, minutes, seconds and frames, such as 01:00:00:00. A semicolon, a full stop or a
+            comma before the frames marks drop-frame timecode: two frame numbers (four at 60 fps)
+            are skipped each minute, except every tenth.
         frames: Frames to advance; may be negative.
         rate: Frames per second.
 
     Raises:
-        ValueError: If it is not a valid timecode at this rate.
+        ValueError: If ``code`` is not a valid timecode at this rate.
     """
     found, fps = FORM.fullmatch(code), round(rate)
     if not found or int(found[5]) >= fps or (found[4] != ":" and fps % 30):

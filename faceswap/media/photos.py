@@ -1,4 +1,8 @@
-"""Read and write photos without losing 16-bit depth, transparency, ICC profile or EXIF data."""
+"""Read photos, and write them with their 16-bit depth, transparency, ICC profile and EXIF data.
+
+The output format must be able to store these. A TIFF's EXIF data and an ICC profile that is not for
+RGB are left out.
+"""
 
 import logging
 import re
@@ -32,14 +36,15 @@ Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) RGBA
 
 TIFFS = (".tif", ".tiff")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
-# PNG chunks that are copied unchanged. The ICC profile and EXIF data are read and written instead.
+# PNG chunks to copy; an orientation in them is reset or dropped. The ICC profile and the EXIF data
+# are written as new chunks.
 KEPT_CHUNKS = (
     b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
 WITH_ALPHA = (".png", ".webp", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same tag in XMP
-RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # text chunks by ImageMagick
+RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # in text chunks by ImageMagick
 # Pillow detects formats by content. It runs external programs for some of the formats left out
 # here, such as Ghostscript for EPS.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
@@ -50,7 +55,7 @@ Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeepPhoto:
-    """A photo with 16 bits per channel, (H, W, 3) or (H, W, 4)."""
+    """An upright photo with 16 bits per channel, (H, W, 3) or (H, W, 4)."""
 
     pixels: Deep
 
@@ -78,7 +83,7 @@ class DeepPhoto:
         )
 
     def gray(self) -> Image:
-        """Return the grey levels of the whole photo, (H, W)."""
+        """Return the grey levels of the whole photo with 8 bits, (H, W)."""
         height, width = self.shape
         return np.asarray(
             cv2.cvtColor(self.rgb((0, 0, width, height)), cv2.COLOR_RGB2GRAY), np.uint8
@@ -94,10 +99,10 @@ def deep_pixels(frame: Frame) -> Deep:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse an image larger than any camera produces, before it exhausts the memory.
+    """Refuse an image that is so large that it could exhaust the memory.
 
     Raises:
-        ValueError: If it has more than MAX_PIXELS pixels.
+        ValueError: If the image has more than MAX_PIXELS pixels.
     """
     if width * height > MAX_PIXELS:
         raise ValueError(
@@ -107,10 +112,11 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def read_deep(path: Path) -> DeepPhoto | None:
-    """Read a photo that has 16 bits per channel; return None for any other photo.
+    """Read an RGB or RGBA photo with 16 bits per channel (PNG or TIFF); return None for any other.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged or has more than MAX_PIXELS pixels.
+        OSError: If the file cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix in TIFFS:
@@ -122,7 +128,7 @@ def read_deep(path: Path) -> DeepPhoto | None:
             return None
         pixels, orientation = tiff
     elif suffix == ".png" and _png_depth(path) == 16:
-        # cv2.imread crashes on a file name that is not valid Unicode, so pass it the bytes.
+        # Decode from memory, because cv2.imread crashes on a file name that is not valid Unicode.
         data = np.frombuffer(path.read_bytes(), np.uint8)
         stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if stored is None:
@@ -173,14 +179,23 @@ def _png_depth(path: Path) -> int:
 
 
 class PhotoWriter:
-    """Writes one photo with its source's bit depth, transparency, EXIF data and ICC profile."""
+    """Writes one photo, with as much of the source's depth and metadata as the format stores.
+
+    Args:
+        temporary: The file to write; its suffix sets the format.
+        source: The photo that transparency, EXIF data and ICC profile are copied from.
+    """
 
     def __init__(self, temporary: Path, source: Path) -> None:
         self._temporary, self._source = temporary, source
         self._suffix = temporary.suffix.lower()
 
     def write(self, frame: Frame) -> None:
-        """Write the photo. Call this once."""
+        """Write the photo. Call this once.
+
+        Raises:
+            OSError: If the source cannot be read again, or the photo cannot be written.
+        """
         original = frame.pixels
         metadata = _read_metadata(
             self._source, original if isinstance(original, DeepPhoto) else None
@@ -240,9 +255,9 @@ class _Metadata:
     Attributes:
         exif: EXIF data without the orientation, which is already applied; empty if there is none.
         profile: ICC colour profile; empty if there is none.
-        alpha: Upright alpha channel, (H, W).
-        resolution: Horizontal and vertical resolution tags of a TIFF.
-        density: Horizontal and vertical dots per inch; empty if unknown.
+        alpha: Upright alpha channel, (H, W); None if there is none.
+        resolution: Horizontal and vertical resolution tags of a 16-bit TIFF; empty if unknown.
+        density: Horizontal and vertical dots per inch; empty if unknown or out of range.
     """
 
     exif: bytes = b""
@@ -276,7 +291,10 @@ def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
 
 
 def _density(photo: Pillow.Image) -> tuple[float, ...]:
-    """Return horizontal and vertical dots per inch; empty if not every format can store them."""
+    """Return horizontal and vertical dots per inch.
+
+    They are empty if they are unknown, or if one of the output formats cannot store them.
+    """
     density = tuple(float(dots) for dots in photo.info.get("dpi", ()))
     return density if len(density) == 2 and all(2 <= dots < 65535 for dots in density) else ()
 
@@ -291,7 +309,7 @@ def _exif_bytes(exif: Pillow.Exif, source: Path) -> bytes:
 
 
 def _alpha(photo: Pillow.Image) -> Image | None:
-    """Return a photo's upright alpha channel, (H, W); None if it is opaque."""
+    """Return a photo's upright alpha channel, (H, W); None if it has none."""
     if "A" not in photo.getbands() and "transparency" not in photo.info:
         return None
     return np.asarray(ImageOps.exif_transpose(photo).convert("RGBA").getchannel("A"), np.uint8)
@@ -321,7 +339,8 @@ def read_photo(path: Path) -> Frame:
     """Read a photo as RGB, rotated upright by its EXIF orientation.
 
     Raises:
-        InputError: If the file is missing, truncated or not an image.
+        InputError: If the file is missing, damaged, too large or not an image, or if its pixels are
+            floating-point numbers.
     """
     try:
         deep = read_deep(path)
@@ -343,7 +362,7 @@ def read_photo(path: Path) -> Frame:
 
 
 def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
-    """Convert to RGB, and scale 16-bit grey, which Pillow alone would clip to white."""
+    """Convert to 8-bit RGB, and scale 16-bit grey, which Pillow alone would clip to white."""
     if photo.mode.startswith("I"):
         levels = np.asarray(photo, np.float64) / EIGHT_TO_SIXTEEN_BITS
         return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")

@@ -1,6 +1,6 @@
 """Read videos frame by frame, and find photos and videos in folders.
 
-Times are exact fractions of a second.
+The times of frames are exact fractions of a second.
 """
 
 import logging
@@ -84,14 +84,15 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header says.
+    """Size, frame count and duration of a video, read from its header.
 
     Attributes:
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
-        frames: Number of frames; 0 if unknown.
+        frames: Number of frames, estimated if the header holds only duration and rate; 0 if
+            unknown.
         start: Time of the first frame in seconds.
-        seconds: Duration; None if unknown.
+        seconds: Duration in seconds; None if unknown.
     """
 
     width: int
@@ -117,7 +118,13 @@ def kind_of(path: Path) -> Literal["folder", "photo", "video"]:
 def files_in(folder: Path, suffixes: frozenset[str], skip: Collection[Path] = ()) -> list[Path]:
     """Return the sorted files below a folder that have one of these suffixes.
 
-    Hidden files and files below a folder in ``skip`` are left out.
+    Files that are hidden or in a hidden folder are left out, as are files below a folder in
+    ``skip``.
+
+    Args:
+        folder: The folder; folders in it are searched too.
+        suffixes: Suffixes in lower case, such as ".jpg".
+        skip: Folders to leave out.
     """
     skipped = {path.resolve() for path in skip}
     return sorted(
@@ -131,7 +138,7 @@ def files_in(folder: Path, suffixes: frozenset[str], skip: Collection[Path] = ()
 
 
 def photos_in(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
-    """Return the photos below a folder, sorted by path."""
+    """Return the photos below a folder, sorted by path; :func:`files_in` says what is left out."""
     return files_in(folder, PHOTO_SUFFIXES, skip)
 
 
@@ -140,7 +147,8 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a video; yield its container and its first video stream that is not a cover image.
 
     Raises:
-        InputError: If it cannot be opened or has no video stream that can be decoded.
+        InputError: If it cannot be opened, has no video stream that can be decoded, or has frames
+            of more than MAX_PIXELS pixels.
     """
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", options=PLAIN)
@@ -154,7 +162,9 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:
-            types = ", ".join(stream.type for stream in container.streams) or "nothing"
+            others = [str(s.type) for s in container.streams if s.type != "video"]
+            others += ["a cover image"] * (len(container.streams) > len(others))
+            types = ", ".join(others) or "nothing"
             raise InputError(f"{path} has no video stream; it contains {types}")
         context = streams[0].codec_context
         if context is None or not context.width or context.pix_fmt is None:
@@ -189,24 +199,27 @@ class StreamDescription:
 
     type: str
     codec: str | None
-    frames_per_second: Annotated[float | UnsetType, Meta(description="Only of video.")] = UNSET
+    frames_per_second: Annotated[float | UnsetType, Meta(description="Video streams only.")] = UNSET
     sample_rate: Annotated[
-        Count | UnsetType, Meta(description="Samples per second; only of audio.")
+        Count | UnsetType, Meta(description="Samples per second; audio streams only.")
     ] = UNSET
-    channels: Annotated[Count | UnsetType, Meta(description="Only of audio.")] = UNSET
-    language: Annotated[str | UnsetType, Meta(description="Present if the file names it.")] = UNSET
+    channels: Annotated[Count | UnsetType, Meta(description="Audio streams only.")] = UNSET
+    language: Annotated[str | UnsetType, Meta(description="Omitted if unknown.")] = UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDescription:
-    """What a video's header says, with the size upright."""
+    """The properties of a video; width and height are those of the upright frames."""
 
     container: str
     seconds: Annotated[float | None, Meta(description="Duration; null if unknown.")]
     pixel_format: str | None
     width: Count
     height: Count
-    frames: Annotated[int | None, Meta(description="Number of frames; null if unknown.")]
+    frames: Annotated[
+        int | None,
+        Meta(description="Number of frames, estimated if the header has none; null if unknown."),
+    ]
     streams: list[StreamDescription]
 
 
@@ -214,7 +227,7 @@ def describe_video(path: Path) -> VideoDescription:
     """Describe a video: its upright size, duration and streams.
 
     Raises:
-        InputError: If it is not a readable video.
+        InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
     """
     with opened(path) as (container, video):
         name, pixel_format = container.format.name, video.codec_context.pix_fmt
@@ -247,7 +260,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         every: Yield only frames 0, every, 2 * every, ...
 
     Raises:
-        InputError: If it is not a readable video or none of its frames can be decoded.
+        InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
     """
     with opened(path) as (container, stream):
         _refuse_hdr(stream.codec_context, path)
@@ -258,7 +271,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
             packets += bool(packet.size)
             try:
                 decoded = packet.decode()
-            except FFmpegError:  # damaged packets can also claim a size that no codec accepts
+            except FFmpegError:  # of any kind: a damaged packet can even claim an impossible size
                 damaged += 1
                 continue
             for native in decoded:
@@ -284,7 +297,7 @@ def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     try:
         yield from container.demux(stream)
     except (FFmpegError, OSError, MemoryError) as error:
-        log.warning("%s is damaged; the rest of it is not read: %s", path, error)
+        log.warning("%s is damaged; only the frames before the damage are read: %s", path, error)
 
 
 def _refuse_hdr(context: Any, path: Path) -> None:
@@ -299,16 +312,17 @@ def _refuse_hdr(context: Any, path: Path) -> None:
 def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
     """Yield frames evenly spaced over a video without decoding all of it.
 
-    The frames are numbered from 0.
+    The index of a frame is the number of its position, from 0. A position at which nothing can be
+    decoded is skipped.
 
     Args:
         path: The video.
         count: Number of positions; the first and the last are half a step from the ends.
-        exact: If False, yield the key frame before each position, and no key frame twice. This
-            is much faster.
+        exact: Whether to yield the frame that is shown at each position. If False, yield the key
+            frame before it, and no key frame twice, which is much faster.
 
     Raises:
-        InputError: If it is not a readable video or its duration is unknown.
+        InputError: If it is not a readable video, is HDR, or its duration is unknown.
     """
     with opened(path) as (container, stream):
         _refuse_hdr(stream.codec_context, path)
@@ -316,7 +330,10 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)
         if not length:
-            raise InputError(f"{path} has no known duration; convert the whole video instead")
+            raise InputError(
+                f"{path} has no known duration, so frames cannot be sampled from it: "
+                "convert the whole video instead"
+            )
         seen: set[int | None] = set()
         for number in range(count):
             target = (stream.start_time or 0) + int(length * (number + 0.5) / count)
@@ -342,7 +359,7 @@ def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
 
 
 def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:
-    """Replace a missing or backward time stamp with one after ``last``; return the time stamp.
+    """Give a frame a timestamp after ``last`` unless it has one, and return its timestamp.
 
     AVI stores decode times only, and a raw stream has no times at all.
     """

@@ -42,8 +42,8 @@ from faceswap.types import Count
 log = logging.getLogger(__name__)
 
 
-SEGMENT_FRAMES = 120  # frames; a kill loses at most this many
-MAX_SEGMENT_PACKETS = 10_000  # more than any segment has; keeps decoding before presentation
+SEGMENT_FRAMES = 120  # frames per segment; a kill loses the unfinished segment
+MAX_SEGMENT_PACKETS = 10_000  # upper bound; subtracted from each dts, so that dts <= pts
 
 
 def folder_for(path: Path, key: dict[str, Any]) -> Path:
@@ -70,11 +70,14 @@ class Unfinished:
 def unfinished(path: Path) -> list[Unfinished]:
     """List the unfinished conversions to an output; each has its own settings.
 
-    A folder that another process is writing is skipped. A folder without a finished segment has
-    nothing to resume, so it is deleted.
+    A folder that another process is writing is skipped, and so is one that cannot be locked, with a
+    warning. A folder without a finished segment has nothing to resume, so it is deleted.
 
     Args:
         path: The output.
+
+    Raises:
+        OSError: If the folder of the output or a list of segments cannot be read.
     """
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
     found = []
@@ -86,7 +89,7 @@ def unfinished(path: Path) -> list[Unfinished]:
         except BusyError:
             continue
         except OutputError as error:
-            log.warning("cannot tell whether %s holds an unfinished conversion: %s", folder, error)
+            log.warning("cannot check whether %s holds an unfinished conversion: %s", folder, error)
             continue
         done = folder / "done.jsonl"
         if not done.is_file() or not done.stat().st_size:
@@ -113,11 +116,12 @@ class SegmentStore:
 
     Attributes:
         notes: One record per segment: ``times`` of its frames, ``last`` (duration of the last
-            frame), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face`` (counts).
+            frame), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face`` (counts). A
+            segment whose file is missing is dropped, and so are all segments after it.
 
     Raises:
-        OutputError: If another process holds the lock, the folder cannot be written, or
-            ``done.jsonl`` is damaged.
+        BusyError: If another process holds the lock.
+        OutputError: If the folder cannot be written, or ``done.jsonl`` is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -185,7 +189,7 @@ def _delete_folder(folder: Path, lock: IO[bytes]) -> None:
         lock.close()
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
-    lock.close()  # release last, or the next writer's files are deleted
+    lock.close()  # last, so that no other process starts to write here during the deletion
 
 
 def _parse_note(line: str, path: Path) -> dict[str, Any]:
@@ -215,7 +219,16 @@ class SegmentWriter(Protocol):
 
 
 class VideoSegmentWriter:
-    """Encodes one segment into a file, with a new encoder so that segments are independent."""
+    """Encodes one segment into a file, with a new encoder so that segments are independent.
+
+    Args:
+        path: The file of the segment; an existing one is replaced.
+        video: The source's video stream.
+        encoding: The encoder and its settings.
+
+    Raises:
+        SettingsError: If the encoder that a plug-in chose cannot be used for segments.
+    """
 
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
@@ -240,7 +253,7 @@ class VideoSegmentWriter:
         if not self._started:
             self._started, self._first = True, decoded.pts or 0
         output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
-        output.pict_type = 0  # let the encoder choose instead of repeating the source's types
+        output.pict_type = 0  # let the encoder choose the frame type instead of the source's
         output.pts, output.time_base = decoded.pts, decoded.time_base
         self._mux(self._stream.encode(output))
 
@@ -266,7 +279,16 @@ class VideoSegmentWriter:
 
 
 class ImageSequenceWriter:
-    """Writes a segment as numbered PNGs, with 16 bits per channel if the source has more than 8."""
+    """Writes a segment as numbered PNGs.
+
+    They have 16 bits per channel if the source has more than 8, but transparent layers always have
+    8.
+
+    Args:
+        folder: The folder of the segment; an existing one is replaced.
+        first: Number of frames before the segment. The names continue from there, so the first
+            image of a video is ``000001.png``.
+    """
 
     def __init__(self, folder: Path, first: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)

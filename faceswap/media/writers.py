@@ -1,7 +1,7 @@
 """Write photos and videos, and carry over the source's metadata and other streams.
 
-A video is encoded in segments (:mod:`faceswap.media.segments`), which are joined at the end. Every
-frame keeps its own timestamp.
+A video is encoded in segments (:mod:`faceswap.media.segments`), which are joined at the end. Frames
+keep their own timestamps; those of an excerpt are shifted, so that it begins at 0.
 """
 
 import logging
@@ -55,9 +55,9 @@ class StreamTarget:
 
     Attributes:
         path: A file, or the folder of an image sequence.
-        encoding: How the stream is encoded.
+        encoding: How the segments of the stream are encoded.
         sound: Whether to copy the source's other streams.
-        quality: Quality on the scale of x264's constant rate factor; used only for animations.
+        quality: Quality of a WebP animation, on the scale of x264's constant rate factor.
         image_sequence: Whether to write a folder of PNGs.
     """
 
@@ -69,7 +69,7 @@ class StreamTarget:
 
 
 def default_video_suffix(source: Path) -> str:
-    """Return the output suffix for a source: its own if we can write it, otherwise .mov.
+    """Return the output suffix for a source: its own if it is in CONTAINERS, otherwise .mov.
 
     The fallback is QuickTime because Matroska rounds timestamps to 1 ms and cannot store audio that
     starts at a negative time.
@@ -136,8 +136,8 @@ def open_video(
 ) -> Iterator["VideoOutput"]:  # fmt: skip
     """Open a writer for a video and its companion streams, such as the matte.
 
-    If the block succeeds, join the segments and publish the outputs. If it fails, keep the finished
-    segments for the next run, unless ``resume`` is false or no face was found.
+    If the block succeeds, join the segments and publish the outputs. If anything fails, keep the
+    finished segments for the next run, unless ``resume`` is false or the block raised NoFacesError.
 
     Args:
         targets: Where each stream is written, by name; must contain ``video``.
@@ -146,10 +146,13 @@ def open_video(
         folder: Folder of the segments.
         resume: Whether to keep the finished segments if the block fails.
         excerpt: Whether to write only part of the source, with timestamps from 0.
-        end: Time in the source at which the excerpt ends, in seconds.
+        end: Time in the source at which the excerpt ends, in seconds; None for the source's end.
 
     Raises:
-        OutputError: If the output cannot be written, or another process is writing it.
+        InputError: If the source is not a readable video.
+        BusyError: If another process is writing the output.
+        OutputError: If the output cannot be written, or the finished segments are damaged.
+        SettingsError: If the encoder that a plug-in chose cannot be used in the container.
     """
     segments = SegmentStore(folder)
     done = False
@@ -175,8 +178,8 @@ class VideoOutput:
 
     Attributes:
         segments: The finished segments.
-        faces: Number of faces in all frames so far.
-        without_face: Number of frames without a face.
+        faces: Number of faces swapped so far, including those of a resumed run.
+        without_face: Number of frames without a swapped face so far, likewise.
     """
 
     def __init__(
@@ -197,16 +200,21 @@ class VideoOutput:
     def write(self, frames: dict[str, Frame], faces: int = 0) -> None:
         """Append one frame to each stream.
 
+        Args:
+            frames: The frame of each stream, by name.
+            faces: Number of faces swapped in it.
+
         Raises:
             OutputError: If the frame cannot be encoded or written.
+            SettingsError: If the encoder that a plug-in chose cannot be used for segments.
         """
         pixels = frames["video"].pixels
         assert isinstance(pixels, Decoded), "expected a video frame"
         native: Any = pixels.frame
         if native.interlaced_frame and not self._is_interlaced:
             self._is_interlaced = True
-            log.warning("%s is interlaced; the output keeps its lines but is not flagged as "
-                        "interlaced: deinterlace it first", frames["video"].source)  # fmt: skip
+            log.warning("%s is interlaced: the output keeps both fields but is not flagged as "
+                        "interlaced; deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
             with writing_media(target.path):
                 if name not in self._streams:
@@ -244,7 +252,7 @@ class VideoOutput:
         return VideoSegmentWriter(path, self._video, target.encoding)
 
     def finish(self) -> None:
-        """Finish the current segment.
+        """Finish and record the current segment; do nothing if it has no frame.
 
         Raises:
             OutputError: If the segment cannot be encoded or written.
@@ -305,7 +313,7 @@ def _join_segments(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse an output folder that holds anything but the image sequence of an earlier run.
+    """Refuse an output folder that holds anything but numbered PNGs, as an earlier run wrote them.
 
     Raises:
         OutputError: If it holds another file, or is a file itself.

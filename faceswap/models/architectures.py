@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from faceswap.config import COVERAGE, MODEL_SEAM, Option, Settings
 from faceswap.errors import SettingsError
 
-FIELD_OF_VIEW = 0.8  # shows the jaw and forehead, which a view of COVERAGE cuts off
+FIELD_OF_VIEW = 0.8  # a ``view`` that shows the jaw and forehead, which COVERAGE would cut off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,19 @@ class ModelConfig(Settings):
     classic training loop samples its 64 px input at 0.7 and its target at 0.2 (grid from index 48
     instead of 47.5; target grid 0..64 instead of -0.5..63.5), so a classic network moves a face by
     half a pixel, and conversion needs both values to undo that.
+
+    Raises:
+        SettingsError: If a value is out of range, the numbers of encoder and decoder widths differ,
+            or the size is not a multiple of 2 ** len(encoder_widths).
     """
 
     name: Annotated[Any, Option("Name of the architecture.", seam=MODEL_SEAM)]
     size: Annotated[
         int, Option("Side of the network's input and output in pixels.", low=16, high=1024)
     ] = 64
-    encoder_widths: Annotated[tuple[int, ...], Option("Channels after each halving.")]
+    encoder_widths: Annotated[tuple[int, ...], Option("Encoder channels after each halving.")]
     latent: Annotated[int, Option("Length of the bottleneck vector.", low=1, high=65536)]
-    decoder_widths: Annotated[tuple[int, ...], Option("Channels after each doubling.")]
+    decoder_widths: Annotated[tuple[int, ...], Option("Decoder channels after each doubling.")]
     channel_order: Annotated[
         Literal["rgb", "bgr"], Option("Channel order that the weights were trained with.")
     ] = "rgb"
@@ -40,13 +44,13 @@ class ModelConfig(Settings):
     ] = COVERAGE
     crop_size: Annotated[
         int,
-        Option("Side of the crop that the input is sampled from.", low=16, high=4096),
+        Option("Side of the crop that the input is sampled from, in pixels.", low=16, high=4096),
     ] = 256
     input_center: Annotated[
-        float, Option("First input pixel, in network pixels from the edge.")
+        float, Option("Position of the first input pixel, in network pixels from the edge.")
     ] = 0.5
     output_center: Annotated[
-        float, Option("First output pixel, in network pixels from the edge.")
+        float, Option("Position of the first output pixel, in network pixels from the edge.")
     ] = 0.5
     mask_head: Annotated[
         bool, Option("Whether the decoders output a mask as a fourth channel.")
@@ -65,10 +69,11 @@ class ModelConfig(Settings):
                 raise SettingsError(f"every width must be from 1 to 8192, not {width}")
 
     def at_size(self, size: int) -> Self:
-        """Return this architecture at another size, keeping the ratio of crop to network pixels.
+        """Return this architecture at another size, with a crop size in the same proportion.
 
         Raises:
-            SettingsError: If the size is out of range or the encoder cannot halve it often enough.
+            SettingsError: If the new size or crop size is out of range, or the size is not a
+                multiple of 2 ** len(encoder_widths).
         """
         return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
 
@@ -119,11 +124,14 @@ def preset_of(name: str) -> ModelConfig:
     """Return the preset of a built-in architecture, or of a plug-in's network class.
 
     Raises:
-        SettingsError: If there is no such architecture, or its plug-in has no ``preset``.
+        SettingsError: If there is no such architecture, or its plug-in cannot be imported or has no
+            ``preset`` that is a ModelConfig.
     """
     if name in PRESETS:
         return PRESETS[name]
     preset = getattr(MODEL_SEAM.load(name), "preset", None)
     if not isinstance(preset, ModelConfig):
-        raise SettingsError(f"the plug-in model {name!r} must have a class attribute `preset`")
+        raise SettingsError(
+            f"the plug-in model {name!r} must have a class attribute `preset`, a ModelConfig"
+        )
     return preset

@@ -29,7 +29,7 @@ class Downscale(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 5, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, H / 2, W / 2)."""
+        """Map (B, C_in, H, W) with even H and W to (B, C_out, H / 2, W / 2)."""
         return F.leaky_relu(self.conv(F.pad(x, (1, 2, 1, 2))), 0.1, inplace=True)
 
 
@@ -45,12 +45,16 @@ class Upscale(nn.Module):
         self.conv = nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, 2 H, 2 W)."""
+        """Map (B, C_in, H, W) to (B, C_out, 2 H, 2 W)."""
         return depth_to_space(F.leaky_relu(self.conv(x), 0.1, inplace=True))
 
 
 def depth_to_space(x: Tensor) -> Tensor:
-    """(B, 4 C, H, W) -> (B, C, 2 H, 2 W), channel index = (row * 2 + column) * C + c."""
+    """Rearrange (B, 4 C, H, W) to (B, C, 2 H, 2 W).
+
+    Output pixel (row, column) of each 2 x 2 block takes channel c from input channel
+    (row * 2 + column) * C + c.
+    """
     batch, channels, height, width = x.shape
     x = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
     x = x.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
@@ -63,9 +67,10 @@ class Autoencoder(nn.Module):
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
     decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
 
-    ``means`` (2, latent) holds the mean latents of a's and b's faces. Their difference is the
-    identity that leaks into the shared latent, and :meth:`swap` shifts the latent along it. The
-    means are zero until :meth:`measure_means` runs.
+    Here n is the number of encoder widths. ``means`` (2, latent) holds the mean latents of a's and
+    b's faces. Their difference is the part of a person's identity that the shared latent encodes,
+    and :meth:`swap` shifts the latent along it. The means are zero until :meth:`measure_means` runs
+    or they are loaded.
     """
 
     means: Tensor
@@ -112,11 +117,11 @@ class Autoencoder(nn.Module):
         return decoded
 
     def forward(self, images: Tensor, identity: Identity) -> Tensor:
-        """Reconstruct images with the decoder of ``identity``; see :meth:`decode`."""
+        """Encode images (B, 3, size, size) and decode them as ``identity``; see :meth:`decode`."""
         return self.decode(self.encode(images), identity)
 
     def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:
-        """Swap faces of the other identity to ``to``; returns decoded faces as :meth:`decode` does.
+        """Encode faces of the other identity and decode them as ``to``; see :meth:`decode`.
 
         Args:
             images: Faces of the identity that is not ``to``, (B, 3, size, size).
@@ -130,7 +135,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def measure_means(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
-        """Compute ``means`` from batches (B, 3, size, size) of each identity's faces."""
+        """Compute ``means`` from batches (B, 3, size, size) of the faces of both identities."""
         for row, key in enumerate(sorted(faces)):
             codes = torch.cat([self.to_code(batch) for batch in faces[key]])
             self.means[row] = codes.mean(dim=0)
@@ -147,5 +152,9 @@ MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {
 
 
 def build(config: ModelConfig) -> Autoencoder:
-    """Build the network that ``config`` describes, with random weights."""
+    """Build the network that ``config`` describes, with random weights.
+
+    Raises:
+        SettingsError: If the architecture is unknown or its plug-in cannot be imported.
+    """
     return MODELS.resolve(config.name)(config)

@@ -23,7 +23,7 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
 
     Raises:
         InputError: If the file is missing.
-        ModelError: If it is not a classic checkpoint.
+        ModelError: If it is corrupt, unsafe to load, or not a classic checkpoint.
         OutputError: If the folder is not empty or cannot be written.
     """
     if not source.is_file():
@@ -31,7 +31,9 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty; pass a new folder to avoid overwriting a model")
     if not _is_safe_to_load(source):
-        raise ModelError(f"{source} cannot be read as a checkpoint of plain tensors: it is corrupt")
+        raise ModelError(
+            f"{source} cannot be read as a checkpoint of plain tensors: it is corrupt or unsafe"
+        )
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many exception types for a foreign file
@@ -41,11 +43,13 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
         ) from error
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f'{source} is not a classic checkpoint: it lacks {{"state": tensors}}')
+        raise ModelError(f'{source} is not a classic checkpoint: it has no tensors under "state"')
     file_size = source.stat().st_size
     for key, value in state.items():  # a strided view can claim far more than the file holds
         if not isinstance(key, str) or value.numel() * value.element_size() > file_size:
-            raise ModelError(f"{source}: tensor {key!r} has an invalid key or is too large")
+            raise ModelError(
+                f"{source}: tensor {key!r} is larger than the file, or its name is not text"
+            )
     config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
     with torch.device("meta"):  # allocate no memory before the shapes are checked
         network = build(config)
@@ -64,7 +68,10 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
 
 
 def _is_safe_to_load(source: Path) -> bool:
-    """Return whether torch can load a file safely: a zip archive, or five pickles plus raw data."""
+    """Return whether torch can load a file safely.
+
+    The file may be a zip archive, or five pickles followed by raw data.
+    """
     with source.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
         file.seek(0)
@@ -94,7 +101,7 @@ def _first_difference(network: nn.Module, state: dict[str, Any]) -> str:
     missing, unknown = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
     if missing or unknown:
         first = [*missing, *unknown][0]
-        return f"{len(missing)} tensors are missing, {len(unknown)} are unknown: {first}"
+        return f"missing tensors: {len(missing)}, unknown: {len(unknown)}, the first is {first}"
     key = next(k for k in ours if ours[k].shape != state[k].shape)
     return f"{key} needs shape {tuple(ours[key].shape)}, got {tuple(state[key].shape)}"
 
@@ -105,11 +112,11 @@ MAX_PICKLED_STRING = 4096  # bytes; torch pickles only short names
 def is_whole_archive(path: Path) -> bool:
     """Return whether a :func:`torch.save` archive is safe to load.
 
-    It must be uncompressed, have valid CRCs, which torch ignores, and only short strings in its
-    pickles.
+    The archive must be uncompressed, its CRCs must be valid (torch does not check them), and its
+    pickles must pass :func:`is_tame`.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: If the file cannot be opened.
     """
     with path.open("rb") as file:
         try:
@@ -123,7 +130,9 @@ def is_whole_archive(path: Path) -> bool:
 
 
 def is_tame(file: IO[bytes], count: int = 1) -> bool:
-    """Return whether pickles hold only short strings, as torch searches long ones for minutes.
+    """Return whether pickles are valid and hold only short strings.
+
+    Torch can spend minutes on long ones.
 
     Args:
         file: Positioned at the first pickle; nothing is unpickled.

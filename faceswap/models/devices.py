@@ -21,7 +21,10 @@ def resolve_device(name: DeviceName) -> torch.device:
 
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware, faster than float32."""
+    """Return whether a device multiplies bfloat16 in hardware, faster than float32.
+
+    Only CUDA devices and CPUs are checked; the result is False for all others.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Read and write the model file: everything that conversion needs, as safetensors.
 
-Loading it runs no code. The header carries the architecture and the training metadata.
+Loading it runs no code from the file. The header holds the architecture and the training metadata.
 """
 
 import json
@@ -42,7 +42,7 @@ class TrainedModel:
         refiners: Sharpens the decoded faces of each identity; empty if the model has none.
         left_out: Keys of the faces that resemble the held-out ones too much to train on.
         centroids: Mean face embedding (128,) by identity; empty if unknown.
-        consent: Consent note by identity; empty if not stated.
+        consent: Consent note by identity; an empty text if not stated.
     """
 
     network: Autoencoder
@@ -85,8 +85,13 @@ def save(path: Path, trained: TrainedModel) -> None:
 def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
     """Load a model from its folder or directly from the model file.
 
+    Args:
+        folder: The model's folder or the model file.
+        device: Where to put the network, which is in evaluation mode; None means the CPU.
+
     Raises:
-        ModelError: If the model is missing, corrupt, foreign, or of a newer format version.
+        ModelError: If the model is missing, corrupt, not a faceswap model, or of a newer format
+            version, or if the plug-in with its architecture cannot be imported.
     """
     path = folder if folder.is_file() else folder / MODEL_FILE
     if not path.is_file():
@@ -97,7 +102,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
-    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # not in old files
+    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # older files lack it
     try:
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
@@ -109,7 +114,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         trained.network.load_state_dict(state, assign=True)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path}: the weights do not fit the architecture in the header"
+            f"{path}: the weights are damaged or do not fit the architecture in the header"
         ) from error
     trained.network.to(device or torch.device("cpu")).eval()
     return trained
@@ -122,7 +127,7 @@ def take_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.
 
 
 def load_model(path: str | Path) -> TrainedModel:
-    """Read a model for use from Python, such as ``Swapper(load_model("models/x")).swap(image)``.
+    """Load a model on the CPU, for code like ``Swapper(load_model("models/x")).swap(image)``.
 
     Args:
         path: A model folder, or the model file itself.
@@ -134,10 +139,10 @@ def load_model(path: str | Path) -> TrainedModel:
 
 
 def consent_of(path: Path) -> list[str]:
-    """Read the consent notes from a model file, one line per person.
+    """Read the consent notes from a model file as texts, one per person.
 
     Raises:
-        ModelError: If it is not a faceswap model.
+        ModelError: If the file cannot be read, is not a faceswap model, or has a newer format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -196,14 +201,14 @@ def _refiners(header: dict[str, str]) -> dict[Identity, Refiner]:
 
 
 def read_centroids(values: Any) -> dict[Identity, Embedding]:
-    """Validate the mean embeddings by identity; empty if there are none.
+    """Validate the mean embeddings by identity; return an empty dict if there are none.
 
     Raises:
         KeyError: If only one identity has a centroid.
         TypeError, ValueError: If a centroid is not 128 finite numbers.
     """
     identities: tuple[Identity, ...] = ("a", "b") if values else ()
-    with np.errstate(over="ignore"):  # float32 overflow gives inf, refused below
+    with np.errstate(over="ignore"):  # overflow gives inf, which is refused below
         centroids = {key: np.asarray(values[key], np.float32) for key in identities}
     for key, centroid in centroids.items():
         if centroid.shape != (128,) or not np.isfinite(centroid).all():
@@ -212,10 +217,10 @@ def read_centroids(values: Any) -> dict[Identity, Embedding]:
 
 
 def newest(models: Path) -> Path:
-    """Find the folder of the most recently written model in ``models``.
+    """Find the folder of the most recently written model among the subfolders of ``models``.
 
     Raises:
-        ModelError: If there is no model.
+        ModelError: If none of them holds a model.
     """
     found = list(models.glob(f"*/{MODEL_FILE}"))
     if not found:

@@ -1,4 +1,4 @@
-"""Sample the network crop from a crop, and map network output back to the crop."""
+"""Sample the network crop from a crop, shift colours, and map network output back to the crop."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from torch import Tensor
 from faceswap.arrays import Matrix
 from faceswap.models.architectures import ModelConfig
 
-FACES_PER_CHUNK = 4  # on a CPU, so that the float copies of these faces stay in its cache
+FACES_PER_CHUNK = 4  # faces sampled at a time on a CPU; their float copies fit in its cache
 
 
 def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
     """Sample network crops: (B, 3, S, S) uint8 -> (B, 3, size, size) float32 in [0, 1].
 
-    The sampling equals that of the input in ``augment.random_warp`` without noise.
+    The positions are those of the input in ``augment.random_warp`` without displacement.
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
     axis = model.view * (2 * centers - 1)
@@ -27,26 +27,26 @@ def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
-    """Add a colour to float images (B, 3 or 4, H, W), clamped to [0, 1]; a mask stays as it is."""
+    """Add a colour to float images (B, 3 or 4, H, W), clamp to [0, 1], and leave the mask as is."""
     shifted = (images[:, :3] + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
     return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
 
 
 def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
-    """Sample uint8 crops (B, 3, S, S) bilinearly with repeated edges.
+    """Sample uint8 crops bilinearly, with their edges repeated outwards.
 
-    On a CPU this samples a few faces at a time, so that their float copies (one small buffer) and
-    points stay in its cache.
+    On a CPU a few faces are sampled at a time, so that the buffer with their float copies and the
+    sampling points stay in its cache.
 
     Args:
-        faces: Crops (B, 3, S, S) uint8.
+        faces: Crops (B, C, S, S) uint8.
         points: Returns the sampling points of a slice of the faces, (b, 2, H, W) float32 in -1..1.
 
     Returns:
-        (B, 3, H, W) float32 in [0, 1].
+        (B, C, H, W) float32 in [0, 1].
     """
     count, channels, *sides = faces.shape
-    on_mps = faces.device.type == "mps"  # lacks padding_mode="border" before torch 2.13
+    on_mps = faces.device.type == "mps"  # no padding_mode="border" before torch 2.13
     padding, limit = ("zeros", 1 - 1 / sides[0]) if on_mps else ("border", math.inf)
     chunk_size = FACES_PER_CHUNK if faces.device.type == "cpu" else max(count, 1)
     buffer = faces.new_empty((chunk_size, channels, *sides), dtype=torch.float32)
@@ -64,7 +64,7 @@ def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
 
 
 def output_to_crop(model: ModelConfig, crop_size: int) -> Matrix:
-    """Matrix from pixels of the network's output to pixels of a crop of side ``crop_size``."""
+    """Return the matrix from network output pixels to pixels of a crop of side ``crop_size``."""
     side = model.view * crop_size / model.size  # crop pixels per network pixel
     offset = (1 - model.view) / 2 * crop_size - 0.5 + model.output_center * side
     return np.array([[side, 0.0, offset], [0.0, side, offset]])

@@ -20,27 +20,30 @@ DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-NO_CHECKSUM = "0" * 64  # keeps the place of the SHA-256 until all tensors are written
+NO_CHECKSUM = "0" * 64  # placeholder until all tensors are written and hashed
 
 
 class DamagedFileError(ModelError):
-    """The file is not what :func:`write` wrote."""
+    """The file is corrupt, or :func:`write` did not write it."""
 
 
 def write(
     path: Path, kind: str, version: int, header: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Write tensors and a header in one step.
+    """Write tensors and a header to a file atomically.
 
     Args:
         path: The file.
-        kind: What the file holds, such as "faceswap-training".
+        kind: Name of the file format, such as "faceswap-training".
         version: Version of that format, stored in the header.
         header: JSON-ready values.
-        tensors: By name, on any device and in any memory layout. They are stored row-major.
+        tensors: By name, of the types in ``DTYPES``, on any device and in any memory layout. They
+            are stored row-major.
 
     Raises:
-        OutputError: If the file cannot be written. The old file stays.
+        OutputError: If the file cannot be written. An existing file is kept.
+        KeyError: If a tensor has another type.
+        TypeError, ValueError: If a header value is not JSON, or not finite.
     """
     text = json.dumps({"version": version} | header, allow_nan=False)
     names = _stored_order(tensors)
@@ -61,7 +64,7 @@ def write(
         checksum = hashlib.sha256(_description(kind, text, tensors))
         file.write(len(head).to_bytes(8, "little") + head)
         for name in names:
-            data = _bytes_of(tensors[name])  # a copy of one tensor at a time, if any
+            data = _bytes_of(tensors[name])  # copies at most one tensor at a time
             checksum.update(data)
             file.write(data)
         file.seek(8 + head.index(NO_CHECKSUM.encode()))
@@ -75,7 +78,7 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
 
     Args:
         path: The file.
-        kind: What the file must hold.
+        kind: Name of the expected file format.
         version: The newest version that the caller understands.
 
     Returns:
@@ -117,12 +120,12 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
 
 
 def _stored_order(tensors: dict[str, Tensor]) -> list[str]:
-    """Sort the names so that every tensor is aligned to the size of its numbers."""
+    """Sort by descending element size, so that every tensor is aligned to its element size."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def _description(kind: str, header: str, tensors: dict[str, Tensor]) -> bytes:
-    """Everything in the file that matters but the numbers in the tensors."""
+    """Return what the checksum covers besides the tensors' data: kind, header and layout."""
     layout = [
         (name, DTYPES[tensors[name].dtype], *tensors[name].shape) for name in _stored_order(tensors)
     ]
@@ -130,5 +133,5 @@ def _description(kind: str, header: str, tensors: dict[str, Tensor]) -> bytes:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """View a tensor's numbers in row-major order as bytes."""
+    """Return a tensor's elements in row-major order as bytes."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

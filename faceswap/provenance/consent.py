@@ -25,11 +25,11 @@ def read_notes(values: Any) -> Notes:
     """Validate notes by identity; a missing note counts as not stated.
 
     Raises:
-        ValueError: If ``values`` is not an object of a and b, or a note is not printable text of
-            at most MAX_NOTE characters.
+        ValueError: If ``values`` is not a dict or has a key other than a and b, or a note is not
+            printable text of at most MAX_NOTE characters.
     """
     if not isinstance(values, dict) or not set(values) <= {"a", "b"}:
-        raise ValueError('consent must be an object with the keys "a" and "b"')
+        raise ValueError('consent must be an object with no keys but "a" and "b"')
     return {"a": _checked(values.get("a", "")), "b": _checked(values.get("b", ""))}
 
 
@@ -39,8 +39,9 @@ def _checked(text: Any) -> str:
     text = text.replace("\r\n", "\n").strip()
     if len(text) > MAX_NOTE:
         raise ValueError(f"a consent note may have at most {MAX_NOTE} characters, not {len(text)}")
+    # Escape codes in a note would act on the terminal that prints it.
     if not text.translate({ord("\n"): None, ord("\t"): None, 0xFEFF: None}).isprintable():
-        raise ValueError("a consent note must be printable text")  # terminals obey escape codes
+        raise ValueError("a consent note must be printable text")
     return str(text)
 
 
@@ -51,7 +52,7 @@ def merge_notes(
     """Choose each note: the given one, otherwise the model's, otherwise that of ``CONSENT.md``.
 
     Args:
-        given: New notes by identity; None keeps what is known.
+        given: New notes by identity; None keeps the known note, and "" clears it.
         stored: The notes in the model, or None.
         facesets: Faceset folders by identity.
 
@@ -78,18 +79,18 @@ def merge_notes(
 
 
 def _consent_file(folder: Path) -> Path:
-    """Path of the note: beside a folder named ``faces``, otherwise in the faceset folder."""
+    """Return the path of the note: beside a faceset named ``faces``, inside any other faceset."""
     return (folder.parent if folder.name == "faces" else folder) / CONSENT_FILE
 
 
 def _read_text(path: Path) -> str:
-    """Text of a file, "" if it is missing; reads just enough to notice that it is too long."""
+    """Return the text of a file, at most twice the allowed length; "" if it is missing."""
     if not path.is_file():
         return ""
-    if not path.resolve().is_relative_to(path.parent.resolve()):  # perhaps a private key
+    if not path.resolve().is_relative_to(path.parent.resolve()):  # the target may be a private key
         raise InputError(
-            f"{path} is a link to a file outside its folder, and everything the model makes would "
-            "publish that file's text; write the note into the folder itself"
+            f"{path} is a link to a file outside its folder, and every output of the model would "
+            "publish that file's text; replace the link with a file that contains the note"
         )
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -101,5 +102,5 @@ def _read_text(path: Path) -> str:
 
 
 def in_words(notes: Mapping[Any, str]) -> Notes:
-    """Notes by identity, with ``NOT_STATED`` in place of an empty one."""
+    """Return notes by identity, with ``NOT_STATED`` for an empty or missing one."""
     return {"a": notes.get("a") or NOT_STATED, "b": notes.get("b") or NOT_STATED}

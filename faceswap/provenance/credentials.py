@@ -1,8 +1,8 @@
 """Content Credentials (C2PA): read a file's manifest and check that the file still matches it.
 
 A manifest records what was opened (the original, with its own credentials), what was done to it,
-by which program and with which model. It contains a hash of all bytes and is signed. If a format
-cannot embed a manifest, the manifest is stored beside the file as ``<name>.c2pa``.
+by which program and with which model. It contains a hash of the file without the manifest, and is
+signed. If a manifest cannot be embedded, it is stored beside the file as ``<name>.c2pa``.
 """
 
 import json
@@ -27,8 +27,8 @@ TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/x-m4v", ".mov": "video/quicktime", ".avi": "video/avi",
     ".mkv": "video/x-matroska", ".webm": "video/webm",
 }  # fmt: skip
-MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", the start of every manifest
-# Validation codes that an expired certificate alone produces
+MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", near the start of every manifest
+# The only validation codes of a file that is intact except for an expired certificate
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 REMOTE = "manifest.inaccessible"  # the manifest is on a server
 # Fetch nothing from the network, embed no 60 KB thumbnail, and do not re-read a file after signing.
@@ -40,10 +40,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The model that made the new faces."""
+    """The model that made the new faces, or the models of a cast."""
 
-    name: Annotated[str, Meta(description="Name of the model's folder.")]
-    sha256: Annotated[str, Meta(description="SHA-256 of the model's file, hexadecimal.")]
+    name: Annotated[
+        str, Meta(description="Name of the model's folder; several names are joined by commas.")
+    ]
+    sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of the model's file, hexadecimal; those of several models are "
+            "joined by commas."
+        ),
+    ]
     notes: Annotated[
         tuple[str, ...],
         Meta(description="Notes by the model's owner, such as who consented to what."),
@@ -55,16 +63,18 @@ ParentState = Literal["none", "intact", "altered", "expired", "remote"]
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The original of a file."""
+    """The source that a file was made from."""
 
-    title: Annotated[str, Meta(description="Its name.")]
-    format: Annotated[str, Meta(description="Its MIME type.")]
-    sha256: Annotated[str | None, Meta(description="Its SHA-256, if known.")]
+    title: Annotated[str, Meta(description="Name of the source.")]
+    format: Annotated[str, Meta(description="MIME type of the source.")]
+    sha256: Annotated[
+        str | None, Meta(description="SHA-256 of the source, hexadecimal; null if unknown.")
+    ]
     credentials: Annotated[
         ParentState,
         Meta(
-            description="Its own credentials when the new file was made: expired means intact, but "
-            "with an expired certificate; remote means on a server."
+            description="State of the source's credentials when the new file was made. expired: "
+            "intact, but the certificate had expired; remote: stored on a server, so not checked."
         ),
     ]
 
@@ -74,7 +84,11 @@ class Credentials:
     """The Content Credentials of a file, and whether they are valid."""
 
     intact: Annotated[
-        bool, Meta(description="Whether file and manifest are unchanged since signing.")
+        bool,
+        Meta(
+            description="Whether all checks except the one for trust passed: file and manifest are "
+            "unchanged since signing, and the certificate has not expired."
+        ),
     ]
     trusted: Annotated[bool, Meta(description="Whether the signer is on the trust list.")] = False
     generator: Annotated[
@@ -82,13 +96,18 @@ class Credentials:
     ] = ""
     signer: Annotated[
         str,
-        Meta(description="Name in the signer's certificate. Anybody can choose it unless trusted."),
+        Meta(
+            description="Common name and issuer in the signer's certificate. Anyone can choose "
+            "them, so rely on them only if trusted is true."
+        ),
     ] = ""
     title: Annotated[str, Meta(description="The name of the file when it was signed.")] = ""
     source_types: Annotated[
         tuple[str, ...], Meta(description="IPTC digital source types of the recorded actions.")
     ] = ()
-    parent: Annotated[Parent | None, Meta(description="The file it was made from.")] = None
+    parent: Annotated[
+        Parent | None, Meta(description="The source that the file was made from.")
+    ] = None
     model: Annotated[
         ModelRecord | None,
         Meta(description="The model that made the new faces, if the program recorded it."),
@@ -97,7 +116,13 @@ class Credentials:
         str | None,
         Meta(description="The sidecar that holds the manifest; null if it is embedded."),
     ] = None
-    failures: Annotated[tuple[str, ...], Meta(description="C2PA codes of the failed checks.")] = ()
+    failures: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="C2PA codes of the failed checks; the parser's message if the manifest "
+            "cannot be parsed."
+        ),
+    ] = ()
 
     @property
     def expired(self) -> bool:
@@ -114,7 +139,7 @@ class FileCredentials(Credentials):
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """Why the Content Credentials of one of several files cannot be read."""
+    """One of several files, and the error from reading its Content Credentials."""
 
     file: str
     error: str
@@ -127,9 +152,12 @@ def read(path: Path, trust: Path | None = None) -> Credentials:
         path: A photo or video, made by this program or any other.
         trust: PEM file of certificates to trust [default: none, so no signer is trusted].
 
+    Returns:
+        The credentials. They are not intact if the manifest cannot be parsed.
+
     Raises:
         NoCredentialsError: If the file has no credentials, embedded or beside it.
-        InputError: If the file or ``trust`` cannot be read.
+        InputError: If the file or ``trust`` cannot be read, or the file is not a photo or a video.
         SettingsError: If ``trust`` contains no certificate.
     """
     with _reading(path):
@@ -189,6 +217,7 @@ def report_of(path: Path, manifest: bytes | None = None, anchors: str | None = N
 
     Raises:
         C2paError: If the file or its manifest cannot be parsed.
+        OSError: If the file cannot be read.
     """
     kind = media_type(path)
     with path.open("rb") as file:
@@ -250,7 +279,7 @@ def _only_expired(failures: tuple[str, ...]) -> bool:
 
 
 def _state_of(failures: tuple[str, ...], present: bool) -> ParentState:
-    """State of a parent's credentials, as in :class:`Parent`."""
+    """Return the state of a parent's credentials, see :class:`Parent`."""
     if REMOTE in failures:
         return "remote"
     if _only_expired(failures):
@@ -277,17 +306,17 @@ def readable(name: str) -> str:
 
 
 def media_type(path: Path) -> str:
-    """MIME type for the suffix of a file."""
+    """Return the MIME type for a file's suffix; application/octet-stream if it is unknown."""
     return TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def embeds(kind: str) -> bool:
-    """Whether the C2PA library can embed a manifest in files of this MIME type."""
+    """Return whether the C2PA library can embed a manifest in files of this MIME type."""
     return kind in c2pa.Builder.get_supported_mime_types()
 
 
 def sidecar_of(path: Path) -> Path:
-    """Path of the sidecar for a file's credentials, such as ``video.mkv.c2pa``.
+    """Return the path of the sidecar for a file's credentials, such as ``video.mkv.c2pa``.
 
     The whole name is kept so that ``video.mkv`` and ``video.webm`` do not share a sidecar.
     """
@@ -295,13 +324,13 @@ def sidecar_of(path: Path) -> Path:
 
 
 def sidecar_beside(path: Path) -> Path | None:
-    """Find the existing sidecar of a file, if any."""
+    """Return the existing sidecar of a file; None if there is none."""
     candidates = sidecar_of(path), path.with_suffix(".c2pa")  # some programs write the second
     return next((sidecar for sidecar in candidates if sidecar.is_file()), None)
 
 
 def _contains_manifest(path: Path) -> bool:
-    """Whether a file that the library cannot parse still contains a manifest."""
+    """Return whether a file that the library cannot parse still contains a manifest."""
     with path.open("rb") as file:
         tail = b""
         while block := file.read(1 << 20):
@@ -312,7 +341,7 @@ def _contains_manifest(path: Path) -> bool:
 
 
 def context(anchors: str | None = None) -> c2pa.Context:
-    """Settings for the C2PA library, with the certificates to trust (PEM)."""
+    """Create a context of the C2PA library that trusts these certificates (PEM)."""
     trust = {"trust": {"trust_anchors": anchors}} if anchors else {}
     return c2pa.Context(c2pa.Settings.from_dict(SETTINGS | trust))
 
@@ -326,7 +355,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def words_of(error: Exception) -> str:
-    """First line of an error message, without the class or file name in front."""
+    """Return the first line of an error message, without the words before its first colon."""
     return (str(error).split(": ", 1)[-1].splitlines() or [type(error).__name__])[0]
 
 
@@ -337,8 +366,8 @@ class Verification:
     Attributes:
         facts: A record for each file.
         found: Each file with its credentials, or with the error from reading them.
-        worst: The most serious error (altered, then no credentials, then unreadable); None if every
-            file is unchanged since signing.
+        worst: The most serious error (altered or expired, then no credentials, then any other);
+            None if every file is intact.
     """
 
     facts: list[FileCredentials | FileError] = field(default_factory=list)
@@ -359,8 +388,9 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
     """Verify the Content Credentials of photos and videos, made by this program or any other.
 
     Args:
-        files: The files; an unreadable file does not stop the others.
-        trust: PEM file of certificates to trust [default: none].
+        files: The files; an error with one of them is recorded and does not stop the others.
+        trust: PEM file of certificates to trust [default: none]. If it cannot be read, that error
+            is recorded for every file.
     """
     result = Verification()
     for file in map(Path, files):
@@ -374,7 +404,7 @@ def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Veri
         if not found.intact:
             result.note(
                 TamperedError(
-                    f"{file}: the credentials are no longer valid: their certificate has expired"
+                    f"the credentials of {file} are no longer valid: their certificate has expired"
                     if found.expired
                     else f"{file} was altered after it was signed"
                 )

@@ -45,7 +45,7 @@ class SigningIdentity:
         certificates: PEM, the signer's certificate first.
         key: The private key of that certificate, unencrypted PKCS#8 PEM.
         algorithm: es256, es384, es512, ps256 or ed25519.
-        place: Where it was read from, for error messages.
+        place: The file that the certificates were read from, for error messages.
     """
 
     certificates: bytes
@@ -57,16 +57,19 @@ class SigningIdentity:
 def signing_identity(
     certificate: str | Path | None = None, key: str | Path | None = None
 ) -> SigningIdentity:
-    """Load the signing identity: PEM files, then the environment, then the user's self-signed one.
+    """Load a certificate and its private key.
+
+    If neither is given, the environment variables ``FACESWAP_SIGN_CERT`` and ``FACESWAP_SIGN_KEY``
+    name the files. If these are not set either, the user's own self-signed pair is used. It is
+    created on first use, and again after it has expired.
 
     Args:
-        certificate: PEM chain, the signer's certificate first [default: ``FACESWAP_SIGN_CERT``,
-            otherwise the user's self-signed one, created on first use].
-        key: Its private key [default: ``FACESWAP_SIGN_KEY``, otherwise the user's own].
+        certificate: PEM file of the chain, the signer's certificate first.
+        key: PEM file of its private key, unencrypted.
 
     Raises:
-        SettingsError: If only one of the two is given, they are not a pair, or C2PA does not
-            support this kind of key.
+        SettingsError: If only one of the two is given, a file does not contain what it should, they
+            are not a pair, or C2PA does not support this kind of key.
         InputError: If a file cannot be read.
         OutputError: If the user's own identity cannot be written.
     """
@@ -136,7 +139,7 @@ def _identity(certificates: bytes, key: bytes, place: str, key_place: str) -> Si
 
 
 def own_identity_file() -> Path:
-    """Path of the user's own identity, in the platform's configuration folder."""
+    """Return the path of the user's own identity, in the platform's configuration folder."""
     return user_config_path("faceswap", appauthor=False) / IDENTITY_FILE
 
 
@@ -188,11 +191,11 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def _self_signed() -> bytes:
-    """Create a key and a self-signed certificate for it, PEM.
+    """Create a key and a self-signed certificate for it; return both as PEM.
 
     The certificate profile of the C2PA specification requires the key usages below, and the c2pa
     library also requires an authority key identifier. The name reveals nothing about the user or
-    the machine; the start of the key's fingerprint tells signers apart.
+    the machine; the start of the key's fingerprint distinguishes signers.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
@@ -216,7 +219,7 @@ def _self_signed() -> bytes:
         .issuer_name(name)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # other clocks may be slow
+        .not_valid_before(now - timedelta(days=1))  # the clock of a verifier may be slow
         .not_valid_after(now + VALIDITY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)

@@ -1,7 +1,8 @@
 """Sign the outputs of a conversion with Content Credentials (C2PA).
 
-The manifest is embedded in the file or, if its format cannot hold one, written beside it. The
-c2pa library refuses such formats, so this module adds the hash of the whole file to the manifest.
+The manifest is embedded in the file or, if that is not possible, written beside it. The c2pa
+library refuses to sign a format in which it cannot embed a manifest, so this module adds the hash
+of the whole file to the manifest that it writes beside it.
 """
 
 import io
@@ -48,12 +49,12 @@ class Signer:
         identity: The certificate and key to sign with.
 
     Raises:
-        SettingsError: If this identity cannot sign; a trial signature checks this before the work.
+        SettingsError: If this identity cannot sign; a trial signature checks it before the run.
     """
 
     def __init__(self, model: ModelRecord, identity: SigningIdentity) -> None:
         self._model = model
-        self._parent: tuple[Path, bytes] | None = None  # last source, its ingredient archive
+        self._parent: tuple[Path, bytes] | None = None  # last source and its ingredient archive
         info = c2pa.C2paSignerInfo(
             alg=identity.algorithm.encode(),
             sign_cert=identity.certificates,
@@ -70,10 +71,14 @@ class Signer:
             ) from error
 
     def publisher(self, source: Path) -> Publish:
-        """Return a context manager that signs an output and then moves it into place atomically.
+        """Return a Publish that signs an output and then moves it into place atomically.
 
         Args:
             source: The file that the outputs are made from.
+
+        Returns:
+            A function of the output's path. Its context raises the errors of :func:`atomic_write`
+            and :meth:`sign`.
         """
 
         @contextmanager
@@ -85,7 +90,7 @@ class Signer:
         return publish
 
     def sign(self, temporary: Path, path: Path, source: Path) -> None:
-        """Sign a finished file: embed the manifest, or write it beside ``path`` if that fails.
+        """Sign a finished file: embed the manifest, or write it beside ``path`` if it cannot be.
 
         Args:
             temporary: The finished file under its temporary name; replaced by the signed one.
@@ -93,8 +98,9 @@ class Signer:
             source: The file it was made from.
 
         Raises:
-            OutputError: If the sidecar cannot be written either, or signing fails, for example
-                because the certificate has expired since the start.
+            InputError: If the finished file cannot be read.
+            OutputError: If the sidecar cannot be written, or signing fails, for example because
+                the certificate has expired since the start.
         """
         kind = media_type(path)
         if embeds(kind):
@@ -163,7 +169,7 @@ class Signer:
         return builder
 
     def _ingredient(self, source: Path) -> bytes:
-        """Archive the original as an ingredient with its own credentials; cached per source."""
+        """Archive the source as an ingredient with its own credentials; keep the latest archive."""
         if self._parent is None or self._parent[0] != source:
             self._parent = source, _ingredient(source)
         return self._parent[1]
@@ -175,7 +181,7 @@ def _ingredient(source: Path) -> bytes:
     try:
         facts["description"] = f"sha256:{sha256_of(source)}"
     except InputError as error:  # the source was moved; keep the output
-        log.warning("%s; the credentials will contain only its name", error)
+        log.warning("%s; the credentials will contain only the source's name", error)
         return _ingredient_archive(facts)
     try:
         report, sidecar = find(source)

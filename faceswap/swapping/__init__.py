@@ -1,1 +1,1 @@
-"""A model and footage become swapped footage."""
+"""Swap the faces in photos and video with trained models."""

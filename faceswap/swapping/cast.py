@@ -1,9 +1,9 @@
 """Swap several people in one pass: the cast file, and the swapper that runs several models.
 
 A cast file is TOML with one ``[[swap]]`` table per person. ``who`` is a photo of the person or a
-list of photos. ``model`` is the folder of the model to swap with; it defaults to the model that is
-passed to convert. ``to`` is the identity whose face is pasted; it defaults to "b". Paths are
-relative to the cast file.
+list of photos. ``model`` is the folder or the file of the model to swap with; it defaults to the
+model that is passed to convert, or else to the newest in ``models``. ``to`` is the identity whose
+face is pasted; it defaults to "b". Relative paths start at the folder of the cast file.
 """
 
 import tomllib
@@ -32,9 +32,13 @@ KEYS = ("who", "model", "to")
 
 @dataclass(frozen=True, slots=True)
 class CastEntry:
-    """One target of a cast file: photos of a person and the model that swaps this person.
+    """One ``[[swap]]`` table of a cast file.
 
-    ``model`` is None if the model passed to convert is used.
+    Attributes:
+        who: Photos of the person whose face is replaced.
+        model: The folder or the file of the model to swap with; None for the model passed to
+            convert, or else the newest in ``models``.
+        to: The identity of that model whose face is pasted.
     """
 
     who: tuple[Path, ...]
@@ -46,8 +50,8 @@ class MultiSwapper:
     """Swaps each target with its own swapper.
 
     Args:
-        swappers: One per target; targets may share a swapper. Their settings may differ only in
-            ``to``.
+        swappers: The swapper of each target, at the index that :attr:`Face.target` holds. Targets
+            may share a swapper. The settings of the swappers may differ only in ``to``.
     """
 
     def __init__(self, swappers: Sequence[FaceSwapper]) -> None:
@@ -55,7 +59,14 @@ class MultiSwapper:
         self._by_target = tuple(swappers)
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame; each network runs once for all frames."""
+        """Yield the swaps of each frame, in the order of its faces.
+
+        Each swapper gets all frames in one call, so that its network decodes many faces at once.
+
+        Raises:
+            AlignmentError: If all landmarks of a face coincide.
+            DeviceError: If the device's memory is too small for one face.
+        """
         per_swapper = [
             swapper.prepare(
                 [
@@ -75,18 +86,19 @@ def read_cast(path: Path) -> list[CastEntry]:
 
     Raises:
         InputError: If the file cannot be read.
-        SettingsError: If the file is not TOML, or one of its tables or values is not allowed.
+        SettingsError: If the file is not TOML, has no [[swap]] table, or contains a key or a value
+            that is not allowed.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the cast file {path} cannot be read: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also too many digits
+    except (ValueError, RecursionError) as error:  # also for bad UTF-8 and huge integers
         raise SettingsError(f"the cast file {path} is not TOML: {clipped(str(error))}") from error
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
         surplus = f", not {clipped(', '.join(content))}" if content else ""
-        raise SettingsError(f"the cast file {path} must contain [[swap]] tables{surplus}")
+        raise SettingsError(f"the cast file {path} must consist of [[swap]] tables{surplus}")
     return [_entry(table, path, number) for number, table in enumerate(tables, start=1)]
 
 
@@ -105,7 +117,9 @@ def _entry(table: Any, path: Path, number: int) -> CastEntry:
             f"{where}: who must be a photo or a list of photos, not {clipped(repr(who))}"
         )
     if model is not None and not _is_name(model):
-        raise SettingsError(f"{where}: model must be a model's folder, not {clipped(repr(model))}")
+        raise SettingsError(
+            f"{where}: model must be a model's folder or file, not {clipped(repr(model))}"
+        )
     if to not in get_args(Identity):
         raise SettingsError(f'{where}: to must be "a" or "b", not {clipped(repr(to))}')
     folder = path.parent
@@ -129,25 +143,28 @@ def swappers_of(
     default: Path | None,
     device: torch.device,
 ) -> list[Swapper]:
-    """Build each target's swapper; load each model once and share swappers between equal targets.
+    """Build the swapper of each entry.
+
+    Each model is loaded once, and entries with the same model and the same ``to`` share a swapper.
 
     Args:
         path: The cast file, for error messages.
         entries: The entries of the cast file.
         config: Settings.
-        default: The model of entries without one.
+        default: The model for entries that name none; None if all of them name one.
         device: Where the networks run.
 
     Raises:
         ModelError: If a model is missing or cannot be read.
-        SettingsError: If the settings need a mask that a model does not decode.
+        SettingsError: If the settings need a mask that a model does not decode, or the plug-in of a
+            mask or a colour match cannot be imported.
     """
     loaded: dict[Path, TrainedModel] = {}
     built: dict[tuple[Path, Identity], Swapper] = {}
     swappers = []
     for number, entry in enumerate(entries, start=1):
         folder = entry.model or default
-        assert folder is not None, "resolved when the conversion was planned"
+        assert folder is not None, "plan.assemble resolves the default model"
         resolved = folder.resolve()
         try:
             if resolved not in loaded:
@@ -164,11 +181,16 @@ def swappers_of(
 def references_of(
     path: Path, entries: list[CastEntry], landmarks: str | None
 ) -> tuple[References, ...]:
-    """Compute the face embeddings of each target's photos.
+    """Compute the face embeddings of the photos of each entry.
+
+    Args:
+        path: The cast file, for error messages.
+        entries: The entries of the cast file.
+        landmarks: The path of the user's landmark model; None uses dlib's.
 
     Raises:
-        InputError: If a photo cannot be read.
-        NoFacesError: If a photo shows no face.
+        InputError: If a photo, the landmark model or the detector's files cannot be read.
+        NoFacesError: If no face is found in a photo.
     """
     references = []
     for number, entry in enumerate(entries, start=1):

@@ -1,8 +1,9 @@
 """Match a swapped face's colour to the footage and blend it into the frame.
 
-A colour match measures numbers on a face and applies them in a second step, so that video can
-smooth the numbers over time in between. Blending only touches the box of the frame that the mask
-reaches, and pixels outside the mask stay bit-identical.
+A colour match measures numbers on the new face and the footage, and applies them to the face in a
+second step, so that the numbers of a video can be smoothed over time in between. Blending only
+touches the box of the frame that the mask reaches. The built-in blends return pixels where the mask
+is 0 bit-identical.
 """
 
 import math
@@ -29,9 +30,15 @@ from faceswap.registry import Registry
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Swap:
-    """A face to paste: the new crop (S, S, 3) and its mask (S, S), both aligned like ``aligned``.
+    """A face to paste into its frame.
 
-    ``color`` and ``detail`` hold the measured numbers until they are applied to ``image``.
+    Attributes:
+        aligned: The original face. Its matrix maps frame pixels to the pixels of ``image``.
+        image: The new face, (H, W, 3): a square crop, or a box of frame pixels once its detail has
+            been measured.
+        mask: The share of the new face in each pixel, (H, W) in [0, 1].
+        color: The numbers of the colour match; None if there are none left to apply.
+        detail: The numbers of the detail match; None if there are none left to apply.
     """
 
     aligned: AlignedFace
@@ -42,20 +49,24 @@ class Swap:
 
 
 Numbers = npt.NDArray[np.float64]
+# Takes a box of the frame and the new face, both (H, W, 3) in 0..255, and the mask (H, W), and
+# returns the blended box.
 Mix = Callable[[FloatImage, FloatImage, Mask], FloatImage]
 
-LEVELS = 5  # of the blending pyramid
+LEVELS = 5  # maximum number of levels of the blending pyramid; a small box has fewer
 MIN_SPREAD = 1e-6  # floor for a variance or an alpha before dividing by it
 
 
 @dataclass(frozen=True, slots=True)
 class ColorMatch:
-    """A method that gives a new face the colours of the footage it replaces.
+    """A method that matches the colours of a new face to the footage.
 
     Attributes:
         measure: Takes the new face and the footage, both (S, S, 3), and the mask (S, S) that
-            weights the pixels. Returns numbers that may be averaged over time.
-        apply: Takes the new face and those numbers. Returns the recoloured face, (S, S, 3).
+            weights the pixels. Returns numbers that may be averaged over time, in an array that
+            always has the same shape. With an empty mask, the numbers change nothing.
+        apply: Takes the new face (H, W, 3), which may have been resampled since, and those numbers.
+            Returns the recoloured face, (H, W, 3).
     """
 
     measure: Callable[[Image, Image, Mask], Numbers]
@@ -63,7 +74,7 @@ class ColorMatch:
 
 
 def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
-    """Mean (3,) and covariance (3, 3) of pixels (S, S, 3), weighted by the mask."""
+    """Return the mean (3,) and covariance (3, 3) of pixels (S, S, 3), weighted by the mask."""
     inside = mask > 0
     values, weights = pixels[inside].astype(np.float64), mask[inside].astype(np.float64)
     mean = weights @ values / weights.sum()
@@ -72,7 +83,10 @@ def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
 
 
 def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Average Color Adjust: the difference of the mean colours within the mask, (3,)."""
+    """Measure the footage's mean colour minus the new face's within the mask, (3,).
+
+    This is the "Average Color Adjust" of the classic converter.
+    """
     weight = float(mask.sum())
     if weight <= 0:
         return np.zeros(3)
@@ -86,9 +100,11 @@ def apply_average(swapped: Image, shift: Numbers) -> Image:
 
 
 def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Means and standard deviations in Lab of both images within the mask, (4, 3).
+    """Measure the Lab colours of the new face and the footage within the mask, (4, 3).
 
-    E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, in CIE Lab.
+    The rows are the face's mean and standard deviation, then the footage's.
+    E. Reinhard et al., "Color transfer between images", IEEE CG&A 21(5), 2001, but in CIE Lab
+    instead of the l-alpha-beta space of the paper.
     """
     if mask.sum() <= 0:
         return np.array([[0.0] * 3, [1.0] * 3] * 2)
@@ -100,7 +116,7 @@ def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
-    """Give the face the reference's mean and standard deviation in each Lab channel."""
+    """Give the face the footage's mean and standard deviation in each Lab channel."""
     mean, deviation, wanted_mean, wanted_deviation = numbers
     gain = wanted_deviation / np.maximum(deviation, math.sqrt(MIN_SPREAD))
     lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
@@ -112,10 +128,13 @@ def _to_lab(image: Image) -> FloatImage:
 
 
 def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """Both means and the linear map between the two covariances in RGB, (5, 3).
+    """Measure the RGB means of the face and the footage, and a linear map of colours, (5, 3).
 
+    The rows are the face's mean, the footage's mean and the three rows of the map, which turns the
+    face's covariance into the footage's.
     F. Pitie and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
-    colour transfer", CVMP 2007, eq. 6: the map with the right covariance that moves colours least.
+    colour transfer", CVMP 2007, eq. 6. Of all maps that give the face the covariance of the
+    footage, it moves the colours least.
     """
     if mask.sum() <= 0:
         return np.vstack([np.zeros((2, 3)), np.eye(3)])
@@ -128,22 +147,25 @@ def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_linear(swapped: Image, numbers: Numbers) -> Image:
-    """Map the face's colours linearly around their mean."""
+    """Map the face's colours linearly around their mean, and move that to the footage's mean."""
     return rounded((swapped - numbers[0]) @ numbers[2:] + numbers[1])
 
 
 def _power(symmetric: Numbers, exponent: float) -> Numbers:
-    """Raise a covariance matrix to a power; eigenvalues below 1 (level squared) count as 1."""
+    """Raise a symmetric matrix to a power.
+
+    Eigenvalues below 1 count as 1, so that the inverse of a nearly uniform colour does not explode.
+    """
     values, vectors = np.linalg.eigh(symmetric)
     powered: Numbers = vectors * np.maximum(values, 1.0) ** exponent @ vectors.T
     return powered
 
 
 def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
-    """New value of each of the 256 levels in each channel, (256, 3).
+    """Measure the new value of each of the 256 levels in each channel, (256, 3).
 
-    Histogram matching, R. C. Gonzalez and R. E. Woods, "Digital Image Processing": a level maps to
-    the level that has the same share of darker pixels.
+    Histogram matching, R. C. Gonzalez and R. E. Woods, "Digital Image Processing": a level of the
+    face maps to the level of the footage that has the same share of darker pixels.
     """
     levels = np.arange(256.0)
     if mask.sum() <= 0:
@@ -173,7 +195,7 @@ COLORS: Registry[ColorMatch] = Registry(COLOR_SEAM, {
 
 
 def alpha(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """Blend ``rect * (1 - mask) + face * mask`` on display-encoded values."""
+    """Return ``rect * (1 - mask) + face * mask``, computed on display-encoded values."""
     return rect + mask[..., np.newaxis] * (face - rect)
 
 
@@ -195,7 +217,8 @@ def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
     """Keep the face's gradients, take the frame's colours at the edge, then apply :func:`alpha`.
 
     P. Perez, M. Gangnet and A. Blake, "Poisson image editing", ACM TOG 22(3), 2003. OpenCV centres
-    the mask's bounding box on the given point, so passing that box's own centre moves nothing.
+    the mask's bounding box on the given point, so passing that box's own centre leaves the face in
+    place.
     """
     inner = np.zeros(mask.shape, np.uint8)
     # seamlessClone does not accept a mask that touches the border.
@@ -209,10 +232,11 @@ def poisson(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
 
 
 def pyramid(rect: FloatImage, face: FloatImage, mask: Mask) -> FloatImage:
-    """Blend coarse structure over a wide seam and fine structure over a narrow one.
+    """Blend coarse structure across a wide seam and fine structure across a narrow one.
 
     P. J. Burt and E. H. Adelson, "A multiresolution spline with application to image mosaics", ACM
-    TOG 2(4), 1983; then :func:`alpha`, so that pixels outside the mask stay unchanged.
+    TOG 2(4), 1983. The result is then blended by the mask as in :func:`alpha`, so that pixels where
+    the mask is 0 stay unchanged.
     """
     below, above = rect, face
     share = (mask > 0.5).astype(np.float32)
@@ -240,7 +264,18 @@ BLENDS: Registry[Mix] = Registry(BLEND_SEAM, {
 
 
 def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
-    """Blend a swapped face into its frame; pixels where the mask is 0 stay bit-identical."""
+    """Blend a swapped face into its frame.
+
+    The built-in blends leave pixels where the mask is 0 bit-identical.
+
+    Args:
+        frame: The frame, with the faces that are already pasted.
+        swap: The face, after its colours and detail have been applied.
+        blend: The name of a blend, or a function.
+
+    Raises:
+        SettingsError: If there is no blend of this name, or its plug-in cannot be imported.
+    """
     box = box_in_frame(swap, *frame.shape)
     if box is None:
         return frame
@@ -248,8 +283,8 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     to_box = shifted(invert(swap.aligned.matrix), left, top)
     width, height = right - left, bottom - top
     mask = warp_mask(swap.mask, to_box, width, height)
-    # The crop holds no detail finer than the frame it was cut from. So point sampling loses nothing
-    # and restores an unchanged crop exactly, where averaging would blur it.
+    # The swapper leaves no detail in the crop that is finer than a frame pixel, so point sampling
+    # loses nothing. Averaging would blur the face.
     face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
     mix = BLENDS.resolve(blend)
     mixed = mix(frame.rgb_float(box), face, mask)
@@ -257,7 +292,10 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
 
 
 def layer(frame: Frame, swaps: list[Swap]) -> Frame:
-    """Render only the swapped faces, on transparency: RGBA (H, W, 4), not premultiplied."""
+    """Return the frame repainted with only the swapped faces, on a transparent background.
+
+    The pixels are straight (not premultiplied) RGBA, (H, W, 4).
+    """
     height, width = frame.shape
     pixels = np.zeros((height, width, 4), np.float32)
     for swap in swaps:
@@ -269,7 +307,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
         mask = warp_mask(swap.mask, to_box, right - left, bottom - top)[..., np.newaxis]
         face = warp_image_at(swap.image, to_box, right - left, bottom - top)
         below = pixels[top:bottom, left:right]
-        share = mask + below[..., 3:] * (1 - mask)  # "over", T. Porter and T. Duff, 1984
+        share = mask + below[..., 3:] * (1 - mask)  # "over" of T. Porter and T. Duff, 1984
         mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
         below[..., :3] = mixed / np.maximum(share, MIN_SPREAD)
         below[..., 3:] = share
@@ -278,7 +316,10 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
 
 
 def box_in_frame(swap: Swap, height: int, width: int) -> Rect | None:
-    """Bounding box (left, top, right, bottom) of the frame's pixels under the mask, or None."""
+    """Return the rect of frame pixels that a swap's mask reaches.
+
+    The result is None if the mask is empty or lies outside the frame.
+    """
     rows, columns = np.flatnonzero(swap.mask.any(axis=1)), np.flatnonzero(swap.mask.any(axis=0))
     if not len(rows):
         return None

@@ -43,22 +43,32 @@ def convert(
 ) -> ConvertReport:
     """Swap the faces of a photo, a video or a folder of photos.
 
-    Audio, frame times and image size are kept. Frames without a face are unchanged.
+    The output keeps frame times, image size and, if its format has sound, audio. Frames in which no
+    face is swapped stay unchanged except for the label. Unreadable photos of a folder are skipped
+    and listed in the report.
 
     Args:
         source: A photo, a video or a folder of photos.
-        output: Where to write [default: see :func:`plan.default_output`].
-        model: A model's folder or file [default: the newest in ``models``].
+        output: Where to write [default: ``video.swapped.mp4`` for ``video.mp4``,
+            ``photos.swapped`` for a folder ``photos``].
+        model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
+            the model of the entries that name none.
         config: Settings.
         on_progress: Called after each frame or photo.
 
     Raises:
-        InputError: If the source is missing or unreadable.
-        NoFacesError: If no face is swapped. No photo or video is written; the photos of a folder
-            are copied.
+        AlignmentError: If all landmarks of a detected face coincide.
+        BusyError: If another process is running the same conversion of a video.
+        DeviceError: If this machine does not have the device, its memory is too small for one face,
+            or a face detection process was killed.
+        InputError: If the source or another input, such as a reference photo or the landmark model,
+            is missing or unreadable, or the track log of an interrupted run is damaged.
         ModelError: If there is no such model or it cannot be read.
-        SettingsError: If the output cannot be signed with the given certificate.
-        OutputError: If the output is the input, or writing fails.
+        NoFacesError: If no face is swapped, or none is found in a reference photo. No photo or
+            video is written, but the photos of a folder are copied.
+        OutputError: If the output is the input or does not fit the source, or writing fails.
+        SettingsError: If the settings do not fit the model or the output, the cast file is not
+            valid, a plug-in cannot be imported, or the certificate cannot sign.
     """
     job = plan(
         Path(source), Path(output) if output else None, Path(model) if model else None,
@@ -99,13 +109,31 @@ def contact_sheet(
 ) -> int:
     """Write an image with rows of original, swap and matte for evenly spaced frames of a video.
 
+    The frames are spread over the whole video and are not smoothed over time, so the settings
+    ``start``, ``end``, ``frames`` and ``smooth`` have no effect.
+
+    Args:
+        source: The video.
+        output: The PNG to write.
+        count: Number of frames. A damaged video may yield fewer.
+        model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
+            the model of the entries that name none.
+        config: Settings.
+
     Returns:
         The number of these frames in which a face is swapped.
 
     Raises:
-        InputError: If the source is not a readable video.
-        ModelError: If the model cannot be read.
-        OutputError: If the output is not a PNG, or writing fails.
+        AlignmentError: If all landmarks of a detected face coincide.
+        DeviceError: If this machine does not have the device, its memory is too small for one face,
+            or a face detection process was killed.
+        InputError: If the source is not a readable video of known duration, or another input, such
+            as a reference photo, is missing or unreadable.
+        ModelError: If there is no such model or it cannot be read.
+        NoFacesError: If no face is found in a reference photo.
+        OutputError: If the output is not a PNG or is the source, or writing fails.
+        SettingsError: If the settings do not fit the model, the cast file is not valid, the label
+            cannot be drawn, a plug-in cannot be imported, or the certificate cannot sign.
     """
     source, output = Path(source), Path(output)
     refuse_preview(source, output)
@@ -121,7 +149,7 @@ def contact_sheet(
             row = (frame, streams["video"], streams["matte"])
             rows.append(np.hstack([_thumbnail(shown.image) for shown in row]))
     if not rows:
-        raise InputError(f"{source} holds no frame that can be decoded")
+        raise InputError(f"{source} has no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
     with job.publisher(source)(output) as temporary, writing(output):
         temporary.write_bytes(png.tobytes())
@@ -140,10 +168,10 @@ def _photos(job: Conversion) -> list[Path]:
         return [job.source]
     photos = reader.photos_in(job.source, skip=[job.target])
     if not photos:
-        raise InputError(f"{job.source} holds no photo; convert its videos one by one")
+        raise InputError(f"{job.source} holds no photo; convert a video by giving its own path")
     videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
     if videos:
-        log.warning("only the photos in %s are converted; %s skipped, the first is %s",
+        log.warning("only the photos in %s are converted; skipping %s, such as %s",
                     job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
     return photos
 
@@ -158,7 +186,7 @@ def _convert_photos(
     """Convert photos one by one; those of a folder keep their relative paths."""
     readable = parallel.prefetch(_readable(photos, report), 4)
     detected: Iterator[FrameFaces] = pool.detect(readable, job.spec)
-    stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share one
+    stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share the stem a
     is_folder = job.kind == "folder"
     for frame, faces in select_faces(detected, job.selector):
         relative = frame.source.relative_to(job.source) if is_folder else None
@@ -178,17 +206,20 @@ def _convert_photos(
         raise InputError(report.unreadable[0])
     if not report.faces:
         raise NoFacesError(
-            f"no face found in {counted(report.frames, 'photo')} of {job.source}; the "
-            f"photos are copied to {job.target} unchanged"
+            f"no face found or selected in {counted(report.frames, 'photo')} of {job.source}; "
+            f"the photos are copied to {job.target} unchanged"
             if is_folder
-            else f"no face found in {photos[0]}; nothing was written"
+            else f"no face found or selected in {photos[0]}; nothing was written"
         )
 
 
 def _write_photo(
     job: Conversion, frame: Frame, swaps: list[Swap], path: Path, shares_stem: bool
 ) -> None:
-    """Write a photo's streams; a photo without a swap is copied if the source is a folder."""
+    """Write a photo's streams.
+
+    A photo without a swap is copied if it comes from a folder; otherwise nothing is written.
+    """
     source = frame.source
     publish = job.publisher(source)
     if not swaps:
@@ -219,9 +250,10 @@ def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:
 
 
 def _copy_sidecar(source: Path, path: Path) -> None:
-    """Copy the credentials file beside the source, or delete an old one beside the copy.
+    """Copy the sidecar with the source's credentials, or delete an old one beside the copy.
 
     Raises:
+        InputError: If the sidecar cannot be read.
         OutputError: If writing fails.
     """
     sidecar = sidecar_beside(source)

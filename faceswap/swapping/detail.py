@@ -1,12 +1,13 @@
 """Give a swapped face the sharpness, grain and motion blur of the footage it is pasted into.
 
-This works like a colour match: numbers are measured on a face, smoothed over time and applied. Both
-images must be cut out on the frame's own pixel grid, where grain is one pixel wide. A resampled
-crop would average the grain of a large face away and magnify that of a small one.
+This works like a colour match: numbers are measured on the new face and the footage, smoothed over
+time and applied to the face. Both images must be on the frame's own pixel grid, where grain is one
+pixel wide. A resampled crop would average the grain of a large face away and magnify that of a
+small one.
 
-Statistics only use pixels where the mask is full. Filters divide by the share of their kernel that
-is inside it (H. Knutsson and C.-F. Westin, "Normalized and differential convolution", CVPR 1993),
-so that pixels outside have no influence.
+Statistics only use pixels where the mask is full. So that pixels outside have no influence, blurs
+divide by the share of their kernel inside the mask (H. Knutsson and C.-F. Westin, "Normalized and
+differential convolution", CVPR 1993), and other filters are used only where their kernel is inside.
 """
 
 import math
@@ -26,16 +27,16 @@ Inside = npt.NDArray[np.bool_]
 Filter = Callable[[Pixels], Pixels]
 Blur = Callable[[Pixels, float], Pixels]
 
-NEUTRAL = np.array([0, 0, 0, 1, 1, 1, 0, 0], np.float64)
+NEUTRAL = np.array([0, 0, 0, 1, 1, 1, 0, 0], np.float64)  # numbers that leave a face unchanged
 SCALES = (1.0, 2.0, 4.0)  # Gaussian standard deviations (pixels) that separate the bands
-BLURS = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried on the swap
+BLURS = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried on the new face, same unit
 MAX_GAIN = 1.5  # for a band that is too weak; a higher gain draws halos
 SHUTTER = 0.5  # exposed share of the frame interval: a 180 degree shutter
-MIN_PIXELS = 400  # a face of 20 x 20; statistics on fewer are not reliable
+MIN_PIXELS = 400  # a face of 20 x 20; statistics on fewer pixels are unreliable
 SMOOTH_AREA = 15  # side (pixels) of the area that is checked for smooth skin
-MAX_GRAIN_BLUR = 0.75  # standard deviation (pixels) of the blur that gives the coarsest grain
-QUANTIZATION = 0.05  # luma variance caused by rounding to 8 bits
-CHANCE = 0.12  # log energy ratio by which the faces of two people differ anyway
+MAX_GRAIN_BLUR = 0.75  # standard deviation (pixels) of the blur that makes the coarsest grain
+QUANTIZATION = 0.05  # approximate luma variance caused by rounding to 8 bits
+CHANCE = 0.12  # difference in log energy that two people's faces may have without motion blur
 
 
 def measure(
@@ -47,15 +48,16 @@ def measure(
 
     Args:
         swapped: The new face in its final colours, (H, W, 3), on the frame's pixels.
-        reference: The frame there, (H, W, 3).
+        reference: The frame at the same place, (H, W, 3).
         mask: The pasted area, (H, W). Only pixels where it is full are measured.
         displacement: How far the face moves from one frame to the next, x and y in pixels.
 
     Returns:
-        The motion blur's line x, y (pixels); the standard deviation of a Gaussian blur (pixels);
-        the gains of the bands below 1, 2 and 4 pixels; and the standard deviation (levels) of the
-        missing grain, once by its finest structure and once by structure twice as coarse. The last
-        two are equal for white grain.
+        The x and y extent (pixels) of the line along which motion blurs the face; the standard
+        deviation of a Gaussian blur (pixels); the gains of the three bands that ``SCALES``
+        separates, from fine to coarse; and two standard deviations (levels) of the missing grain,
+        measured by a fine filter and by one twice as coarse. The last two are equal for white
+        grain. If the mask is full in fewer than ``MIN_PIXELS`` pixels, the result is ``NEUTRAL``.
     """
     inside = mask >= 0.99
     if np.count_nonzero(inside) < MIN_PIXELS:
@@ -73,15 +75,16 @@ def measure(
 
 
 def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> Image:
-    """Blur or sharpen a face (H, W, 3) by :func:`measure`'s numbers, then add grain.
+    """Blur or sharpen a face (H, W, 3) by the numbers of :func:`measure`, then add grain.
 
     Grain is added to luma only, because the chroma subsampling of cameras and codecs leaves little
     coloured grain.
 
     Args:
         swapped: The face that was measured.
-        numbers: The measured numbers.
-        generator: Draws the grain. Pass a new one for each frame, or the grain stands still.
+        numbers: The measured numbers, (8,), perhaps smoothed over time.
+        generator: Draws the grain. Seed it differently for each frame; with equal seeds the grain
+            would stand still.
     """
     motion, blur, gains, missing = numbers[:2], numbers[2], numbers[3:6], numbers[6:]
     pixels = _motion_blurred(swapped.astype(np.float32), motion)
@@ -95,11 +98,12 @@ def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> I
 
 
 def displacement(face: Face, moments: list[list[Face]]) -> tuple[float, float]:
-    """How far a tracked face moves from one frame to the next, x and y in pixels.
+    """Return how far a tracked face moves per frame, x and y in pixels; (0, 0) if it is untracked.
 
     Args:
         face: The face.
-        moments: The faces of the frame before, its own frame and the frame after, where they exist.
+        moments: The lists of faces in the frame before, its own frame and the frame after, as far
+            as these frames exist.
     """
     if face.track < 0:
         return 0.0, 0.0
@@ -120,7 +124,7 @@ def _blurred(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def _motion_blurred(pixels: Pixels, motion: Numbers) -> Pixels:
-    """Average pixels along the motion vector (x, y), in pixels, centred on each pixel."""
+    """Average pixels along a line of extent (x, y), in pixels, that is centred on each pixel."""
     length = math.hypot(*motion)
     if length < 1:
         return pixels
@@ -134,14 +138,14 @@ def _motion_blurred(pixels: Pixels, motion: Numbers) -> Pixels:
 
 
 def _within(pixels: Pixels, inside: Inside, smooth: Filter) -> Pixels:
-    """Smooth the pixels inside using only pixels inside; 0 elsewhere."""
+    """Smooth the pixels inside the mask using only each other; pixels outside become 0."""
     share = inside.astype(np.float32)
     weight = np.maximum(smooth(share), 1e-3)
     return np.asarray(smooth(pixels * share) / weight * share, np.float32)
 
 
 def _blurred_within(inside: Inside) -> Blur:
-    """Like :func:`_within` for Gaussian blurs, with the weights computed once per blur."""
+    """Return a Gaussian blur that works like :func:`_within`; its weights are cached per sigma."""
     share = inside.astype(np.float32)
     weights: dict[float, Pixels] = {}
 
@@ -155,8 +159,9 @@ def _blurred_within(inside: Inside) -> Blur:
 
 
 def _bands(pixels: Pixels, blur: Blur) -> list[Pixels]:
-    """Differences of Gaussians, from fine to coarse.
+    """Return three differences of Gaussians of the pixels, from fine to coarse.
 
+    What the widest blur leaves over is dropped.
     P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans.
     Communications 31(4), 1983, here without subsampling.
     """
@@ -177,25 +182,26 @@ def _equalized(pixels: Pixels, gains: Numbers, blur: Blur) -> Pixels:
 
 
 def _energies(pixels: Pixels, inside: Inside, blur: Blur) -> Numbers:
-    """Mean squares of the bands inside, (3,)."""
+    """Return the mean square of each band inside the mask, (3,)."""
     return np.array([_energy(band[inside]) for band in _bands(pixels, blur)])
 
 
 def _energy(values: Pixels) -> float:
-    """Mean square with the top 5 % clipped, because glasses may be on only one of the faces."""
+    """Return the mean square with the top 5 % clipped, because one face may wear glasses."""
     strength = np.abs(values)
     strongest = np.partition(strength, int(0.95 * len(strength)))[int(0.95 * len(strength))]
     return float(np.mean(np.minimum(strength, strongest) ** 2))
 
 
-# Second difference in both directions: straight edges and gradients vanish, grain stays.
+# Second difference along x and then along y: gradients and edges along either axis vanish, and
+# grain stays.
 _FINE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-# The same on means of 2 x 2 pixels, doubled so that white grain gives the same deviation.
+# The same filter on means of 2 x 2 pixels, doubled so that white grain has the same deviation.
 _COARSE = np.asarray(np.kron(_FINE, np.ones((2, 2), np.float32)) / 2, np.float32)
 
 
 def _eroded(inside: Inside, width: int) -> Inside:
-    """Pixels around which a square of this width is entirely inside."""
+    """Return the pixels around which a square of this width is entirely inside."""
     square = np.ones((width, width), np.uint8)
     eroded = cv2.erode(inside.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT,
                        borderValue=0)  # fmt: skip
@@ -203,13 +209,14 @@ def _eroded(inside: Inside, width: int) -> Inside:
 
 
 def _noise(pixels: Pixels, inside: Inside) -> Numbers:
-    """Standard deviations of fine and coarse grain, (2,), which are equal for white grain.
+    """Measure the standard deviations of fine and coarse grain, (2,); white grain has equal ones.
 
-    The filter is J. Immerkaer's ("Fast noise variance estimation", CVIU 64(2), 1996); the median in
-    place of his mean is D. L. Donoho and I. M. Johnstone's ("Ideal spatial adaptation by wavelet
-    shrinkage", Biometrika 81(3), 1994). Only the smoother half of the face is measured.
+    The filter is from J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996. The median
+    of its response replaces his mean, as in D. L. Donoho and I. M. Johnstone, "Ideal spatial
+    adaptation by wavelet shrinkage", Biometrika 81(3), 1994. Only the smoother half of the face is
+    measured, because texture would count as grain. Both values are 0 if too few pixels are inside.
     """
-    clear = _eroded(inside, 7)  # the filters below reach no pixel outside from here
+    clear = _eroded(inside, 7)  # at these pixels both filters read only pixels inside the mask
     if np.count_nonzero(clear) < MIN_PIXELS // 4:
         return np.zeros(2)
     fine, coarse = (np.abs(cv2.filter2D(pixels, -1, kernel)) for kernel in (_FINE, _COARSE))
@@ -222,18 +229,22 @@ def _noise(pixels: Pixels, inside: Inside) -> Numbers:
 
 
 def _max_grain_ratio() -> float:
-    """Highest ratio of coarse to fine deviation that is grain, not wrinkles or stubble."""
+    """Return the highest ratio of coarse to fine deviation that counts as grain.
+
+    The response to wrinkles has a higher ratio.
+    """
     blurs, (fine, coarse, *_) = _responses()
     return float(np.interp(MAX_GRAIN_BLUR, blurs, coarse / fine))
 
 
 @cache
 def _responses() -> tuple[Numbers, Numbers]:
-    """Standard deviations of the filters' responses to blurred white noise of deviation 1.
+    """Compute the deviations of the filters' responses to blurred white noise of deviation 1.
 
     Returns:
-        The Gaussian blurs (N,), and for each of them the deviations (6, N) of the fine filter, the
-        coarse filter, the three bands and the slope.
+        The standard deviations (N,) of the Gaussian blurs, and for each of them the deviations
+        (6, N) of the fine filter, the coarse filter, the three bands, and the slope after a further
+        blur by ``SCALES[0]``.
     """
     blurs = np.linspace(0, 8, 65)
     impulse = np.zeros((97, 97), np.float32)
@@ -249,7 +260,11 @@ def _responses() -> tuple[Numbers, Numbers]:
 
 
 def _grain(noise: Numbers) -> tuple[float, float]:
-    """Amplitude of white noise and the blur that give it both measured deviations (2,)."""
+    """Return the blurred white noise that fits both measured deviations (2,) of the grain best.
+
+    Returns:
+        The amplitude of the white noise (levels) and the standard deviation of its blur (pixels).
+    """
     if noise.max() < 0.1:
         return 0.0, 0.0
     blurs, (fine, coarse, *_) = _responses()
@@ -261,7 +276,13 @@ def _grain(noise: Numbers) -> tuple[float, float]:
 
 
 def _noise_energies(noise: Numbers, row: slice, blur: float = 0.0) -> Numbers:
-    """Energies of grain in the given rows of :func:`_responses`, after a blur."""
+    """Return the mean squares of the filters' responses to grain, after a further blur.
+
+    Args:
+        noise: The grain's deviations (2,), measured by :func:`_noise`.
+        row: The filters, as rows of the table that :func:`_responses` returns.
+        blur: Standard deviation of the further blur in pixels.
+    """
     amplitude, grain_blur = _grain(noise)
     blurs, rows = _responses()
     return np.array(
@@ -270,7 +291,12 @@ def _noise_energies(noise: Numbers, row: slice, blur: float = 0.0) -> Numbers:
 
 
 def _sharpness(new: Pixels, old: Pixels, inside: Inside, noise: Numbers) -> tuple[float, Numbers]:
-    """Find the blur that best fits the new face's bands to the old one's, and residual gains."""
+    """Find the blur after which the bands of the new face match the footage's energies best.
+
+    Returns:
+        The blur's standard deviation in pixels, and the gains (3,) of the bands that are still too
+        weak after it.
+    """
     in_bands = slice(2, 5)
     noise_energies = _noise_energies(noise, in_bands)
     blurred = _blurred_within(inside)
@@ -284,7 +310,7 @@ def _sharpness(new: Pixels, old: Pixels, inside: Inside, noise: Numbers) -> tupl
         clean = energy - _noise_energies(new_noise, in_bands, blur)
         logs.append(np.log(np.maximum(clean, energy / 20) + 1e-4))
     fine = np.linspace(0, BLURS[-1], 113)
-    # Blurring cannot add detail: a rise only means that less noise was subtracted.
+    # Blurring cannot add detail. If the energy seems to rise, less noise was subtracted.
     falling = np.minimum.accumulate(logs)
     tried = np.stack([np.interp(fine, BLURS, band) for band in falling.T], axis=1)
     wanted = np.log(wanted + 1e-4)
@@ -304,7 +330,7 @@ def _slopes(pixels: Pixels) -> tuple[Pixels, Pixels]:
 def _directional(
     pixels: Pixels, inside: Inside, along: Numbers, noise: Numbers, blur: float
 ) -> tuple[float, float]:
-    """Log energies of the slopes along a direction (x, y) and across it, after a blur."""
+    """Return the log energies of the slopes along a unit vector and across it, after a blur."""
     x, y = _slopes(_blurred_within(inside)(pixels, math.hypot(blur, SCALES[0])))
     clear = _eroded(inside, 3)
     noise_energy = float(_noise_energies(noise, slice(5, 6), blur)[0])
@@ -318,11 +344,11 @@ def _directional(
 def _motion(
     new: Pixels, old: Pixels, inside: Inside, noise: Numbers, displacement: tuple[float, float]
 ) -> Numbers:
-    """The line (x, y) along which the footage's face is blurred, at most what the shutter allows.
+    """Estimate the extent (x, y) of the footage's motion blur, no longer than the shutter allows.
 
     Both faces have the same pose. If the sharper one is blurred until both have equal slopes across
-    the motion, their slopes along it should be equal too. What the footage lacks along it was lost
-    to motion blur.
+    the motion, their slopes along it should be equal too. If the footage still has weaker slopes
+    along the motion, motion blur is the cause.
     """
     line = SHUTTER * np.asarray(displacement, np.float64)
     length = math.hypot(*line)
@@ -336,17 +362,20 @@ def _motion(
         for pixels, grain in ((new, new_noise), (moved, np.zeros(2)), (old, noise))
     ]
     deficit, remaining = _slope_deficit(logs[0], logs[2]), _slope_deficit(logs[1], logs[2])
-    explained = deficit - remaining  # by blur along the whole line
+    explained = deficit - remaining  # the deficit that blur along the whole line explains
     if deficit < max(explained / 3, CHANCE):
         return np.zeros(2)
-    # The energy falls with the square of a short line's length.
+    # For a short line, the log energy lost grows with the square of its length.
     return line * math.sqrt(min(deficit / explained, 1.0))
 
 
 def _slope_deficit(new: Numbers, old: Numbers) -> float:
-    """Log energy that the old face lacks along the motion when both are equal across it.
+    """Return the log energy that the old face lacks along the motion when both are equal across it.
 
-    Both arguments are log energies along and across the motion after BLURS[::2], (5, 2).
+    Args:
+        new: Log energies of the new face's slopes along and across the motion, after each of
+            ``BLURS[::2]``, (5, 2).
+        old: The same of the footage.
     """
     blurs = BLURS[::2]
     if old[0, 1] < new[0, 1]:

@@ -17,7 +17,7 @@ from faceswap.errors import SettingsError
 from faceswap.media.frame import Frame
 
 MIN_LETTER_HEIGHT = 8  # pixels; smaller letters are illegible
-MAX_WIDTH = 0.9  # of the image width
+MAX_WIDTH = 0.9  # of the image width; only a plate with the smallest letters may be wider
 MARGIN = 0.5  # of the letter height, between plate and image edge
 PADDING = 0.4  # of the letter height, between letters and plate edge
 
@@ -31,7 +31,7 @@ class Label:
         size: Letter height as a share of the frame height.
 
     Raises:
-        SettingsError: If the text is empty, has several lines, or uses letters that the font lacks.
+        SettingsError: If the text is empty, has several lines, or has letters that the font lacks.
     """
 
     def __init__(self, text: str, position: LabelPosition, size: float) -> None:
@@ -42,7 +42,8 @@ class Label:
         """Return the frame with the label.
 
         Raises:
-            SettingsError: If the frame is too small for a legible label.
+            SettingsError: If the label does not fit into the frame with the smallest legible
+                letters.
         """
         rect, pixels = self._draw(*frame.shape)
         return frame.changed(rect, pixels)
@@ -55,15 +56,16 @@ def draw(
 
     Args:
         shape: Height and width of the image, pixels.
-        text: The caption; it is drawn smaller than ``size`` if it does not fit otherwise.
+        text: The caption.
         position: Corner of the image.
-        size: Letter height as a share of the image height.
+        size: Letter height as a share of the image height. The letters are smaller if the caption
+            does not fit otherwise, but at least ``MIN_LETTER_HEIGHT`` pixels high.
 
     Returns:
         The rect of the label in the image, and the label's pixels (h, w, 3).
 
     Raises:
-        SettingsError: If the label would be too small to read.
+        SettingsError: If the label does not fit even with letters of ``MIN_LETTER_HEIGHT`` pixels.
     """
     height, width = shape
     letter_height = round(size * height)
@@ -86,7 +88,7 @@ def draw(
 
 
 def _plate(text: str, letter_height: int) -> Pillow.Image:
-    """White text on a black plate, with capitals ``letter_height`` pixels high."""
+    """Draw white text on a black plate, with capitals ``letter_height`` pixels high."""
     font = _font(letter_height)
     left, top, right, bottom = font.getbbox(text)
     padding = round(PADDING * letter_height)
@@ -98,7 +100,7 @@ def _plate(text: str, letter_height: int) -> Pillow.Image:
 
 @cache
 def _font(letter_height: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans Bold, scaled so that a capital is ``letter_height`` pixels high.
+    """Load DejaVu Sans Bold, scaled so that a capital is ``letter_height`` pixels high.
 
     The font ships with matplotlib and has Latin, Greek and Cyrillic letters; Pillow's own font has
     only English ones.

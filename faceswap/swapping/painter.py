@@ -27,9 +27,9 @@ class FaceDecoder:
     """Runs a model's network on a device; an instance is a :data:`DecodeFaces`.
 
     Args:
-        trained: The model.
+        trained: The model; its network is moved to the device.
         to: The identity whose face is decoded.
-        identity_strength: See :meth:`Autoencoder.swap`.
+        identity_strength: 0 keeps the source latent, 1 moves it fully to the target.
         device: Where the network runs.
         of: The identity whose crops are decoded [default: the other one]. If it is ``to``, faces
             are reproduced by their own decoder.
@@ -71,7 +71,7 @@ class FaceDecoder:
             if len(crops) == 1:
                 raise DeviceError(
                     f"the memory of {self._device} is too small for one face: stop other programs "
-                    "that use it, or use --device cpu"
+                    "that use this device, or use --device cpu"
                 ) from error
         half = len(crops) // 2
         log.warning("the memory of %s is too small for %d faces at once: continuing with %d",
@@ -86,8 +86,8 @@ class FaceDecoder:
         network_input = network_crop(faces, self._model)
         if self._of == "a":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
-        # float16 is finer than the 255 levels of the output. bfloat16, which some CPUs multiply
-        # fast, is coarser.
+        # float16 resolves more than the 255 levels of the output. bfloat16, which some CPUs
+        # multiply fast, resolves fewer, so other devices than CUDA compute in float32.
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             decoded = (
                 self._network(network_input, self._to)

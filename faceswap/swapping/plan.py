@@ -33,13 +33,13 @@ class Conversion:
 
     Attributes:
         source: The photo, the video or the folder of photos.
-        kind: Which of these it is: "photo", "video" or "folder".
-        target: The output.
+        kind: The kind of source: "photo", "video" or "folder".
+        target: The output file or folder.
         config: Settings.
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
         spec: Detects faces.
-        label: Draws the caption; None without one.
+        label: Draws the caption; None if there is no caption.
         model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
     """
@@ -66,17 +66,18 @@ class Conversion:
         return seconds_of(self.config.end) if self.config.end else None
 
     def render(self, frame: Frame, swaps: list[Swap]) -> dict[str, Frame]:
-        """Render the frames of every stream; see :func:`render.render`."""
+        """Render one frame for every output stream; see :func:`render.render`."""
         return render(frame, swaps, self.config, self.label)
 
     def publisher(self, source: Path) -> Publish:
-        """Return the function that signs outputs made from ``source`` and moves them into place."""
+        """Return a :data:`Publish` that signs outputs of ``source`` and moves them into place."""
         return self.signer.publisher(source)
 
     def presence(self) -> Callable[[], bool]:
-        """Return a function that tells whether the preferred person appears in the video.
+        """Return a function that checks whether the preferred person appears in the video.
 
-        The function searches the video on its first call only.
+        The preferred person is the one that the model was trained to replace. The function searches
+        the video on its first call only. It returns False if there is no preferred person.
         """
 
         @cache
@@ -90,21 +91,26 @@ class Conversion:
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig
 ) -> Conversion:
-    """Resolve everything that a conversion needs, without writing anything.
+    """Resolve everything that a conversion needs, without writing any output.
 
     Args:
         source: A photo, a video or a folder of photos.
         output: The output [default: see :func:`default_output`].
-        model: A model's folder or file [default: the newest in ``models``].
+        model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
+            the model of the entries that name none.
         config: Settings.
 
     Raises:
-        InputError: If the source, the cast file or a reference photo is missing or unreadable.
+        DeviceError: If this machine does not have the device.
+        InputError: If the source, the cast file, a reference photo, the landmark model, the
+            detector's files, the certificate or its key are missing or unreadable.
         ModelError: If there is no such model or it cannot be read.
-        NoFacesError: If a reference photo shows no face.
-        SettingsError: If the cast file is not valid, the settings need a mask that the model does
-            not decode, or the given certificate cannot sign.
-        OutputError: If the output is the input, or its type does not fit the source.
+        NoFacesError: If no face is found in a reference photo.
+        OutputError: If an output is the input, its type does not fit the source, or the user's own
+            signing identity cannot be created.
+        SettingsError: If the cast file is not valid, the settings need a mask that a model does not
+            decode, the detector does not support the user's landmark model, the label cannot be
+            drawn, a plug-in cannot be imported, or the certificate cannot sign.
     """
     kind = reader.kind_of(source)
     target = output or default_output(source)
@@ -122,7 +128,10 @@ def plan(
 
 
 def default_output(source: Path) -> Path:
-    """Return ``video.swapped.mp4`` for ``video.mp4`` and ``photos.swapped`` for ``photos``."""
+    """Return ``video.swapped.mp4`` for ``video.mp4``, ``photos.swapped`` for a folder ``photos``.
+
+    A video in a container that cannot be written gets the suffix ``.mov``.
+    """
     if source.is_dir():
         named = source if source.name.strip(".") else source.resolve()  # "." has no name
         return named.with_name(f"{named.name}.swapped")
@@ -132,7 +141,13 @@ def default_output(source: Path) -> Path:
 
 
 def beside(target: Path, stream: str, suffix: str | None = None) -> Path:
-    """Return the path of a stream beside the main output: ``video.matte.mp4`` for ``video.mp4``."""
+    """Return the path of a stream beside the main output: ``video.matte.mp4`` for ``video.mp4``.
+
+    Args:
+        target: The main output.
+        stream: The name of the stream.
+        suffix: The suffix of the path [default: that of the main output].
+    """
     return target.with_name(f"{target.stem}.{stream}{target.suffix if suffix is None else suffix}")
 
 
@@ -143,10 +158,20 @@ def assemble(
 
     Args:
         config: Settings.
-        model: A model's folder or file; None for the newest in ``models``.
+        model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
+            the model of the entries that name none.
 
     Returns:
         The swapper, the face selector, and the models' folders or files.
+
+    Raises:
+        DeviceError: If this machine does not have the device.
+        InputError: If the cast file, a reference photo, the landmark model or the detector's files
+            are missing or unreadable.
+        ModelError: If there is no such model or it cannot be read.
+        NoFacesError: If no face is found in a reference photo.
+        SettingsError: If the cast file is not valid, the settings need a mask that a model does not
+            decode, or the plug-in of a mask or a colour match cannot be imported.
     """
     device = resolve_device(config.device)
     exclude = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.exclude)
@@ -178,7 +203,10 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
         config: Settings.
 
     Raises:
-        SettingsError: If the certificate in the settings cannot sign.
+        InputError: If a model file, the certificate or its key cannot be read.
+        ModelError: If a file is not a faceswap model.
+        OutputError: If the user's own signing identity cannot be created.
+        SettingsError: If the certificate cannot sign.
     """
     paths = [file if file.is_file() else file / modelfile.MODEL_FILE for file in files]
     names = dict.fromkeys(path.resolve().parent.name for path in paths)
@@ -188,7 +216,7 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
 
 
 def _extra_outputs(target: Path, kind: str, config: ConvertConfig) -> list[Path]:
-    """List the matte and the layers that are written beside the output."""
+    """List the matte and the layers that are written beside the output for a photo or a video."""
     layers = ".png" if kind == "photo" else ".mov" if target.suffix else ""
     return [
         *([beside(target, "matte")] if config.matte else ()),
@@ -207,7 +235,8 @@ def _refuse_unfit_output(kind: str, source: Path, target: Path) -> None:
     if kind == "folder":
         if target.is_file():
             raise OutputError(
-                f"the output {target} is a file; a folder of photos is written to a folder"
+                f"the output {target} is a file, but photos from a folder are written to a folder: "
+                "give another --output"
             )
         return
     known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
@@ -224,7 +253,7 @@ def refuse_preview(source: Path, output: Path) -> None:
     """Raise an error unless the source is a video and the output is a PNG.
 
     Raises:
-        InputError: If the source is not a video.
+        InputError: If the source is missing or not a video.
         OutputError: If the output is not a PNG, or is the source.
     """
     if reader.kind_of(source) != "video":

@@ -17,13 +17,17 @@ def render(
     """Render all output streams of one frame.
 
     Args:
-        frame: The original.
-        swaps: The frame's swaps; see :meth:`Swapper.prepare`.
+        frame: The original frame.
+        swaps: The frame's swaps from :meth:`Swapper.prepare`.
         config: Settings; ``matte`` and ``layers`` enable those streams.
-        label: The caption of the video stream.
+        label: The caption of the video stream; None draws no caption.
 
     Returns:
         Frames by stream name: "video", and "matte" and "layers" if they are enabled.
+
+    Raises:
+        SettingsError: If the label does not fit into the frame, or the plug-in of the blend or the
+            colour match cannot be imported.
     """
     video = paste_swaps(frame, swaps, config)
     streams = {"video": label.on(video) if label else video}
@@ -35,14 +39,21 @@ def render(
 
 
 def paste_swaps(frame: Frame, swaps: list[Swap], config: ConvertConfig) -> Frame:
-    """Apply the measured colours and detail, and blend prepared faces into their frame."""
+    """Apply the measured colours and detail, and blend prepared faces into their frame.
+
+    Raises:
+        SettingsError: If the plug-in of the blend or the colour match cannot be imported.
+    """
     for swap in swaps:
         frame = paste(frame, matched(swap, config, frame.index), config.blend)
     return frame
 
 
 def matte(frame: Frame, swaps: list[Swap]) -> Frame:
-    """Return a frame that is white where faces were swapped and black elsewhere."""
+    """Return a frame that is white where faces were swapped and black elsewhere.
+
+    Soft edges of a mask are grey.
+    """
     drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
     for swap in swaps:
         drawn = paste(drawn, replace(swap, image=np.full_like(swap.image, 255)))
@@ -52,12 +63,15 @@ def matte(frame: Frame, swaps: list[Swap]) -> Frame:
 def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
     """Apply the measured colour match and then the measured detail to a prepared face.
 
-    Grain comes last, because a colour match would stretch it.
+    Detail comes last, because a colour match would amplify or weaken its grain.
 
     Args:
         swap: A swap from :meth:`Swapper.prepare`.
         config: Settings.
-        index: The frame's index, which seeds the grain.
+        index: The frame's index, which seeds the grain together with the face's track number.
+
+    Raises:
+        SettingsError: If the plug-in of the colour match cannot be imported.
     """
     image = swap.image
     if swap.color is not None:

@@ -1,4 +1,4 @@
-"""Swap faces in frames with one model: align, decode, measure colour and detail, mask."""
+"""Swap faces in frames with one model: align and decode them, and measure colour and detail."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -49,7 +49,12 @@ class FaceSwapper(Protocol):
     config: ConvertConfig
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame, in the order of its faces."""
+        """Yield the swaps of each frame, in the order of its faces.
+
+        Raises:
+            AlignmentError: If all landmarks of a face coincide.
+            DeviceError: If the device's memory is too small for one face.
+        """
 
 
 class Swapper:
@@ -62,8 +67,9 @@ class Swapper:
         decode: Decodes faces instead of the network. Evaluation passes its baselines here.
 
     Raises:
-        SettingsError: If the settings need a mask that the model does not decode.
-        DeviceError: If the device is missing.
+        SettingsError: If the settings need a mask that the model does not decode, or the plug-in of
+            a mask or a colour match cannot be imported.
+        DeviceError: If this machine does not have the settings' device.
     """
 
     def __init__(
@@ -89,7 +95,9 @@ class Swapper:
     def swap(self, image: Image) -> Image:
         """Swap every face of an image in memory.
 
-        The result carries no Content Credentials; :func:`faceswap.convert` writes files that do.
+        The settings that select people or describe the output, such as ``who`` and ``label``, have
+        no effect. The result carries no Content Credentials; :func:`faceswap.convert` writes files
+        that do.
 
         Args:
             image: RGB uint8 (H, W, 3).
@@ -99,20 +107,30 @@ class Swapper:
 
         Raises:
             NoFacesError: If no face is detected.
+            AlignmentError: If all landmarks of a face coincide.
+            InputError: If the files of the detector or of the landmark model cannot be read.
+            SettingsError: If the detector cannot be used with the landmark model, or the plug-in of
+                the detector or the blend cannot be imported.
+            DeviceError: If the device's memory is too small for one face.
         """
         spec = DetectorSpec(self.config.detector, self.config.landmarks).checked()
         faces = spec.detect(image, self.config.min_score)
         if not faces:
-            raise NoFacesError("no face found in the image; it must show a face of at least 80 px")
+            raise NoFacesError("no face found in the image; use a sharper image or a larger face")
         frame = Frame(image, 0, Fraction(0), Path())
         (swaps,) = self.prepare([(frame, faces)])
         return paste_swaps(frame, swaps, self.config).image
 
     def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame; all faces go through the network together.
+        """Yield the swaps of each frame, in the order of its faces.
 
-        Colour and detail are measured here and applied by :func:`render.matched`. Motion blur is
-        measured from each track's movement between neighbouring frames.
+        The network decodes the faces of all frames in common batches. Colour and, with
+        ``match_detail``, detail are measured here and applied by :func:`render.matched`. Motion
+        blur is measured along each track's movement between neighbouring frames of this call.
+
+        Raises:
+            AlignmentError: If all landmarks of a face coincide.
+            DeviceError: If the device's memory is too small for one face.
         """
         aligned = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
@@ -166,11 +184,18 @@ class Swapper:
 def prepare_video(
     swapper: FaceSwapper, detected: Iterable[tuple[Frame, list[Face]]]
 ) -> Iterator[Prepared]:
-    """Yield each frame of a video with its swaps, whose measurements are smoothed over time.
+    """Yield each frame of a video with its swaps.
+
+    If the swapper's settings have ``smooth``, the measured colour and detail of each track are
+    smoothed over time.
 
     Args:
         swapper: Swaps the faces.
-        detected: Frames with their tracked faces.
+        detected: Consecutive frames with their tracked faces.
+
+    Raises:
+        AlignmentError: If all landmarks of a face coincide.
+        DeviceError: If the device's memory is too small for one face.
     """
     prepared = _prepare_in_passes(swapper, iter(detected))
     if not swapper.config.smooth:
@@ -189,7 +214,7 @@ def _prepare_in_passes(
 
 
 def _measurements(item: Prepared) -> TrackValues:
-    """Return the measured colour and detail of each track as one vector."""
+    """Return the measured colour and detail of each swap in one vector, by track."""
     return {
         swap.aligned.face.track: np.concatenate(
             [values.ravel() for values in (swap.color, swap.detail) if values is not None]

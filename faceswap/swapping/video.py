@@ -40,24 +40,29 @@ class ConvertReport:
 
     output: Annotated[Path, Meta(description="The file or folder written.")]
     model: Annotated[
-        Path | None, Meta(description="The model given; null if the cast file names the models.")
+        Path | None,
+        Meta(
+            description="The model's folder or file; null if the call names none, as with --cast "
+            "and no --model."
+        ),
     ] = None
     frames: Annotated[Count, Meta(description="Photos or frames written.")] = 0
     faces: Annotated[Count, Meta(description="Faces swapped.")] = 0
     without_face: Annotated[
-        Count, Meta(description="Photos or frames without a swapped face, left unchanged.")
+        Count, Meta(description="Photos or frames in which no face was swapped.")
     ] = 0
     unreadable: Annotated[
         list[str], Meta(description="Photos that could not be read, and why.")
     ] = field(default_factory=list)
-    detector: Annotated[str, Meta(description="Names of the detectors used.")] = ""
-    resumed: Annotated[
-        Count, Meta(description="Frames that an interrupted run had already rendered.")
-    ] = 0
+    detector: Annotated[
+        str, Meta(description="Names of the detectors in the order in which they are tried.")
+    ] = ""
+    resumed: Annotated[Count, Meta(description="Frames taken over from an interrupted run.")] = 0
     unfinished: Annotated[
         list[Unfinished],
         Meta(
-            description="Unfinished conversions to the same output with other settings, all kept."
+            description="Other unfinished conversions to the same output, from another source or "
+            "with another model or other settings. Their segments are kept."
         ),
     ] = field(default_factory=list)
 
@@ -67,11 +72,23 @@ def convert_video(
 ) -> None:
     """Swap the faces of a video.
 
+    Args:
+        job: The conversion.
+        pool: The processes that detect faces.
+        report: The report, whose counts are filled in.
+        on_progress: Called after each frame.
+
     Raises:
-        InputError: If the video is unreadable.
+        AlignmentError: If all landmarks of a detected face coincide.
+        BusyError: If another process is running the same conversion.
+        DeviceError: If the device's memory is too small for one face, or a face detection process
+            was killed.
+        InputError: If the video is unreadable or has no frame in the excerpt, or the track log of
+            an interrupted run is damaged.
         NoFacesError: If no face is swapped. No output is written.
-        OutputError: If writing fails, or another process is writing the same output.
-        SettingsError: If the container cannot hold the codec.
+        OutputError: If writing fails, or the list of finished segments is damaged.
+        SettingsError: If the container cannot hold the codec, the label does not fit into the
+            frames, or a plug-in cannot be imported.
     """
     targets = _targets(job)
     info = reader.probe(job.source)
@@ -96,8 +113,8 @@ def convert_video(
             raise InputError(f"{job.source} has no frame between --start and --end")
         if not output.faces:
             raise NoFacesError(
-                f"no face found in {counted(output.frames, 'frame')} of {job.source}; nothing was "
-                "written"
+                f"no face found or selected in {counted(output.frames, 'frame')} of {job.source}; "
+                "nothing was written"
             )
     report.unfinished = unfinished(job.target)
     report.frames, report.faces = output.frames, output.faces
@@ -120,7 +137,10 @@ def _align_logs(output: writers.VideoOutput, log: FaceLog) -> int:
 def _detected(
     job: Conversion, pool: DetectorPool, log: FaceLog, origin: Fraction
 ) -> Iterator[FrameFaces]:
-    """Yield the frames to render, with the faces to swap."""
+    """Yield frames with the faces to swap, from the first frame that the log still holds.
+
+    Frames before the resume point are yielded again for smoothing; the caller drops them.
+    """
     first = log.entries[0].first if log.entries else 0
     frames = dropwhile(lambda frame: frame.index < first, reader.read_video(job.source))
     excerpt = _excerpt(frames, job, origin)
@@ -171,7 +191,7 @@ def _targets(job: Conversion) -> dict[str, StreamTarget]:
 
 
 def _key(job: Conversion) -> dict[str, Any]:
-    """Collect everything that affects the output, so only identical conversions share segments."""
+    """Collect everything that affects the segments, so only identical conversions share them."""
     settings = job.config.to_dict()
     for name in ("workers", "sign_cert", "sign_key"):
         del settings[name]

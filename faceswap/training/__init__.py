@@ -1,1 +1,1 @@
-"""Two facesets become a model."""
+"""Train a model on two facesets."""

@@ -1,10 +1,10 @@
 """Batched augmentation: small similarity transforms, and the random warp that the network undoes.
 
-Faces are uint8 crops (B, 3, S, S), RGB; results are float32 in [0, 1]. Random numbers are drawn
-separately from their use, so that tests can pass the same numbers to a reference implementation.
-The arithmetic follows the classic loop (5x5 grid over the network crop, normal noise, umeyama for
-the target), with lengths as fractions of the network crop, so it works for any crop and network
-size.
+Faces are uint8 crops (B, C, S, S): RGB, and the mask as a fourth channel if the model has a mask
+head. Results are float32 in [0, 1]. Random numbers are drawn separately from their use, so that
+tests can pass the same numbers to a reference implementation. The arithmetic follows the classic
+faceswap training loop (5x5 grid over the network crop, normal noise, umeyama for the target).
+Lengths are fractions of the crop or the network crop, so it works at any crop and network size.
 """
 
 import math
@@ -20,8 +20,8 @@ ROTATION = 10.0  # maximum, degrees
 ZOOM = 0.05  # maximum change of the scale
 SHIFT = 0.05  # maximum, as a share of the crop side
 FLIP = 0.4  # probability
-NODES = 5  # grid points per side of the network crop
-NOISE = 5 / 160  # standard deviation of a grid point: 5 px for a network crop of 160 px
+NODES = 5  # grid points along each side of the network crop
+NOISE = 5 / 160  # standard deviation of a grid point's x and y: 5 px for a network crop of 160 px
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class TransformNoise:
 
     Attributes:
         angle: Degrees, counter-clockwise.
-        zoom: Scale factor about the centre.
+        zoom: Scale factor.
         shift_x: Shift to the right, as a share of the crop side.
         shift_y: Shift downwards, as a share of the crop side.
-        flip: 1 mirrors left and right, as the last operation.
+        flip: 1 mirrors the crop left to right after the other operations; 0 does not.
     """
 
     angle: Tensor
@@ -43,7 +43,7 @@ class TransformNoise:
     flip: Tensor
 
     def shard(self, faces: slice) -> "TransformNoise":
-        """Select the numbers of a slice of the faces."""
+        """Return the numbers for a slice of the faces."""
         return TransformNoise(
             self.angle[faces], self.zoom[faces], self.shift_x[faces], self.shift_y[faces],
             self.flip[faces],
@@ -51,7 +51,7 @@ class TransformNoise:
 
 
 def draw_transform(count: int, generator: torch.Generator) -> TransformNoise:
-    """Draw the random numbers of ``count`` similarity transforms."""
+    """Draw the random numbers for ``count`` similarity transforms."""
     signed = torch.rand(4, count, generator=generator, dtype=torch.float64) * 2 - 1
     flip = torch.rand(count, generator=generator, dtype=torch.float64) < FLIP
     return TransformNoise(
@@ -61,15 +61,23 @@ def draw_transform(count: int, generator: torch.Generator) -> TransformNoise:
 
 
 def draw_warp(count: int, generator: torch.Generator) -> Tensor:
-    """Draw ``count`` grids of x, y displacements in network crop sides, (B, 2, 5, 5) float64."""
+    """Draw x and y displacements of the nodes of ``count`` grids, (B, 2, 5, 5) float64.
+
+    The unit is the side of the network crop.
+    """
     return torch.randn(count, 2, NODES, NODES, generator=generator, dtype=torch.float64) * NOISE
 
 
 def transform_matrices(noise: TransformNoise, size: int) -> Tensor:
-    """Matrices (B, 2, 3) float64 that rotate, zoom, shift and mirror crops, from output to input.
+    """Return matrices (B, 2, 3) float64 that rotate, zoom, shift and mirror crops.
 
-    Coordinates run from -1 to 1 between the edges of the crop. The centre of rotation is pixel
-    (size // 2, size // 2), as is customary with OpenCV.
+    They map output to input, as sampling needs. Coordinates run from -1 to 1 between the edges of
+    the crop. The centre of rotation and zoom is pixel (size // 2, size // 2), as in the classic
+    loop.
+
+    Args:
+        noise: From :func:`draw_transform`.
+        size: Side of the crops in pixels, which decides where the centre is.
     """
     radians = noise.angle * (math.pi / 180)
     cos, sin = torch.cos(radians) / noise.zoom, torch.sin(radians) / noise.zoom
@@ -96,17 +104,17 @@ def random_warp(
     ratio of two complex sums).
 
     Args:
-        faces: (B, 3, S, S) uint8 crops.
+        faces: (B, C, S, S) uint8 crops.
         displacement: From :func:`draw_warp`, (B, 2, 5, 5).
         model: Provides the size, the network crop and the pixel centres.
         transform: From :func:`transform_matrices`; applied to the crop before the warp, in the same
             sampling pass.
 
     Returns:
-        Warped input and target, each (B, 3, size, size) float32 in [0, 1].
+        Warped input and target, each (B, C, size, size) float32 in [0, 1].
     """
     size = model.size
-    origin = (model.input_center - 0.5) / size  # of the grid in the network crop
+    origin = (model.input_center - 0.5) / size  # so that the first pixel is sampled at input_center
     nodes = torch.linspace(0, 1, NODES, dtype=torch.float64)
     grid = displacement + torch.stack(torch.meshgrid(nodes, nodes, indexing="xy")) + origin
     offset = model.output_center + 0.5 - model.input_center
@@ -127,7 +135,7 @@ def random_warp(
     nodes_32 = grid.float()
 
     def points(chunk: slice) -> Tensor:
-        """Sampling points of some faces, those of the input above those of the target."""
+        """Return sampling points of some faces: the rows of the input, then those of the target."""
         warped = weights @ nodes_32[chunk] @ weights.T  # (b, 2, size, size)
         return torch.cat([warped, columns[chunk] + rows[chunk]], dim=2)
 
@@ -145,20 +153,28 @@ def sample_gain(count: int, sigma: float, generator: torch.Generator) -> Tensor:
 
 
 def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
-    """Multiply float images (B, 3 or 4, H, W) by gains (B, 3), clamped to [0, 1]; keeps a mask."""
+    """Multiply the colours of float images (B, 3 or 4, H, W) by gains (B, 3), clamped to [0, 1].
+
+    A mask in the fourth channel stays unchanged.
+    """
     lit = (images[:, :3] * gain.to(images.device)[:, :, None, None]).clamp(0, 1)
     return lit if images.shape[1] == 3 else torch.cat([lit, images[:, 3:]], dim=1)
 
 
 def _interpolation(size: int) -> Tensor:
-    """Bilinear weights (size, 5) of the nodes at the pixel centres (i + 0.5) / size."""
+    """Return the linear weights (size, 5) of the nodes at the pixel centres (i + 0.5) / size."""
     position = (torch.arange(size, dtype=torch.float64) + 0.5) / size * (NODES - 1)
     nodes = torch.arange(NODES, dtype=torch.float64)
     return (1 - (position[:, None] - nodes).abs()).clamp(min=0)
 
 
 def _similarity(grid: Tensor, axis: Tensor) -> Tensor:
-    """Matrices (B, 2, 3) from target pixels to the network crop, for nodes (B, 2, 5, 5)."""
+    """Fit matrices (B, 2, 3) that map target pixels to the network crop.
+
+    Args:
+        grid: Displaced nodes in the network crop, (B, 2, 5, 5).
+        axis: Coordinates of the regular nodes in the target, pixels, (5,).
+    """
     source = torch.complex(grid[:, 0], grid[:, 1]).flatten(1)  # (B, 25)
     regular = torch.meshgrid(axis, axis, indexing="xy")
     target = torch.complex(*regular).flatten()
@@ -173,7 +189,11 @@ def _similarity(grid: Tensor, axis: Tensor) -> Tensor:
 
 
 def _raster(matrices: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
-    """Terms (B, 2, 1, N) and (B, 2, N, 1) whose sum maps a raster by (B, 2, 3) matrices."""
+    """Map the raster ``axis`` x ``axis`` by matrices (B, 2, 3).
+
+    Returns:
+        Two terms, (B, 2, 1, N) and (B, 2, N, 1); their sum is the mapped raster.
+    """
     columns = matrices[..., 0, None] * axis + matrices[..., 2, None]
     rows = matrices[..., 1, None] * axis
     return columns[:, :, None, :].float(), rows[:, :, :, None].float()

@@ -1,11 +1,12 @@
 """Save and resume a training run.
 
-``resume.safetensors`` holds the complete training state, ``model.safetensors`` what conversion
-needs. Each is replaced atomically, so a kill at any moment leaves a complete state to resume from.
-``snapshots/`` holds earlier states and ``best.safetensors`` the model with the best score.
+``resume.safetensors`` holds the complete training state; ``model.safetensors`` holds only what
+conversion needs. Each is replaced atomically, so a kill at any moment leaves a complete state to
+resume from. ``snapshots/`` holds earlier states and ``best.safetensors`` the model with the best
+held-out score.
 
-Runs of earlier versions have ``resume.pt``, a pickle of plain tensors. It is read once more and
-removed by the first save.
+Earlier versions saved ``resume.pt``, a pickle of plain tensors. It can still be resumed from; the
+first save replaces it.
 """
 
 import json
@@ -52,7 +53,7 @@ METRICS_FILE = "metrics.jsonl"
 
 Faces = dict[Identity, Tensor]  # crops (N, 3, S, S) uint8, or (N, 4, S, S) with masks
 Weights = dict[str, Tensor]  # a state dict
-HeldOut = dict[Identity, list[str]]  # keys of the faces that training does not see
+HeldOut = dict[Identity, list[str]]  # keys of the faces that training never uses
 
 
 @dataclass(slots=True)
@@ -60,8 +61,8 @@ class TrainingState:
     """The live objects and numbers of a training run.
 
     Attributes:
-        network: The weights that training updates.
-        optimizer: Updates them.
+        network: The network in training.
+        optimizer: Updates the network's weights.
         generator: Draws the face order, the augmentation and the warp.
         names: Names of identities a and b.
         color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
@@ -69,7 +70,7 @@ class TrainingState:
         left_out: Keys of the faces that are neither trained on nor measured.
         refiners: Sharpens the decoded faces of each identity; empty before the first save.
         step: Steps done.
-        seconds: Time spent on them.
+        seconds: Training time so far, over all runs.
         orders: By identity, the indices of the faces still to come in this pass.
         lr_scale: Factor on all learning rates, reduced by a roll-back.
         scores: Held-out scores, oldest first.
@@ -97,12 +98,12 @@ class TrainingState:
 
     @property
     def ema_or_model(self) -> Autoencoder:
-        """The network to measure, preview and convert with."""
+        """The network to measure, preview and convert with: the average if there is one."""
         return self.average or self.network
 
     @property
     def score(self) -> float | None:
-        """The latest held-out score."""
+        """The latest held-out score; None before the first measurement."""
         return self.scores[-1] if self.scores else None
 
 
@@ -142,12 +143,12 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
     """Save the resume state, then the model, and the best model if this one has the best score.
 
     Args:
-        run: The run.
+        run: The run to save.
         folder: The run folder.
         keep: Number of resume states to keep, counting the new one.
 
     Raises:
-        OutputError: If a file cannot be written. The old files stay.
+        OutputError: If a file cannot be written. Its previous version stays in place.
     """
     _keep_snapshots(folder, keep)
     _write(folder / RESUME_FILE, _state_of(run))
@@ -164,7 +165,9 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
 
 
 def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
-    """Write changed consent notes to all model files of the run.
+    """Save the run, whose consent notes have changed, and write them to the best model as well.
+
+    Snapshots keep the earlier notes.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -182,13 +185,14 @@ def has_state(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> ResumeState | None:
-    """Read the state to resume from; None if the folder holds neither a state nor a model.
+    """Read the state to resume from; return None if the folder holds neither a state nor a model.
 
-    A damaged state gives way to the newest intact snapshot. A model without a resume state, such
-    as an imported one, gives its weights.
+    If the state is damaged, the newest intact snapshot is read instead. If there is only a model,
+    such as an imported one, the state consists of its weights and metadata.
 
     Raises:
-        ModelError: If all states are damaged, or a newer version of faceswap wrote one.
+        ModelError: If all states, or the model without a state, are damaged; or if one cannot be
+            read or was written by a newer version of faceswap.
     """
     saved = [path for path in _resume_files(folder) if path.is_file()]
     if saved:
@@ -219,10 +223,10 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
     """Load a state from :func:`read_state` into a run.
 
     Raises:
-        ModelError: If it does not fit.
+        ModelError: If the state does not fit the run's network or optimizer.
     """
     try:
-        weights = {"means": run.network.means} | state.network  # the first files had no means
+        weights = {"means": run.network.means} | state.network  # the earliest files lack means
         run.network.load_state_dict(weights)
         if run.average:
             run.average.load_state_dict(weights | (state.average or {}))
@@ -238,13 +242,17 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
             run.lr_scale = state.lr_scale
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"the resume state in {folder} does not fit: {str(error).splitlines()[0]}; pass "
-            "--restart to start over"
+            f"the resume state in {folder} does not fit the model: {str(error).splitlines()[0]}; "
+            "pass --restart to start over"
         ) from error
 
 
 def discard(folder: Path) -> None:
-    """Delete previews, snapshots and the best model, which a new run must not inherit."""
+    """Delete previews, snapshots and the best model, which a new run must not inherit.
+
+    Raises:
+        OutputError: If a file cannot be deleted.
+    """
     with writing(folder):
         for old in [*(folder / "previews").glob("step-*.png"), *_snapshots(folder)]:
             old.unlink()
@@ -252,12 +260,12 @@ def discard(folder: Path) -> None:
 
 
 def _resume_files(folder: Path) -> list[Path]:
-    """Where a resume state can be, in order of preference."""
+    """Return the paths that a resume state can have, in order of preference."""
     return [folder / RESUME_FILE, folder / OLD_RESUME_FILE]
 
 
 def _snapshots(folder: Path) -> list[Path]:
-    """Earlier resume states of either format, newest first."""
+    """List the earlier resume states of either format, newest first."""
     numbered = [
         (int(match[1]), path)
         for path in (folder / SNAPSHOTS).glob("resume-*")
@@ -267,7 +275,10 @@ def _snapshots(folder: Path) -> list[Path]:
 
 
 def _keep_snapshots(folder: Path, keep: int) -> None:
-    """Hard-link the current resume state into ``snapshots/`` and delete the oldest ones there."""
+    """Hard-link the current resume state into ``snapshots/`` and delete the oldest ones there.
+
+    The newest ``keep`` - 1 snapshots remain. If that is none, no link is made.
+    """
     current = next((path for path in _resume_files(folder) if path.is_file()), None)
     if keep > 1 and current:
         newest = next(iter(_snapshots(folder)), None)
@@ -286,7 +297,7 @@ def _keep_snapshots(folder: Path, keep: int) -> None:
 
 
 def _newest_intact(expected: Path, candidates: list[Path]) -> ResumeState | None:
-    """Read the first intact candidate, with a warning if it is not the expected file."""
+    """Read the first intact candidate, or return None; warn if it is not the expected file."""
     for path in candidates:
         state = _read_old(path) if path.suffix == ".pt" else _read(path)
         if state is not None:
@@ -298,7 +309,7 @@ def _newest_intact(expected: Path, candidates: list[Path]) -> ResumeState | None
 
 
 def _state_of(run: TrainingState) -> ResumeState:
-    """View a run as data; the tensors are shared with it."""
+    """Return the state of a run; its tensors share memory with the run."""
     return ResumeState(
         run.network.config, run.names, run.color_shift, run.held_out, run.step, run.seconds,
         run.network.state_dict(), run.centroids, run.consent,
@@ -316,8 +327,8 @@ def _write(path: Path, state: ResumeState) -> None:
         OutputError: If the file cannot be written.
     """
     optimizer, generator = state.optimizer, state.generator
-    assert optimizer is not None, "only a run is saved, and it has an optimizer"
-    assert generator is not None, "only a run is saved, and it has a generator"
+    assert optimizer is not None, "a state is only written for a run, which has an optimizer"
+    assert generator is not None, "a state is only written for a run, which has a generator"
     header = {
         "model": state.model.to_dict(),
         "names": state.names,
@@ -343,7 +354,7 @@ def _flatten(
     network: Weights, average: Weights | None, optimizer: dict[str, dict[str, Any]],
     generator: Tensor, orders: dict[str, Tensor],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Name all tensors of a state, such as "optimizer.adamw.3.exp_avg"."""
+    """Collect all tensors of a state under names such as "optimizer.adamw.3.exp_avg"."""
     return {
         **{f"network.{key}": tensor for key, tensor in network.items()},
         **{f"average.{key}": tensor for key, tensor in (average or {}).items()},
@@ -399,10 +410,10 @@ def _read_old(path: Path) -> ResumeState | None:
 
 
 def _parse_old(state: dict[str, Any], file_size: int) -> ResumeState:
-    """Check the content of a ``resume.pt``.
+    """Check the content of a ``resume.pt`` and return its state.
 
     Raises:
-        Exception: Of many types, if it is not what training wrote.
+        Exception: Of any type, if the content is not what training wrote.
     """
     header = {key: state[key] for key in ("model", "names", "color_shift", "step", "seconds")}
     for key in ("held_out", "scores", "centroids", "consent"):
@@ -440,10 +451,10 @@ def _refiners(shape: Any, tensors: dict[str, Tensor]) -> dict[Identity, Refiner]
 
 
 def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
-    """Check the header and the tensors of a resume state.
+    """Check the header and the tensors of a resume state and return the state.
 
     Raises:
-        Exception: Of many types, if they are not what training writes.
+        Exception: Of any type, if they are not what training writes.
     """
     model = ModelConfig.from_dict(header["model"])
     network, average = _with_prefix(tensors, "network."), _with_prefix(tensors, "average.")
@@ -517,7 +528,7 @@ def _strings(values: Any) -> list[str]:
 def write_config(
     folder: Path, settings: dict[str, Any], recipe: dict[str, Any], names: tuple[str, str]
 ) -> None:
-    """Write ``config.json``, which ``--config`` reads: all settings, the recipe and the versions.
+    """Write all settings, the recipe and the versions to ``config.json``, which ``--config`` reads.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -528,19 +539,23 @@ def write_config(
 
 
 def last_losses(folder: Path) -> tuple[float, float]:
-    """Read the last losses (a, b) from the metrics; NaN if there are none."""
+    """Read the last losses (a, b) from ``metrics.jsonl``; both are NaN if there are none."""
     path = folder / METRICS_FILE
     for line in reversed(read_lines(path) if path.is_file() else []):
         try:
             record = parse_json(line)
             return float(record["loss_a"]), float(record["loss_b"])
-        except (KeyError, TypeError, ValueError):  # a held-out score, or a damaged line
+        except (KeyError, TypeError, ValueError):  # held-out scores, or a damaged line
             continue
     return math.nan, math.nan
 
 
 def trim_metrics(folder: Path, step: int) -> None:
-    """Drop the metrics of steps after ``step``, which will be trained again."""
+    """Drop the metrics of steps after ``step``, which will be trained again; step 0 drops all.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     path = folder / METRICS_FILE
     if path.is_file():
         lines = [line for line in read_lines(path) if _step_of(line) <= step]
@@ -548,7 +563,7 @@ def trim_metrics(folder: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Parse the step of a line of metrics; infinity for a damaged line, so that it is dropped."""
+    """Return the step of a line of metrics; infinity for a damaged line, so that it is dropped."""
     try:
         return float(parse_json(line)["step"])
     except (KeyError, TypeError, ValueError):

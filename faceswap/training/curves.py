@@ -1,4 +1,4 @@
-"""Draw the curves of a training run: ``metrics.jsonl`` -> PNG."""
+"""Draw the loss and score curves of a training run from ``metrics.jsonl``."""
 
 import io
 import json
@@ -16,7 +16,7 @@ COLORS = {"a": "tab:blue", "b": "tab:orange"}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the records of ``metrics.jsonl``, skipping corrupt lines."""
+    """Read the records of ``metrics.jsonl``; skip damaged lines. A missing file has none."""
     records = []
     for line in read_lines(path) if path.is_file() else []:
         try:
@@ -29,7 +29,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
-    """Plot ``{name}_a`` and ``{name}_b`` over the steps of the records that have them."""
+    """Plot the values of ``{name}_a`` and ``{name}_b`` against the training step.
+
+    Records that lack a value are skipped.
+    """
     for key, color in COLORS.items():
         points = [(r["step"], r[f"{name}_{key}"]) for r in records if f"{name}_{key}" in r]
         if points:
@@ -39,7 +42,7 @@ def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
 
 
 def curves(path: Path) -> bytes:
-    """Draw the training loss and the SSIM of held-out faces as a PNG."""
+    """Return a PNG with charts of the loss and of the held-out SSIM from ``metrics.jsonl``."""
     records = read_metrics(path)
     figure, (loss, ssim) = side_by_side(4)
     draw_series(loss, records, "loss")
@@ -50,7 +53,7 @@ def curves(path: Path) -> bytes:
 
 
 def side_by_side(height: float) -> tuple[Figure, tuple[Axes, Axes]]:
-    """Make a figure of two charts, ``height`` inches high."""
+    """Return an empty figure of the given height in inches, and its two charts."""
     figure = Figure(figsize=(11, height), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -32,15 +32,31 @@ def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: ResumeState | None,
     device: torch.device, on_progress: OnProgress = ignore_progress,
 ) -> tuple[TrainingState, Faces, Faces]:  # fmt: skip
-    """Make a fresh run; return it with the training faces and the held-out faces.
+    """Build a run with initial weights, and load the faces.
 
-    If the state has no centroids, they are measured, which takes seconds.
+    A saved state decides the architecture and the held-out faces here; its weights are loaded later
+    by :func:`checkpoint.restore`. Centroids that no state holds are measured, which takes seconds.
+
+    Args:
+        a: Faceset folder of identity a.
+        b: Faceset folder of identity b.
+        folder: The model's folder, for error messages.
+        config: Settings.
+        state: The state to resume from; None starts a new run.
+        device: Where the network and the faces go.
+        on_progress: Called after each face that is measured for a centroid.
+
+    Returns:
+        The run; by identity, the training faces (N, 3 or 4, S, S) and the held-out faces
+        (N, 3, S, S), uint8 on the device.
 
     Raises:
-        InputError: If a folder is not a faceset or has another coverage than the model.
+        InputError: If a folder is not a faceset, its coverage differs from the model's, a
+            ``CONSENT.md`` cannot be read, or dlib's weights or the landmark model cannot be used.
         NoFacesError: If a person has fewer than MIN_FACES faces.
-        ModelError: If the state or the initial model is corrupt.
-        SettingsError: If the settings contradict the state or the initial model.
+        ModelError: If the state or the model in ``config.init_from`` is missing or corrupt.
+        SettingsError: If the settings contradict the state or the initial model, the architecture
+            is unknown, a and b are the same folder, or a consent note is invalid.
     """
     init_network = (
         modelfile.load(Path(config.init_from)).network if config.init_from and not state else None
@@ -110,7 +126,7 @@ def _centroids(
 
 
 def _with_masks(faceset: Faceset, preset: ModelConfig) -> Tensor:
-    """Return the crops; a model with a mask head gets the face outlines as a fourth channel."""
+    """Return the crops, with face outlines as a fourth channel if the model has a mask head."""
     if not preset.mask_head:
         return faceset.crops
     size = faceset.crops.shape[-1]
@@ -140,7 +156,10 @@ def _choose_model(
     config: TrainConfig, state: ResumeState | None, folder: Path, device: torch.device,
     init_network: Autoencoder | None,
 ) -> ModelConfig:  # fmt: skip
-    """Choose the architecture: the existing one, the configured one, or the device's default."""
+    """Choose the architecture: the existing model's, else the configured or the device's default.
+
+    The existing model is the state to resume from, or the initial model.
+    """
     existing = init_network.config if init_network else None
     existing = state.model if state else existing
     if existing is None:
@@ -152,7 +171,7 @@ def _choose_model(
         asked += f" of {config.size} px" if config.size else ""
         advice = (
             "give another --output, or pass --restart to start over" if state
-            else "only a model of the same architecture and size can take its weights"
+            else "leave out --model and --size, which must match the model to start from"
         )  # fmt: skip
         raise SettingsError(
             f"{folder if state else config.init_from} holds a model '{existing.name}' of "
@@ -162,7 +181,7 @@ def _choose_model(
 
 
 def _color_shift(facesets: dict[Identity, Faceset]) -> tuple[float, float, float]:
-    """Mean colour of b's faces minus that of a's, RGB in [0, 1], over the whole crops."""
+    """Return the mean colour of b's crops minus that of a's; RGB is scaled to [0, 1]."""
     mean = {  # per crop, as the whole faceset in float64 would take eight times its memory
         key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
         for key, f in facesets.items()
@@ -195,7 +214,7 @@ def _start(
     return run
 
 
-CROPS_PER_PASS = 64  # batch size when a network evaluates a whole faceset
+CROPS_PER_PASS = 64  # faces in one forward pass outside training; bounds its memory
 
 
 def training_pair(
@@ -211,7 +230,7 @@ def training_pair(
         crops: The identity's faces, (N, 3, S, S) uint8, or (N, 4, S, S) with masks.
         key: The identity.
         size: Batch size over all processes.
-        world: The processes.
+        world: The processes that train together.
         warp: Whether to warp the inputs; small similarity transforms are always applied.
         jitter: Standard deviation of the log of a face's random colour gain; 0 disables it.
 
@@ -235,7 +254,7 @@ def training_pair(
 
 
 def next_indices(run: TrainingState, key: str, count: int, size: int) -> Tensor:
-    """Draw ``size`` indices without replacement, reshuffling after every face has been used."""
+    """Draw the next ``size`` indices of a shuffled order that uses every face once per pass."""
     order = run.orders.get(key, torch.empty(0, dtype=torch.int64))
     order = order[order < count]  # the faceset may have shrunk since the last run
     while len(order) < size:
@@ -250,7 +269,7 @@ def colored(run: TrainingState, images: Tensor, key: Identity) -> Tensor:
 
 
 def network_crops(run: TrainingState, crops: Tensor, key: Identity) -> list[Tensor]:
-    """Sample the unwarped network crops of all faces of an identity, in batches."""
+    """Return the unwarped network crops of an identity's faces, in batches."""
     return [
         colored(run, sampling.network_crop(batch[:, :3], run.network.config), key)
         for batch in torch.split(crops, CROPS_PER_PASS)

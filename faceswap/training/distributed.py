@@ -1,7 +1,8 @@
 """Train one model in several processes: ``torchrun --nproc-per-node 2 -m faceswap train ...``.
 
-Every process draws the random numbers of the whole batch and computes its own shard, so the steps
-do not depend on the number of processes. Rank 0 makes decisions, writes files and reports.
+Every process draws the random numbers of the whole batch and computes its own shard, so the number
+of processes changes the result only by rounding errors. Rank 0 makes decisions, writes files and
+reports.
 """
 
 import os
@@ -29,7 +30,7 @@ class World:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Slice of this process in a batch of ``count`` items, a multiple of ``size``."""
+        """Return the slice of this process in a batch; ``count`` is a multiple of ``size``."""
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
@@ -43,7 +44,7 @@ class World:
         return agreed
 
     def share(self, value: Any) -> Any:
-        """Broadcast an object of rank 0 by pickle; the processes of one run trust each other."""
+        """Broadcast an object from rank 0 by pickle, which is safe between processes of one run."""
         if self.size == 1:
             return value
         values = [value]
@@ -51,7 +52,7 @@ class World:
         return values[0]
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Average a tensor over all processes; the result is on the CPU."""
+        """Return the mean of a tensor over all processes, on the CPU."""
         tensor = tensor.cpu()
         if self.size > 1:
             dist.all_reduce(tensor)
@@ -77,7 +78,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    # Gloo broadcasts the decisions as CPU tensors, so that they never wait for the GPU.
+    # Gloo broadcasts rank 0's decisions as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend)
     try:
@@ -87,7 +88,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Pick the GPU of this process, as several processes may share a machine."""
+    """Replace ``cuda`` by this process's own GPU, as several processes may share a machine."""
     if device.type == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

@@ -1,4 +1,7 @@
-"""Training losses: (output, target, weight) -> scalar. Images are (B, 3, H, W) in [0, 1]."""
+"""Training losses, which map (output, target, weight) to a scalar.
+
+Output and target are (B, 3, H, W) in [0, 1]. The weight is (B, 1, H, W), or None.
+"""
 
 from collections.abc import Callable
 
@@ -10,11 +13,14 @@ from faceswap.registry import Registry
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-WINDOW, STRIDE = 7, 2  # pixels; stride 2 keeps the mean at a quarter of the work
+WINDOW, STRIDE = 7, 2  # pixels; stride 2 estimates the same mean at a quarter of the cost
 
 
 def dssim(output: Tensor, target: Tensor) -> Tensor:
-    """Structural dissimilarity (1 - SSIM) / 2 per window, (B, 3, (H - 7) // 2 + 1, ...).
+    """Return the structural dissimilarity (1 - SSIM) / 2 of each window.
+
+    The shape is (B, 3, (H - 7) // 2 + 1, (W - 7) // 2 + 1), as windows are 2 px apart.
+
 
     Z. Wang et al., "Image quality assessment: from error visibility to structural similarity",
     IEEE TIP 13(4), 2004, eq. 13, with a uniform 7 px window, K1 = 0.01 and K2 = 0.03.
@@ -33,21 +39,22 @@ def _window_mean(images: Tensor) -> Tensor:
 
 
 def l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, weighted per pixel by ``weight`` (B, 1, H, W) if given."""
+    """Return the mean absolute difference; ``weight`` (B, 1, H, W) weights the pixels if given."""
     return _mean((output - target).abs(), weight)
 
 
 def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Sum of :func:`l1` and the mean of :func:`dssim`, both weighted by ``weight`` if given."""
+    """Return the sum of :func:`l1` and the mean :func:`dssim`; ``weight`` applies to both."""
     edge = WINDOW // 2
     inner = None if weight is None else weight[..., edge:-edge:STRIDE, edge:-edge:STRIDE]
     return l1(output, target, weight) + _mean(dssim(output, target), inner)
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of (B, C, H, W), weighted per pixel by ``weight`` (B, 1, H, W) if given.
+    """Return the mean of (B, C, H, W), weighted per pixel by ``weight`` (B, 1, H, W) if given.
 
-    Weights are normalized per image, so the mean of a batch is the mean of its shards' means.
+    Weights are normalized per image, so the mean over a batch is the mean of the means over equal
+    shards of it.
     """
     if weight is None:
         return values.mean()
@@ -56,7 +63,7 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor:
-    """Colour loss weighted by the face mask, plus the mean squared error of the mask.
+    """Return the colour loss, weighted by the face mask, plus the mean squared error of the mask.
 
     Args:
         output: Decoded faces, (B, 4, H, W); (B, 3, H, W) from a network without a mask head.

@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 PREVIEW_ROWS = 8
-MEAN_FACES = 200  # about this many faces per identity give the mean latent
+MEAN_FACES = 200  # up to twice as many faces per identity are averaged into the mean latent
 # Plateau: none of the last third of the scores (at least 6) exceeds the earlier best by 0.002.
 FLAT_SCORES, FLAT_GAIN = 6, 0.002
-FLAT_AFTER = 1000  # steps; scores also rise slowly at the start
+FLAT_AFTER = 1000  # steps; a slow rise at the start is not a plateau
 
 
 class Monitor:
@@ -39,6 +39,9 @@ class Monitor:
         folder: The model folder.
         config: Settings.
         on_progress: Called with the progress at each report.
+
+    Raises:
+        SettingsError: If TensorBoard is requested but not installed.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Monitor:
         on_progress: OnProgress,
     ) -> None:  # fmt: skip
         self._run, self._seen, self._unseen = run, seen, unseen
-        self._typical = {  # evenly spaced, enough faces for a mean
+        self._typical = {  # evenly spaced faces for the mean latents
             key: crops[:: max(len(crops) // MEAN_FACES, 1)] for key, crops in seen.items()
         }
         self._folder, self._config, self._on_progress = folder, config, on_progress
@@ -54,7 +57,11 @@ class Monitor:
         self._warned_of_plateau = False
 
     def losses(self, means: list[float]) -> None:
-        """Record and report the mean losses (a, b) since the last report."""
+        """Record and report the mean losses (a, b) since the last report.
+
+        Raises:
+            OutputError: If the metrics cannot be written.
+        """
         run, config = self._run, self._config
         self._record({"loss_a": means[0], "loss_b": means[1]}, run.optimizer.learning_rate)
         note = f"loss a {means[0]:.4f} b {means[1]:.4f}"
@@ -72,7 +79,10 @@ class Monitor:
         """Measure the mean latents, which conversion needs, and the held-out score.
 
         The score is the mean SSIM of a's and b's held-out faces after reconstruction by their own
-        decoders. It is appended to the run's ``scores``.
+        decoders. It is appended to the run's ``scores`` if both identities have held-out faces.
+
+        Raises:
+            OutputError: If the metrics cannot be written.
         """
         run = self._run
         network = run.ema_or_model.eval()
@@ -106,14 +116,21 @@ class Monitor:
         if max(scores[-late:]) < max(scores[:-late]) + FLAT_GAIN:
             self._warned_of_plateau = True
             log.warning(
-                "step %d: held-out SSIM has stayed at %.3f for the last %d measurements, so more "
-                "training brings little: stop, or set --minutes so that the learning rate decays",
-                self._run.step, max(scores), late,
+                "step %d: the last %d measurements of held-out SSIM hardly exceed the earlier ones "
+                "(best: %.3f), so more training gains little: stop, or set --minutes so that the "
+                "learning rate decays",
+                self._run.step, late, max(scores),
             )  # fmt: skip
 
     @torch.no_grad()
     def preview(self) -> None:
-        """Write a preview image with rows of a | a as a | a as b | b | b as b | b as a."""
+        """Write a preview image with rows of a | a as a | a as b | b | b as b | b as a.
+
+        An identity's faces are held-out ones if there are at least ``PREVIEW_ROWS`` of them.
+
+        Raises:
+            OutputError: If the image cannot be written.
+        """
         run = self._run
         network = run.ema_or_model.eval()
         columns = []
@@ -134,7 +151,11 @@ class Monitor:
             self._board.add_image("preview", image, run.step)
 
     def draw_curves(self) -> None:
-        """Write ``curves.png``."""
+        """Write ``curves.png``.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         png = curves.curves(self._folder / checkpoint.METRICS_FILE)
         write_bytes(self._folder / "curves.png", png)
 

@@ -18,7 +18,7 @@ class Recipe:
         learning_rate: Peak learning rate of AdamW.
         betas: Betas of AdamW.
         weight_decay: Weight decay of both optimizers; at 0, AdamW equals Adam.
-        loss: Key of LOSSES.
+        loss: Name of the loss, a key of LOSSES or a plug-in.
         muon_rate: Peak learning rate of Muon for hidden weights; 0 uses AdamW for all weights.
         warm_up: Steps in which the learning rate rises from a tenth of its peak to its peak.
         decay_to: Share of the learning rate left at the end of a run of known length.
@@ -59,7 +59,7 @@ RECIPES: dict[str, Recipe] = {
     "large": DEFAULT_RECIPE,
 }  # fmt: skip
 
-# Tensors that the optimizers keep for each parameter once it has been updated.
+# Names of the tensors that each optimizer keeps for a parameter once it has been updated.
 STATE_KEYS = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum_buffer"}}
 
 # Quintic Newton-Schulz iteration with the steps and coefficients of K. Jordan et al. 2024. It maps
@@ -72,6 +72,9 @@ def recipe_of(name: str) -> Recipe:
     """Return the recipe of a built-in architecture, or of a plug-in's network class.
 
     A plug-in without a ``recipe`` is trained with the default one.
+
+    Raises:
+        SettingsError: If no plug-in has this name, or its import fails.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -89,7 +92,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         matrices: Parameters (O, I).
-        lr: Learning rate; it scales an update whose singular values are near 1.
+        lr: Learning rate. It scales an update whose singular values are near 1, or near the square
+            root of O / I if that is larger.
         weight_decay: Decoupled weight decay.
         momentum: Coefficient of the Nesterov momentum.
     """
@@ -152,7 +156,7 @@ class Optimizer:
     Args:
         network: Network with convolution weights in channels_last order.
         recipe: Learning rates and other settings.
-        learning_rate: Peak of AdamW; Muon's peak scales in proportion.
+        learning_rate: Peak learning rate of AdamW; Muon's peak scales in proportion.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, learning_rate: float) -> None:
@@ -206,8 +210,8 @@ class Optimizer:
         """Load a state from :meth:`state_dict`.
 
         Raises:
-            KeyError: If the state belongs to another recipe.
-            ValueError: If the state does not fit the network.
+            KeyError, TypeError, ValueError: If the state belongs to another recipe or does not fit
+                the network.
         """
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(_fitted(optimizer, state[name], STATE_KEYS[name]))
@@ -223,8 +227,8 @@ def _fitted(
 
     Args:
         optimizer: The optimizer to load the state into.
-        state: Of ``optimizer.state_dict()``, with tensors in any memory layout.
-        keys: Names of the tensors of each parameter.
+        state: Result of ``optimizer.state_dict()``, with tensors in any memory layout.
+        keys: Names of the tensors that the state must hold for each parameter in it.
 
     Raises:
         KeyError, TypeError, ValueError: If the state does not fit.
@@ -258,7 +262,7 @@ def _with_numbers(group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any
 
 
 def _hidden_weights(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of all layers except those with 3 or 4 image channels as input or output."""
+    """Return the weights of all layers except those whose input or output is an image."""
     return [p for p in network.parameters() if p.ndim >= 2 and min(p.shape[:2]) > 4]
 
 

@@ -1,9 +1,10 @@
-"""Train: two facesets become one shared encoder and two decoders that undo the random warp.
+"""Train one shared encoder and two decoders on two facesets, to undo a random warp.
 
 A run folder holds ``model.safetensors`` (everything that conversion needs), ``resume.safetensors``
 (everything that resuming needs), ``config.json``, ``metrics.jsonl``, ``curves.png``, ``previews/``,
-``snapshots/`` (earlier resume states) and ``best.safetensors``. Each file is replaced atomically,
-so a kill at any moment leaves a complete state to resume from.
+``snapshots/`` (earlier resume states) and ``best.safetensors``. Lines are appended to
+``metrics.jsonl`` and every other file is replaced atomically, so a kill at any moment leaves a
+complete state to resume from.
 """
 
 import dataclasses
@@ -42,24 +43,27 @@ from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_
 log = logging.getLogger(__name__)
 
 
-DECAY_FROM = 0.5  # share of the run after which the learning rate decays along a cosine
-REPORT_SECONDS = 1.0  # between two records in metrics.jsonl
+DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
+REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
 @dataclass(slots=True)
 class TrainReport:
-    """What a training run did."""
+    """The result of a training run."""
 
-    folder: Annotated[Path, Meta(description="The model.")]
-    step: Annotated[Count, Meta(description="Steps in all runs together.")]
-    minutes: Annotated[float, Meta(description="Minutes in all runs together.")]
+    folder: Annotated[Path, Meta(description="The model's folder.")]
+    step: Annotated[Count, Meta(description="Steps in total, over all runs of the model.")]
+    minutes: Annotated[float, Meta(description="Minutes in total, over all runs of the model.")]
     loss_a: Annotated[float, Meta(description="Last loss; NaN, or null in JSON, if unknown.")]
     loss_b: float
     interrupted: Annotated[
-        bool, Meta(description="Ctrl-C or SIGTERM ended the run; the exit code is 130.")
+        bool,
+        Meta(description="Whether Ctrl-C or SIGTERM ended the run; the exit code is then 130."),
     ] = False
-    done: Annotated[bool, Meta(description="There was nothing left to do.")] = False
+    done: Annotated[
+        bool, Meta(description="Whether earlier runs had already reached the requested length.")
+    ] = False
     consent: Annotated[
         dict[Identity, str],
         BOTH_IDENTITIES,
@@ -84,24 +88,33 @@ def train(
 ) -> TrainReport:
     """Train a model on two facesets, or continue its training.
 
-    Ctrl-C and SIGTERM save and stop after the current step; a second Ctrl-C stops at once.
+    Training ends at ``config.steps`` or ``config.minutes``, whichever comes first; without either
+    it runs until it is stopped. Ctrl-C and SIGTERM save and stop after the current step; a second
+    one stops at once.
 
     Args:
         a: Faceset folder of identity a.
         b: Faceset folder of identity b.
-        output: The model's folder; training resumes what is there.
+        output: The model's folder. If it holds a model, its training is resumed, unless
+            ``config.restart`` is set.
         config: Settings.
-        on_progress: Called about once a second with the losses.
+        on_progress: Called after each face whose embedding is measured first, and then about once a
+            second with the losses.
 
     Raises:
-        InputError: If a folder is not a faceset.
+        InputError: If a folder is not a faceset or does not suit the model, a ``CONSENT.md`` cannot
+            be read, or dlib's weights or the landmark model cannot be used.
         NoFacesError: If there are fewer than 25 faces of a person.
-        ModelError: If the existing model cannot be resumed.
-        SettingsError: If the settings contradict the existing model.
+        ModelError: If the existing model cannot be resumed, or the model in ``config.init_from``
+            cannot be loaded.
+        SettingsError: If the settings contradict the existing model, the facesets or the number of
+            processes, or need a plug-in or a package that is not installed.
         OutputError: If a file cannot be written; the last saved state stays.
         BusyError: If another process trains the model.
-        TrainingError: If the loss is not finite again at a lower rate; the last saved state stays.
-        DeviceError: If the device is missing, or its memory is too small for one face.
+        TrainingError: If the loss or a weight becomes infinite or NaN again after a roll-back to a
+            lower learning rate; the last saved state stays.
+        DeviceError: If the device is missing, or its memory is too small for a batch of one face
+            per identity. With several processes the batch is not reduced.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
@@ -116,10 +129,11 @@ def _train_in(
     a: Path, b: Path, folder: Path, config: TrainConfig, world: World, device: torch.device,
     on_progress: OnProgress,
 ) -> TrainReport:  # fmt: skip
-    """Train in a folder that this process has locked."""
+    """Train in a folder that rank 0 has locked."""
     if config.batch_size % world.size:
         raise SettingsError(
-            f"batch_size must be a multiple of the {world.size} processes, not {config.batch_size}"
+            f"batch_size must be a multiple of the number of processes, {world.size}, "
+            f"not {config.batch_size}"
         )
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder) if read else None)
@@ -155,21 +169,29 @@ def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
         "learning_rate": config.learning_rate or recipe.learning_rate,
         "loss": recipe.loss if config.loss == "auto" else config.loss,
         "restart": False,
-        "consent_a": None,  # belongs to these people, so reusing the settings must not copy it
+        "consent_a": None,  # personal, so reusing the settings for others must not copy it
         "consent_b": None,
     }
     checkpoint.write_config(folder, settings, dataclasses.asdict(recipe), run.names)
 
 
 class Pair(nn.Module):
-    """Runs both identities through the encoder in one call, as gradient averaging requires."""
+    """Decodes both identities in one forward call, as DistributedDataParallel requires."""
 
     def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
         super().__init__()
         self.network, self.in_bfloat16 = network, in_bfloat16
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode warped faces with their own decoders, float32 (B, C, size, size) each."""
+        """Decode warped faces of a and b with their own decoders.
+
+        Args:
+            a: Warped faces of a, (B, 3, size, size).
+            b: As many warped faces of b.
+
+        Returns:
+            Decoded faces of a and of b, float32 (B, 3 or 4, size, size) each.
+        """
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
             decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
@@ -178,7 +200,15 @@ class Pair(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What rank 0 decided to do before the next step; ``share`` of the run is done."""
+    """The decisions of rank 0 before the next step.
+
+    Attributes:
+        share: Share of the run that is done; 0 if no length was requested.
+        end: Whether the run ends.
+        report: Whether to report the losses.
+        preview: Whether to write a preview.
+        save: Whether to save the state.
+    """
 
     share: float
     end: bool
@@ -190,7 +220,7 @@ class Due:
 class Loop:
     """The training loop: steps, reports, previews and saves until the end or a stop signal.
 
-    Rank 0 decides what is due, by its own clock and signals, and broadcasts that to the others.
+    Rank 0 decides by its own clock and signals what is due, and broadcasts its decisions.
     """
 
     def __init__(
@@ -214,11 +244,15 @@ class Loop:
         self._refined = run.step  # when the refiners were last trained
 
     def run_on(self) -> TrainReport:
-        """Train until the end and return the report."""
+        """Train until the end or a stop signal and return the report.
+
+        Raises:
+            DeviceError, ModelError, OutputError, TrainingError: See :func:`train`.
+        """
         run = self._run
         unsaved = not checkpoint.has_state(self._folder)
         if self._monitor and (unsaved or self._config.restart):
-            keep = 1 if self._config.restart else self._config.keep  # drop the replaced run
+            keep = 1 if self._config.restart else self._config.keep  # drop the old run's states
             checkpoint.save(run, self._folder, keep)
         while self.advance():
             pass
@@ -232,7 +266,11 @@ class Loop:
         )  # fmt: skip
 
     def advance(self) -> bool:
-        """Report, preview and save what is due, then take a step; return False at the end."""
+        """Report, preview and save if due, then take a step; return False at the end.
+
+        Raises:
+            DeviceError, ModelError, OutputError, TrainingError: See :func:`train`.
+        """
         run, recipe, began = self._run, self._recipe, time.monotonic()
         due = self._decide(began)
 
@@ -282,12 +320,12 @@ class Loop:
         return Due(share, *map(bool, flags))
 
     def _fitting_step(self, warp: bool) -> Tensor:
-        """Take a step, halving the batch for as long as the device runs out of memory."""
+        """Take a step, halving the batch each time the device runs out of memory."""
         while True:
             try:
                 return self._step(warp)
             except torch.OutOfMemoryError as error:
-                # The other processes wait for this one's gradients and could not follow.
+                # The other processes wait for gradients of this step and cannot repeat it.
                 if self._world.size > 1 or self._batch == 1:
                     raise DeviceError(
                         f"the memory of {self._device} is too small for a batch of "
@@ -306,7 +344,7 @@ class Loop:
                 torch.cuda.empty_cache()
 
     def _step(self, warp: bool) -> Tensor:
-        """Take an optimizer step over both identities; return their losses, (2,), on the device."""
+        """Take an optimizer step on both identities; return their losses, (2,), on the device."""
         size, world = self._batch, self._world
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
@@ -332,7 +370,7 @@ class Loop:
         return True
 
     def _roll_back(self) -> None:
-        """Return to the last saved state with a lower learning rate, once."""
+        """Return to the last saved state with a lower learning rate; raise an error next time."""
         run, folder = self._run, self._folder
         broken = run.step
         if run.lr_scale < 1:
@@ -345,9 +383,10 @@ class Loop:
         run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
-            checkpoint.save(run, folder, self._config.keep)  # keep the lower rate after a kill
+            checkpoint.save(run, folder, self._config.keep)  # a kill must not undo the rate
             log.warning(
-                "the loss was no longer finite at step %d: back to step %d at %g of the rate",
+                "the loss was no longer finite at step %d: continuing from step %d at %g of the "
+                "learning rate",
                 broken, run.step, run.lr_scale,
             )  # fmt: skip
 

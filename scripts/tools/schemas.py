@@ -50,7 +50,7 @@ class Output:
 
 OUTPUTS = {
     "extract": Output("What an extraction did.", (ExtractReport,)),
-    "train": Output("What a training run did.", (TrainReport,)),
+    "train": Output("The result of a training run.", (TrainReport,)),
     "convert": Output(
         "What a conversion did; with --preview, what its image shows.",
         (ConvertReport, PreviewReport),
@@ -70,8 +70,8 @@ OUTPUTS = {
     "doctor": Output(
         "What is installed here and whether each stage works.", (Diagnosis,), with_error=True
     ),
-    "import-checkpoint": Output("The model that a classic checkpoint became.", (ImportReport,)),
-    "demo": Output("What the demo made.", (DemoReport,)),
+    "import-checkpoint": Output("The result of importing a classic checkpoint.", (ImportReport,)),
+    "demo": Output("The result of the demo.", (DemoReport,)),
 }
 
 

@@ -170,8 +170,8 @@ def test_help_shows_the_example_commands_line_by_line():
   faceswap extract data/trump            find and align the faces of one person
   faceswap train --a trump --b cage      train a model on both faces
   faceswap convert video.mp4             put b's face onto a's footage
-  faceswap verify video.swapped.mp4      show what it was made from, and with what
-  faceswap demo                          see everything work without any data
+  faceswap verify video.swapped.mp4      show how it was made, and whether it changed
+  faceswap demo                          try everything on public-domain photos
 """
         in shown
     )

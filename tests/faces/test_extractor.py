@@ -71,7 +71,7 @@ def test_changed_photo_is_reported(photos, collins, hopper, caplog):
     report = extract(photos, config=QUICK)
 
     assert (report.images, report.faces) == (0, 2)
-    assert "1 file changed since the faces were extracted, such as collins.jpg" in caplog.text
+    assert "1 file changed since the faces were extracted (first: collins.jpg)" in caplog.text
 
 
 def test_restart_extracts_everything_again(photos):
@@ -124,7 +124,7 @@ def test_no_face_at_all_is_an_error_but_keeps_the_skipped_list(tmp_path):
 def test_folder_without_readable_files_is_refused(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"words")
 
-    with pytest.raises(InputError, match=r"nothing in .* can be read"):
+    with pytest.raises(InputError, match=r"no file in .* can be read"):
         extract(tmp_path, config=QUICK)
 
 

@@ -131,7 +131,7 @@ def test_footage_person_is_preferred_to_others_in_shot(embeddings_from_landmarks
     assert tracks_of(select_faces(frames, FOOTAGE)) == [[1]] * 40
     assert len(embeddings_from_landmarks) == 3 * selection.MAX_VOTES
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "several people are in shot"
+        "the footage shows several people"
     ]
 
 

@@ -125,5 +125,5 @@ def test_users_landmark_model_rules_out_blazeface(diagonal, monkeypatch):
 
     assert own.for_video().detector == "hog"
     assert own.describe(video=False) == "HOG, else CNN"
-    with pytest.raises(SettingsError, match="brings its own landmarks"):
+    with pytest.raises(SettingsError, match="predicts its own landmarks"):
         DetectorSpec("blaze", str(diagonal)).checked()

@@ -33,6 +33,15 @@ PIXELS = {
 }
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9"])
+def test_every_codec_takes_the_worst_quality(tmp_path, codec):
+    source = make_clip(tmp_path / "in.mp4", size=(96, 80), times=range(3), audio=0)
+
+    target = pass_on(source, tmp_path / "out.mkv", codec=codec, quality=51)
+
+    assert times_of(target) == times_of(source)
+
+
 @pytest.mark.parametrize("pixels", PIXELS)
 @pytest.mark.parametrize(("suffix", "codec"), PAIRS)
 def test_every_codec_keeps_size_times_and_content(tmp_path, monkeypatch, suffix, codec, pixels):

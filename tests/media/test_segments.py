@@ -147,7 +147,7 @@ def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
     found = unfinished(target)
 
     assert {kept.folder: kept.frames for kept in found} == {resumable: 6, damaged: 6}
-    assert f"cannot tell whether {stuck} holds an unfinished conversion: " in caplog.text
+    assert f"cannot check whether {stuck} holds an unfinished conversion: " in caplog.text
     assert all(folder.is_dir() for folder in (resumable, damaged, busy, stuck, *unrelated))
     assert not empty.exists()
     busy_store.close(keep=False)

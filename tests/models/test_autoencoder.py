@@ -241,7 +241,7 @@ def test_import_error_names_the_missing_tensor(classic_state, tmp_path):
     partial = {k: v for k, v in classic_state.items() if k != "encoder.5.bias"}
     torch.save({"state": partial, "epoch": 1}, tmp_path / "x.t7")
 
-    with pytest.raises(ModelError, match=r"1 tensors are missing.*to_latent\.bias"):
+    with pytest.raises(ModelError, match=r"missing tensors: 1, .*to_latent\.bias"):
         classic.import_checkpoint(tmp_path / "x.t7", tmp_path / "out")
 
 

@@ -357,7 +357,7 @@ def test_changed_and_renamed_sequence_frames_are_detected(tmp_path):
 
     assert not read(paths[1]).intact
     assert read(paths[0]).intact
-    assert "then named: 000002.png" in " ".join(text.verification(verify([paths[0]])))
+    assert "named when signed: 000002.png" in " ".join(text.verification(verify([paths[0]])))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file name that is not Unicode")
@@ -370,7 +370,7 @@ def test_file_with_a_non_unicode_name_is_signed(tmp_path, suffix):
     found = read(target)
     assert found.intact
     assert (found.title, found.parent.title) == (f"caf?.swapped{suffix}", f"caf?{suffix}")
-    assert "then named" not in " ".join(text.verification(verify([target])))
+    assert "named when signed" not in " ".join(text.verification(verify([target])))
 
 
 def test_verification_text_lists_all_facts(tmp_path):

@@ -330,7 +330,7 @@ def test_init_from_copies_encoder_and_decoders(run):
 def test_init_from_needs_the_same_architecture(run):
     other = run().folder
 
-    with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': only a model of"):
+    with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': leave out --model"):
         run(replace(SHORT, init_from=str(other), model="original"), "begun")
     with pytest.raises(ModelError, match="holds no model"):
         run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
@@ -414,7 +414,7 @@ def test_non_finite_loss_rolls_back_once_with_a_lower_rate(run, monkeypatch, cap
     report = run(replace(SHORT, steps=12))
 
     assert report.step == 12
-    assert "back to step 6 at 0.5 of the rate" in caplog.text
+    assert "continuing from step 6 at 0.5 of the learning rate" in caplog.text
     assert read_state(report.folder).lr_scale == 0.5
     assert all(torch.isfinite(value).all() for value in weights_of(report.folder).values())
 
@@ -434,11 +434,11 @@ def test_plateau_of_the_score_warns_once(run, caplog, monkeypatch):
     monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
 
     run(replace(SHORT, save_every=0.0, steps=15), folder="short")
-    assert "brings little" not in caplog.text  # too early to tell
+    assert "gains little" not in caplog.text  # too early to tell
 
     monkeypatch.setattr(monitor, "FLAT_AFTER", 10)
     run(replace(SHORT, save_every=0.0, steps=15))
-    assert caplog.text.count("more training brings little") == 1
+    assert caplog.text.count("more training gains little") == 1
 
 
 def test_missing_tensorboard_names_the_package(run, monkeypatch):
