@@ -199,8 +199,8 @@ def read_json(text: str) -> dict[str, Any]:
 
 
 DetectorName = Literal["auto", "blaze", "hog", "cnn"]
-MaskName = Literal["hull", "square", "learned", "product"]
-ColorName = Literal["average", "reinhard", "linear", "histogram", "none"]
+MaskName = Literal["skin", "hull", "square", "learned", "product"]
+ColorName = Literal["auto", "average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
 CodecName = Literal["auto", "h264", "h265", "av1", "vp9", "prores", "ffv1"]
 LossName = Literal["l1", "l1-dssim"]
@@ -400,7 +400,7 @@ class ConvertConfig(Settings):
             LOOK,
             seam=COLOR_SEAM,
         ),
-    ] = "average"
+    ] = "auto"
     mask: Annotated[
         Any,
         Option(
@@ -410,7 +410,7 @@ class ConvertConfig(Settings):
             LOOK,
             seam=MASK_SEAM,
         ),
-    ] = "hull"
+    ] = "skin"
     identity_strength: Annotated[
         float,
         Option(
@@ -425,9 +425,15 @@ class ConvertConfig(Settings):
         Option("Shrink the mask by this share of the face's width.", LOOK, low=0.0, high=0.5),
     ] = 0.01
     feather: Annotated[
-        float,
-        Option("Soften the mask's edge over this share of the face's width.", LOOK, 0.0, 0.5),
-    ] = 0.06
+        float | None,
+        Option(
+            "Soften the mask's edge over this share of the face's width; with the skin mask, over "
+            "this share or more. [default: 0.06; with the skin mask 0.04]",
+            LOOK,
+            low=0.0,
+            high=0.5,
+        ),
+    ] = None
     blend: Annotated[
         Any,
         Option(
@@ -568,8 +574,8 @@ class EvaluateConfig(Settings):
     faces: Annotated[
         int, Option("Measure at most N unseen faces of each identity; 0 measures all.", FACES, 0)
     ] = 0
-    color: Annotated[Any, Option("Colour match of the swaps.", LOOK, seam=COLOR_SEAM)] = "average"
-    mask: Annotated[Any, Option("Mask of the swaps.", LOOK, seam=MASK_SEAM)] = "hull"
+    color: Annotated[Any, Option("Colour match of the swaps.", LOOK, seam=COLOR_SEAM)] = "auto"
+    mask: Annotated[Any, Option("Mask of the swaps.", LOOK, seam=MASK_SEAM)] = "skin"
     identity_strength: Annotated[
         float, Option("Identity strength of the swaps, as in convert.", LOOK, low=0.0, high=2.0)
     ] = 1.0

@@ -50,11 +50,19 @@ FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedFace:
-    """A face in the canonical pose: crop (S, S, 3) and the frame -> crop matrix."""
+    """A face in the canonical pose.
+
+    Attributes:
+        face: The face in its frame.
+        image: The crop, (S, S, 3).
+        matrix: Maps frame to crop.
+        skin: Where the face's skin is visible in the crop, (S, S) in [0, 1]; None if not looked at.
+    """
 
     face: Face
     image: Image
     matrix: Matrix
+    skin: Mask | None = None
 
 
 CUBIC_MARGIN = 4  # pixels: the reach of cubic interpolation plus one for rounding

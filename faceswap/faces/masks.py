@@ -20,6 +20,7 @@ from faceswap.registry import Registry
 Masker = Callable[[AlignedFace, float, Mask | None], Mask]
 
 FOREHEAD = 0.6  # nose lengths by which the hull rises above the brows; fits the oval of a face best
+SKIN_BLUR = 1.5 / 256  # deviation, as a share of the crop's side: smooths the skin's outline
 MASK_THRESHOLD = 0.1  # decoded values below it become 0, those above 1 - MASK_THRESHOLD become 1
 
 
@@ -63,9 +64,18 @@ def product(aligned: AlignedFace, view: float, decoded: Mask | None) -> Mask:
     return hull(aligned, view) * learned(aligned, view, decoded)
 
 
+def visible(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:
+    """Return :func:`hull` where the face's skin is visible, (S, S)."""
+    assert aligned.skin is not None, "the mask needs the skin"
+    blurred = cv2.GaussianBlur(aligned.skin, (0, 0), SKIN_BLUR * len(aligned.image))
+    return hull(aligned, view, decoded) * (blurred > 0.5).astype(np.float32)
+
+
 MASKS: Registry[Masker] = Registry(MASK_SEAM, {
+    "skin": visible,
     "hull": hull, "square": square, "learned": learned, "product": product,
 })  # fmt: skip
+SKIN_MASKS: tuple[str, ...] = ("skin",)  # these need to know where skin is visible
 DECODED_MASKS: tuple[str, ...] = ("learned", "product")  # these need a model with a mask head
 
 

@@ -26,6 +26,8 @@ from faceswap.faces.geometry import (
 )
 from faceswap.media.frame import Frame, rounded
 from faceswap.registry import Registry
+from faceswap.swapping.light import apply_light, measure_light
+from faceswap.swapping.region import Cover
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,18 +36,22 @@ class Swap:
 
     Attributes:
         aligned: The original face. Its matrix maps frame pixels to the pixels of ``image``.
-        image: The new face, (H, W, 3): a square crop, or a box of frame pixels once its detail has
-            been measured.
+        image: The new face, (H, W, 3).
         mask: The share of the new face in each pixel, (H, W) in [0, 1].
         color: The numbers of the colour match; None if there are none left to apply.
+        cover: Skin to paint over the footage first; None if there is none left to merge.
         detail: The numbers of the detail match; None if there are none left to apply.
+        on_frame: The original face on a box of the frame's own pixels, where detail is applied;
+            None without a detail match.
     """
 
     aligned: AlignedFace
     image: Image
     mask: Mask
     color: npt.NDArray[np.float64] | None = None
+    cover: Cover | None = None
     detail: npt.NDArray[np.float64] | None = None
+    on_frame: AlignedFace | None = None
 
 
 Numbers = npt.NDArray[np.float64]
@@ -186,6 +192,7 @@ def apply_histogram(swapped: Image, table: Numbers) -> Image:
 
 
 COLORS: Registry[ColorMatch] = Registry(COLOR_SEAM, {
+    "auto": ColorMatch(measure_light, apply_light),
     "average": ColorMatch(measure_average, apply_average),
     "reinhard": ColorMatch(measure_reinhard, apply_reinhard),
     "linear": ColorMatch(measure_linear, apply_linear),

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from faceswap.config import ConvertConfig
+from faceswap.faces.geometry import compose, invert, warp_image_at, warp_mask
 from faceswap.media.frame import Frame
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, layer, paste
 from faceswap.swapping.label import Label
+from faceswap.swapping.region import covered
 
 
 def render(
@@ -29,12 +31,15 @@ def render(
         SettingsError: If the label does not fit into the frame, or the plug-in of the blend or the
             colour match cannot be imported.
     """
-    video = paste_swaps(frame, swaps, config)
+    finished = [matched(swap, config, frame.index) for swap in swaps]
+    video = frame
+    for swap in finished:
+        video = paste(video, swap, config.blend)
     streams = {"video": label.on(video) if label else video}
     if config.matte:
-        streams["matte"] = matte(frame, swaps)
+        streams["matte"] = matte(frame, finished)
     if config.layers:
-        streams["layers"] = layer(frame, [matched(swap, config, frame.index) for swap in swaps])
+        streams["layers"] = layer(frame, finished)
     return streams
 
 
@@ -53,6 +58,10 @@ def matte(frame: Frame, swaps: list[Swap]) -> Frame:
     """Return a frame that is white where faces were swapped and black elsewhere.
 
     Soft edges of a mask are grey.
+
+    Args:
+        frame: The original frame.
+        swaps: Swaps from :func:`matched`.
     """
     drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
     for swap in swaps:
@@ -61,9 +70,10 @@ def matte(frame: Frame, swaps: list[Swap]) -> Frame:
 
 
 def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
-    """Apply the measured colour match and then the measured detail to a prepared face.
+    """Apply the measured colour match, merge the cover, and apply the measured detail.
 
-    Detail comes last, because a colour match would amplify or weaken its grain.
+    Detail comes last, because a colour match would amplify or weaken its grain. It is applied on
+    the frame's own pixels, so the swap is resampled to them.
 
     Args:
         swap: A swap from :meth:`Swapper.prepare`.
@@ -73,10 +83,18 @@ def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
     Raises:
         SettingsError: If the plug-in of the colour match cannot be imported.
     """
-    image = swap.image
+    image, mask, aligned = swap.image, swap.mask, swap.aligned
     if swap.color is not None:
         image = COLORS.resolve(config.color).apply(image, swap.color)
+    if swap.cover is not None:
+        image, mask = covered(image, mask, swap.cover)
+    if swap.on_frame is not None:
+        height, width = swap.on_frame.image.shape[:2]
+        to_box = compose(swap.on_frame.matrix, invert(aligned.matrix))
+        image = warp_image_at(image, to_box, width, height)
+        mask = warp_mask(mask, to_box, width, height)
+        aligned = swap.on_frame
     if swap.detail is not None:
         generator = np.random.default_rng((index, swap.aligned.face.track + 1))
         image = detail.apply(image, swap.detail, generator)
-    return replace(swap, image=image, color=None, detail=None)
+    return Swap(aligned, image, mask)

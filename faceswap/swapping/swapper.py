@@ -24,9 +24,9 @@ from faceswap.faces.geometry import (
     scale_of,
     shifted,
     warp_image_at,
-    warp_mask,
 )
-from faceswap.faces.masks import DECODED_MASKS, MASKS, soften
+from faceswap.faces.masks import DECODED_MASKS, MASKS, SKIN_MASKS, soften
+from faceswap.faces.parsing import SkinParser
 from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.media.frame import Frame
 from faceswap.models.devices import resolve_device
@@ -35,11 +35,15 @@ from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
+from faceswap.swapping.region import brow_cover, feathered
 from faceswap.swapping.render import matched, paste_swaps
 
 Prepared = tuple[Frame, list[Swap]]
 
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
+SKIN_EVERY = 3  # frames of a track that share one look at its skin, which takes 0.1 s
+FEATHER = 0.06  # width of the mask's edge, as a share of the face's square
+SKIN_FEATHER = 0.04  # the least width of the skin mask's edge
 PASTE_SIZE = 256  # minimum side in pixels of the crop that is pasted
 
 
@@ -88,6 +92,7 @@ class Swapper:
         strength = self.config.identity_strength
         self._decode = decode or FaceDecoder(trained, self.config.to, strength, device)
         self._mask = MASKS.resolve(self.config.mask)
+        self._parser = SkinParser(SKIN_EVERY) if self.config.mask in SKIN_MASKS else None
         self._color = COLORS.resolve(self.config.color)
         self._model = trained.network.config
         self._size = max(PASTE_SIZE, self._model.crop_size)
@@ -133,9 +138,10 @@ class Swapper:
             DeviceError: If the device's memory is too small for one face.
         """
         aligned = [
-            [align_face(frame, face, self._size, self._model.coverage) for face in faces]
+            [self._look_at(frame, align_face(frame, face, self._size, self._model.coverage))
+             for face in faces]
             for frame, faces in frames
-        ]
+        ]  # fmt: skip
         decoded = iter(self._decode([face.image for faces in aligned for face in faces]))
         for index, faces in enumerate(aligned):
             swaps = [self._finish(face, next(decoded)) for face in faces]
@@ -143,6 +149,10 @@ class Swapper:
                 nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
                 swaps = [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
             yield swaps
+
+    def _look_at(self, frame: Frame, aligned: AlignedFace) -> AlignedFace:
+        """Find a face's visible skin if the mask needs it."""
+        return self._parser.parse(frame, aligned) if self._parser else aligned
 
     def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
         """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""
@@ -161,24 +171,26 @@ class Swapper:
             decoded_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
         mask = self._mask(aligned, self._model.view, decoded_mask)
         color = self._color.measure(face, aligned.image, mask)
-        soft = soften(mask, self._model.coverage, self.config.erosion, self.config.feather)
-        return Swap(aligned, face, soft, color)
+        erosion, feather = self.config.erosion, self.config.feather
+        if not self._parser:
+            feather = FEATHER if feather is None else feather
+            return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
+        region = soften(mask, self._model.coverage, erosion, 0.0)
+        narrow = SKIN_FEATHER if feather is None else feather
+        soft = feathered(region, aligned, self._model.coverage, narrow)
+        return Swap(aligned, face, soft, color, brow_cover(aligned, soft))
 
     def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
         """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""
-        box = box_in_frame(swap, *frame.shape)
+        box = box_in_frame(matched(swap, self.config), *frame.shape)
         if box is None:
             return replace(swap, detail=detail.NEUTRAL)
-        left, top, right, bottom = box
-        to_box = shifted(invert(swap.aligned.matrix), left, top)
         reference = frame.crop(box)
-        face = warp_image_at(swap.image, to_box, right - left, bottom - top)
-        mask = warp_mask(swap.mask, to_box, right - left, bottom - top)
-        aligned = replace(swap.aligned, image=reference, matrix=shifted(np.eye(2, 3), left, top))
-        swap = replace(swap, aligned=aligned, image=face, mask=mask)
-        colored = matched(swap, self.config).image
+        matrix = shifted(np.eye(2, 3), box[0], box[1])
+        swap = replace(swap, on_frame=replace(swap.aligned, image=reference, matrix=matrix))
+        new = matched(swap, self.config)
         moved = detail.displacement(swap.aligned.face, nearby)
-        return replace(swap, detail=detail.measure(colored, reference, mask, moved))
+        return replace(swap, detail=detail.measure(new.image, reference, new.mask, moved))
 
 
 def prepare_video(

@@ -1,0 +1,149 @@
+"""Choose which part of a face is pasted, how softly, and hide the footage's brows beside it.
+
+The region is the face's outline where skin is seen. Its edge is soft where there is room: wide on
+the forehead, narrow along the jaw. Brows of the footage that stick out of it would show as a second
+pair, so they are painted over with the skin around them.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from faceswap.arrays import LUMA, FloatImage, Image, Mask, Points
+from faceswap.faces.geometry import AlignedFace, transform
+from faceswap.media.frame import rounded
+
+JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
+CLEAR = 3 / 160  # the core's brows are raised by this share of the face's square
+MAX_FEATHER = 0.30  # widest edge, as a share of the face's square
+BROW_RISE, BROW_DROP = 0.35, 0.08  # of the zone around the brows, in nose lengths
+ZONE, MARGIN = 6 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
+GRID = 64  # cells per side of the crop on which skin is continued over the brows
+FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
+SURE = 0.8  # probability from which a pixel counts as skin
+# Levels darker than the skin: where painting over begins, and the ramp until it is complete.
+DARKER, RAMP = 1.5, 6.0
+
+BROWS = (slice(17, 22), slice(22, 27))
+SIDES = ([*range(17, 22), *range(36, 42)], [*range(22, 27), *range(42, 48)])  # a brow and its eye
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cover:
+    """Skin to paint over the footage before the new face is pasted.
+
+    Attributes:
+        image: (S, S, 3).
+        mask: (S, S) in [0, 1].
+    """
+
+    image: Image
+    mask: Mask
+
+
+def feathered(region: Mask, aligned: AlignedFace, coverage: float, narrow: float) -> Mask:
+    """Soften the edge of a region (S, S), more where the features are far from it.
+
+    The mask is 1 in a core around the features and 0 outside the region, and rises smoothly in
+    between.
+
+    Args:
+        region: 1 where the face may be pasted.
+        aligned: The face.
+        coverage: Fraction of the crop's side that the face's square covers.
+        narrow: Least width of the edge, as a share of the face's square.
+    """
+    size = len(region)
+    side = coverage * size
+    points = transform(aligned.face.landmarks, aligned.matrix)
+    center, up = points[27:36].mean(axis=0), points[27] - points[33]
+    raised = points[17:27] + CLEAR * side * up / max(float(np.linalg.norm(up)), 1e-6)
+    core = np.vstack([center + JAW * (points[1:16] - center), raised, points[27:]])
+    inner = _hulls(core, [list(range(len(core)))], 0, size)
+    outwards = cv2.distanceTransform((inner < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    inwards = cv2.distanceTransform((region > 0.5).astype(np.uint8), cv2.DIST_L2, 5) - 1
+    inwards = np.maximum(inwards, 0)
+    width = np.clip(inwards + outwards, max(narrow * side, 1e-3), MAX_FEATHER * side)
+    return _smoothstep(inwards / width)
+
+
+def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
+    """Continue the skin over the footage's brows where the mask lets them through.
+
+    Args:
+        aligned: The face, with its ``skin``.
+        mask: The softened mask of the new face, (S, S).
+    """
+    assert aligned.skin is not None, "the mask needs the skin too"
+    size, skin = len(mask), aligned.skin
+    points = transform(aligned.face.landmarks, aligned.matrix)
+    up = points[27] - points[33]
+    around = [
+        np.vstack([points[brow], points[brow] + BROW_RISE * up, points[brow] - BROW_DROP * up])
+        for brow in BROWS
+    ]
+    zone = np.maximum(*(_hulls(brow, [list(range(15))], ZONE * size, size) for brow in around))
+    if not ((zone > 0) & (mask < 0.99)).any():
+        return None
+    square = np.ones((5, 5), np.uint8)
+    features = _hulls(points, list(SIDES), MARGIN * size, size)
+    clean = (1 - np.maximum(cv2.dilate(zone, square), features)) * (skin > SURE)
+    footage = aligned.image.astype(np.float32)
+    fill = _continued(footage, clean.astype(np.float32))
+    pixel = size / 256
+    darker = cv2.GaussianBlur(np.asarray((fill - footage) @ LUMA, np.float32), (0, 0), pixel)
+    share = _smoothstep(np.asarray((darker - DARKER) / RAMP, np.float32))
+    soft = share * cv2.GaussianBlur(zone * cv2.erode(skin, square), (0, 0), 2 * pixel)
+    soft = cv2.GaussianBlur(cv2.dilate(soft, np.ones((3, 3), np.uint8)), (0, 0), pixel)
+    return Cover(rounded(fill), np.asarray(soft, np.float32))
+
+
+def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:
+    """Merge a new face and the skin beneath it into one image and one mask."""
+    below = (1 - mask) * cover.mask
+    merged = mask + below
+    mixed = mask[..., None] * face + below[..., None] * cover.image
+    share = np.maximum(merged, 1e-4)[..., None]
+    image = np.where(merged[..., None] > 1e-3, mixed / share, face)
+    return rounded(np.asarray(image, np.float32)), np.asarray(merged, np.float32)
+
+
+def _continued(image: FloatImage, clean: Mask) -> FloatImage:
+    """Continue the clean pixels of an image over the others by normalised convolution."""
+    size = len(image)
+    cells = (GRID, GRID)
+    weight = np.asarray(cv2.resize(clean, cells, interpolation=cv2.INTER_AREA), np.float32)
+    colors = cv2.resize(image * clean[..., None], cells, interpolation=cv2.INTER_AREA)
+    total: npt.NDArray[np.float32] = np.zeros((GRID, GRID, 3), np.float32)
+    norm: npt.NDArray[np.float32] = np.full((GRID, GRID, 1), 1e-6, np.float32)
+    for sigma, trust in FILLS:
+        blurs = [
+            np.asarray(
+                cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT), np.float32
+            )
+            for x in (np.asarray(colors, np.float32), weight)
+        ]
+        total = total + trust * blurs[0]
+        norm = norm + trust * blurs[1][..., None]
+    filled = cv2.resize(total / norm, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(filled, np.float32)
+
+
+def _hulls(points: Points, groups: list[list[int]], grow: float, size: int) -> Mask:
+    """Draw the convex hulls of groups of points, grown by some pixels, (size, size)."""
+    drawn = np.zeros((size, size), np.uint8)
+    for group in groups:
+        contour = np.asarray(cv2.convexHull(points[group].astype(np.float32)))
+        cv2.fillConvexPoly(drawn, contour.round().astype(np.int32), 255)
+    side = 2 * round(grow) + 1
+    if side > 1:
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        drawn = np.asarray(cv2.dilate(drawn, disk), np.uint8)
+    return (drawn / np.float32(255)).astype(np.float32)
+
+
+def _smoothstep(t: npt.NDArray[np.float32]) -> Mask:
+    clipped = np.clip(t, 0, 1)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)
