@@ -84,7 +84,9 @@ def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
         np.vstack([points[brow], points[brow] + BROW_RISE * up, points[brow] - BROW_DROP * up])
         for brow in BROWS
     ]
-    zone = np.maximum(*(_hulls(brow, [list(range(15))], ZONE * size, size) for brow in around))
+    zone: Mask = np.maximum(
+        *(_hulls(brow, [list(range(15))], ZONE * size, size) for brow in around)
+    )
     if not ((zone > 0) & (mask < 0.99)).any():
         return None
     square = np.ones((5, 5), np.uint8)
@@ -95,9 +97,12 @@ def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
     pixel = size / 256
     darker = cv2.GaussianBlur(np.asarray((fill - footage) @ LUMA, np.float32), (0, 0), pixel)
     share = _smoothstep(np.asarray((darker - DARKER) / RAMP, np.float32))
-    soft = share * cv2.GaussianBlur(zone * cv2.erode(skin, square), (0, 0), 2 * pixel)
-    soft = cv2.GaussianBlur(cv2.dilate(soft, np.ones((3, 3), np.uint8)), (0, 0), pixel)
-    return Cover(rounded(fill), np.asarray(soft, np.float32))
+    soft: Mask = share * np.asarray(
+        cv2.GaussianBlur(zone * cv2.erode(skin, square), (0, 0), 2 * pixel), np.float32
+    )
+    grown = cv2.dilate(soft, np.ones((3, 3), np.uint8))
+    soft = np.asarray(cv2.GaussianBlur(grown, (0, 0), pixel), np.float32)
+    return Cover(rounded(fill), soft)
 
 
 def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:
