@@ -51,6 +51,9 @@ def measure_light(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     if not (share > INSIDE).any():
         return np.dstack([np.zeros((GRID, GRID, PLANES - 1)), np.ones((GRID, GRID))])
     footage, face = (_means(image, mask, share) + DARK for image in (reference, swapped))
+    chroma_gain = _chroma_gain(footage, face, share[..., None])
+    gray = (face @ LUMA)[..., None]
+    face = gray + chroma_gain * (face - gray)  # as apply_light will see it
     log: Grid = np.log(footage / face)
     median = np.median(log[share > INSIDE], axis=0)
     distance = np.abs(log - median).max(axis=-1)  # brows of one face beside skin of the other
@@ -70,8 +73,7 @@ def measure_light(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     even = np.log(means[0] / means[1])  # limited about the mean, or a colour cast would stay
     quotient = even + MAX_CHANGE * np.tanh((quotient - even) / MAX_CHANGE)
     contrast = _contrast_gain(swapped, reference, share, quotient) * (1 - near)
-    chroma = np.full((GRID, GRID), _chroma_gain(footage, face, weight))
-    return np.dstack([quotient, contrast, chroma]).astype(np.float64)
+    return np.dstack([quotient, contrast, np.full((GRID, GRID), chroma_gain)]).astype(np.float64)
 
 
 def apply_light(swapped: Image, numbers: Numbers) -> Image:

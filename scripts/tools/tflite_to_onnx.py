@@ -3,9 +3,9 @@
 
     scripts/tools/tflite_to_onnx.py IN.tflite OUT.onnx
 
-Needs ``pip install tflite onnx``. It knows the operators of the networks in faceswap/weights. Inside
-the result, images are (N, C, H, W); operators that depend on the order of elements see (N, H, W, C),
-as they do in TensorFlow Lite. Weights are stored as float16 and cast to float32 when loaded.
+Needs ``pip install tflite onnx``. It knows the operators of the networks in faceswap/weights.
+Inside the result, images are (N, C, H, W); operators that depend on the order of elements see
+(N, H, W, C), as in TensorFlow Lite. Weights are stored as float16 and cast to float32 when loaded.
 """
 
 import sys
@@ -209,7 +209,8 @@ class Converter:
 
     def resize(self, operator: tflite.Operator, linear: bool) -> None:
         options = _options(
-            operator, tflite.ResizeBilinearOptions if linear else tflite.ResizeNearestNeighborOptions
+            operator,
+            tflite.ResizeBilinearOptions if linear else tflite.ResizeNearestNeighborOptions,
         )
         target = operator.Outputs(0)
         centers = "half_pixel" if options.HalfPixelCenters() else "asymmetric"

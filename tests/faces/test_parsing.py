@@ -1,0 +1,98 @@
+import hashlib
+import json
+from dataclasses import replace
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceswap.config import COVERAGE
+from faceswap.faces import parsing
+from faceswap.faces.geometry import align_face, transform
+from faceswap.faces.parsing import SkinParser, skin_of
+from faceswap.media.frame import Frame
+
+
+def frame_of(image, index=0):
+    return Frame(image, index, Fraction(0), Path())
+
+
+@pytest.fixture(scope="module")
+def aligned(collins, collins_face):
+    return align_face(frame_of(collins), collins_face, 256, COVERAGE)
+
+
+@pytest.fixture(scope="module")
+def skin(collins, aligned):
+    return skin_of(frame_of(collins), aligned)
+
+
+def test_weights_are_those_of_the_manifest():
+    folder = files("faceswap.weights")
+    manifest = json.loads((folder / "manifest.json").read_text())
+
+    assert {path.name for path in folder.iterdir() if path.suffix == ".onnx"} == set(manifest)
+    for name, entry in manifest.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"]
+        assert name in (folder / "NOTICE").read_text()
+
+
+def test_face_is_skin_and_background_is_not(skin, aligned):
+    points = transform(aligned.face.landmarks, aligned.matrix).round().astype(int)
+
+    assert skin.shape == (256, 256)
+    for x, y in points[27:68]:  # nose, eyes and mouth
+        assert skin[y, x] > 0.8
+    assert skin[:20].max() < 0.1  # hair and the flag behind
+
+
+def test_opaque_thing_in_front_is_not_skin(collins, aligned, skin):
+    points = transform(aligned.face.landmarks, aligned.matrix).round().astype(int)
+    x, y = points[62]
+    hidden = collins.copy()
+    left, top = aligned.face.landmarks[60:68].min(axis=0).astype(int) - 12
+    right, bottom = aligned.face.landmarks[60:68].max(axis=0).astype(int) + 60
+    hidden[top:bottom, left:right] = (20, 90, 200)
+
+    covered = skin_of(frame_of(hidden), replace(aligned, image=aligned.image))
+
+    assert skin[y + 8, x] > 0.8
+    assert covered[y + 8, x] < 0.5
+    assert covered[100, 128] > 0.8  # the rest of the face
+
+
+def test_skin_of_a_shifted_crop_is_the_shifted_skin(collins, collins_face, skin):
+    moved = replace(collins_face, landmarks=collins_face.landmarks + np.float32([6, 0]))
+    other = align_face(frame_of(collins), moved, 256, COVERAGE)
+    scale = np.hypot(*other.matrix[0, :2])
+
+    shifted = skin_of(frame_of(collins), other)
+
+    pixels = round(6 * scale)
+    difference = np.abs(shifted[:, : 256 - pixels] - skin[:, pixels:])
+    assert difference.mean() < 0.02
+
+
+def test_track_is_looked_at_in_every_third_frame(monkeypatch, collins, aligned):
+    looked = []
+    monkeypatch.setattr(parsing, "skin_of", lambda frame, face: looked.append(frame.index))
+    parser = SkinParser(3)
+    tracked = replace(aligned, face=replace(aligned.face, track=4))
+
+    for index in range(2, 8):
+        parser.parse(frame_of(collins, index), tracked)
+
+    assert looked == [2, 3, 6]
+
+
+def test_untracked_faces_are_looked_at_every_time(monkeypatch, collins, aligned):
+    looked = []
+    monkeypatch.setattr(parsing, "skin_of", lambda frame, face: looked.append(frame.index))
+    parser = SkinParser(3)
+
+    for index in range(3):
+        parser.parse(frame_of(collins, index), aligned)
+
+    assert looked == [0, 1, 2]

@@ -1,0 +1,104 @@
+import cv2
+import numpy as np
+import pytest
+
+from faceswap.swapping.light import apply_light, measure_light
+
+SIZE = 256
+
+
+def disc(radius=80):
+    y, x = np.mgrid[:SIZE, :SIZE]
+    return (np.hypot(x - SIZE / 2, y - SIZE / 2) < radius).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def face(collins):
+    """A face of natural colours, (256, 256, 3)."""
+    return np.ascontiguousarray(cv2.resize(collins[60:220, 140:300], (SIZE, SIZE)))
+
+
+def lit(swapped, reference, mask):
+    return apply_light(swapped, measure_light(swapped, reference, mask)).astype(np.float64)
+
+
+def error(image, reference, inside):
+    """Root mean square difference of low-frequency colours inside a mask, in levels."""
+    blurred = [cv2.GaussianBlur(np.float64(i) * inside[..., None], (0, 0), 12)
+               for i in (image, reference)]  # fmt: skip
+    weight = cv2.GaussianBlur(inside, (0, 0), 12)[..., None]
+    difference = (blurred[0] - blurred[1]) / np.maximum(weight, 0.05)
+    return float(np.sqrt((difference[inside > 0] ** 2).mean()))
+
+
+def test_face_in_its_own_light_stays(face):
+    assert np.abs(lit(face, face, disc()) - face)[disc() > 0].mean() < 1
+
+
+@pytest.mark.parametrize("gain", [0.1, 0.4, 1.5])
+def test_exposure_of_the_footage_is_followed_with_its_contrast(face, gain):
+    footage = (gain * np.minimum(face, 160)).round().astype(np.uint8)
+    dimmed = lit(np.minimum(face, 160), footage, disc())
+
+    inside = disc() > 0
+    assert error(dimmed, footage, disc()) < 4
+    assert dimmed[inside].std() == pytest.approx(float(footage[inside].std()), rel=0.2)
+
+
+def test_shadow_from_one_side_is_followed(face):
+    shade = np.linspace(1.0, 0.35, SIZE)[None, :, None]
+    footage = (face * shade).round().astype(np.uint8)
+
+    assert error(lit(face, footage, disc()), footage, disc()) < 0.25 * error(face, footage, disc())
+
+
+def test_tint_is_followed(face):
+    footage = (face * [1.0, 0.15, 0.1]).round().astype(np.uint8)
+    red = lit(face, footage, disc())
+
+    assert error(red, footage, disc()) < 4
+
+
+def test_black_and_white_stays_so(face):
+    gray = np.repeat(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    other = np.ascontiguousarray(face[:, ::-1])
+
+    result = lit(other, gray, disc())
+
+    spread = result.max(axis=2) - result.min(axis=2)
+    assert spread[disc() > 0].max() <= 3
+
+
+def test_colors_of_the_new_face_survive_in_colored_footage(face):
+    painted = face.copy()
+    painted[150:170, 100:150] = (180, 60, 70)  # red lips on the new face only
+
+    result = lit(painted, face, disc())[155:165, 105:145].mean(axis=(0, 1))
+
+    assert result[0] - result[1] > 0.6 * (180 - 60)
+
+
+def test_features_do_not_cast_shadows(face):
+    footage = face.copy()
+    footage[90:100, 70:190] = 10  # dark brows on the footage only
+
+    below = lit(face, footage, disc())[120:150, 80:180]
+
+    assert np.abs(below - face[120:150, 80:180]).mean() < 6
+
+
+def test_numbers_are_finite_without_any_skin(face):
+    numbers = measure_light(face, face, np.zeros((SIZE, SIZE), np.float32))
+
+    np.testing.assert_array_equal(apply_light(face, numbers), face)
+
+
+def test_seam_meets_the_footage(face):
+    """At the mask's edge the new face has the footage's colour."""
+    ramp = np.linspace(0.7, 1.2, SIZE)[:, None, None]
+    footage = np.clip(face * ramp * [1.0, 0.9, 0.8], 0, 255).astype(np.uint8)
+    ring = disc(80) - disc(74)
+
+    result = lit(face, footage, disc())
+
+    assert error(result, footage, ring) < 0.3 * error(face, footage, ring)
