@@ -420,6 +420,16 @@ class ConvertConfig(Settings):
             high=2.0,
         ),
     ] = 1.0
+    expression_range: Annotated[
+        float,
+        Option(
+            "Limit expressions to this many standard deviations of those that the target showed in "
+            "training; 0 does not limit them.",
+            LOOK,
+            low=0.0,
+            high=100.0,
+        ),
+    ] = 0.0
     erosion: Annotated[
         float,
         Option("Shrink the mask by this share of the face's width.", LOOK, low=0.0, high=0.5),
@@ -579,6 +589,10 @@ class EvaluateConfig(Settings):
     identity_strength: Annotated[
         float, Option("Identity strength of the swaps, as in convert.", LOOK, low=0.0, high=2.0)
     ] = 1.0
+    expression_range: Annotated[
+        float,
+        Option("Expression range of the swaps, as in convert.", LOOK, low=0.0, high=100.0),
+    ] = 0.0
     smooth: Annotated[
         bool, Option("Smooth landmarks and colours in the clip over time, as convert does.", LOOK)
     ] = True

@@ -50,7 +50,13 @@ class FixedDetector:
 class CopyingNetwork(Autoencoder):
     """A network that returns its input, so that a swap changes a face only by resampling it."""
 
-    def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:  # noqa: ARG002 - the network's signature
+    def swap(
+        self,
+        images: Tensor,
+        to: Identity,  # noqa: ARG002 - the network's signature
+        identity_strength: float,  # noqa: ARG002
+        expression_range: float = 0.0,  # noqa: ARG002
+    ) -> Tensor:
         """Return the images, with a mask of ones if the architecture has a mask head."""
         if not self.config.mask_head:
             return images

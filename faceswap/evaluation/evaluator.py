@@ -244,7 +244,7 @@ def _measure_person(
     ]
     plain = replace(_settings(config, key), color="none", match_detail=False)
     decoders: dict[str, DecodeFaces] = {
-        "own": FaceDecoder(trained, key, 0.0, device, of=key),
+        "own": FaceDecoder(trained, key, 0.0, 0.0, device, of=key),
         "limit": limit_decoder(trained.network.config),
     }
     replaced = {}
@@ -299,6 +299,7 @@ def _settings(
         color=config.color,
         mask="hull" if hull else config.mask,
         identity_strength=config.identity_strength,
+        expression_range=config.expression_range,
         smooth=config.smooth,
         landmarks=config.landmarks,
     )

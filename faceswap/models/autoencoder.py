@@ -17,6 +17,9 @@ from faceswap.models.architectures import ModelConfig
 from faceswap.registry import Registry
 from faceswap.types import Identity
 
+SOFT_LIMIT = 2.0  # see Autoencoder._within
+STATISTICS = ("means", "covariances")  # buffers that files of earlier versions lack
+
 
 class Downscale(nn.Module):
     """Halve the side: 5x5 convolution of stride 2, LeakyReLU 0.1.
@@ -67,11 +70,13 @@ class Autoencoder(nn.Module):
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
     decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
 
-    Here n is the number of encoder widths. ``means`` (2, latent) holds the mean latents of a's and
-    b's faces. Their difference is the part of a person's identity that the shared latent encodes,
-    and :meth:`swap` shifts the latent along it. The means are zero until :meth:`measure_means` runs
-    or they are loaded.
+    Here n is the number of encoder widths. ``means`` (2, latent) and ``covariances`` (2, latent,
+    latent) describe the latents of a's and b's faces. The difference of the means is the part of a
+    person's identity that the shared latent encodes, and :meth:`swap` shifts the latent along it.
+    Both are zero until :meth:`measure_latents` runs or they are loaded.
     """
+
+    covariances: Tensor
 
     means: Tensor
 
@@ -90,6 +95,7 @@ class Autoencoder(nn.Module):
         self.channels = 4 if config.mask_head else 3
         self.decoders = nn.ModuleDict({key: _decoder(ups, self.channels) for key in ("a", "b")})
         self.register_buffer("means", torch.zeros(2, config.latent))
+        self.register_buffer("covariances", torch.zeros(2, config.latent, config.latent))
 
     def to_code(self, images: Tensor) -> Tensor:
         """Map images (B, 3, size, size) to bottleneck vectors (B, latent)."""
@@ -120,7 +126,9 @@ class Autoencoder(nn.Module):
         """Encode images (B, 3, size, size) and decode them as ``identity``; see :meth:`decode`."""
         return self.decode(self.encode(images), identity)
 
-    def swap(self, images: Tensor, to: Identity, identity_strength: float) -> Tensor:
+    def swap(
+        self, images: Tensor, to: Identity, identity_strength: float, expression_range: float = 0.0
+    ) -> Tensor:
         """Encode faces of the other identity and decode them as ``to``; see :meth:`decode`.
 
         Args:
@@ -128,17 +136,42 @@ class Autoencoder(nn.Module):
             to: Identity whose decoder is used.
             identity_strength: Share of the difference between the two mean latents to add: 0 keeps
                 the source latent, 1 moves the mean latent of one person to that of the other.
+            expression_range: How far the latent may leave the mean of ``to``, in standard
+                deviations of the latents of ``to`` along each of their principal axes; 0 does not
+                limit it. Only a strength above 0 is limited.
         """
-        toward_b = self.means[1] - self.means[0]
-        change = identity_strength * (toward_b if to == "b" else -toward_b)
-        return self.decode(self.from_code(self.to_code(images) + change), to)
+        source, target = (0, 1) if to == "b" else (1, 0)
+        change = identity_strength * (self.means[target] - self.means[source])
+        code = self.to_code(images)
+        if expression_range and bool(self.covariances.any()):
+            deviation = code - self.means[source]
+            limited = self._within(deviation, source, target, expression_range)
+            change = change + min(identity_strength, 1.0) * (limited - deviation)
+        return self.decode(self.from_code(code + change), to)
+
+    def _within(self, deviation: Tensor, source: int, target: int, limit: float) -> Tensor:
+        """Bring deviations from the source's mean latent (B, latent) into the target's range.
+
+        The target's decoder has only seen latents that vary as the target's do. Along each of the
+        target's principal axes, a spread that exceeds ``limit`` standard deviations is scaled down
+        to it, and what lies ``SOFT_LIMIT`` times as far is bent back softly.
+        """
+        variances, axes = torch.linalg.eigh(self.covariances[target].double())
+        spread = variances.clamp(min=0).sqrt()
+        own = (axes.T @ self.covariances[source].double() @ axes).diagonal().clamp(min=0).sqrt()
+        gain = (limit * spread / own.clamp(min=1e-12)).clamp(max=1)
+        end = (SOFT_LIMIT * limit * spread).clamp(min=1e-9)
+        along = deviation.double() @ axes * gain
+        return cast(Tensor, (end * torch.tanh(along / end) @ axes.T).to(deviation.dtype))
 
     @torch.no_grad()
-    def measure_means(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
-        """Compute ``means`` from batches (B, 3, size, size) of the faces of both identities."""
+    def measure_latents(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
+        """Compute ``means`` and ``covariances`` from batches (B, 3, size, size) of faces."""
         for row, key in enumerate(sorted(faces)):
             codes = torch.cat([self.to_code(batch) for batch in faces[key]])
             self.means[row] = codes.mean(dim=0)
+            centered = (codes - self.means[row]).double()
+            self.covariances[row] = (centered.T @ centered / len(codes)).to(codes.dtype)
 
 
 def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
@@ -149,6 +182,15 @@ def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
 MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {
     "original": Autoencoder, "small": Autoencoder, "medium": Autoencoder, "large": Autoencoder,
 })  # fmt: skip
+
+
+def with_statistics(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Add zeros for the statistics of latents that a state of an earlier version lacks."""
+    missing = {
+        "means": torch.zeros(2, config.latent),
+        "covariances": torch.zeros(2, config.latent, config.latent),
+    }
+    return missing | state
 
 
 def build(config: ModelConfig) -> Autoencoder:

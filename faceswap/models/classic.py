@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faceswap.errors import InputError, ModelError, OutputError
 from faceswap.models.architectures import PRESETS, ModelConfig
-from faceswap.models.autoencoder import build
+from faceswap.models.autoencoder import build, with_statistics
 from faceswap.models.modelfile import MODEL_FILE, TrainedModel, save
 
 
@@ -53,8 +53,8 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     config = ModelConfig.from_dict(PRESETS["original"].to_dict() | {"channel_order": "bgr"})
     with torch.device("meta"):  # allocate no memory before the shapes are checked
         network = build(config)
-    renamed = {_from_classic(key): value.float() for key, value in state.items()}
-    renamed["means"] = torch.zeros(2, config.latent)
+    weights = {_from_classic(key): value.float() for key, value in state.items()}
+    renamed = with_statistics(weights, config)
     try:
         network.load_state_dict(renamed, assign=True)
     except RuntimeError as error:

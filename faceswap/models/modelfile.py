@@ -18,7 +18,7 @@ from faceswap.config import read_json
 from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
 from faceswap.models.architectures import ModelConfig
-from faceswap.models.autoencoder import Autoencoder, build
+from faceswap.models.autoencoder import Autoencoder, build, with_statistics
 from faceswap.models.refiner import Refiner, RefinerConfig
 from faceswap.provenance.consent import Notes, in_words, read_notes
 from faceswap.types import Identity
@@ -102,7 +102,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
-    state.setdefault("means", torch.zeros(2, trained.network.config.latent))  # older files lack it
+    state = with_statistics(state, trained.network.config)
     try:
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():

@@ -30,6 +30,7 @@ class FaceDecoder:
         trained: The model; its network is moved to the device.
         to: The identity whose face is decoded.
         identity_strength: 0 keeps the source latent, 1 moves it fully to the target.
+        expression_range: See :meth:`Autoencoder.swap`; 0 does not limit expressions.
         device: Where the network runs.
         of: The identity whose crops are decoded [default: the other one]. If it is ``to``, faces
             are reproduced by their own decoder.
@@ -40,6 +41,7 @@ class FaceDecoder:
         trained: TrainedModel,
         to: Identity,
         identity_strength: float,
+        expression_range: float,
         device: torch.device,
         of: Identity | None = None,
     ) -> None:
@@ -49,6 +51,7 @@ class FaceDecoder:
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
+        self._expression_range = expression_range
         self._of = of or ("a" if to == "b" else "b")
 
     def __call__(self, crops: list[Image]) -> list[Image]:
@@ -92,7 +95,9 @@ class FaceDecoder:
             decoded = (
                 self._network(network_input, self._to)
                 if self._of == self._to
-                else self._network.swap(network_input, self._to, self._identity_strength)
+                else self._network.swap(
+                    network_input, self._to, self._identity_strength, self._expression_range
+                )
             ).float()
         if self._refiner:
             decoded = refine(self._refiner, decoded)

@@ -89,8 +89,8 @@ class Swapper:
                 f"model '{trained.network.config.name}' does not decode a mask; use --mask hull"
             )
         device = device or resolve_device(self.config.device)
-        strength = self.config.identity_strength
-        self._decode = decode or FaceDecoder(trained, self.config.to, strength, device)
+        strength, limit = self.config.identity_strength, self.config.expression_range
+        self._decode = decode or FaceDecoder(trained, self.config.to, strength, limit, device)
         self._mask = MASKS.resolve(self.config.mask)
         self._parser = SkinParser(SKIN_EVERY) if self.config.mask in SKIN_MASKS else None
         self._color = COLORS.resolve(self.config.color)

@@ -226,7 +226,7 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
         ModelError: If the state does not fit the run's network or optimizer.
     """
     try:
-        weights = {"means": run.network.means} | state.network  # the earliest files lack means
+        weights = autoencoder.with_statistics(state.network, state.model)
         run.network.load_state_dict(weights)
         if run.average:
             run.average.load_state_dict(weights | (state.average or {}))
@@ -508,7 +508,9 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _check_weights(weights: Weights, expected: Weights) -> None:
     found = {(key, value.shape, value.dtype) for key, value in weights.items()}
     missing = {(key, value.shape, value.dtype) for key, value in expected.items()} - found
-    if len(found) + len(missing) != len(expected) or {key for key, *_ in missing} - {"means"}:
+    if len(found) + len(missing) != len(expected) or {key for key, *_ in missing} - {
+        *autoencoder.STATISTICS
+    }:
         raise ValueError("the weights do not fit the architecture in the header")
 
 

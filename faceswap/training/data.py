@@ -202,7 +202,11 @@ def _start(
         torch.manual_seed(config.seed)
         network = autoencoder.build(preset)
     if init_network:  # keep the fresh bottleneck, as the trained one is specific to other people
-        fresh = {k: v for k, v in network.state_dict().items() if "latent" in k or k == "means"}
+        fresh = {
+            k: v
+            for k, v in network.state_dict().items()
+            if "latent" in k or k in autoencoder.STATISTICS
+        }
         network.load_state_dict(init_network.state_dict() | fresh)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = recipe_of(preset.name)

@@ -86,7 +86,7 @@ class Monitor:
         """
         run = self._run
         network = run.ema_or_model.eval()
-        network.measure_means(
+        network.measure_latents(
             {key: network_crops(run, crops, key) for key, crops in self._typical.items()}
         )
         metrics: dict[str, float] = {}

@@ -16,10 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import tflite_to_onnx
-
+CONVERTER = Path(__file__).resolve().with_name("tflite_to_onnx.py")
 WEIGHTS = Path(__file__).resolve().parents[2] / "faceswap" / "weights"
 
 
@@ -51,7 +48,10 @@ def main() -> None:
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
     for name, entry in manifest.items():
         with tempfile.TemporaryDirectory() as folder:
-            data = tflite_to_onnx.convert(original_of(entry, Path(folder)))
+            source, target = Path(folder, "original.tflite"), Path(folder, name)
+            source.write_bytes(original_of(entry, Path(folder)))
+            subprocess.run([sys.executable, CONVERTER, source, target], check=True)
+            data = target.read_bytes()
         same = digest(data) == entry["sha256"]
         print(f"{name}: {len(data)} bytes, {digest(data)}{'' if same else ' (NEW)'}")
         if check and not same:

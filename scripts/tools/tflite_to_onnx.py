@@ -124,7 +124,7 @@ class Converter:
         if activation == tflite.ActivationFunctionType.RELU:
             return self._add("Relu", [value])
         if activation == tflite.ActivationFunctionType.RELU6:
-            limits = [self._constant(np.float32(limit).reshape(())) for limit in (0, 6)]
+            limits = [self._constant(np.array(limit, np.float32)) for limit in (0, 6)]
             return self._add("Clip", [value, *limits])
         if activation != tflite.ActivationFunctionType.NONE:
             raise SystemExit(f"the activation {activation} is not supported")
@@ -262,7 +262,7 @@ RULES: dict[str, Callable[[Converter, tflite.Operator], None]] = {
 def convert(data: bytes) -> bytes:
     """Convert a TensorFlow Lite file to an ONNX file."""
     model = Converter(tflite.Model.GetRootAsModel(data, 0)).convert()
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":

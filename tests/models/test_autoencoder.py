@@ -276,11 +276,11 @@ def test_swap_shifts_the_latent_by_the_difference_of_the_means():
 
 
 @torch.no_grad()
-def test_measure_means_averages_over_all_batches():
+def test_measure_latents_averages_over_all_batches():
     network = autoencoder.build(PRESETS["small"]).eval()
     a, b = torch.rand(6, 3, 80, 80), torch.rand(4, 3, 80, 80)
 
-    network.measure_means({"a": list(a.split(4)), "b": [b]})
+    network.measure_latents({"a": list(a.split(4)), "b": [b]})
 
     torch.testing.assert_close(network.means[0], network.to_code(a).mean(0))
     torch.testing.assert_close(network.means[1], network.to_code(b).mean(0))
