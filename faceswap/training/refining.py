@@ -41,7 +41,8 @@ class Bank:
 
     Attributes:
         decoded: uint8 (N, 3, S, S), what the decoder makes of the photos.
-        photos: uint8 (N, 4, scale S, scale S), the photos with their face masks.
+        photos: uint8 (N, 4, scale S, scale S), the photos with their face masks, or (N, 3, ...)
+            without masks.
     """
 
     decoded: Tensor
@@ -177,7 +178,8 @@ class RefinerTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = LEARNING_RATE * rate
         decoded, photo = self._windows()
-        photo, mask = photo[:, :3], photo[:, 3:]
+        mask = photo[:, 3:] if photo.shape[1] > 3 else torch.ones_like(photo[:, :1])
+        photo = photo[:, :3]
         output = self.refiner(decoded)
         loss = ((output - photo).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
         if number >= ALONE:
