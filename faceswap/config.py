@@ -394,7 +394,8 @@ class ConvertConfig(Settings):
     color: Annotated[
         Any,
         Option(
-            "Colour match. average: shift the face's mean colour to the footage's. reinhard: match "
+            "Colour match. auto: follow the footage's light, shadows, tint and lack of colour. "
+            "average: shift the face's mean colour to the footage's. reinhard: match "
             "mean and standard deviation in Lab. linear: match mean and covariance in RGB. "
             "histogram: match the histogram of each channel.",
             LOOK,
@@ -404,9 +405,10 @@ class ConvertConfig(Settings):
     mask: Annotated[
         Any,
         Option(
-            "Area of the decoded face to paste. hull: the outline of the landmarks plus the "
-            "forehead. square: the whole network crop. learned: the model's own mask. product: "
-            "hull times learned.",
+            "Area of the decoded face to paste. skin: the hull where skin is visible, so that "
+            "hands and hair stay in front, with an edge that is soft where there is room. hull: "
+            "the outline of the landmarks plus the forehead. square: the whole network crop. "
+            "learned: the model's own mask. product: hull times learned.",
             LOOK,
             seam=MASK_SEAM,
         ),

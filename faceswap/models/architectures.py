@@ -77,6 +77,19 @@ class ModelConfig(Settings):
         """
         return dataclasses.replace(self, size=size, crop_size=size * self.crop_size // self.size)
 
+    def enlarged(self, scale: int) -> Self:
+        """Return the geometry of images of the same square at ``scale`` times the resolution."""
+
+        def moved(center: float) -> float:
+            return scale * (center - 0.5) + 0.5
+
+        return dataclasses.replace(
+            self,
+            size=scale * self.size,
+            input_center=moved(self.input_center),
+            output_center=moved(self.output_center),
+        )
+
 
 PRESETS: dict[str, ModelConfig] = {
     "original": ModelConfig(

@@ -28,7 +28,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
+def draw_series(axes: Axes, records: list[dict[str, Any]], name: str, style: str = "-") -> None:
     """Plot the values of ``{name}_a`` and ``{name}_b`` against the training step.
 
     Records that lack a value are skipped.
@@ -36,19 +36,21 @@ def draw_series(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
     for key, color in COLORS.items():
         points = [(r["step"], r[f"{name}_{key}"]) for r in records if f"{name}_{key}" in r]
         if points:
-            axes.plot(*zip(*points, strict=True), color=color, label=key)
+            label = key if style == "-" else None
+            axes.plot(*zip(*points, strict=True), style, color=color, label=label)
     if axes.lines:
         axes.legend()
 
 
 def curves(path: Path) -> bytes:
-    """Return a PNG with charts of the loss and of the held-out SSIM from ``metrics.jsonl``."""
+    """Return a PNG with charts of the loss and of the held-out scores from ``metrics.jsonl``."""
     records = read_metrics(path)
     figure, (loss, ssim) = side_by_side(4)
     draw_series(loss, records, "loss")
     loss.set(title="training loss", xlabel="step", yscale="log")
     draw_series(ssim, records, "ssim")
-    ssim.set(title="SSIM of held-out faces", xlabel="step")
+    draw_series(ssim, records, "sharp", "--")
+    ssim.set(title="SSIM (solid) and sharpness of held-out faces", xlabel="step")
     return as_png(figure)
 
 

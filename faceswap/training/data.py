@@ -272,9 +272,17 @@ def colored(run: TrainingState, images: Tensor, key: Identity) -> Tensor:
     return sampling.shift_color(images, run.color_shift) if key == "a" else images
 
 
-def network_crops(run: TrainingState, crops: Tensor, key: Identity) -> list[Tensor]:
-    """Return the unwarped network crops of an identity's faces, in batches."""
+def network_crops(run: TrainingState, crops: Tensor, key: Identity, scale: int = 1) -> list[Tensor]:
+    """Return the unwarped network crops of an identity's faces, in batches.
+
+    Args:
+        run: The training state.
+        crops: The identity's faces, (N, 3 or 4, S, S) uint8.
+        key: The identity.
+        scale: Sides of the returned images over the network's size.
+    """
+    config = run.network.config.enlarged(scale)
     return [
-        colored(run, sampling.network_crop(batch[:, :3], run.network.config), key)
+        colored(run, sampling.network_crop(batch[:, :3], config), key)
         for batch in torch.split(crops, CROPS_PER_PASS)
     ]

@@ -2,27 +2,32 @@
 
 import json
 import logging
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
+from faceswap.models.refiner import refine
 from faceswap.training import checkpoint, curves
 from faceswap.training.checkpoint import Faces, TrainingState
 from faceswap.training.data import network_crops
 from faceswap.training.losses import dssim
-from faceswap.types import DIRECTIONS, OnProgress, Progress
+from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress
 
 log = logging.getLogger(__name__)
 
 
 PREVIEW_ROWS = 8
+MIN_CONTRAST = 1e-4  # added to both contrasts, so that flat images can be compared
 MEAN_FACES = 200  # up to twice as many faces per identity are averaged into the mean latent
 # Plateau: none of the last third of the scores (at least 6) exceeds the earlier best by 0.002.
 FLAT_SCORES, FLAT_GAIN = 6, 0.002
@@ -66,7 +71,7 @@ class Monitor:
         self._record({"loss_a": means[0], "loss_b": means[1]}, run.optimizer.learning_rate)
         note = f"loss a {means[0]:.4f} b {means[1]:.4f}"
         if run.score is not None:
-            note += f" ssim {run.score:.3f}"
+            note += f" score {run.score:.3f}"
         if config.minutes and not config.steps:
             note = f"step {run.step} {note}"
             minutes = round(run.seconds / 60, 2)
@@ -78,8 +83,10 @@ class Monitor:
     def measure(self) -> None:
         """Measure the mean latents, which conversion needs, and the held-out score.
 
-        The score is the mean SSIM of a's and b's held-out faces after reconstruction by their own
-        decoders. It is appended to the run's ``scores`` if both identities have held-out faces.
+        Held-out faces are reproduced by their own decoder and refiner. The score is the mean of
+        their SSIM and their :func:`sharpness`, so that it falls when faces become soft, which SSIM
+        hardly notices. It is appended to the run's ``scores`` if both identities have held-out
+        faces.
 
         Raises:
             OutputError: If the metrics cannot be written.
@@ -93,17 +100,26 @@ class Monitor:
         for key, crops in self._unseen.items():
             if not len(crops):
                 continue
-            pairs = [(x, network(x, key)[:, :3]) for x in network_crops(run, crops, key)]
-            count = len(crops)
-            metrics[f"ssim_{key}"] = float(
-                sum((1 - 2 * dssim(x, y)).mean() * len(x) for x, y in pairs) / count
+            refiner = run.refiners.get(key)
+            scale = refiner.config.scale if refiner else 1
+            sums: dict[str, float] = defaultdict(float)
+            batches = zip(
+                network_crops(run, crops, key),
+                network_crops(run, crops, key, scale),
+                strict=True,
             )
-            metrics[f"l1_{key}"] = float(
-                sum((x - y).abs().mean() * len(x) for x, y in pairs) / count
-            )
+            for inputs, target in batches:
+                output = network(inputs, key)[:, :3]
+                output = refine(refiner, output) if refiner else output
+                share = len(inputs) / len(crops)
+                sums["ssim"] += share * float((1 - 2 * dssim(output, target)).mean())
+                sums["l1"] += share * float((output - target).abs().mean())
+                sums["sharp"] += share * float(sharpness(output, target))
+            metrics |= {f"{name}_{key}": value for name, value in sums.items()}
         network.train()
         if "ssim_a" in metrics and "ssim_b" in metrics:
-            run.scores.append((metrics["ssim_a"] + metrics["ssim_b"]) / 2)
+            parts = [metrics[f"{name}_{key}"] for name in ("ssim", "sharp") for key in ("a", "b")]
+            run.scores.append(sum(parts) / len(parts))
             self._record(metrics)
             self._warn_of_plateau()
 
@@ -116,7 +132,7 @@ class Monitor:
         if max(scores[-late:]) < max(scores[:-late]) + FLAT_GAIN:
             self._warned_of_plateau = True
             log.warning(
-                "step %d: the last %d measurements of held-out SSIM hardly exceed the earlier ones "
+                "step %d: the last %d held-out scores hardly exceed the earlier ones "
                 "(best: %.3f), so more training gains little: stop, or set --minutes so that the "
                 "learning rate decays",
                 self._run.step, late, max(scores),
@@ -138,9 +154,11 @@ class Monitor:
             enough_unseen = len(self._unseen[key]) >= PREVIEW_ROWS
             crops = (self._unseen if enough_unseen else self._seen)[key]
             step = max(len(crops) // PREVIEW_ROWS, 1)
-            (inputs,) = network_crops(run, crops[::step][:PREVIEW_ROWS], key)
-            decoded = network(inputs, key), network.swap(inputs, other, 1.0)
-            columns += [inputs, *(images[:, :3] for images in decoded)]
+            picked = crops[::step][:PREVIEW_ROWS]
+            scale = run.refiners[key].config.scale if run.refiners else 1
+            (inputs,), (shown,) = (network_crops(run, picked, key, size) for size in (1, scale))
+            decoded = {key: network(inputs, key), other: network.swap(inputs, other, 1.0)}
+            columns += [shown, *(self._refined(images, to) for to, images in decoded.items())]
         network.train()
         rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
         grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
@@ -149,6 +167,11 @@ class Monitor:
         write_bytes(self._folder / "previews" / f"step-{run.step:09d}.png", png.tobytes())
         if self._board:
             self._board.add_image("preview", image, run.step)
+
+    def _refined(self, decoded: Tensor, to: Identity) -> Tensor:
+        """Return decoded faces (B, 3, ...) without their mask, refined if the run has refiners."""
+        refiner = self._run.refiners.get(to)
+        return refine(refiner, decoded[:, :3]) if refiner else decoded[:, :3]
 
     def draw_curves(self) -> None:
         """Write ``curves.png``.
@@ -174,6 +197,29 @@ class Monitor:
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(name.replace("_", "/"), value, run.step)
+
+
+def sharpness(output: Tensor, target: Tensor) -> Tensor:
+    """Return how well the fine contrast of images (B, 3, H, W) equals that of others, 0 to 1.
+
+    It is the geometric mean over two octaves of the smaller contrast divided by the larger one, in
+    the middle of the image, so that softness and noise both lower it.
+    """
+    ratios = []
+    for fine, coarse in ((1, 3), (3, 7)):
+        strengths = [_band(images.mean(dim=1, keepdim=True), fine, coarse)
+                     for images in (output, target)]  # fmt: skip
+        ratio = (strengths[0] + MIN_CONTRAST) / (strengths[1] + MIN_CONTRAST)
+        ratios.append(torch.minimum(ratio, 1 / ratio))
+    return torch.stack(ratios).log().mean().exp()
+
+
+def _band(gray: Tensor, fine: int, coarse: int) -> Tensor:
+    """Mean absolute difference of two box blurs in the middle of images (B, 1, H, W)."""
+    side = gray.shape[-1]
+    blurs = [F.avg_pool2d(gray, width, 1, width // 2) for width in (fine, coarse)]
+    middle = slice(side // 4, side - side // 4)
+    return (blurs[0] - blurs[1])[..., middle, middle].abs().mean()
 
 
 def _board(folder: Path) -> Any:

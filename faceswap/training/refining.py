@@ -6,7 +6,6 @@ textures of a window as sets, so that the refiner paints pores and lashes of the
 where L1 alone would average them away.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceswap.models import sampling
-from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.refiner import Refiner, refiner_for
 from faceswap.training import augment
@@ -71,7 +69,7 @@ def fill_bank(
         generator: Draws photos and augmentations.
     """
     config = network.config
-    large = enlarged(config, scale)
+    large = config.enlarged(scale)
     decoded, photos = [], []
     for _ in range(count // PAIRS_PER_PASS):
         chosen = torch.randint(len(faces), (PAIRS_PER_PASS,), generator=generator)
@@ -87,20 +85,6 @@ def fill_bank(
         decoded.append(_to_bytes(network(small, key)[:, :3]))
         photos.append(_to_bytes(photo))
     return Bank(torch.cat(decoded), torch.cat(photos))
-
-
-def enlarged(config: ModelConfig, scale: int) -> ModelConfig:
-    """Return the geometry of a network whose images are ``scale`` times as large."""
-
-    def moved(center: float) -> float:
-        return scale * (center - 0.5) + 0.5
-
-    return dataclasses.replace(
-        config,
-        size=scale * config.size,
-        input_center=moved(config.input_center),
-        output_center=moved(config.output_center),
-    )
 
 
 def _to_bytes(images: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from faceswap.models.refiner import Refiner, RefinerConfig
 from faceswap.training.refining import (
     Bank,
     RefinerTraining,
-    enlarged,
     fill_bank,
     refine_decoders,
     texture_distance,
@@ -116,7 +115,7 @@ def test_photos_of_the_bank_show_the_decoder_input_enlarged(collins, scale):
 
 def test_enlarged_geometry_covers_the_same_square():
     config = PRESETS["original"]
-    large = enlarged(config, 2)
+    large = config.enlarged(2)
 
     for size in (config.crop_size, 256):
         small_matrix = sampling.output_to_crop(config, size)

@@ -269,7 +269,8 @@ def test_best_model_has_the_best_score(run):
 
     scores = read_state(folder).scores
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    scored = [(line["ssim_a"] + line["ssim_b"], line["step"]) for line in lines if "ssim_a" in line]
+    parts = ("ssim_a", "ssim_b", "sharp_a", "sharp_b")
+    scored = [(sum(map(line.get, parts)), line["step"]) for line in lines if "ssim_a" in line]
     assert len(scores) == len(scored) >= 10
     assert modelfile.load(folder / "best.safetensors").step == max(scored)[1]
 
