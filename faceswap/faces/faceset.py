@@ -295,7 +295,9 @@ class Faceset:
     times: npt.NDArray[np.float64]
 
     @classmethod
-    def read(cls, folder: Path, crop_size: int | None = None) -> Self:
+    def read(
+        cls, folder: Path, crop_size: int | None = None, keys: Collection[str] | None = None
+    ) -> Self:
         """Load a faceset and resize its crops to ``crop_size`` pixels if given.
 
         Faces whose crops were deleted are left out with a warning.
@@ -303,6 +305,7 @@ class Faceset:
         Args:
             folder: The faceset's folder, or a folder that contains it as ``faces``.
             crop_size: Side of the loaded crops in pixels; None keeps the stored size.
+            keys: Keys of the faces to load; None loads all.
 
         Raises:
             InputError: If the folder is not a faceset, or its list or a crop is damaged.
@@ -319,7 +322,9 @@ class Faceset:
         header = read_header(index)
         records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
         kept = [record for record in records if (folder / record["file"]).is_file()]
-        if len(kept) < len(records):  # users delete bad crops by hand
+        if keys is not None:
+            kept = [record for record in kept if _key(record) in keys]
+        elif len(kept) < len(records):  # users delete bad crops by hand
             missing = len(records) - len(kept)
             log.warning("%s: skipping %d faces whose crops were deleted", folder, missing)
         stored = header["size"]
@@ -333,12 +338,16 @@ class Faceset:
             raise NoFacesError(f"{folder} contains no faces; extract photos that show one")
         inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
         landmarks = _scaled(inside, (crop_size or stored) / stored)
-        keys = [_key(record) for record in kept]
         import torch
 
         times = np.array([_time_of(record, index) for record in kept])
         return cls(
-            identity_name(folder), torch.stack(crops), landmarks, keys, header["coverage"], times
+            identity_name(folder),
+            torch.stack(crops),
+            landmarks,
+            [_key(record) for record in kept],
+            header["coverage"],
+            times,
         )
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:

@@ -1,6 +1,7 @@
 """Prepare a training run from facesets, settings and an optional saved state; make its batches."""
 
 import copy
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from faceswap.faces.recognition import centroid
 from faceswap.models import autoencoder, modelfile, sampling
 from faceswap.models.architectures import ModelConfig, preset_of
 from faceswap.models.autoencoder import Autoencoder
+from faceswap.models.refiner import scale_for
 from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
@@ -25,13 +27,29 @@ from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.types import Identity, OnProgress, Progress, counted, ignore_progress
 
 MIN_FACES = 25
+LARGE_FACES = 384  # faces per person that the refiners learn from
 MAX_EMBEDDED_FACES = 32  # faces per person for the centroid, about 0.1 s each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingFaces:
+    """The faces of both people, uint8, by identity.
+
+    Attributes:
+        seen: Crops to train on, (N, 3 or 4, S, S); the fourth channel is the face's outline.
+        large: A sample of the same faces for the refiners, at up to twice the size.
+        unseen: Held-out faces at that size, (N, 3, ...); may be empty.
+    """
+
+    seen: Faces
+    large: Faces
+    unseen: Faces
 
 
 def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: ResumeState | None,
     device: torch.device, on_progress: OnProgress = ignore_progress,
-) -> tuple[TrainingState, Faces, Faces]:  # fmt: skip
+) -> tuple[TrainingState, TrainingFaces]:  # fmt: skip
     """Build a run with initial weights, and load the faces.
 
     A saved state decides the architecture and the held-out faces here; its weights are loaded later
@@ -47,8 +65,7 @@ def prepare(
         on_progress: Called after each face that is measured for a centroid.
 
     Returns:
-        The run; by identity, the training faces (N, 3 or 4, S, S) and the held-out faces
-        (N, 3, S, S), uint8 on the device.
+        The run and the faces, on the device.
 
     Raises:
         InputError: If a folder is not a faceset, its coverage differs from the model's, a
@@ -81,8 +98,24 @@ def prepare(
     if not (state and state.centroids):
         run.centroids = _centroids(trained, config.landmarks, on_progress)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
-    unseen = {key: f.subset(held_out[key]).crops.to(device) for key, f in facesets.items()}
-    return run, seen, unseen
+    folders: dict[Identity, Path] = {"a": a, "b": b}
+    large, unseen = {}, {}
+    for key, faceset in trained.items():
+        chosen = faceset.evenly(LARGE_FACES).keys
+        large[key] = _with_masks(_read_large(folders[key], chosen, preset), preset).to(device)
+        present = facesets[key].subset(held_out[key])
+        if present.keys:
+            present = _read_large(folders[key], present.keys, preset)
+        unseen[key] = present.crops.to(device)
+    return run, TrainingFaces(seen, large, unseen)
+
+
+def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
+    """Read faces at the refiner's resolution, or at the stored one if that is lower."""
+    faceset = Faceset.read(folder, keys=keys)
+    wanted = preset.crop_size * scale_for(preset)
+    stored = faceset.crops.shape[-1]
+    return faceset.resized(max(min(stored, wanted), preset.crop_size))
 
 
 def _unseen_keys(

@@ -16,10 +16,10 @@ from torchvision.utils import make_grid
 from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
 from faceswap.files import append_lines, write_bytes
-from faceswap.models.refiner import refine
+from faceswap.models.refiner import refine, scale_for
 from faceswap.training import checkpoint, curves
-from faceswap.training.checkpoint import Faces, TrainingState
-from faceswap.training.data import network_crops
+from faceswap.training.checkpoint import TrainingState
+from faceswap.training.data import TrainingFaces, network_crops
 from faceswap.training.losses import dssim
 from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress
 
@@ -39,8 +39,7 @@ class Monitor:
 
     Args:
         run: The training state.
-        seen: Training faces by identity, (N, 3 or 4, S, S) uint8.
-        unseen: Held-out faces by identity, (N, 3, S, S) uint8; may be empty.
+        faces: The faces.
         folder: The model folder.
         config: Settings.
         on_progress: Called with the progress at each report.
@@ -50,16 +49,17 @@ class Monitor:
     """
 
     def __init__(
-        self, run: TrainingState, seen: Faces, unseen: Faces, folder: Path, config: TrainConfig,
+        self, run: TrainingState, faces: TrainingFaces, folder: Path, config: TrainConfig,
         on_progress: OnProgress,
     ) -> None:  # fmt: skip
-        self._run, self._seen, self._unseen = run, seen, unseen
+        self._run, self._large, self._unseen = run, faces.large, faces.unseen
         self._typical = {  # evenly spaced faces for the mean latents
-            key: crops[:: max(len(crops) // MEAN_FACES, 1)] for key, crops in seen.items()
+            key: crops[:: max(len(crops) // MEAN_FACES, 1)] for key, crops in faces.seen.items()
         }
         self._folder, self._config, self._on_progress = folder, config, on_progress
         self._board = _board(folder) if config.tensorboard else None
         self._warned_of_plateau = False
+        self._scale = scale_for(run.network.config)  # of the images over the network's size
 
     def losses(self, means: list[float]) -> None:
         """Record and report the mean losses (a, b) since the last report.
@@ -101,14 +101,10 @@ class Monitor:
             if not len(crops):
                 continue
             refiner = run.refiners.get(key)
-            scale = refiner.config.scale if refiner else 1
             sums: dict[str, float] = defaultdict(float)
-            batches = zip(
-                network_crops(run, crops, key),
-                network_crops(run, crops, key, scale),
-                strict=True,
-            )
-            for inputs, target in batches:
+            for large in network_crops(run, crops, key, self._scale):
+                inputs = F.avg_pool2d(large, self._scale)
+                target = large if refiner else inputs
                 output = network(inputs, key)[:, :3]
                 output = refine(refiner, output) if refiner else output
                 share = len(inputs) / len(crops)
@@ -152,11 +148,12 @@ class Monitor:
         columns = []
         for key, other in DIRECTIONS:
             enough_unseen = len(self._unseen[key]) >= PREVIEW_ROWS
-            crops = (self._unseen if enough_unseen else self._seen)[key]
+            crops = (self._unseen if enough_unseen else self._large)[key]
             step = max(len(crops) // PREVIEW_ROWS, 1)
             picked = crops[::step][:PREVIEW_ROWS]
-            scale = run.refiners[key].config.scale if run.refiners else 1
-            (inputs,), (shown,) = (network_crops(run, picked, key, size) for size in (1, scale))
+            (large,) = network_crops(run, picked, key, self._scale)
+            inputs = F.avg_pool2d(large, self._scale)
+            shown = large if run.refiners else inputs
             decoded = {key: network(inputs, key), other: network.swap(inputs, other, 1.0)}
             columns += [shown, *(self._refined(images, to) for to, images in decoded.items())]
         network.train()

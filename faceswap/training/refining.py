@@ -61,7 +61,7 @@ def fill_bank(
 
     Args:
         network: The trained network.
-        faces: uint8 crops with masks, (N, 4, C, C).
+        faces: uint8 crops at the resolution of the photos, (N, 3 or 4, C, C).
         key: The person.
         shift: Colour to add to the photos, as training does to those of a.
         scale: Sides of the photos over those of the decoder's output.
@@ -76,7 +76,7 @@ def fill_bank(
         noise = augment.draw_transform(PAIRS_PER_PASS, generator)
         warp = augment.draw_warp(PAIRS_PER_PASS, generator)
         warp[round(WARPED * PAIRS_PER_PASS) :] = 0
-        matrices = augment.transform_matrices(noise, config.crop_size)
+        matrices = augment.transform_matrices(noise, faces.shape[-1])
         picked = faces[chosen.to(faces.device)]
         seen, photo = augment.random_warp(picked, warp, large, matrices)
         if shift:
@@ -120,7 +120,7 @@ def refine_decoders(run: TrainingState, faces: Faces, steps: int) -> None:
 
     Args:
         run: The run; its ``refiners`` are replaced.
-        faces: Training faces with masks by identity, (N, 4, S, S) uint8.
+        faces: Training faces by identity at the refiner's resolution, (N, 3 or 4, S, S) uint8.
         steps: Steps for each refiner.
     """
     network = run.ema_or_model.eval()

@@ -31,8 +31,8 @@ from faceswap.models import devices
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words
 from faceswap.training import checkpoint, distributed
-from faceswap.training.checkpoint import Faces, TrainingState
-from faceswap.training.data import prepare, training_pair
+from faceswap.training.checkpoint import TrainingState
+from faceswap.training.data import TrainingFaces, prepare, training_pair
 from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.monitor import Monitor
@@ -138,7 +138,7 @@ def _train_in(
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder) if read else None)
     report = on_progress if world.first else ignore_progress
-    run, seen, unseen = prepare(a, b, folder, config, state, device, report)
+    run, faces = prepare(a, b, folder, config, state, device, report)
     if world.first:
         _open_folder(folder, config, run)
     if state:
@@ -152,9 +152,9 @@ def _train_in(
             folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True,
             consent=in_words(run.consent), batch_size=config.batch_size,
         )  # fmt: skip
-    monitor = Monitor(run, seen, unseen, folder, config, on_progress) if world.first else None
+    monitor = Monitor(run, faces, folder, config, on_progress) if world.first else None
     with _stop_signal() as stop:
-        return Loop(run, seen, folder, config, world, monitor, stop).run_on()
+        return Loop(run, faces, folder, config, world, monitor, stop).run_on()
 
 
 def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
@@ -224,8 +224,8 @@ class Loop:
     """
 
     def __init__(
-        self, run: TrainingState, faces: Faces, folder: Path, config: TrainConfig, world: World,
-        monitor: Monitor | None, stop: threading.Event,
+        self, run: TrainingState, faces: TrainingFaces, folder: Path, config: TrainConfig,
+        world: World, monitor: Monitor | None, stop: threading.Event,
     ) -> None:  # fmt: skip
         self._run, self._faces, self._folder, self._config = run, faces, folder, config
         self._world, self._monitor, self._stop = world, monitor, stop
@@ -302,7 +302,7 @@ class Loop:
         steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
         if steps:
             began = time.monotonic()
-            refine_decoders(run, self._faces, steps)
+            refine_decoders(run, self._faces.large, steps)
             run.seconds += time.monotonic() - began
         self._refined = run.step
 
@@ -347,8 +347,8 @@ class Loop:
         """Take an optimizer step on both identities; return their losses, (2,), on the device."""
         size, world = self._batch, self._world
         run, faces, recipe = self._run, self._faces, self._recipe
-        a, target_a = training_pair(run, faces["a"], "a", size, world, warp, recipe.jitter)
-        b, target_b = training_pair(run, faces["b"], "b", size, world, warp, recipe.jitter)
+        a, target_a = training_pair(run, faces.seen["a"], "a", size, world, warp, recipe.jitter)
+        b, target_b = training_pair(run, faces.seen["b"], "b", size, world, warp, recipe.jitter)
         losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss)
         if run.average:
             update_ema(run.average, run.network, recipe.average, run.step)

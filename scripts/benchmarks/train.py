@@ -147,13 +147,13 @@ class Ours:
                              save_every=1e6, precision=precision)  # fmt: skip
         place = devices.resolve_device(config.device)
         target = folder / f"{name}-{precision}"
-        run, seen, unseen = data.prepare(
+        run, faces = data.prepare(
             folder / "a" / "faces", folder / "b" / "faces", target, config, None, place
         )
         target.mkdir()
-        monitor = Monitor(run, seen, unseen, target, config, ignore_progress)
-        self.loop = trainer.Loop(run, seen, target, config, World(), monitor, threading.Event())
-        self.run, self.faces, self.batch, self.place = run, seen, batch, place
+        monitor = Monitor(run, faces, target, config, ignore_progress)
+        self.loop = trainer.Loop(run, faces, target, config, World(), monitor, threading.Event())
+        self.run, self.faces, self.batch, self.place = run, faces.seen, batch, place
         self.in_bfloat16 = precision == "auto" and devices.is_fast_in_bfloat16(place)
         self.inside = 0.0
 
