@@ -14,7 +14,7 @@ from faceswap.evaluation.results import DirectionScores, EvaluationReport
 from faceswap.training import curves
 from faceswap.types import DIRECTIONS
 
-GRID, WORST = 24, 10  # swaps shown: an even sample per direction, and the worst of both directions
+GRID, WORST = 24, 10  # most swaps shown: evenly spaced ones per direction, and the worst of both
 NME_WEIGHT = 10.0  # an NME of 0.1 is as bad as no identity transfer at all
 
 DEFINITIONS = {
@@ -103,12 +103,12 @@ def page(report: EvaluationReport, samples: dict[str, list[Sample]], metrics: Pa
 
 def _direction(scores: DirectionScores, title: str, samples: list[Sample]) -> dict[str, Any]:
     """Return the template's values for one direction."""
-    rows = _rows(scores)
+    rows, shown = _rows(scores), min(len(samples), GRID)
     return {
         "title": title,
         "rows": rows,
         "measures": list(rows["original"]),
-        "picks": samples[:: max(len(samples) // GRID, 1)][:GRID],
+        "picks": [samples[i * len(samples) // shown] for i in range(shown)],
     }
 
 

@@ -58,7 +58,7 @@ class SwapScores:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """Swaps that need no trained model, measured in the same way."""
+    """The scores of images made without a trained model, measured like the model's swaps."""
 
     blur: Annotated[SwapScores, Meta(description="The original face, blurred.")]
     average: Annotated[SwapScores, Meta(description="The other person's average face.")]
