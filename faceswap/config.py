@@ -333,8 +333,8 @@ class TrainConfig(Settings):
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Option(
-            "Number format of the network. auto: bfloat16 if the device multiplies it in hardware, "
-            "otherwise float32.",
+            "Number format of the network. auto: bfloat16 if the hardware supports it, otherwise "
+            "float32.",
             MACHINE,
         ),
     ] = "auto"
@@ -371,7 +371,7 @@ class TrainConfig(Settings):
         ),
     ] = None
     consent_b: Annotated[
-        str | None, Option("What person b consented to; stored likewise.", MARKING)
+        str | None, Option("What person b consented to; stored in the same way.", MARKING)
     ] = None
     tensorboard: Annotated[
         bool, Option("Also write losses, scores and previews for TensorBoard.", SAVING)

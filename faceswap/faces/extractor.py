@@ -241,7 +241,8 @@ def _record_unreadable(
     name: str, error: InputError, writer: FacesetWriter, report: ExtractReport
 ) -> None:
     report.unreadable.append(str(error))
-    # Every run retries the file, because it may have been repaired, so it may be recorded already.
+    # Every run retries unreadable files in case they were repaired, so an earlier run may already
+    # have recorded this one.
     if (name, -1) not in writer.done:
         writer.skip(name, -1, str(error))
 

@@ -32,6 +32,7 @@ from faceswap.files import (
     writing,
 )
 from faceswap.media.frame import Frame
+from faceswap.types import counted
 
 log = logging.getLogger(__name__)
 
@@ -326,7 +327,8 @@ class Faceset:
             kept = [record for record in kept if _key(record) in keys]
         elif len(kept) < len(records):  # users delete bad crops by hand
             missing = len(records) - len(kept)
-            log.warning("%s: skipping %d faces whose crops were deleted", folder, missing)
+            what = counted(missing, "face")
+            log.warning("%s: skipping %s whose crops were deleted", folder, what)
         stored = header["size"]
         if crop_size and crop_size > stored:
             log.warning(

@@ -66,7 +66,7 @@ class AlignedFace:
 
 
 CUBIC_MARGIN = 4  # pixels: the reach of cubic interpolation plus one for rounding
-# Brows, nose, eyes and mouth. The jaw is left out because it moves with speech.
+# Brows, nose, eyes and mouth. The jaw line is left out; mean_face.json has only these landmarks.
 INNER_LANDMARKS = slice(17, 68)
 # Centre and side of HOG's box in the mean face's unit square: medians of 694 portraits.
 BOX_X, BOX_Y, BOX_SIDE = 0.5, 0.478, 1.115

@@ -31,7 +31,8 @@ SOFTWARE: dict[CodecName, str] = {
     "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9",
     "prores": "prores_ks", "ffv1": "ffv1",
 }  # fmt: skip
-MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")  # vendors of hardware encoders
+# Suffixes of FFmpeg's hardware encoders, such as h264_nvenc.
+MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")
 HARDWARE: dict[CodecName, str] = {"h264": "h264", "h265": "hevc", "av1": "av1"}
 ENCODERS = (*SOFTWARE.values(), *(f"{name}_{m}" for name in HARDWARE.values() for m in MAKERS))
 

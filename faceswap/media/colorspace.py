@@ -22,7 +22,8 @@ SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 DEEP, DEEP_SCALE = "gbrp16le", 256
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
-# Pixels; a multiple of the chroma block of every subsampling, and the reach of swscale's filters.
+# Pixels. Rects are aligned to this, as a multiple of every chroma block's side, and get a margin of
+# this, because swscale's filters reach no further.
 GRID = 8
 # Pixels; rects grow to multiples of this, because every size of rect needs its own converter.
 CELL = 32

@@ -165,7 +165,7 @@ def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
             return np.asarray(page.asarray()), orientation
     except (MemoryError, ValueError):
         raise
-    except Exception as error:  # tifffile raises many types for a damaged file
+    except Exception as error:  # tifffile raises many exception types for a damaged file
         raise ValueError(f"the TIFF is damaged: {error}") from error
 
 

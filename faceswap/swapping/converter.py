@@ -171,7 +171,7 @@ def _photos(job: Conversion) -> list[Path]:
         raise InputError(f"{job.source} holds no photo; convert a video by giving its own path")
     videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
     if videos:
-        log.warning("only the photos in %s are converted; skipping %s, such as %s",
+        log.warning("only the photos in %s are converted; skipping %s (first: %s)",
                     job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
     return photos
 

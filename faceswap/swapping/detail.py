@@ -187,7 +187,11 @@ def _energies(pixels: Pixels, inside: Inside, blur: Blur) -> Numbers:
 
 
 def _energy(values: Pixels) -> float:
-    """Return the mean square with the top 5 % clipped, because one face may wear glasses."""
+    """Return the mean square, with the largest 5 % of magnitudes clipped.
+
+    The energies of a new face and its footage are compared, and glasses on only one of the two
+    would dominate them.
+    """
     strength = np.abs(values)
     strongest = np.partition(strength, int(0.95 * len(strength)))[int(0.95 * len(strength))]
     return float(np.mean(np.minimum(strength, strongest) ** 2))

@@ -49,7 +49,7 @@ def test_failed_check_is_named_and_has_its_own_exit_code(monkeypatch, tmp_path):
     ("check", "what", "name", "value"),
     [
         ("extract", "faces found", "detect_hog", lambda photo, score: []),
-        ("train", "changes nothing", "learn", lambda run, *rest: doctor.torch.zeros(2)),
+        ("train", "did not change the weights", "learn", lambda run, *rest: doctor.torch.zeros(2)),
         ("convert", "frames came back", "FRAMES", 9),
         ("verify", "does not verify", "ModelRecord", lambda *values: object()),
     ],

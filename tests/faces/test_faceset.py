@@ -93,7 +93,7 @@ def test_deleted_crops_are_skipped(tmp_path, aligned, caplog):
     (tmp_path / "000000-0.png").unlink()
 
     assert len(Faceset.read(tmp_path, 64).crops) == 1
-    assert "skipping 1 faces whose crops were deleted" in caplog.text
+    assert "skipping 1 face whose crops were deleted" in caplog.text
 
 
 def test_faceset_is_found_from_its_parent_folder(tmp_path, aligned):

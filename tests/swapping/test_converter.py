@@ -356,7 +356,7 @@ def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog):
     report = convert(clip.parent, model=model, config=QUICK)
 
     assert report.frames == 1
-    assert "skipping 1 video, such as video.mp4" in caplog.text
+    assert "skipping 1 video (first: video.mp4)" in caplog.text
     clip.with_name("a.png").unlink()
     with pytest.raises(InputError, match="holds no photo; convert a video by giving its own path"):
         convert(clip.parent, model=model, config=QUICK)
