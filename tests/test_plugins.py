@@ -131,7 +131,9 @@ def test_blend_may_be_a_function(photo):
 
 
 def test_error_for_an_unknown_name_lists_the_known_names():
-    with pytest.raises(SettingsError, match="mask must be one of hull, square, learned, product"):
+    with pytest.raises(
+        SettingsError, match="mask must be one of skin, hull, square, learned, product"
+    ):
         ConvertConfig(mask="oval")
     with pytest.raises(SettingsError, match="blend must be a name or an object, not 3"):
         ConvertConfig(blend=3)
@@ -150,7 +152,7 @@ def test_built_ins_take_precedence_and_broken_plugins_are_named(monkeypatch):
         "faceswap.registry._plugins", lambda group: {"bad": Broken(), "hull": Broken()}
     )
 
-    assert MASK_SEAM.names() == ("hull", "square", "learned", "product", "bad")
+    assert MASK_SEAM.names() == ("skin", "hull", "square", "learned", "product", "bad")
     registry = Registry(Seam("mask", "faceswap.masks", ("hull",)), {"hull": "ours"})
     assert registry.resolve("hull") == "ours"
     with pytest.raises(

@@ -167,11 +167,13 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def measure_latents(self, faces: dict[Identity, Iterable[Tensor]]) -> None:
         """Compute ``means`` and ``covariances`` from batches (B, 3, size, size) of faces."""
-        for row, key in enumerate(sorted(faces)):
+        means, covariances = [], []
+        for key in sorted(faces):
             codes = torch.cat([self.to_code(batch) for batch in faces[key]])
-            self.means[row] = codes.mean(dim=0)
-            centered = (codes - self.means[row]).double()
-            self.covariances[row] = (centered.T @ centered / len(codes)).to(codes.dtype)
+            means.append(codes.mean(dim=0))
+            centered = (codes - means[-1]).double()
+            covariances.append((centered.T @ centered / len(codes)).to(codes.dtype))
+        self.means, self.covariances = torch.stack(means), torch.stack(covariances)
 
 
 def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
@@ -186,9 +188,10 @@ MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {
 
 def with_statistics(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Add zeros for the statistics of latents that a state of an earlier version lacks."""
+    zero = torch.zeros(1, 1, 1)  # expanded, because a forged header can describe terabytes
     missing = {
-        "means": torch.zeros(2, config.latent),
-        "covariances": torch.zeros(2, config.latent, config.latent),
+        "means": zero[0].expand(2, config.latent),
+        "covariances": zero.expand(2, config.latent, config.latent),
     }
     return missing | state
 

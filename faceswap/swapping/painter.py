@@ -51,7 +51,8 @@ class FaceDecoder:
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
-        self._expression_range = expression_range
+        # A plug-in's network may lack the argument, so it is only passed if it has an effect.
+        self._limits = {"expression_range": expression_range} if expression_range else {}
         self._of = of or ("a" if to == "b" else "b")
 
     def __call__(self, crops: list[Image]) -> list[Image]:
@@ -96,7 +97,7 @@ class FaceDecoder:
                 self._network(network_input, self._to)
                 if self._of == self._to
                 else self._network.swap(
-                    network_input, self._to, self._identity_strength, self._expression_range
+                    network_input, self._to, self._identity_strength, **self._limits
                 )
             ).float()
         if self._refiner:

@@ -273,11 +273,11 @@ def test_video_offers_every_detector():
     assert set(detection.VIDEO_DETECTORS) == set(detection.DETECTORS)
 
 
-def test_only_blazeface_runs_networks_with_opencv():
+def test_only_two_modules_run_networks_with_opencv():
     users = {
         path.stem
         for path in PACKAGE.parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "cv2.dnn"
     }
-    assert users == {"blazeface"}
+    assert users == {"blazeface", "parsing"}

@@ -159,7 +159,7 @@ def test_newer_format_version_is_refused(saved):
     save_file(
         {"x": torch.zeros(1)},
         folder / "model.safetensors",
-        {"format": "faceswap-model", "version": "2"},
+        {"format": "faceswap-model", "version": str(modelfile.VERSION + 1)},
     )
 
     with pytest.raises(ModelError, match="update faceswap"):

@@ -23,7 +23,8 @@ def swapper_of(swap, **settings):
     network = autoencoder.build(SHARP)
     network.swap = lambda images, to, identity_strength: swap(images)
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
-    return Swapper(trained, ConvertConfig(color="none", **settings), CPU)
+    plain = {"color": "none", "mask": "hull"}
+    return Swapper(trained, ConvertConfig(**plain | settings), CPU)
 
 
 def test_copying_network_restores_the_photo(collins, collins_face):

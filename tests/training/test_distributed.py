@@ -48,7 +48,8 @@ def test_two_processes_equal_one(faceset_folders, tmp_path):
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key in one:
         # bfloat16 amplifies differences from the summation order
-        assert (one[key] - two[key]).norm() < 0.05 * one[key].norm(), key
+        share = 0.1 if key == "covariances" else 0.05  # squares of differences
+        assert (one[key] - two[key]).norm() < share * one[key].norm(), key
 
 
 @pytest.mark.parametrize(("size", "shards"), [(1, [(0, 6)]), (3, [(0, 2), (2, 4), (4, 6)])])

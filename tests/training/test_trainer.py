@@ -83,7 +83,7 @@ def test_run_writes_all_its_files(run):
     assert trained.names == ("collins", "hopper")
     assert trained.step == 6
     preview = read_photo(folder / "previews" / "step-000000006.png").image
-    assert preview.shape == (8 * 82 + 2, 6 * 82 + 2, 3)  # eight rows of six faces
+    assert preview.shape == (8 * 162 + 2, 6 * 162 + 2, 3)  # eight rows of six refined faces
 
 
 def test_every_tenth_face_stays_held_out(run, faceset_folders):
