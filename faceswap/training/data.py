@@ -11,7 +11,6 @@ from torch import Tensor
 from faceswap.arrays import Embedding
 from faceswap.config import TrainConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
-from faceswap.faces import holdout
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.masks import outline
 from faceswap.faces.recognition import centroid
@@ -20,7 +19,7 @@ from faceswap.models.architectures import ModelConfig, preset_of
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.refiner import scale_for
 from faceswap.provenance.consent import Notes, merge_notes
-from faceswap.training import augment
+from faceswap.training import augment, holdout
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of

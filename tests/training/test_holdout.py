@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from faceswap.faces.faceset import Faceset
-from faceswap.faces.holdout import GAP, split
+from faceswap.training.holdout import GAP, split
 
 
 def faces_of(*sources):
