@@ -79,8 +79,27 @@ def model(faceset_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cached_skin():
+    """Cache the parser's answers: conversions repeat the same frames at 0.1 s each."""
+    from faceswap.faces import parsing
+
+    compute, answers = parsing._probability, {}
+
+    def cached(image):
+        key = image.tobytes()
+        if key not in answers:
+            answers[key] = compute(image)
+        return answers[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parsing, "_probability", cached)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cached_recognition():
     """Cache embeddings and landmarks: trainings repeat the same faces at 0.1 s each."""
+    from faceswap.evaluation import evaluator
     from faceswap.faces import recognition
 
     def memoised(function):
@@ -97,7 +116,9 @@ def cached_recognition():
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("compute_embedding", "predict_landmarks"):
-            patch.setattr(recognition, name, memoised(getattr(recognition, name)))
+            cached = memoised(getattr(recognition, name))
+            patch.setattr(recognition, name, cached)
+            patch.setattr(evaluator, name, cached)
         yield
 
 
