@@ -46,7 +46,7 @@ class Recipe:
 
 DEFAULT_RECIPE = Recipe(
     1e-3, (0.9, 0.95), 0.1, "l1-dssim", muon_rate=0.02, warm_up=100, decay_to=0.05,
-    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999, refine=0.125,
+    warp_until=0.6, outside=0.25, jitter=0.0, average=0.999, refine=0.25,
 )  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {

@@ -28,7 +28,7 @@ BATCH, WINDOW = 6, 40  # windows per step and their side in pixels of the decode
 MARGIN = 6  # pixels at the border of the decoder's output that no window touches
 LEARNING_RATE, BETAS = 1e-3, (0.9, 0.99)
 DECAY_FROM = 0.7  # share of the steps after which the learning rate falls to zero
-ALONE = 30  # first steps, in which only the L1 loss is used
+ALONE = 30  # first steps of a fresh refiner, in which only the L1 loss is used
 TEXTURE_WEIGHT = 1.5  # of the patch distance; more was not better
 PATCH, PROJECTIONS, POSITIONS = 5, 32, 1500  # side, random filters and places per step
 
@@ -130,10 +130,11 @@ def refine_decoders(run: TrainingState, faces: Faces, steps: int) -> None:
     for key, crops in faces.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.step)
-            refiner = run.refiners.get(key) or refiner_for(network.config).to(device)
+            known = run.refiners.get(key)
+            refiner = known or refiner_for(network.config).to(device)
         shift = run.color_shift if key == "a" else None
         bank = fill_bank(network, crops, key, shift, refiner.config.scale, pairs, generator)
-        training = RefinerTraining(refiner.train(), bank, generator)
+        training = RefinerTraining(refiner.train(), bank, generator, ALONE if known else 0)
         for step in range(steps):
             training.step(step / steps)
         run.refiners[key] = refiner.eval()
@@ -147,13 +148,16 @@ class RefinerTraining:
         refiner: The refiner.
         bank: Pairs to learn from.
         generator: Draws windows, filters and places.
+        done: Steps that an earlier call has trained the refiner for; at most ALONE matter.
     """
 
-    def __init__(self, refiner: Refiner, bank: Bank, generator: torch.Generator) -> None:
+    def __init__(
+        self, refiner: Refiner, bank: Bank, generator: torch.Generator, done: int = 0
+    ) -> None:
         self.refiner, self._bank, self._generator = refiner, bank, generator
         self._optimizer = torch.optim.AdamW(self.refiner.parameters(), LEARNING_RATE, BETAS)
         self._window = min(WINDOW, bank.decoded.shape[-1] - 2 * MARGIN)
-        self._steps = count()
+        self._steps = count(done)
 
     def step(self, share: float) -> None:
         """Take a step; ``share`` of the training is done."""
