@@ -55,7 +55,7 @@ from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Box, Face, invert, typical_box, warp_mask
-from faceswap.faces.masks import DECODED_MASKS
+from faceswap.faces.masks import DECODED_MASKS, hull_of
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
@@ -101,7 +101,7 @@ class _Swapped:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Person:
-    """What is measured of a person once for both directions."""
+    """The measurements of a person that both directions share."""
 
     keys: list[str]
     originals: list[_Original]
@@ -242,15 +242,14 @@ def _measure_person(
         _original(image, box, view, config.landmarks)
         for image, box in counter.each(pictures_of(unseen))
     ]
-    plain = replace(_settings(config, key), color="none", match_detail=False)
     decoders: dict[str, DecodeFaces] = {
         "own": FaceDecoder(trained, key, 0.0, 0.0, device, of=key),
         "limit": limit_decoder(trained.network.config),
     }
     replaced = {}
     for name, decoder in decoders.items():
-        hull = replace(plain, mask="hull") if plain.mask in DECODED_MASKS else plain
-        swapper = Swapper(trained, hull, device, decoder)
+        plain = replace(_settings(config, key, decoder), color="none")
+        swapper = Swapper(trained, plain, device, decoder)
         replaced[name] = [_swap(swapper, face) for face in counter.each(originals)]
     seen = known.evenly(len(unseen.keys))
     real = [
@@ -436,6 +435,7 @@ def _moment(
     box = typical_box(placed)  # the detector's box would jump from frame to frame
     images = frame.image, paste(frame, swap, swapper.config.blend).image
     points = [predict_landmarks(image, box, swapper.config.landmarks) for image in images]
+    gazes = [eyes.gaze(eyes.irises(*pair)) for pair in zip(images, points, strict=True)]
     boiling: tuple[Boiling, Boiling] | None = None
     if previous:
         boiling = (
@@ -447,7 +447,7 @@ def _moment(
         (points[0], points[1]),
         (compute_embedding(images[0], points[0]), compute_embedding(images[1], points[1])),
         (mean_lab(swap.aligned.image, swap.mask), mean_lab(_in_crop(swap), swap.mask)),
-        (eyes.gaze(images[0], points[0]), eyes.gaze(images[1], points[1])),
+        (gazes[0], gazes[1]),
         boiling,
     )
     return moment, images
@@ -524,9 +524,7 @@ def _regions(face: _Original) -> dict[str, Area]:
     width = 2 * round(REGION_GROWTH * size) + 1
 
     def hull(part: list[int] | slice) -> Area:
-        drawn = np.zeros((size, size), np.uint8)
-        contour = np.asarray(cv2.convexHull(points[part].astype(np.float32)))
-        cv2.fillConvexPoly(drawn, contour.round().astype(np.int32), 1)
+        drawn = hull_of(points[part], size, size)
         grown: Area = (cv2.dilate(drawn, np.ones((width, width))) > 0) & face.area
         return grown
 

@@ -34,7 +34,7 @@ class Moment:
         landmarks: Of the face before and after.
         embeddings: Of both.
         colors: Mean Lab colour of both.
-        gazes: Position of the irises in both, see :func:`faces.eyes.gaze`.
+        gazes: Position of the irises in both, see :func:`eyes.gaze`.
         boiling: Of both; None in the first frame.
     """
 

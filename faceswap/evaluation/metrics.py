@@ -20,7 +20,8 @@ from faceswap.evaluation import texture
 from faceswap.evaluation.bootstrap import Draw, mean_of, scored
 from faceswap.evaluation.results import Score, SwapScores
 from faceswap.evaluation.texture import Area, Energies, Patches
-from faceswap.faces.eyes import Iris, irises
+from faceswap.faces.eyes import Iris, gaze, irises
+from faceswap.faces.masks import hull_of
 
 Numbers = npt.NDArray[np.float64]
 
@@ -40,7 +41,7 @@ JAW, EYES_AND_BROWS, MOUTH = slice(0, 17), [*range(17, 27), *range(36, 48)], sli
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceMeasurement:
-    """What is measured on one crop of 256 px.
+    """The measurements of one 256 px crop.
 
     Attributes:
         landmarks: (68, 2) in pixels of the crop.
@@ -48,7 +49,7 @@ class FaceMeasurement:
         bands: Energy of four octaves inside the face, see :func:`texture.band_energies`.
         patches: Patches of three pyramid levels, see :func:`texture.patches_of`.
         irises: Of both eyes; None where an eye is closed.
-        mouth: Luma inside the lips, cropped to its box, and where it is; None if they are closed.
+        mouth: Luma of the pixels between the lips, in reading order; None if they are closed.
         light: Low-frequency luma, (32, 32).
         inside: Share of each of its cells that lies inside the face, (32, 32).
     """
@@ -65,8 +66,7 @@ class FaceMeasurement:
     @property
     def gaze(self) -> float:
         """Mean position of the irises between the eye corners; NaN if none is seen."""
-        found = [iris.along for iris in self.irises if iris]
-        return float(np.mean(found)) if found else float("nan")
+        return gaze(self.irises)
 
     @property
     def catch_light(self) -> float:
@@ -109,10 +109,8 @@ def _mouth(luma: npt.NDArray[Any], points: Points) -> npt.NDArray[np.float32] | 
     """Luma of the pixels between open lips, in reading order; None if they are closed."""
     if mouth_aspect_ratio(points) <= OPEN_MOUTH:
         return None
-    inside = np.zeros(luma.shape, np.uint8)
-    contour = np.asarray(cv2.convexHull(points[60:68].astype(np.float32)))
-    cv2.fillConvexPoly(inside, contour.round().astype(np.int32), 1)
-    values: npt.NDArray[np.float32] = luma[inside > 0].astype(np.float32)
+    inside = hull_of(points[60:68], *luma.shape) > 0
+    values: npt.NDArray[np.float32] = luma[inside].astype(np.float32)
     return values if len(values) >= 60 else None
 
 

@@ -1,4 +1,4 @@
-"""Draw synthetic occluders whose exact shape is known: a microphone, fingers, a strip of hair."""
+"""Draw synthetic occluders whose exact shape is known: a microphone, fingers, a strand of hair."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ INSET = 6  # pixels between the face's outline and the area that is measured
 BRIGHTEST = 0.05  # share of a band's strongest pixels that is clipped: highlights, lashes
 PATCHES, PATCH = 128, 7  # patches per face and level, and their side in pixels
 DIRECTIONS = 128  # random projections of the sliced Wasserstein distance
-RESAMPLED = 16  # of them, those that the bootstrap uses
+RESAMPLED = 16  # projections that the bootstrap uses, to save time
 
 Area = npt.NDArray[np.bool_]  # (SIZE, SIZE), True where a face is measured
 Energies = npt.NDArray[np.float64]  # (BANDS,) mean square of each band

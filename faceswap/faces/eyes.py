@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Matrix, Points
+from faceswap.faces.masks import hull_of
 
 EYES = (slice(36, 42), slice(42, 48))  # landmarks of the image's left and right eye
 WIDTH, HEIGHT, LENGTH = 72, 44, 48.0  # the eye's frame and the length of the eye in it, in pixels
@@ -66,9 +67,13 @@ def irises(image: Image, points: Points) -> list[Iris | None]:
     return [_iris(image, points[eye]) for eye in EYES]
 
 
-def gaze(image: Image, points: Points) -> float:
-    """Return the mean horizontal position of both irises, in eye lengths; NaN if none is seen."""
-    found = [iris.along for iris in irises(image, points) if iris]
+def gaze(eyes: list[Iris | None]) -> float:
+    """Return the mean position of both irises along the eyes, in eye lengths; NaN if none is seen.
+
+    Args:
+        eyes: The result of :func:`irises`.
+    """
+    found = [iris.along for iris in eyes if iris]
     return float(np.mean(found)) if found else float("nan")
 
 
@@ -82,8 +87,7 @@ def _iris(image: Image, eye: Points) -> Iris | None:
     luma = np.asarray(seen.astype(np.float32) @ LUMA, np.float32)
     contour = (eye @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
     opening = float((contour[[4, 5], 1].mean() - contour[[1, 2], 1].mean()) / LENGTH)
-    inside = np.zeros((HEIGHT, WIDTH), np.float32)
-    cv2.fillConvexPoly(inside, np.asarray(cv2.convexHull(contour)).round().astype(np.int32), 1)
+    inside = hull_of(contour, HEIGHT, WIDTH).astype(np.float32)
     if inside.sum() < MIN_OPENING:
         return None
     smooth = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.2), np.float32)

@@ -406,7 +406,7 @@ def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
 
 
 def _time_of(record: dict[str, Any], index: Path) -> float:
-    """Return a face's time in seconds; 0 if an old list does not tell."""
+    """Return a face's time in seconds; 0 if an old list lacks it."""
     try:
         return float(Fraction(record.get("time", "0")))
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:

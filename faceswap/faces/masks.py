@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from faceswap.arrays import Mask, Points
 from faceswap.config import MASK_SEAM
@@ -37,10 +38,15 @@ def outline(points: Points, size: int) -> Mask:
     """Return the mask (size, size) of the convex hull of landmarks (68, 2) and the forehead."""
     nose = points[27] - points[33]  # points up along the face
     raised = np.vstack([points, points[17:27] + FOREHEAD * nose])
-    contour = np.asarray(cv2.convexHull(raised)).round().astype(np.int32)
-    mask = np.zeros((size, size), np.float32)
-    cv2.fillConvexPoly(mask, contour, 1.0)
-    return mask
+    return hull_of(raised, size, size).astype(np.float32)
+
+
+def hull_of(points: Points, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Draw the convex hull of points (N, 2): 1 inside and 0 outside, (height, width)."""
+    drawn = np.zeros((height, width), np.uint8)
+    contour = np.asarray(cv2.convexHull(points.astype(np.float32)))
+    cv2.fillConvexPoly(drawn, contour.round().astype(np.int32), 1)
+    return drawn
 
 
 def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the Masker signature

@@ -19,13 +19,12 @@ from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build, with_statistics
-from faceswap.models.refiner import Refiner, RefinerConfig
+from faceswap.models.refiner import Refiner, build_refiners, tensors_of
 from faceswap.provenance.consent import Notes, in_words, read_notes
 from faceswap.types import Identity
 
 FORMAT, VERSION = "faceswap-model", 2  # version 1 had no refiners
 MODEL_FILE = "model.safetensors"
-REFINER = "refiner"  # prefix of the refiners' weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,9 @@ def save(path: Path, trained: TrainedModel) -> None:
         "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
         "consent": json.dumps(trained.consent),
     }
-    state = dict(trained.network.state_dict())
-    for key, refiner in trained.refiners.items():
+    for refiner in trained.refiners.values():  # both have the same shape
         header["refiner"] = json.dumps(refiner.config.to_dict())
-        state |= {f"{REFINER}.{key}.{name}": v for name, v in refiner.state_dict().items()}
+    state = trained.network.state_dict() | tensors_of(trained.refiners)
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     write_bytes(path, serialize(tensors, metadata=header))
 
@@ -108,7 +106,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
             if value.dtype != torch.float32 or not value.isfinite().all():
                 raise ValueError(f"{key} must contain only finite float32 numbers")
         for identity, refiner in trained.refiners.items():
-            weights = take_prefix(state, f"{REFINER}.{identity}.")
+            weights = take_prefix(state, f"refiner.{identity}.")
             refiner.load_state_dict(weights, assign=True)
             refiner.to(device or torch.device("cpu")).eval()
         trained.network.load_state_dict(state, assign=True)
@@ -167,7 +165,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
         with torch.device("meta"):  # allocate no memory: a forged header can describe terabytes
             network = build(config)
-            refiners = _refiners(header)
+            refiners = build_refiners(read_json(header["refiner"]) if "refiner" in header else None)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("there must be two names and three colour values")
         held_out = parse_json(header.get("held_out", '{"a": [], "b": []}'))
@@ -185,19 +183,6 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has an invalid header: {error}") from error
-
-
-def _refiners(header: dict[str, str]) -> dict[Identity, Refiner]:
-    """Build the refiners that a header describes; none if the model has none.
-
-    Raises:
-        KeyError, TypeError, ValueError: If their shape is invalid.
-    """
-    if "refiner" not in header:
-        return {}
-    config = RefinerConfig.from_dict(read_json(header["refiner"]))
-    identities: tuple[Identity, ...] = ("a", "b")
-    return {key: Refiner(config) for key in identities}
 
 
 def read_centroids(values: Any) -> dict[Identity, Embedding]:

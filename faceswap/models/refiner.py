@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceswap.models.architectures import ModelConfig
+from faceswap.types import Identity
 
 SHARPEST = 256  # pixels; larger networks are refined at their own size, smaller ones at twice it
 
@@ -80,6 +81,27 @@ class Refiner(nn.Module):
         if self.config.scale == 1:
             return images
         return F.interpolate(images, scale_factor=self.config.scale, mode=mode)
+
+
+def build_refiners(shape: dict[str, Any] | None) -> dict[Identity, Refiner]:
+    """Build fresh refiners of both identities; none without a shape.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the shape is invalid.
+    """
+    if shape is None:
+        return {}
+    config = RefinerConfig.from_dict(shape)
+    return {"a": Refiner(config), "b": Refiner(config)}
+
+
+def tensors_of(refiners: dict[Identity, Refiner]) -> dict[str, Tensor]:
+    """Return the weights of refiners, named such as "refiner.b.last.bias"."""
+    return {
+        f"refiner.{key}.{name}": tensor
+        for key, refiner in refiners.items()
+        for name, tensor in refiner.state_dict().items()
+    }
 
 
 def scale_for(model: ModelConfig) -> int:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.config import COVERAGE
 from faceswap.media.frame import rounded
+from faceswap.swapping.region import smoothstep
 
 Numbers = npt.NDArray[np.float64]
 Grid = npt.NDArray[np.float32]
@@ -122,9 +123,7 @@ def _filled(cells: Grid, weight: Grid, sigma: float, back: Grid, trust: float) -
 def _near_edge(share: Grid) -> Grid:
     """Return 1 at the mask's edge, falling to 0 over ``DEPTH``, (64, 64)."""
     distance = cv2.distanceTransform((share > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    t = np.clip(distance / (DEPTH * FACE), 0, 1)
-    near: Grid = (1 - t * t * (3 - 2 * t)).astype(np.float32)
-    return near
+    return 1 - smoothstep(np.asarray(distance / (DEPTH * FACE), np.float32))
 
 
 def _contrast_gain(swapped: Image, reference: Image, share: Grid, quotient: Grid) -> Grid:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask, Points
 from faceswap.faces.geometry import AlignedFace, transform
+from faceswap.faces.masks import hull_of
 from faceswap.media.frame import rounded
 
 JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
@@ -66,7 +67,7 @@ def feathered(region: Mask, aligned: AlignedFace, coverage: float, narrow: float
     inwards = cv2.distanceTransform((region > 0.5).astype(np.uint8), cv2.DIST_L2, 5) - 1
     inwards = np.maximum(inwards, 0)
     width = np.clip(inwards + outwards, max(narrow * side, 1e-3), MAX_FEATHER * side)
-    return _smoothstep(inwards / width)
+    return smoothstep(inwards / width)
 
 
 def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
@@ -96,7 +97,7 @@ def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
     fill = _continued(footage, clean.astype(np.float32))
     pixel = size / 256
     darker = cv2.GaussianBlur(np.asarray((fill - footage) @ LUMA, np.float32), (0, 0), pixel)
-    share = _smoothstep(np.asarray((darker - DARKER) / RAMP, np.float32))
+    share = smoothstep(np.asarray((darker - DARKER) / RAMP, np.float32))
     soft: Mask = share * np.asarray(
         cv2.GaussianBlur(zone * cv2.erode(skin, square), (0, 0), 2 * pixel), np.float32
     )
@@ -140,15 +141,15 @@ def _hulls(points: Points, groups: list[list[int]], grow: float, size: int) -> M
     """Draw the convex hulls of groups of points, grown by some pixels, (size, size)."""
     drawn = np.zeros((size, size), np.uint8)
     for group in groups:
-        contour = np.asarray(cv2.convexHull(points[group].astype(np.float32)))
-        cv2.fillConvexPoly(drawn, contour.round().astype(np.int32), 255)
+        drawn |= hull_of(points[group], size, size)
     side = 2 * round(grow) + 1
     if side > 1:
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
         drawn = np.asarray(cv2.dilate(drawn, disk), np.uint8)
-    return (drawn / np.float32(255)).astype(np.float32)
+    return drawn.astype(np.float32)
 
 
-def _smoothstep(t: npt.NDArray[np.float32]) -> Mask:
+def smoothstep(t: npt.NDArray[np.float32]) -> Mask:
+    """Rise smoothly from 0 at 0 to 1 at 1."""
     clipped = np.clip(t, 0, 1)
     return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)

@@ -182,7 +182,8 @@ class Swapper:
 
     def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
         """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""
-        box = box_in_frame(matched(swap, self.config), *frame.shape)
+        area = swap.mask if swap.cover is None else np.maximum(swap.mask, swap.cover.mask)
+        box = box_in_frame(replace(swap, mask=area), *frame.shape)
         if box is None:
             return replace(swap, detail=detail.NEUTRAL)
         reference = frame.crop(box)

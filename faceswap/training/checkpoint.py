@@ -38,7 +38,7 @@ from faceswap.models import autoencoder, classic, modelfile, tensorfile
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel
-from faceswap.models.refiner import Refiner, RefinerConfig
+from faceswap.models.refiner import Refiner, build_refiners, tensors_of
 from faceswap.provenance.consent import Notes, read_notes
 from faceswap.training.optimizer import Optimizer
 from faceswap.types import Identity
@@ -344,9 +344,9 @@ def _write(path: Path, state: ResumeState) -> None:
         "optimizer": {name: values["param_groups"] for name, values in optimizer.items()},
     }
     tensors = _flatten(state.network, state.average, optimizer, generator, state.orders)
-    for key, refiner in state.refiners.items():
+    for refiner in state.refiners.values():  # both have the same shape
         header["refiner"] = refiner.config.to_dict()
-        tensors |= {f"refiner.{key}.{name}": v for name, v in refiner.state_dict().items()}
+    tensors |= tensors_of(state.refiners)
     tensorfile.write(path, FORMAT, VERSION, header, tensors)
 
 
@@ -432,22 +432,17 @@ def _parse_old(state: dict[str, Any], file_size: int) -> ResumeState:
 
 
 def _refiners(shape: Any, tensors: dict[str, Tensor]) -> dict[Identity, Refiner]:
-    """Build the refiners of a state; none if it has no shape of them.
+    """Build the refiners of a state and load their weights; none without a shape.
 
     Raises:
         Exception: Of many types, if the weights do not fit.
     """
-    if shape is None:
-        return {}
-    found: dict[Identity, Refiner] = {}
-    identities: tuple[Identity, ...] = ("a", "b")
-    for key in identities:
-        refiner = Refiner(RefinerConfig.from_dict(shape))
+    refiners = build_refiners(shape)
+    for key, refiner in refiners.items():
         weights = _with_prefix(tensors, f"refiner.{key}.")
         _check_weights(weights, refiner.state_dict())
         refiner.load_state_dict(weights)
-        found[key] = refiner
-    return found
+    return refiners
 
 
 def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:

@@ -1,1 +1,1 @@
-"""Weights of pretrained networks. ``manifest.json`` tells the origin and licence of each."""
+"""Weights of pretrained networks. ``manifest.json`` records their origin and licence."""
