@@ -15,4 +15,8 @@ Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1]
 Points = npt.NDArray[np.float32]  # (N, 2) x, y
 Embedding = npt.NDArray[np.float32]  # (128,) face embedding
 Matrix = npt.NDArray[np.float64]  # (2, 3) frame -> crop
+# Detail of an image, (H, W, 3): each pixel over its surroundings. NEUTRAL is equal to them, and 255
+# is brighter by the share RANGE.
+Detail = npt.NDArray[np.uint8]
+NEUTRAL, RANGE = 128, 0.5
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G and B, ITU-R BT.601

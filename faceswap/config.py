@@ -358,6 +358,15 @@ class TrainConfig(Settings):
             "Share of the faces that training holds out for evaluate.", SAVING, low=0.0, high=0.5
         ),
     ] = 0.1
+    exemplars: Annotated[
+        int,
+        Option(
+            "Photos of each person that the model file keeps, for their fine detail; 0 keeps none.",
+            SAVING,
+            low=0,
+            high=1000,
+        ),
+    ] = 60
     save_every: Annotated[float, Option("Minutes between saves.", SAVING, low=0.0)] = 2.0
     keep: Annotated[
         int,

@@ -54,7 +54,7 @@ from faceswap.faces import eyes, tracking
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
 from faceswap.faces.faceset import Faceset
-from faceswap.faces.geometry import Box, Face, invert, typical_box, warp_mask
+from faceswap.faces.geometry import AlignedFace, Box, Face, invert, typical_box, warp_mask
 from faceswap.faces.masks import DECODED_MASKS, hull_of
 from faceswap.faces.pool import DetectorPool
 from faceswap.faces.recognition import centroid, pictures_of
@@ -456,8 +456,8 @@ def _moment(
 def blur_decoder(config: ModelConfig) -> DecodeFaces:
     """Return a decoder that only blurs the crop, like an untrained model."""
 
-    def decode_faces(crops: list[Image]) -> list[Image]:
-        blurred = [cv2.GaussianBlur(crop, (0, 0), len(crop) / 12) for crop in crops]
+    def decode_faces(faces: list[AlignedFace]) -> list[Image]:
+        blurred = [cv2.GaussianBlur(f.image, (0, 0), len(f.image) / 12) for f in faces]
         return [_square_of(np.asarray(crop, np.uint8), config) for crop in blurred]
 
     return decode_faces
@@ -468,7 +468,7 @@ def average_decoder(faceset: Faceset, trained: TrainedModel) -> DecodeFaces:
     config = trained.network.config
     mean_crop = sampling.network_crop(faceset.resized(config.crop_size).crops, config).mean(dim=0)
     average: Image = (mean_crop * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return lambda crops: [average] * len(crops)
+    return lambda faces: [average] * len(faces)
 
 
 def _square_of(crop: Image, config: ModelConfig) -> Image:
@@ -481,7 +481,7 @@ def _square_of(crop: Image, config: ModelConfig) -> Image:
 
 def limit_decoder(config: ModelConfig) -> DecodeFaces:
     """Return a decoder that only loses what a network of this size cannot show."""
-    return lambda crops: [_square_of(crop, config) for crop in crops]
+    return lambda faces: [_square_of(face.image, config) for face in faces]
 
 
 def _reconstruction(person: _Person) -> ReconstructionRows:

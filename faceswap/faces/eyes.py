@@ -1,4 +1,4 @@
-"""Find the iris in an eye that six landmarks outline.
+"""Find the iris in an eye that six landmarks outline, and move it.
 
 Each eye is resampled into a frame of its own: its corners lie on a horizontal line, 48 px apart.
 There the iris is the disc that is darkest against the rest of the opening, which is steadier than
@@ -21,6 +21,10 @@ INNER = 0.75  # of the radius, inside which no pixel shows the white of the eye
 MIN_SHARE = 0.8  # of the most that a disc overlaps the opening; places with less are not searched
 MAX_OFFSET = 0.36  # from the eye's middle along its axis, as a share of its length
 SOFTNESS = 2.0  # levels of contrast that halve the weight of a place, roughly
+SLIDE, FARTHEST = 0.27, 0.30  # of an iris: the longest way and the most distant place, eye lengths
+SLID_RADIUS = 0.2  # of the part of the eye that moves with the iris, in eye lengths
+FIXED = 0.56  # places along the eye, just outside its corners, that do not move
+LID_BLUR = 0.05  # softness of the eye's outline, inside which pixels move, in eye lengths
 MIN_OPENING = 60  # pixels of the eye's frame; a smaller opening shows no iris
 
 _y, _x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
@@ -75,6 +79,84 @@ def gaze(eyes: list[Iris | None]) -> float:
     """
     found = [iris.along for iris in eyes if iris]
     return float(np.mean(found)) if found else float("nan")
+
+
+def opening(points: Points) -> float:
+    """Return the mean height of both eyes' openings in eye lengths, from landmarks (68, 2)."""
+    heights = []
+    for eye in (points[part].astype(np.float64) for part in EYES):
+        length = max(float(np.hypot(*(eye[3] - eye[0]))), 1e-9)
+        gaps = np.hypot(*(eye[[1, 2]] - eye[[5, 4]]).T)
+        heights.append(float(gaps.mean()) / length)
+    return float(np.mean(heights))
+
+
+def open_to(points: Points, height: float) -> None:
+    """Move the lids of landmarks (68, 2) so that both eyes are open by ``height`` eye lengths."""
+    now = opening(points)
+    if now < 1e-6:
+        return
+    for part in EYES:
+        eye = points[part]
+        for upper, lower in ((1, 5), (2, 4)):
+            middle, half = (eye[upper] + eye[lower]) / 2, (eye[upper] - eye[lower]) / 2
+            moved = half * np.float32(height / now)
+            eye[upper], eye[lower] = middle + moved, middle - moved
+
+
+def slide(image: Image, points: Points, along: list[float | None], gaze: float) -> Image:
+    """Slide the irises of a photo along the eyes, and leave lids and corners in place.
+
+    Args:
+        image: (H, W, 3).
+        points: Landmarks (68, 2).
+        along: Where the irises are, see :class:`Iris`; None leaves an eye as it is.
+        gaze: Where their mean position should be.
+    """
+    known = [place for place in along if place is not None]
+    if not known:
+        return image
+    way = float(np.clip(gaze - np.mean(known), -SLIDE, SLIDE))
+    result = image.copy()
+    for eye, place in zip(EYES, along, strict=True):
+        if place is not None:
+            _slide_eye(image, result, points[eye], place, way)
+    return result
+
+
+def _slide_eye(image: Image, result: Image, eye: Points, place: float, way: float) -> None:
+    """Write an eye with a moved iris into ``result``."""
+    length = float(np.hypot(*(eye[3] - eye[0])))
+    if length < 1:
+        return
+    axis, middle = (eye[3] - eye[0]) / length, (eye[0] + eye[3]) / 2
+    low = np.maximum(np.floor(eye.min(axis=0) - 0.2 * length), 0).astype(int)
+    high = np.ceil(eye.max(axis=0) + 0.2 * length).astype(int) + 1
+    columns = np.arange(low[0], min(high[0], image.shape[1]))
+    rows = np.arange(low[1], min(high[1], image.shape[0]))
+    if not len(columns) or not len(rows):
+        return
+    x, y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
+    along = ((x - middle[0]) * axis[0] + (y - middle[1]) * axis[1]) / length
+    start = float(np.clip(place, -FARTHEST, FARTHEST))
+    end = float(np.clip(start + way, -FARTHEST, FARTHEST))
+    source = np.interp(
+        along,
+        [-FIXED, end - SLID_RADIUS, end + SLID_RADIUS, FIXED],
+        [-FIXED, max(start - SLID_RADIUS, -FIXED), min(start + SLID_RADIUS, FIXED), FIXED],
+    )
+    source = np.where(np.abs(along) > FIXED, along, source)
+    corner = np.array([columns[0], rows[0]], np.float32)
+    inside = hull_of(eye - corner, len(rows), len(columns)).astype(np.float32)
+    inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), max(LID_BLUR * length, 0.6)), np.float32)
+    moved = ((source - along) * length * np.clip(1.25 * inside, 0, 1)).astype(np.float32)
+    result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = cv2.remap(
+        image,
+        np.asarray(x + moved * axis[0], np.float32),
+        np.asarray(y + moved * axis[1], np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _iris(image: Image, eye: Points) -> Iris | None:

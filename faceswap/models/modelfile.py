@@ -17,13 +17,16 @@ from faceswap.arrays import Embedding
 from faceswap.config import read_json
 from faceswap.errors import FaceswapError, ModelError
 from faceswap.files import parse_json, write_bytes
+from faceswap.models import exemplars as photos
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build, with_statistics
+from faceswap.models.exemplars import Exemplars
 from faceswap.models.refiner import Refiner, build_refiners, tensors_of
 from faceswap.provenance.consent import Notes, in_words, read_notes
 from faceswap.types import Identity
 
-FORMAT, VERSION = "faceswap-model", 2  # version 1 had no refiners
+FORMAT, VERSION = "faceswap-model", 3  # version 1 had no refiners, version 2 other ones
+REFINED_SINCE = 3  # refiners of earlier versions are left out
 MODEL_FILE = "model.safetensors"
 
 
@@ -39,6 +42,7 @@ class TrainedModel:
         step: Number of training steps done.
         held_out: Keys of the faces that were held out from training, by identity.
         refiners: Sharpens the decoded faces of each identity; empty if the model has none.
+        exemplars: Photos of each identity whose detail the refiners use; may be empty.
         left_out: Keys of the faces that resemble the held-out ones too much to train on.
         centroids: Mean face embedding (128,) by identity; empty if unknown.
         consent: Consent note by identity; an empty text if not stated.
@@ -53,6 +57,7 @@ class TrainedModel:
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
     left_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
+    exemplars: dict[Identity, Exemplars] = field(default_factory=dict)
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -76,6 +81,9 @@ def save(path: Path, trained: TrainedModel) -> None:
     for refiner in trained.refiners.values():  # both have the same shape
         header["refiner"] = json.dumps(refiner.config.to_dict())
     state = trained.network.state_dict() | tensors_of(trained.refiners)
+    for key, exemplars in trained.exemplars.items():
+        tensors = photos.to_tensors(exemplars)
+        state |= {f"exemplars.{key}.{name}": tensor for name, tensor in tensors.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     write_bytes(path, serialize(tensors, metadata=header))
 
@@ -101,7 +109,14 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
     state = with_statistics(state, trained.network.config)
+    identities: tuple[Identity, ...] = ("a", "b")
     try:
+        for identity in identities:
+            pictures = take_prefix(state, f"exemplars.{identity}.")
+            if pictures:
+                trained.exemplars[identity] = photos.from_tensors(pictures)
+            if not trained.refiners:  # of a version whose refiners are left out
+                take_prefix(state, f"refiner.{identity}.")
         for key, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
                 raise ValueError(f"{key} must contain only finite float32 numbers")
@@ -165,7 +180,8 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
         names, shift = parse_json(header["names"]), parse_json(header["color_shift"])
         with torch.device("meta"):  # allocate no memory: a forged header can describe terabytes
             network = build(config)
-            refiners = build_refiners(read_json(header["refiner"]) if "refiner" in header else None)
+            known = int(version) >= REFINED_SINCE and "refiner" in header
+            refiners = build_refiners(read_json(header["refiner"]) if known else None)
         if len(names) != 2 or len(shift) != 3:
             raise ValueError("there must be two names and three colour values")
         held_out = parse_json(header.get("held_out", '{"a": [], "b": []}'))

@@ -1,5 +1,6 @@
 """Sharpen decoded faces: a small network per person that learned that person's skin and lashes."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
@@ -7,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faceswap.arrays import NEUTRAL, RANGE
 from faceswap.models.architectures import ModelConfig
 from faceswap.types import Identity
 
-SHARPEST = 256  # pixels; larger networks are refined at their own size, smaller ones at twice it
+CROP = 256  # usual side of the stored crops in pixels; refined faces show about as much
+SURROUNDINGS = 2.0  # standard deviation of the blur that detail is relative to, in input pixels
+REACH = 6  # pixels of that blur
+GAIN = 4.0  # brings detail to the size of the other inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +23,18 @@ class RefinerConfig:
     """Shape of a refiner.
 
     Attributes:
-        scale: Sides of the output over sides of the input, 1 or 2.
-        width: Channels.
-        blocks: Residual blocks.
+        scale: Sides of the output over sides of the input.
+        width: Channels at the size of the input.
+        blocks: Residual blocks there.
+        features: Of these channels, how many are enlarged.
+        channels: Channels at the size of the output.
     """
 
     scale: int
     width: int = 24
     blocks: int = 3
+    features: int = 12
+    channels: int = 16
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -34,8 +43,8 @@ class RefinerConfig:
         Raises:
             KeyError, TypeError, ValueError: If they do not describe a refiner.
         """
-        numbers = {name: int(values[name]) for name in ("scale", "width", "blocks")}
-        limits = {"scale": 2, "width": 256, "blocks": 16}
+        limits = {"scale": 4, "width": 256, "blocks": 16, "features": 256, "channels": 256}
+        numbers = {name: int(values[name]) for name in limits}
         for name, number in numbers.items():
             if not 1 <= number <= limits[name]:
                 raise ValueError(f"the refiner's {name} must be from 1 to {limits[name]}")
@@ -48,13 +57,15 @@ class RefinerConfig:
 class Refiner(nn.Module):
     """Map decoded faces (B, 3, S, S) to sharper ones, (B, 3, scale S, scale S), in [0, 1].
 
-    It adds a learned residual to a bicubic enlargement. A fresh one adds nothing.
+    It adds a learned residual to a bicubic enlargement. A fresh one adds nothing. Its layers work
+    at the size of the input; the last three, which also see the detail of a photo of the person,
+    at the size of the output.
     """
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
+        width, channels = config.width, config.channels
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -64,18 +75,46 @@ class Refiner(nn.Module):
             )
             for _ in range(config.blocks)
         )
-        self.up = nn.Conv2d(width, 16, 3, padding=1)
-        self.last = nn.Conv2d(16, 3, 3, padding=1)
+        self.features = nn.Conv2d(width, config.features, 3, padding=1)
+        self.guided = nn.Conv2d(config.features + 6, channels, 3, padding=1)
+        self.mixed = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, faces: Tensor) -> Tensor:
+    def forward(self, faces: Tensor, detail: Tensor | None = None) -> Tensor:
+        """Refine faces.
+
+        Args:
+            faces: Decoded faces (B, 3, S, S).
+            detail: Detail of photos that lies over the faces, (B, 3, scale S, scale S) uint8: each
+                pixel over its surroundings, see :data:`faceswap.arrays.Detail`. None means
+                that there is none.
+        """
         hidden = self.first(faces * 2 - 1)
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden = F.leaky_relu(self.up(self._enlarged(hidden, "bilinear")), 0.1)
-        return cast(Tensor, self._enlarged(faces, "bicubic") + self.last(hidden))
+        hidden = self._enlarged(F.leaky_relu(self.features(hidden), 0.1), "bilinear")
+        large = self._enlarged(faces, "bicubic")
+        if detail is None:
+            photo = torch.zeros_like(large)
+        else:
+            relative = (detail.to(faces.dtype) - NEUTRAL) * (RANGE / 127)
+            photo = relative * self._enlarged(self._around(faces), "bilinear") * GAIN
+        hidden = torch.cat([hidden, large * 2 - 1, photo], dim=1)
+        for layer in (self.guided, self.mixed):
+            hidden = F.leaky_relu(layer(hidden), 0.1)
+        return cast(Tensor, large + self.last(hidden).float())
+
+    def _around(self, faces: Tensor) -> Tensor:
+        """Blur faces."""
+        places = torch.arange(-REACH, REACH + 1, dtype=faces.dtype, device=faces.device)
+        kernel = torch.exp(-((places / SURROUNDINGS) ** 2) / 2)
+        kernel = kernel / kernel.sum()
+        padded = F.pad(faces, (REACH,) * 4, mode="replicate")
+        rows = F.conv2d(padded, kernel.expand(3, 1, 1, -1), groups=3)
+        return F.conv2d(rows, kernel[:, None].expand(3, 1, -1, 1), groups=3)
 
     def _enlarged(self, images: Tensor, mode: str) -> Tensor:
         if self.config.scale == 1:
@@ -105,8 +144,11 @@ def tensors_of(refiners: dict[Identity, Refiner]) -> dict[str, Tensor]:
 
 
 def scale_for(model: ModelConfig) -> int:
-    """Return how many times as large as a network's faces its refined faces are."""
-    return 2 if model.size < SHARPEST else 1
+    """Return how many times as large as a network's faces its refined faces are.
+
+    They have at least as many pixels as a crop of the usual size.
+    """
+    return min(max(math.ceil(model.view * CROP / model.size), 1), 4)
 
 
 def refiner_for(model: ModelConfig) -> Refiner:
@@ -115,9 +157,15 @@ def refiner_for(model: ModelConfig) -> Refiner:
 
 
 @torch.no_grad()
-def refine(refiner: Refiner, decoded: Tensor) -> Tensor:
-    """Refine decoded faces (B, 3 or 4, S, S); a mask in the fourth channel is enlarged."""
-    faces = refiner(decoded[:, :3]).clamp(0, 1)
+def refine(refiner: Refiner, decoded: Tensor, detail: Tensor | None = None) -> Tensor:
+    """Refine decoded faces (B, 3 or 4, S, S); a mask in the fourth channel is enlarged.
+
+    Args:
+        refiner: The refiner.
+        decoded: The faces.
+        detail: See :meth:`Refiner.forward`.
+    """
+    faces = refiner(decoded[:, :3], detail).clamp(0, 1)
     if decoded.shape[1] == 3:
         return cast(Tensor, faces)
     size = tuple(faces.shape[-2:])

@@ -8,22 +8,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceswap.arrays import Matrix
+from faceswap.arrays import Image, Matrix
 from faceswap.models.architectures import ModelConfig
 
 FACES_PER_CHUNK = 4  # faces sampled at a time on a CPU; their float copies fit in its cache
 
 
-def network_crop(faces: Tensor, model: ModelConfig) -> Tensor:
+def network_crop(faces: Tensor, model: ModelConfig, mode: str = "bilinear") -> Tensor:
     """Sample network crops: (B, 3, S, S) uint8 -> (B, 3, size, size) float32 in [0, 1].
 
     The positions are those of the input in ``augment.random_warp`` without displacement.
+    "bicubic" keeps more detail than "bilinear"; its values may lie slightly outside [0, 1].
     """
     centers = (torch.arange(model.size, dtype=torch.float64) + model.input_center) / model.size
     axis = model.view * (2 * centers - 1)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).float()
     batch = points.expand(len(faces), -1, -1, -1)
-    return _sample(faces, lambda chunk: batch[chunk])
+    return _sample(faces, lambda chunk: batch[chunk], mode)
+
+
+def to_images(faces: Tensor) -> list[Image]:
+    """Convert faces (B, C, H, W) in [0, 1] to images (H, W, C)."""
+    levels = faces.float().mul(255).round().clamp(0, 255).to(torch.uint8)
+    return list(levels.permute(0, 2, 3, 1).cpu().contiguous().numpy())
+
+
+def to_tensor(images: list[Image]) -> Tensor:
+    """Convert images (H, W, C) to a tensor (B, C, H, W) of the same levels, uint8."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
@@ -32,8 +44,8 @@ def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
     return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
 
 
-def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
-    """Sample uint8 crops bilinearly, with their edges repeated outwards.
+def _sample(faces: Tensor, points: Callable[[slice], Tensor], mode: str = "bilinear") -> Tensor:
+    """Sample uint8 crops, with their edges repeated outwards.
 
     On a CPU a few faces are sampled at a time, so that the buffer with their float copies and the
     sampling points stay in its cache.
@@ -41,6 +53,7 @@ def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
     Args:
         faces: Crops (B, C, S, S) uint8.
         points: Returns the sampling points of a slice of the faces, (b, 2, H, W) float32 in -1..1.
+        mode: "bilinear" or "bicubic".
 
     Returns:
         (B, C, H, W) float32 in [0, 1].
@@ -56,7 +69,7 @@ def _sample(faces: Tensor, points: Callable[[slice], Tensor]) -> Tensor:
         grid = points(chunk).to(faces.device).permute(0, 2, 3, 1)
         grid = grid.clamp(-limit, limit) if on_mps else grid
         source = buffer[: chunk.stop - first].copy_(faces[chunk])
-        sampled = F.grid_sample(source, grid, padding_mode=padding, align_corners=False)
+        sampled = F.grid_sample(source, grid, mode, padding, align_corners=False)
         if not first:
             result = buffer.new_empty((count, *sampled.shape[1:]))
         torch.mul(sampled, 1 / 255, out=result[chunk])

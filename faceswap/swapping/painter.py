@@ -1,4 +1,4 @@
-"""Decode aligned crops of one identity into faces of the other identity."""
+"""Decode aligned faces of one identity into faces of the other identity."""
 
 import logging
 from collections.abc import Callable
@@ -6,19 +6,23 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from faceswap.arrays import Image
 from faceswap.errors import DeviceError
+from faceswap.faces import eyes
+from faceswap.faces.geometry import AlignedFace, transform
+from faceswap.faces.guidance import Guide, Look, Photos, to_view
 from faceswap.models.modelfile import TrainedModel
-from faceswap.models.refiner import refine
-from faceswap.models.sampling import network_crop, shift_color
+from faceswap.models.refiner import Refiner, refine
+from faceswap.models.sampling import network_crop, shift_color, to_images, to_tensor
 from faceswap.types import Identity
 
 log = logging.getLogger(__name__)
 
-# Maps aligned crops, each (S, S, 3), to square faces (N, N, 3), or (N, N, 4) with the model's mask
-# (0-255) as the fourth channel. They show the network crop; N may be any number of pixels.
-DecodeFaces = Callable[[list[Image]], list[Image]]
+# Maps aligned faces to square ones (N, N, 3), or (N, N, 4) with the model's mask (0-255) as the
+# fourth channel. They show the network crop; N may be any number of pixels.
+DecodeFaces = Callable[[list[AlignedFace]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
 
@@ -54,40 +58,46 @@ class FaceDecoder:
         # A plug-in's network may lack the argument, so it is only passed if it has an effect.
         self._limits = {"expression_range": expression_range} if expression_range else {}
         self._of = of or ("a" if to == "b" else "b")
+        exemplars = trained.exemplars.get(to)
+        self._guide: Guide | None = None
+        if exemplars and refiner:
+            photos = Photos(exemplars.crops, exemplars.points, exemplars.painted, exemplars.usual)
+            side = refiner.config.scale * self._model.size
+            self._guide = Guide(photos, self._model.view, side)
 
-    def __call__(self, crops: list[Image]) -> list[Image]:
-        """Decode crops, at most ``MAX_FACES_PER_PASS`` in one pass.
+    def __call__(self, faces: list[AlignedFace]) -> list[Image]:
+        """Decode faces, at most ``MAX_FACES_PER_PASS`` in one pass.
 
         Raises:
             DeviceError: If the device's memory is too small for one face.
         """
         return [
             face
-            for first in range(0, len(crops), MAX_FACES_PER_PASS)
-            for face in self._decode_within_memory(crops[first : first + MAX_FACES_PER_PASS])
+            for first in range(0, len(faces), MAX_FACES_PER_PASS)
+            for face in self._decode_within_memory(faces[first : first + MAX_FACES_PER_PASS])
         ]
 
-    def _decode_within_memory(self, crops: list[Image]) -> list[Image]:
-        """Decode crops; if the device runs out of memory, split them in half and try again."""
+    def _decode_within_memory(self, faces: list[AlignedFace]) -> list[Image]:
+        """Decode faces; if the device runs out of memory, split them in half and try again."""
         try:
-            return self._decode(crops)
+            return self._decode(faces)
         except torch.OutOfMemoryError as error:
-            if len(crops) == 1:
+            if len(faces) == 1:
                 raise DeviceError(
                     f"the memory of {self._device} is too small for one face: stop other programs "
                     "that use this device, or use --device cpu"
                 ) from error
-        half = len(crops) // 2
+        half = len(faces) // 2
         log.warning("the memory of %s is too small for %d faces at once: continuing with %d",
-                    self._device, len(crops), half)  # fmt: skip
-        return self._decode_within_memory(crops[:half]) + self._decode_within_memory(crops[half:])
+                    self._device, len(faces), half)  # fmt: skip
+        return self._decode_within_memory(faces[:half]) + self._decode_within_memory(faces[half:])
 
     @torch.no_grad()
-    def _decode(self, crops: list[Image]) -> list[Image]:
+    def _decode(self, faces: list[AlignedFace]) -> list[Image]:
         side = self._model.crop_size
-        batch = np.stack([shrink(crop, side) for crop in crops]).transpose(0, 3, 1, 2)
-        faces = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-        network_input = network_crop(faces, self._model)
+        batch = np.stack([shrink(face.image, side) for face in faces]).transpose(0, 3, 1, 2)
+        crops = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
+        network_input = network_crop(crops, self._model)
         if self._of == "a":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
         # float16 resolves more than the 255 levels of the output. bfloat16, which some CPUs
@@ -101,11 +111,35 @@ class FaceDecoder:
                 )
             ).float()
         if self._refiner:
-            decoded = refine(self._refiner, decoded)
+            decoded = self._refined(faces, decoded, self._refiner)
         if self._to == "a":
             red, green, blue = self._shift
             decoded = shift_color(decoded, (-red, -green, -blue))
-        return list(decoded.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return to_images(decoded)
+
+    def _refined(self, faces: list[AlignedFace], decoded: Tensor, refiner: Refiner) -> Tensor:
+        """Lay eyes and detail of photos over decoded faces, and refine them.
+
+        A face of a video always gets the same photo, so that its skin does not jump from frame to
+        frame; another face gets the photo that resembles it most.
+        """
+        guide = self._guide
+        if guide is None:
+            return refine(refiner, decoded)
+        with_eyes, details = [], []
+        for face, image in zip(faces, to_images(decoded[:, :3]), strict=True):
+            inside = transform(face.face.landmarks, face.matrix)
+            gaze = eyes.gaze(eyes.irises(face.image, inside))
+            look = Look(to_view(inside, len(face.image), self._model.view), gaze)
+            look = look if self._of == self._to else guide.painted(look)
+            in_video = face.face.track >= 0
+            number = 0 if in_video else int(np.argmin(guide.distances(look.points, image)))
+            laid, detail = guide.lay(number, look, image)
+            with_eyes.append(laid)
+            details.append(detail)
+        laid_over = to_tensor(with_eyes).to(decoded) / 255
+        decoded = torch.cat([laid_over, decoded[:, 3:]], dim=1)
+        return refine(refiner, decoded, to_tensor(details).to(decoded.device))
 
 
 def shrink(crop: Image, side: int) -> Image:

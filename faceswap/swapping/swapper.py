@@ -142,7 +142,7 @@ class Swapper:
              for face in faces]
             for frame, faces in frames
         ]  # fmt: skip
-        decoded = iter(self._decode([face.image for faces in aligned for face in faces]))
+        decoded = iter(self._decode([face for faces in aligned for face in faces]))
         for index, faces in enumerate(aligned):
             swaps = [self._finish(face, next(decoded)) for face in faces]
             if self.config.match_detail:

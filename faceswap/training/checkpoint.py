@@ -37,6 +37,7 @@ from faceswap.files import (
 from faceswap.models import autoencoder, classic, modelfile, tensorfile
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder
+from faceswap.models.exemplars import Exemplars
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.refiner import Refiner, build_refiners, tensors_of
 from faceswap.provenance.consent import Notes, read_notes
@@ -46,7 +47,8 @@ from faceswap.types import Identity
 log = logging.getLogger(__name__)
 
 
-RESUME_FILE, FORMAT, VERSION = "resume.safetensors", "faceswap-training", 2
+RESUME_FILE, FORMAT, VERSION = "resume.safetensors", "faceswap-training", 3
+REFINED_SINCE = 3  # refiners of states before this version are left out
 OLD_RESUME_FILE, OLD_VERSION = "resume.pt", 1
 SNAPSHOTS, BEST_FILE = "snapshots", "best.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -69,6 +71,8 @@ class TrainingState:
         held_out: Keys of the faces that training does not see.
         left_out: Keys of the faces that are neither trained on nor measured.
         refiners: Sharpens the decoded faces of each identity; empty before the first save.
+        exemplars: Photos of each identity whose detail the refiners use; may be empty. They are
+            chosen again when training is resumed.
         step: Steps done.
         seconds: Training time so far, over all runs.
         orders: By identity, the indices of the faces still to come in this pass.
@@ -95,6 +99,7 @@ class TrainingState:
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
+    exemplars: dict[Identity, Exemplars] = field(default_factory=dict)
 
     @property
     def ema_or_model(self) -> Autoencoder:
@@ -139,13 +144,14 @@ class ResumeState:
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
 
 
-def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
+def save(run: TrainingState, folder: Path, keep: int = 1, model: bool = True) -> None:
     """Save the resume state, then the model, and the best model if this one has the best score.
 
     Args:
         run: The run to save.
         folder: The run folder.
         keep: Number of resume states to keep, counting the new one.
+        model: Whether to write the models; False only saves the resume state.
 
     Raises:
         OutputError: If a file cannot be written. Its previous version stays in place.
@@ -155,9 +161,11 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
     old = folder / OLD_RESUME_FILE
     with writing(old):
         old.unlink(missing_ok=True)
+    if not model:
+        return
     trained = TrainedModel(
         run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
-        run.consent, run.left_out, run.refiners,
+        run.consent, run.left_out, run.refiners, run.exemplars,
     )  # fmt: skip
     modelfile.save(folder / modelfile.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):
@@ -165,18 +173,18 @@ def save(run: TrainingState, folder: Path, keep: int = 1) -> None:
 
 
 def note_consent(run: TrainingState, folder: Path, keep: int) -> None:
-    """Save the run, whose consent notes have changed, and write them to the best model as well.
+    """Save the run, whose consent notes have changed, and write them to the models as well.
 
     Snapshots keep the earlier notes.
 
     Raises:
         OutputError: If a file cannot be written.
-        ModelError: If the best model is damaged.
+        ModelError: If a model is damaged.
     """
-    save(run, folder, keep)
-    best = folder / BEST_FILE
-    if best.is_file():
-        modelfile.save(best, replace(modelfile.load(best), consent=run.consent))
+    save(run, folder, keep, model=False)
+    for model in (folder / modelfile.MODEL_FILE, folder / BEST_FILE):
+        if model.is_file():
+            modelfile.save(model, replace(modelfile.load(model), consent=run.consent))
 
 
 def has_state(folder: Path) -> bool:
@@ -470,6 +478,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         optimizer[name]["state"].setdefault(int(index), {})[entry] = tensor
     first, second = _strings(header["names"])
     red, green, blue = (_number(value, -1) for value in header["color_shift"])
+    refined = header.get("version", 0) >= REFINED_SINCE
     held_out, left_out = header["held_out"], header.get("left_out") or {"a": [], "b": []}
     return ResumeState(
         model,
@@ -488,7 +497,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         _number(header["lr_scale"]),
         [_number(score, -1) for score in header["scores"] or ()],
         {"a": _strings(left_out["a"]), "b": _strings(left_out["b"])},
-        _refiners(header.get("refiner"), tensors),
+        _refiners(header.get("refiner") if refined else None, tensors),
     )
 
 

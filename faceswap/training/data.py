@@ -23,6 +23,13 @@ from faceswap.training import augment, holdout
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
+from faceswap.training.portraits import (
+    Portraits,
+    choose_exemplars,
+    colored,
+    guide_of,
+    portraits,
+)
 from faceswap.types import Identity, OnProgress, Progress, counted, ignore_progress
 
 MIN_FACES = 25
@@ -36,13 +43,13 @@ class TrainingFaces:
 
     Attributes:
         seen: Crops to train on, (N, 3 or 4, S, S); the fourth channel is the face's outline.
-        large: A sample of the same faces for the refiners, at up to twice the size.
-        unseen: Held-out faces at that size, (N, 3, ...); may be empty.
+        large: A sample of the same faces for the refiners.
+        unseen: Held-out faces, at the size of these; may be empty.
     """
 
     seen: Faces
-    large: Faces
-    unseen: Faces
+    large: dict[Identity, Portraits]
+    unseen: dict[Identity, Portraits]
 
 
 def prepare(
@@ -99,20 +106,26 @@ def prepare(
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     folders: dict[Identity, Path] = {"a": a, "b": b}
     large, unseen = {}, {}
+    exemplars = config.exemplars if recipe_of(preset.name).refine else 0
     for key, faceset in trained.items():
-        chosen = faceset.evenly(LARGE_FACES).keys
-        large[key] = _with_masks(_read_large(folders[key], chosen, preset), preset).to(device)
+        sample = _read_large(folders[key], faceset.evenly(LARGE_FACES).keys, preset)
+        guide, own = None, {}
+        if exemplars:
+            run.exemplars[key], chosen = choose_exemplars(sample, preset, exemplars)
+            guide, own = guide_of(run.exemplars[key], preset), {k: i for i, k in enumerate(chosen)}
+        masked = _with_masks(sample, preset)
+        large[key] = portraits(sample, masked, preset, guide, own, config.seed).to(device)
         present = facesets[key].subset(held_out[key])
         if present.keys:
             present = _read_large(folders[key], present.keys, preset)
-        unseen[key] = present.crops.to(device)
+        unseen[key] = portraits(present, present.crops, preset, guide, seed=config.seed).to(device)
     return run, TrainingFaces(seen, large, unseen)
 
 
 def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
     """Read faces at the refiner's resolution, or at the stored one if that is lower."""
     faceset = Faceset.read(folder, keys=keys)
-    wanted = preset.crop_size * scale_for(preset)
+    wanted = round(preset.size * scale_for(preset) / preset.view)
     stored = faceset.crops.shape[-1]
     return faceset.resized(max(min(stored, wanted), preset.crop_size))
 
@@ -299,22 +312,15 @@ def next_indices(run: TrainingState, key: str, count: int, size: int) -> Tensor:
     return order[:size]
 
 
-def colored(run: TrainingState, images: Tensor, key: Identity) -> Tensor:
-    """Shift a's faces to b's mean colour; leave b's faces unchanged."""
-    return sampling.shift_color(images, run.color_shift) if key == "a" else images
-
-
-def network_crops(run: TrainingState, crops: Tensor, key: Identity, scale: int = 1) -> list[Tensor]:
+def network_crops(run: TrainingState, crops: Tensor, key: Identity) -> list[Tensor]:
     """Return the unwarped network crops of an identity's faces, in batches.
 
     Args:
         run: The training state.
         crops: The identity's faces, (N, 3 or 4, S, S) uint8.
         key: The identity.
-        scale: Sides of the returned images over the network's size.
     """
-    config = run.network.config.enlarged(scale)
     return [
-        colored(run, sampling.network_crop(batch[:, :3], config), key)
+        colored(run, sampling.network_crop(batch[:, :3], run.network.config), key)
         for batch in torch.split(crops, CROPS_PER_PASS)
     ]

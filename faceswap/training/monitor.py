@@ -15,12 +15,21 @@ from torchvision.utils import make_grid
 
 from faceswap.config import TrainConfig
 from faceswap.errors import SettingsError
+from faceswap.faces.guidance import Guide
 from faceswap.files import append_lines, write_bytes
-from faceswap.models.refiner import refine, scale_for
+from faceswap.models.refiner import refine
 from faceswap.training import checkpoint, curves
 from faceswap.training.checkpoint import TrainingState
-from faceswap.training.data import TrainingFaces, network_crops
+from faceswap.training.data import CROPS_PER_PASS, TrainingFaces, network_crops
 from faceswap.training.losses import dssim
+from faceswap.training.portraits import (
+    Portraits,
+    guide_of,
+    refined_swaps,
+    seen,
+    shown,
+    with_eyes,
+)
 from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress
 
 log = logging.getLogger(__name__)
@@ -59,7 +68,6 @@ class Monitor:
         self._folder, self._config, self._on_progress = folder, config, on_progress
         self._board = _board(folder) if config.tensorboard else None
         self._warned_of_plateau = False
-        self._scale = scale_for(run.network.config)  # of the images over the network's size
 
     def losses(self, means: list[float]) -> None:
         """Record and report the mean losses (a, b) since the last report.
@@ -97,17 +105,17 @@ class Monitor:
             {key: network_crops(run, crops, key) for key, crops in self._typical.items()}
         )
         metrics: dict[str, float] = {}
-        for key, crops in self._unseen.items():
-            if not len(crops):
+        for key, faces in self._unseen.items():
+            if not len(faces):
                 continue
             refiner = run.refiners.get(key)
             sums: dict[str, float] = defaultdict(float)
-            for large in network_crops(run, crops, key, self._scale):
-                inputs = F.avg_pool2d(large, self._scale)
-                target = large if refiner else inputs
-                output = network(inputs, key)[:, :3]
-                output = refine(refiner, output) if refiner else output
-                share = len(inputs) / len(crops)
+            for first in range(0, len(faces), CROPS_PER_PASS):
+                part = faces.at(slice(first, first + CROPS_PER_PASS))
+                inputs = seen(run, part, key)
+                target = shown(run, part, key) if refiner else inputs
+                output = self._reproduced(network(inputs, key), key, part)
+                share = len(inputs) / len(faces)
                 sums["ssim"] += share * float((1 - 2 * dssim(output, target)).mean())
                 sums["l1"] += share * float((output - target).abs().mean())
                 sums["sharp"] += share * float(sharpness(output, target))
@@ -148,14 +156,15 @@ class Monitor:
         columns = []
         for key, other in DIRECTIONS:
             enough_unseen = len(self._unseen[key]) >= PREVIEW_ROWS
-            crops = (self._unseen if enough_unseen else self._large)[key]
-            step = max(len(crops) // PREVIEW_ROWS, 1)
-            picked = crops[::step][:PREVIEW_ROWS]
-            (large,) = network_crops(run, picked, key, self._scale)
-            inputs = F.avg_pool2d(large, self._scale)
-            shown = large if run.refiners else inputs
-            decoded = {key: network(inputs, key), other: network.swap(inputs, other, 1.0)}
-            columns += [shown, *(self._refined(images, to) for to, images in decoded.items())]
+            faces = (self._unseen if enough_unseen else self._large)[key]
+            step = max(len(faces) // PREVIEW_ROWS, 1)
+            picked = faces.at(slice(0, step * PREVIEW_ROWS, step))
+            inputs = seen(run, picked, key)
+            columns += [
+                shown(run, picked, key) if run.refiners else inputs,
+                self._reproduced(network(inputs, key), key, picked),
+                self._swapped(network.swap(inputs, other, 1.0), other, picked),
+            ]
         network.train()
         rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
         grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
@@ -165,10 +174,23 @@ class Monitor:
         if self._board:
             self._board.add_image("preview", image, run.step)
 
-    def _refined(self, decoded: Tensor, to: Identity) -> Tensor:
-        """Return decoded faces (B, 3, ...) without their mask, refined if the run has refiners."""
+    def _reproduced(self, decoded: Tensor, key: Identity, faces: Portraits) -> Tensor:
+        """Refine faces that their own decoder made; without refiners only drop their mask."""
+        refiner = self._run.refiners.get(key)
+        if refiner is None:
+            return decoded[:, :3]
+        return refine(refiner, with_eyes(decoded[:, :3], faces), faces.details)
+
+    def _swapped(self, decoded: Tensor, to: Identity, footage: Portraits) -> Tensor:
+        """Refine swapped faces; without refiners only drop their mask."""
         refiner = self._run.refiners.get(to)
-        return refine(refiner, decoded[:, :3]) if refiner else decoded[:, :3]
+        if refiner is None:
+            return decoded[:, :3]
+        return refined_swaps(decoded[:, :3], self._guide(to), footage, refiner)
+
+    def _guide(self, to: Identity) -> Guide | None:
+        exemplars = self._run.exemplars.get(to)
+        return guide_of(exemplars, self._run.network.config) if exemplars else None
 
     def draw_curves(self) -> None:
         """Write ``curves.png``.

@@ -1,12 +1,12 @@
 """Train a person's refiner: from what that person's decoder makes of photos to the photos.
 
-The decoder paints a bank of augmented photos once. Windows of these pairs then train the refiner
-with an L1 loss and the sliced Wasserstein distance of small patches. The distance compares the
-textures of a window as sets, so that the refiner paints pores and lashes of the right strength
-where L1 alone would average them away.
+The decoder paints each photo once. Windows of these pairs, together with the detail of another
+photo of the person, then train the refiner with an L1 loss and the sliced Wasserstein distance of
+small patches. The distance compares the textures of a window as sets, so that the refiner paints
+pores and lashes of the right strength where L1 alone would average them away. What the other photo
+shows differently, such as a beard or a word that is printed on it, the refiner learns to leave out.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import count
 
@@ -14,22 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceswap.models import sampling
-from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.refiner import Refiner, refiner_for
-from faceswap.training import augment
-from faceswap.training.checkpoint import Faces, TrainingState
+from faceswap.training.checkpoint import TrainingState
+from faceswap.training.portraits import Portraits, colored, seen, with_eyes
 from faceswap.types import Identity
 
-PAIRS = 384  # in the bank
-PAIRS_PER_PASS = 8
-WARPED = 0.25  # share of the pairs whose input is warped, as faces that the decoder gets wrong
-BATCH, WINDOW = 6, 40  # windows per step and their side in pixels of the decoder's output
-MARGIN = 6  # pixels at the border of the decoder's output that no window touches
+PAIRS_PER_PASS = 32
+BATCH, WINDOW = 6, 96  # windows per step and their side in pixels of the refiner's output
+MARGIN = 4  # pixels at the border of the decoder's output that no window touches
 LEARNING_RATE, BETAS = 1e-3, (0.9, 0.99)
 DECAY_FROM = 0.7  # share of the steps after which the learning rate falls to zero
 ALONE = 30  # first steps of a fresh refiner, in which only the L1 loss is used
-TEXTURE_WEIGHT = 1.5  # of the patch distance; more was not better
+TEXTURE_WEIGHT = 1.0  # of each patch distance; 1.5 etches beards into skin
+SHRUNK = (1, 2)  # sizes at which patches are compared, as divisors
 PATCH, PROJECTIONS, POSITIONS = 5, 32, 1500  # side, random filters and places per step
 
 
@@ -41,50 +38,31 @@ class Bank:
         decoded: uint8 (N, 3, S, S), what the decoder makes of the photos.
         photos: uint8 (N, 4, scale S, scale S), the photos with their face masks, or (N, 3, ...)
             without masks.
+        details: uint8 (N, 3, scale S, scale S), see :class:`Portraits`.
     """
 
     decoded: Tensor
     photos: Tensor
+    details: Tensor | None = None
 
 
 @torch.no_grad()
-def fill_bank(
-    network: Autoencoder,
-    faces: Tensor,
-    key: Identity,
-    shift: tuple[float, float, float] | None,
-    scale: int,
-    count: int,
-    generator: torch.Generator,
-) -> Bank:
-    """Let a decoder paint augmented photos of its own person.
+@torch.no_grad()
+def fill_bank(run: TrainingState, faces: Portraits, key: Identity) -> Bank:
+    """Let a decoder paint photos of its own person, and lay the eyes of other photos over them.
 
     Args:
-        network: The trained network.
-        faces: uint8 crops at the resolution of the photos, (N, 3 or 4, C, C).
+        run: Provides the network and the colour that training adds to a's faces.
+        faces: The photos.
         key: The person.
-        shift: Colour to add to the photos, as training does to those of a.
-        scale: Sides of the photos over those of the decoder's output.
-        count: Number of pairs, a multiple of 8.
-        generator: Draws photos and augmentations.
     """
-    config = network.config
-    large = config.enlarged(scale)
     decoded, photos = [], []
-    for _ in range(count // PAIRS_PER_PASS):
-        chosen = torch.randint(len(faces), (PAIRS_PER_PASS,), generator=generator)
-        noise = augment.draw_transform(PAIRS_PER_PASS, generator)
-        warp = augment.draw_warp(PAIRS_PER_PASS, generator)
-        warp[round(WARPED * PAIRS_PER_PASS) :] = 0
-        matrices = augment.transform_matrices(noise, faces.shape[-1])
-        picked = faces[chosen.to(faces.device)]
-        seen, photo = augment.random_warp(picked, warp, large, matrices)
-        if shift:
-            seen, photo = (sampling.shift_color(images, shift) for images in (seen, photo))
-        small = F.avg_pool2d(seen[:, :3], scale) if scale > 1 else seen[:, :3]
-        decoded.append(_to_bytes(network(small, key)[:, :3]))
-        photos.append(_to_bytes(photo))
-    return Bank(torch.cat(decoded), torch.cat(photos))
+    for first in range(0, len(faces), PAIRS_PER_PASS):
+        some = faces.at(slice(first, first + PAIRS_PER_PASS))
+        painted = run.ema_or_model(seen(run, some, key), key)[:, :3]
+        decoded.append(_to_bytes(with_eyes(painted, some)))
+        photos.append(_to_bytes(colored(run, some.images.float() / 255, key)))
+    return Bank(torch.cat(decoded), torch.cat(photos), faces.details)
 
 
 def _to_bytes(images: Tensor) -> Tensor:
@@ -113,28 +91,32 @@ def texture_distance(
     return (one[..., places].sort(-1)[0] - two[..., places].sort(-1)[0]).abs().mean()
 
 
-def refine_decoders(run: TrainingState, faces: Faces, steps: int) -> None:
+def refine_decoders(
+    run: TrainingState, faces: dict[Identity, Portraits], steps: int, in_bfloat16: bool = False
+) -> None:
     """Train the refiners of both identities for some steps each, at a rate that falls to zero.
 
     Fresh refiners are built if the run has none.
 
     Args:
         run: The run; its ``refiners`` are replaced.
-        faces: Training faces by identity at the refiner's resolution, (N, 3 or 4, S, S) uint8.
+        faces: Training faces by identity.
         steps: Steps for each refiner.
+        in_bfloat16: Whether to compute in bfloat16.
     """
     network = run.ema_or_model.eval()
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(run.step)
-    pairs = min(PAIRS, PAIRS_PER_PASS * math.ceil(BATCH * steps / PAIRS_PER_PASS))
-    for key, crops in faces.items():
+    for key, people in faces.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.step)
             known = run.refiners.get(key)
             refiner = known or refiner_for(network.config).to(device)
-        shift = run.color_shift if key == "a" else None
-        bank = fill_bank(network, crops, key, shift, refiner.config.scale, pairs, generator)
-        training = RefinerTraining(refiner.train(), bank, generator, ALONE if known else 0)
+        refiner.train().to(memory_format=torch.channels_last)
+        # A short slice does not look at all faces, so do not paint more than it looks at.
+        stride = max(len(people) // (BATCH * steps), 1)
+        bank = fill_bank(run, people.at(slice(run.step % stride, None, stride)), key)
+        training = RefinerTraining(refiner, bank, generator, ALONE if known else 0, in_bfloat16)
         for step in range(steps):
             training.step(step / steps)
         run.refiners[key] = refiner.eval()
@@ -149,14 +131,17 @@ class RefinerTraining:
         bank: Pairs to learn from.
         generator: Draws windows, filters and places.
         done: Steps that an earlier call has trained the refiner for; at most ALONE matter.
+        in_bfloat16: Whether to compute in bfloat16.
     """
 
     def __init__(
-        self, refiner: Refiner, bank: Bank, generator: torch.Generator, done: int = 0
-    ) -> None:
+        self, refiner: Refiner, bank: Bank, generator: torch.Generator, done: int = 0,
+        in_bfloat16: bool = False,
+    ) -> None:  # fmt: skip
         self.refiner, self._bank, self._generator = refiner, bank, generator
+        self._in_bfloat16 = in_bfloat16
         self._optimizer = torch.optim.AdamW(self.refiner.parameters(), LEARNING_RATE, BETAS)
-        self._window = min(WINDOW, bank.decoded.shape[-1] - 2 * MARGIN)
+        self._window = min(WINDOW // refiner.config.scale, bank.decoded.shape[-1] - 2 * MARGIN)
         self._steps = count(done)
 
     def step(self, share: float) -> None:
@@ -165,20 +150,25 @@ class RefinerTraining:
         rate = min(1.0, max(1 - share, 0) / (1 - DECAY_FROM) + 0.01)
         for group in self._optimizer.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        decoded, photo = self._windows()
+        decoded, photo, detail = self._windows()
         mask = photo[:, 3:] if photo.shape[1] > 3 else torch.ones_like(photo[:, :1])
         photo = photo[:, :3]
-        output = self.refiner(decoded)
+        with torch.autocast(decoded.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            output = self.refiner(decoded, detail)
+        output = output.float()
         loss = ((output - photo).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
-        if number >= ALONE:
-            loss = loss + TEXTURE_WEIGHT * texture_distance(output, photo, mask, self._generator)
+        for divisor in SHRUNK if number >= ALONE else ():
+            shrunk = [F.avg_pool2d(images, divisor) if divisor > 1 else images
+                      for images in (output, photo, mask)]  # fmt: skip
+            distance = texture_distance(shrunk[0], shrunk[1], shrunk[2], self._generator)
+            loss = loss + TEXTURE_WEIGHT * distance
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
 
-    def _windows(self) -> tuple[Tensor, Tensor]:
-        """Cut the same window out of some pairs, float32 in [0, 1]."""
-        decoded, photos = self._bank.decoded, self._bank.photos
+    def _windows(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Cut the same window out of some pairs, float32 in [0, 1], and of their details."""
+        decoded, photos, details = self._bank.decoded, self._bank.photos, self._bank.details
         scale = photos.shape[-1] // decoded.shape[-1]
         chosen = torch.randint(len(decoded), (BATCH,), generator=self._generator)
         last = decoded.shape[-1] - MARGIN - self._window
@@ -189,4 +179,5 @@ class RefinerTraining:
         return (
             decoded[some][..., small[0], small[1]].float() / 255,
             photos[some][..., large[0], large[1]].float() / 255,
+            None if details is None else details[some][..., large[0], large[1]],
         )

@@ -37,6 +37,7 @@ from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.monitor import Monitor
 from faceswap.training.optimizer import Recipe, recipe_of
+from faceswap.training.portraits import measure_paintings
 from faceswap.training.refining import refine_decoders
 from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_progress
 
@@ -45,6 +46,10 @@ log = logging.getLogger(__name__)
 
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
+REFINING_SHARE = 0.8  # time of a refiner step over that of a network step, before it is measured
+# Without a requested length the learning rate falls in cycles, each longer than the one before.
+FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
+ENOUGH = 0.99  # share of the requested minutes from which a run is not resumed
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
@@ -147,7 +152,7 @@ def _train_in(
         checkpoint.trim_metrics(folder, run.step)
         if state and run.consent != state.consent:
             checkpoint.note_consent(run, folder, config.keep)
-    if _share_done(run.step, run.seconds, config) >= 1:
+    if _share_done(run.step, run.seconds / ENOUGH, config) >= 1:
         return TrainReport(
             folder, run.step, run.seconds / 60, *checkpoint.last_losses(folder), done=True,
             consent=in_words(run.consent), batch_size=config.batch_size,
@@ -203,11 +208,13 @@ class Due:
     """The decisions of rank 0 before the next step.
 
     Attributes:
-        share: Share of the run that is done; 0 if no length was requested.
+        share: Share of the run that is done, or of the current cycle if no length was requested.
         end: Whether the run ends.
         report: Whether to report the losses.
         preview: Whether to write a preview.
         save: Whether to save the state.
+        finish: Whether to bring the model up to date, too. Within a cycle, at a high learning rate,
+            it would be worse than after the last one.
     """
 
     share: float
@@ -215,6 +222,7 @@ class Due:
     report: bool
     preview: bool
     save: bool
+    finish: bool
 
 
 class Loop:
@@ -236,12 +244,14 @@ class Loop:
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         auto = config.precision == "auto" and devices.is_fast_in_bfloat16(self._device)
-        bfloat16 = auto or config.precision == "bfloat16"
-        self._pair = world.wrap(Pair(run.network, bfloat16), self._device)
+        self._in_bfloat16 = auto or config.precision == "bfloat16"
+        self._pair = world.wrap(Pair(run.network, self._in_bfloat16), self._device)
         self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
         self._reported = self._saved = time.monotonic()
         self._refined = run.step  # when the refiners were last trained
+        self._cycle = _cycle(run.seconds)[0]
+        self._refining_time = 0.0  # seconds that they last took for each step of the network
 
     def run_on(self) -> TrainReport:
         """Train until the end or a stop signal and return the report.
@@ -277,14 +287,14 @@ class Loop:
         if due.report and not self._report(began):
             self._roll_back()
             return True
-        if self._monitor and due.save:
+        if self._monitor and due.finish:
             self._refine()
-        if self._monitor and (due.preview or due.save):
+        if self._monitor and (due.preview or due.finish):
             self._monitor.measure()
         if self._monitor and due.preview:
             self._monitor.preview()
         if self._monitor and due.save:
-            checkpoint.save(run, self._folder, self._config.keep)
+            checkpoint.save(run, self._folder, self._config.keep, model=due.finish)
             self._monitor.draw_curves()
             self._saved = time.monotonic()
         if due.end:
@@ -301,22 +311,38 @@ class Loop:
         run = self._run
         steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
         if steps:
-            began = time.monotonic()
-            refine_decoders(run, self._faces.large, steps)
-            run.seconds += time.monotonic() - began
+            began, since = time.monotonic(), run.step - self._refined
+            refine_decoders(run, self._faces.large, steps, self._in_bfloat16)
+            measure_paintings(run, self._faces.large, self._config.landmarks)
+            took = time.monotonic() - began
+            run.seconds += took
+            self._refining_time = took / since
         self._refined = run.step
+
+    def _owed(self) -> float:
+        """Estimate the seconds that the refiners will take at the next save."""
+        run = self._run
+        since = run.step - self._refined
+        typical = REFINING_SHARE * self._recipe.refine * run.seconds / max(run.step, 1)
+        return since * (self._refining_time or typical)
 
     def _decide(self, now: float) -> Due:
         """Decide on rank 0 what is due before the next step, and broadcast it."""
         run, config = self._run, self._config
-        share = _share_done(run.step, run.seconds, config)
+        share = _share_done(run.step, run.seconds + self._owed(), config)
         end = share >= 1 or self._stop.is_set()
         stepped = bool(self._pending)  # since the last report
         every = config.preview_every
         save = end or (stepped and now - self._saved >= config.save_every * 60)
+        finish = save
+        if not (config.steps or config.minutes):
+            cycle, share = _cycle(run.seconds)
+            finish = (save and not cycle) or cycle > self._cycle
+            save = save or finish
+            self._cycle = cycle
         report = stepped and (save or now - self._reported >= REPORT_SECONDS)
         preview = end or (stepped and every > 0 and run.step % every == 0)
-        share, *flags = self._world.agree([share, end, report, preview, save])
+        share, *flags = self._world.agree([share, end, report, preview, save, finish])
         return Due(share, *map(bool, flags))
 
     def _fitting_step(self, warp: bool) -> Tensor:
@@ -383,7 +409,9 @@ class Loop:
         run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
-            checkpoint.save(run, folder, self._config.keep)  # a kill must not undo the rate
+            checkpoint.save(
+                run, folder, self._config.keep, model=False
+            )  # a kill must not undo the rate
             log.warning(
                 "the loss was no longer finite at step %d: continuing from step %d at %g of the "
                 "learning rate",
@@ -419,10 +447,21 @@ def _share_done(step: int, seconds: float, config: TrainConfig) -> float:
     return max(by_steps, by_time)
 
 
+def _cycle(seconds: float) -> tuple[int, float]:
+    """Return the number of the cycle, from 0, in which a training time lies, and its share done.
+
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    """
+    grown = 1 + seconds * (CYCLE_GROWTH - 1) / FIRST_CYCLE
+    number = math.floor(math.log(grown) / math.log(CYCLE_GROWTH))
+    start = FIRST_CYCLE * (CYCLE_GROWTH**number - 1) / (CYCLE_GROWTH - 1)
+    return number, min((seconds - start) / (FIRST_CYCLE * CYCLE_GROWTH**number), 1.0)
+
+
 def _rate_factor(step: int, share: float, recipe: Recipe) -> float:
     """Return the learning rate factor: linear warm-up, constant, then cosine decay to the end.
 
-    Without a known end the rate stays constant after the warm-up.
+    Without a known end ``share`` is that of the current cycle.
     """
     warm = min(1.0, 0.1 + 0.9 * step / recipe.warm_up) if recipe.warm_up else 1.0
     late = max(0.0, (min(share, 1.0) - DECAY_FROM) / (1 - DECAY_FROM))

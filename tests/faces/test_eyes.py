@@ -2,7 +2,16 @@ import cv2
 import numpy as np
 import pytest
 
-from faceswap.faces.eyes import LENGTH, RADIUS, eye_frame, gaze, irises
+from faceswap.faces.eyes import (
+    LENGTH,
+    RADIUS,
+    eye_frame,
+    gaze,
+    irises,
+    open_to,
+    opening,
+    slide,
+)
 
 LIDS = [(0, 0), (0.3, -0.17), (0.7, -0.17), (1, 0), (0.7, 0.15), (0.3, 0.15)]  # in eye lengths
 
@@ -63,3 +72,43 @@ def test_eye_frame_puts_the_corners_on_a_horizontal_line():
     corners = eye[[0, 3]] @ eye_frame(eye)[:, :2].T + eye_frame(eye)[:, 2]
 
     np.testing.assert_allclose(corners[1] - corners[0], [LENGTH, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-0.1, 0.12), (0.15, -0.05), (0.0, 0.0)])
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_slid_iris_looks_where_it_should(start, end, degrees):
+    image, points = drawn(start, degrees=degrees)
+
+    slid = slide(image, points, [iris.along for iris in irises(image, points)], end)
+
+    assert gaze(irises(slid, points)) == pytest.approx(end, abs=0.05)
+
+
+def test_sliding_changes_only_the_eyes():
+    image, points = drawn(-0.1)
+
+    slid = slide(image, points, [-0.1, None], 0.1)
+
+    changed = np.argwhere((slid != image).any(axis=2))
+    assert len(changed)
+    assert changed[:, 1].max() < 110  # the other eye, whose iris is unknown, stays as it is
+
+
+def test_iris_never_slides_out_of_the_eye():
+    image, points = drawn(0.1)
+
+    far, farther = (slide(image, points, [0.1, 0.1], target) for target in (2.0, 9.0))
+
+    np.testing.assert_array_equal(far, farther)
+    assert gaze(irises(far, points)) < 0.35
+
+
+def test_opening_is_measured_in_eye_lengths_and_can_be_set():
+    _, points = drawn(0.0, degrees=25)
+    corners = points[[36, 39, 42, 45]].copy()
+    assert opening(points) == pytest.approx(0.32, abs=0.01)
+
+    open_to(points, 0.1)
+
+    assert opening(points) == pytest.approx(0.1, abs=1e-5)
+    np.testing.assert_array_equal(points[[36, 39, 42, 45]], corners)

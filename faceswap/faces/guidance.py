@@ -1,0 +1,299 @@
+"""Lay the eyes and the fine detail of a person's photo over a face that shows the same person.
+
+The photo's landmarks are moved onto those of the face by a smooth warp, and its irises to where the
+face looks. Its detail is each pixel divided by its surroundings, so that it does not depend on the
+photo's light. Its eyes take their light from the face.
+
+Points are shares of the network crop here: (0, 0) and (1, 1) are its corners.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from faceswap.arrays import LUMA, NEUTRAL, RANGE, Detail, Image, Points
+from faceswap.faces import eyes
+
+SURROUNDINGS = 0.025  # standard deviation of the blur that a pixel is divided by
+DARK = 8.0  # levels added to a pixel and its surroundings, so that black has no detail
+RIGIDITY = 1e-3  # of the warp; 0 moves each landmark exactly
+SHRINK_FROM = 0.75  # of a photo's size, below which it is shrunk before it is sampled
+NODES = 31  # grid points along each side, at which the warp is computed
+FOREHEAD = (0.45, 0.9)  # heights above the brows, in nose lengths, at which points are added
+OUTSIDE = 0.05  # distance of the fixed points from the network crop
+JAW_SHARE = 0.3  # weight of the jaw in the distance of two faces
+SHAPE_WEIGHT, LOOK_WEIGHT = 12.0, 0.5  # of the landmarks and of the coarse brightness
+LOOK = 12  # pixels along each side of the coarse image; its outer two are ignored
+EYE_WIDTH, EYE_HEIGHT = 0.78, 0.46  # half axes of the ellipse that is taken over, eye lengths
+EYE_EDGE = 0.35  # share of the ellipse's radius over which it fades out
+EYE_LIGHT = 0.35  # standard deviation of the blur that keeps the face's light, eye lengths
+BLINK, CLOSED, SLIT = 0.85, 0.55, 0.1  # openings of an eye over the usual one, see _lids
+FLAT = 8.0  # levels added to the contrast of a coarse image
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photos:
+    """Photos of a person, and what is known of how that person is painted.
+
+    Attributes:
+        crops: Aligned crops, (S, S, 3) each; the first one shows the most usual expression.
+        points: Landmarks (N, 68, 2), shares of the network crop.
+        painted: Affine map (137, 136) from the landmarks of a face of the footage, and a 1, to
+            those of the painted face.
+        usual: The usual gaze and opening of the eyes, (2, 2), of the person in the footage and of
+            the person in the photos; NaN if unknown.
+    """
+
+    crops: Sequence[Image]
+    points: npt.NDArray[np.float32]
+    painted: npt.NDArray[np.float32]
+    usual: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Where the features of a face are.
+
+    Attributes:
+        points: Landmarks (68, 2), shares of the network crop.
+        gaze: Where the face looks, see :func:`faceswap.faces.eyes.gaze`; NaN if unknown.
+    """
+
+    points: Points
+    gaze: float
+
+
+def to_view(points: Points, size: int, view: float) -> Points:
+    """Convert pixels of a crop of side ``size`` to shares of its network crop.
+
+    Args:
+        points: Pixels, (N, 2).
+        size: Side of the crop.
+        view: Side of the network crop as a share of the crop's side.
+    """
+    start = (1 - view) / 2 * size
+    return np.asarray((points.astype(np.float64) + 0.5 - start) / (view * size), np.float32)
+
+
+def from_view(points: Points, size: int, view: float) -> Points:
+    """Convert shares of the network crop to pixels of a crop; the inverse of :func:`to_view`."""
+    start = (1 - view) / 2 * size
+    return np.asarray(points.astype(np.float64) * (view * size) + start - 0.5, np.float32)
+
+
+def look_of(image: Image) -> Float64:
+    """Return the coarse brightness of a network crop (H, W, 3), without its level and contrast."""
+    luma = image.astype(np.float32) @ LUMA
+    small = cv2.resize(luma, (LOOK, LOOK), interpolation=cv2.INTER_AREA)[2:-2, 2:-2]
+    coarse: Float64 = np.asarray((small - small.mean()) / (small.std() + FLAT), np.float64)
+    return coarse
+
+
+class Guide:
+    """Lays photos of one person over faces.
+
+    Args:
+        photos: At least one photo.
+        view: Side of the network crop as a share of the crops' sides.
+        side: Side of the detail images in pixels.
+    """
+
+    def __init__(self, photos: Photos, view: float, side: int) -> None:
+        self._photos, self._view, self._side = photos, view, side
+        self._size = len(photos.crops[0])
+        self._points = photos.points.astype(np.float64)
+        self._pixels = [from_view(points, self._size, view) for points in photos.points]
+        self._irises = [
+            [iris.along if iris else None for iris in eyes.irises(crop, points)]
+            for crop, points in zip(photos.crops, self._pixels, strict=True)
+        ]
+        self._looks = np.stack([look_of(_inner(crop, view)) for crop in photos.crops])
+        self._details = [_relative(crop, SURROUNDINGS * view * self._size)
+                         for crop in photos.crops]  # fmt: skip
+
+    def painted(self, footage: Look) -> Look:
+        """Predict where the features of a painted face are, from those of the footage's face."""
+        mapped = np.append(footage.points.ravel(), 1.0) @ self._photos.painted
+        points = np.asarray(mapped.reshape(68, 2), np.float32)
+        (gaze, opening), (own_gaze, own_opening) = self._photos.usual
+        share = eyes.opening(footage.points) / opening
+        if np.isfinite(share) and np.isfinite(own_opening):
+            eyes.open_to(points, float(own_opening * _lids(share)))
+        return Look(points, float(footage.gaze + own_gaze - gaze))
+
+    def distances(self, points: Points, image: Image) -> Float64:
+        """Return how unlike each photo is to a face, (N,): its shape and where it is lit.
+
+        Args:
+            points: Landmarks of the face (68, 2).
+            image: The face's network crop (H, W, 3).
+        """
+        apart = np.abs(self._points - points)
+        shape = apart[:, 17:].mean((1, 2)) + JAW_SHARE * apart[:, :17].mean((1, 2))
+        looks = np.abs(self._looks - look_of(image)).mean((1, 2))
+        combined: Float64 = SHAPE_WEIGHT * shape + LOOK_WEIGHT * looks
+        return combined
+
+    def lay(self, number: int, look: Look, face: Image) -> tuple[Image, Detail]:
+        """Lay a photo over a face.
+
+        Args:
+            number: The photo.
+            look: Where the features of the face are.
+            face: The face's network crop, (H, H, 3).
+
+        Returns:
+            The face with the photo's eyes, (H, H, 3), and the photo's detail, (side, side, 3).
+        """
+        warp = self._warp(number, look.points)
+        detail = _remapped(
+            self._slid(self._details[number], number, look), warp, self._side, self._view
+        )
+        photo = _remapped(
+            self._slid(self._photos.crops[number], number, look), warp, len(face), self._view
+        )
+        return _with_eyes(face, photo, look.points), detail
+
+    def eyes_on(self, face: Image, number: int, look: Look) -> Image:
+        """Lay only a photo's eyes over a face's network crop (H, H, 3)."""
+        return self._with_eyes(face, number, look, self._warp(number, look.points))
+
+    def _with_eyes(self, face: Image, number: int, look: Look, warp: Points) -> Image:
+        slid = self._slid(self._photos.crops[number], number, look)
+        photo = _remapped(slid, warp, len(face), self._view)
+        return _with_eyes(face, photo, look.points)
+
+    def detail(self, number: int, points: Points) -> Detail:
+        """Lay only a photo's detail over landmarks (68, 2), (side, side, 3)."""
+        return _remapped(self._details[number], self._warp(number, points), self._side, self._view)
+
+    def _slid(self, image: Image, number: int, look: Look) -> Image:
+        """Slide the irises of a photo, or of its detail."""
+        if not np.isfinite(look.gaze):
+            return image
+        return eyes.slide(image, self._pixels[number], self._irises[number], look.gaze)
+
+    def _warp(self, number: int, points: Points) -> Points:
+        """Return where in a photo the nodes of a grid over the face lie, (NODES, NODES, 2)."""
+        target = np.vstack([_controls(points), _FIXED])
+        source = np.vstack([_controls(self._points[number]), _FIXED])
+        moved = _thin_plate(target, source)(_GRID)
+        places = from_view(moved, self._size, self._view)
+        return places.reshape(NODES, NODES, 2)
+
+
+def _lids(share: float) -> float:
+    """Return how far the painted eyes open, where 1 is usual, for eyes of the footage.
+
+    Landmarks of a closed eye still lie about half as far apart as those of an open one.
+    """
+    if share >= 1:
+        return share
+    return float(np.interp(share, [CLOSED, BLINK], [SLIT, BLINK]) if share < BLINK else share)
+
+
+def _remapped(image: Image, places: Points, side: int, view: float) -> Image:
+    """Sample an image (S, S, 3) at places between the nodes of a grid, (side, side, 3)."""
+    at = ((np.arange(side) + 0.5) / side * (NODES - 1)).astype(np.float32)
+    x, y = cv2.split(cv2.remap(places, *np.meshgrid(at, at), cv2.INTER_LINEAR))
+    shrunk = max(round(side / view), 1)
+    if shrunk < SHRINK_FROM * len(image):  # several pixels of the photo fall into one
+        factor = shrunk / len(image)
+        small = cv2.resize(image, (shrunk, shrunk), interpolation=cv2.INTER_AREA)
+        image = np.asarray(small, np.uint8)
+        x, y = ((v + 0.5) * factor - 0.5 for v in (x, y))
+    laid = cv2.remap(
+        image, np.asarray(x, np.float32), np.asarray(y, np.float32), cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return np.asarray(laid, np.uint8)
+
+
+def _with_eyes(face: Image, photo: Image, points: Points) -> Image:
+    """Blend the eyes of a photo into a face at the same place, in the face's light."""
+    size = len(face)
+    y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)) / size
+    result = face.astype(np.float32)
+    for eye in eyes.EYES:
+        corner, other = points[eye][0], points[eye][3]
+        length = float(np.hypot(*(other - corner)))
+        if length * size < 2:
+            continue
+        axis, middle = (other - corner) / length, (corner + other) / 2
+        along = ((x - middle[0]) * axis[0] + (y - middle[1]) * axis[1]) / length
+        across = ((y - middle[1]) * axis[0] - (x - middle[0]) * axis[1]) / length
+        radius = np.hypot(along / EYE_WIDTH, across / EYE_HEIGHT)
+        share = np.clip((1 - radius) / EYE_EDGE, 0, 1)
+        share = (share * share * (3 - 2 * share))[..., None]
+        sigma = EYE_LIGHT * length * size
+        below, above = (
+            np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
+            for image in (result, photo.astype(np.float32))
+        )
+        result = result + share * (photo + below - above - result)
+    return np.asarray(np.clip(np.rint(result), 0, 255), np.uint8)
+
+
+def _inner(crop: Image, view: float) -> Image:
+    margin = round(len(crop) * (1 - view) / 2)
+    return crop[margin : len(crop) - margin, margin : len(crop) - margin]
+
+
+def _relative(image: Image, sigma: float) -> Detail:
+    """Encode each pixel relative to its surroundings."""
+    pixels = image.astype(np.float32) + DARK
+    around = cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    encoded = NEUTRAL + (pixels / around - 1) * (127 / RANGE)
+    return np.asarray(np.clip(np.rint(encoded), 0, 255), np.uint8)
+
+
+def _controls(points: Points | Float64) -> Float64:
+    """Return the points that the warp moves: the landmarks and two rows on the forehead."""
+    up = points[27] - points[33]
+    rows = [points, *(points[17:27] + height * up for height in FOREHEAD)]
+    return np.vstack(rows).astype(np.float64)
+
+
+def _thin_plate(source: Float64, target: Float64) -> "_Warp":
+    """Fit a smooth map from points (N, 2) to others, (N, 2).
+
+    G. Wahba, "Spline models for observational data", 1990, with the kernel r instead of r^2 log r,
+    which bends the map less far from the points.
+    """
+    count = len(source)
+    system = np.zeros((count + 3, count + 3))
+    system[:count, :count] = _distances(source, source) - RIGIDITY * np.eye(count)
+    system[:count, count] = system[count, :count] = 1
+    system[:count, count + 1 :], system[count + 1 :, :count] = source, source.T
+    weights = np.linalg.solve(system, np.vstack([target, np.zeros((3, 2))]))
+    return _Warp(source, np.asarray(weights, np.float64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Warp:
+    """A fitted map of points."""
+
+    centers: Float64
+    weights: Float64
+
+    def __call__(self, points: Float64) -> Points:
+        count = len(self.centers)
+        near = _distances(points, self.centers) @ self.weights[:count]
+        mapped = near + self.weights[count] + points @ self.weights[count + 1 :]
+        return np.asarray(mapped, np.float32)
+
+
+def _distances(one: Float64, other: Float64) -> Float64:
+    apart: Float64 = np.hypot(one[:, None, 0] - other[:, 0], one[:, None, 1] - other[:, 1])
+    return apart
+
+
+_axis = np.linspace(0, 1, NODES)
+_GRID = np.stack(np.meshgrid(_axis, _axis), axis=-1).reshape(-1, 2)
+_edge = np.linspace(-OUTSIDE, 1 + OUTSIDE, 5)
+_FIXED = np.array([(x, y) for x in _edge for y in _edge if {x, y} & {_edge[0], _edge[-1]}])
