@@ -11,6 +11,7 @@ from faceswap.faces import faceset
 from faceswap.media import photos, reader
 from faceswap.media.reader import StreamDescription
 from faceswap.models import modelfile
+from faceswap.models.modelfile import TrainedModel
 from faceswap.provenance import consent, credentials
 from faceswap.types import BOTH_IDENTITIES, Count, Identity
 
@@ -37,6 +38,11 @@ class ModelFacts:
     ]
     centroids: Annotated[
         bool, Meta(description="Whether the model stores each person's mean embedding.")
+    ]
+    photos: Annotated[
+        dict[Identity, Count],
+        BOTH_IDENTITIES,
+        Meta(description="Number of photos that the model keeps, by identity."),
     ]
     consent: Annotated[
         dict[Identity, str], BOTH_IDENTITIES, Meta(description="Consent notes, by identity.")
@@ -151,8 +157,13 @@ def _model(path: Path) -> ModelFacts:
         steps=trained.step,
         held_out={key: len(faces) for key, faces in trained.held_out.items()},
         centroids=bool(trained.centroids),
+        photos={key: _photos_in(trained, key) for key in trained.held_out},
         consent=consent.in_words(trained.consent),
     )
+
+
+def _photos_in(trained: TrainedModel, key: Identity) -> int:
+    return len(trained.exemplars[key].crops) if key in trained.exemplars else 0
 
 
 def _faceset(folder: Path) -> FacesetFacts:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.arrays import LUMA, NEUTRAL, RANGE, Detail, Image, Points
+from faceswap.arrays import LUMA, NEUTRAL, RANGE, Detail, Image, Mask, Points
 from faceswap.faces import eyes
 
 SURROUNDINGS = 0.025  # standard deviation of the blur that a pixel is divided by
@@ -28,9 +28,10 @@ JAW_SHARE = 0.3  # weight of the jaw in the distance of two faces
 SHAPE_WEIGHT, LOOK_WEIGHT = 12.0, 0.5  # of the landmarks and of the coarse brightness
 LOOK = 12  # pixels along each side of the coarse image; its outer two are ignored
 EYE_WIDTH, EYE_HEIGHT = 0.78, 0.46  # half axes of the ellipse that is taken over, eye lengths
+EYE_REACH = 0.5  # height up to which lids stretch the skin, eye lengths
 EYE_EDGE = 0.35  # share of the ellipse's radius over which it fades out
 EYE_LIGHT = 0.35  # standard deviation of the blur that keeps the face's light, eye lengths
-BLINK, CLOSED, SLIT = 0.85, 0.55, 0.1  # openings of an eye over the usual one, see _lids
+BLINK, CLOSED, SLIT = 0.85, 0.62, 0.1  # openings of an eye over the usual one, see _lids
 FLAT = 8.0  # levels added to the contrast of a coarse image
 
 Float64 = npt.NDArray[np.float64]
@@ -121,9 +122,9 @@ class Guide:
         mapped = np.append(footage.points.ravel(), 1.0) @ self._photos.painted
         points = np.asarray(mapped.reshape(68, 2), np.float32)
         (gaze, opening), (own_gaze, own_opening) = self._photos.usual
-        share = eyes.opening(footage.points) / opening
-        if np.isfinite(share) and np.isfinite(own_opening):
-            eyes.open_to(points, float(own_opening * _lids(share)))
+        if opening > 0 and own_opening > 0:  # both are known
+            share = _lids(eyes.opening(footage.points) / opening)
+            eyes.open_to(points, float(own_opening * share))
         return Look(points, float(footage.gaze + own_gaze - gaze))
 
     def distances(self, points: Points, image: Image) -> Float64:
@@ -150,27 +151,18 @@ class Guide:
         Returns:
             The face with the photo's eyes, (H, H, 3), and the photo's detail, (side, side, 3).
         """
-        warp = self._warp(number, look.points)
-        detail = _remapped(
-            self._slid(self._details[number], number, look), warp, self._side, self._view
-        )
-        photo = _remapped(
-            self._slid(self._photos.crops[number], number, look), warp, len(face), self._view
-        )
-        return _with_eyes(face, photo, look.points), detail
+        return self.eyes_on(face, number, look), self.detail(number, look)
 
     def eyes_on(self, face: Image, number: int, look: Look) -> Image:
         """Lay only a photo's eyes over a face's network crop (H, H, 3)."""
-        return self._with_eyes(face, number, look, self._warp(number, look.points))
-
-    def _with_eyes(self, face: Image, number: int, look: Look, warp: Points) -> Image:
         slid = self._slid(self._photos.crops[number], number, look)
-        photo = _remapped(slid, warp, len(face), self._view)
+        photo = _sampled(slid, self._places(number, look.points, len(face)), self._view)
         return _with_eyes(face, photo, look.points)
 
-    def detail(self, number: int, points: Points) -> Detail:
-        """Lay only a photo's detail over landmarks (68, 2), (side, side, 3)."""
-        return _remapped(self._details[number], self._warp(number, points), self._side, self._view)
+    def detail(self, number: int, look: Look) -> Detail:
+        """Lay only a photo's detail over a face, (side, side, 3)."""
+        slid = self._slid(self._details[number], number, look)
+        return _sampled(slid, self._places(number, look.points, self._side), self._view)
 
     def _slid(self, image: Image, number: int, look: Look) -> Image:
         """Slide the irises of a photo, or of its detail."""
@@ -178,13 +170,105 @@ class Guide:
             return image
         return eyes.slide(image, self._pixels[number], self._irises[number], look.gaze)
 
-    def _warp(self, number: int, points: Points) -> Points:
-        """Return where in a photo the nodes of a grid over the face lie, (NODES, NODES, 2)."""
+    def _places(self, number: int, points: Points, side: int) -> Points:
+        """Return which place of a photo's crop each pixel shows, (side, side, 2).
+
+        The warp of the whole face is smooth, so inside an eye the lids decide.
+        """
         target = np.vstack([_controls(points), _FIXED])
         source = np.vstack([_controls(self._points[number]), _FIXED])
-        moved = _thin_plate(target, source)(_GRID)
-        places = from_view(moved, self._size, self._view)
-        return places.reshape(NODES, NODES, 2)
+        nodes = _thin_plate(target, source)(_GRID).reshape(NODES, NODES, 2)
+        at = ((np.arange(side) + 0.5) / side * (NODES - 1)).astype(np.float32)
+        places = np.asarray(cv2.remap(nodes, *np.meshgrid(at, at), cv2.INTER_LINEAR), np.float32)
+        for part in eyes.EYES:
+            eye, photo = _Eye.of(points[part]), _Eye.of(self._photos.points[number][part])
+            if eye is None or photo is None:
+                continue
+            window = eye.window(side)
+            along, across = eye.inside(window, side)
+            moved = photo.at(along, photo.lids_at(across, along, eye))
+            share = _ellipse(along, across)[..., None]
+            places[window] += share * (moved - places[window])
+        return from_view(places.reshape(-1, 2), self._size, self._view).reshape(places.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Eye:
+    """The frame of an eye: the middle between its corners, along them, in eye lengths.
+
+    Attributes:
+        middle: (2,).
+        axis: Unit vector along the corners, (2,).
+        length: Distance of the corners.
+        upper: Height of the upper lid's parabola across the axis; negative is upwards.
+        lower: Height of the lower lid's parabola.
+    """
+
+    middle: Float64
+    axis: Float64
+    length: float
+    upper: float
+    lower: float
+
+    @classmethod
+    def of(cls, points: Points) -> "_Eye | None":
+        """Measure an eye (6, 2); None if its corners coincide."""
+        eye = points.astype(np.float64)
+        length = float(np.hypot(*(eye[3] - eye[0])))
+        if length < 1e-3:
+            return None
+        axis, middle = (eye[3] - eye[0]) / length, (eye[0] + eye[3]) / 2
+        along, across = (
+            (eye - middle) @ axis / length,
+            (eye - middle) @ [-axis[1], axis[0]] / length,
+        )
+        heights = across[[1, 2, 4, 5]] / np.maximum(1 - 4 * along[[1, 2, 4, 5]] ** 2, 0.3)
+        upper, lower = float(heights[:2].mean()), float(heights[2:].mean())
+        return cls(middle, axis, length, min(upper, lower - 1e-3), lower)
+
+    def window(self, side: int) -> tuple[slice, slice]:
+        """Return the rows and columns of an image (side, side) that hold the eye."""
+        reach = EYE_WIDTH * self.length
+        low = np.clip(np.floor((self.middle - reach) * side), 0, side).astype(int)
+        high = np.clip(np.ceil((self.middle + reach) * side), 0, side).astype(int)
+        return slice(low[1], high[1]), slice(low[0], high[0])
+
+    def inside(self, window: tuple[slice, slice], side: int) -> tuple[Mask, Mask]:
+        """Return the coordinates along and across the eye of the pixels of a window."""
+        rows, columns = window
+        y, x = np.mgrid[rows, columns].astype(np.float32)
+        x, y = (x + 0.5) / side - self.middle[0], (y + 0.5) / side - self.middle[1]
+        along = (x * self.axis[0] + y * self.axis[1]) / self.length
+        across = (y * self.axis[0] - x * self.axis[1]) / self.length
+        return np.asarray(along, np.float32), np.asarray(across, np.float32)
+
+    def lids_at(self, across: Mask, along: Mask, other: "_Eye") -> Mask:
+        """Move heights of another eye so that its lids fall on this one's."""
+        arch = np.maximum(1 - 4 * along**2, 0)
+        ends = np.full_like(arch, EYE_REACH)
+        theirs = [-ends, other.upper * arch, other.lower * arch, ends]
+        ours = [-ends, self.upper * arch, self.lower * arch, ends]
+        moved = across.copy()
+        for before, after in zip(range(3), range(1, 4), strict=True):
+            height = np.maximum(theirs[after] - theirs[before], 1e-4)
+            share = (across - theirs[before]) / height
+            between = (share >= 0) & (share <= 1)
+            placed = ours[before] + share * (ours[after] - ours[before])
+            moved = np.where(between, placed, moved)
+        return np.asarray(moved, np.float32)
+
+    def at(self, along: Mask, across: Mask) -> Points:
+        """Return the places of coordinates of the eye, (..., 2)."""
+        x = self.middle[0] + self.length * (along * self.axis[0] - across * self.axis[1])
+        y = self.middle[1] + self.length * (along * self.axis[1] + across * self.axis[0])
+        return np.stack([x, y], axis=-1).astype(np.float32)
+
+
+def _ellipse(along: Mask, across: Mask) -> Mask:
+    """Return 1 inside an eye's ellipse, falling smoothly to 0 at its edge."""
+    radius = np.hypot(along / EYE_WIDTH, across / EYE_HEIGHT)
+    share = np.clip((1 - radius) / EYE_EDGE, 0, 1)
+    return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
 def _lids(share: float) -> float:
@@ -197,11 +281,10 @@ def _lids(share: float) -> float:
     return float(np.interp(share, [CLOSED, BLINK], [SLIT, BLINK]) if share < BLINK else share)
 
 
-def _remapped(image: Image, places: Points, side: int, view: float) -> Image:
-    """Sample an image (S, S, 3) at places between the nodes of a grid, (side, side, 3)."""
-    at = ((np.arange(side) + 0.5) / side * (NODES - 1)).astype(np.float32)
-    x, y = cv2.split(cv2.remap(places, *np.meshgrid(at, at), cv2.INTER_LINEAR))
-    shrunk = max(round(side / view), 1)
+def _sampled(image: Image, places: Points, view: float) -> Image:
+    """Sample an image (S, S, 3) at places (side, side, 2) of its pixels."""
+    x, y = cv2.split(places)
+    shrunk = max(round(len(places) / view), 1)
     if shrunk < SHRINK_FROM * len(image):  # several pixels of the photo fall into one
         factor = shrunk / len(image)
         small = cv2.resize(image, (shrunk, shrunk), interpolation=cv2.INTER_AREA)
@@ -217,20 +300,14 @@ def _remapped(image: Image, places: Points, side: int, view: float) -> Image:
 def _with_eyes(face: Image, photo: Image, points: Points) -> Image:
     """Blend the eyes of a photo into a face at the same place, in the face's light."""
     size = len(face)
-    y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)) / size
     result = face.astype(np.float32)
-    for eye in eyes.EYES:
-        corner, other = points[eye][0], points[eye][3]
-        length = float(np.hypot(*(other - corner)))
-        if length * size < 2:
+    for part in eyes.EYES:
+        eye = _Eye.of(points[part])
+        if eye is None or eye.length * size < 2:
             continue
-        axis, middle = (other - corner) / length, (corner + other) / 2
-        along = ((x - middle[0]) * axis[0] + (y - middle[1]) * axis[1]) / length
-        across = ((y - middle[1]) * axis[0] - (x - middle[0]) * axis[1]) / length
-        radius = np.hypot(along / EYE_WIDTH, across / EYE_HEIGHT)
-        share = np.clip((1 - radius) / EYE_EDGE, 0, 1)
-        share = (share * share * (3 - 2 * share))[..., None]
-        sigma = EYE_LIGHT * length * size
+        along, across = eye.inside((slice(0, size), slice(0, size)), size)
+        share = _ellipse(along, across)[..., None]
+        sigma = EYE_LIGHT * eye.length * size
         below, above = (
             np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
             for image in (result, photo.astype(np.float32))

@@ -125,7 +125,7 @@ def portraits(
         near = np.argsort(distances)[: min(NEAREST, max(len(distances) - 1, 1))]
         first = index % 2 and np.isfinite(distances[0])
         numbers[index] = 0 if first else int(random.choice(near))
-        details.append(guide.lay(int(numbers[index]), look, image)[1])
+        details.append(guide.detail(int(numbers[index]), look))
     return replace(result, details=to_tensor(details))
 
 
@@ -224,7 +224,7 @@ def _oddness(images: list[Image], points: Float32, model: ModelConfig) -> npt.ND
     photos = Photos(images, points, identity_map(), unknown)
     guide = Guide(photos, model.view, BLOCKS * BLOCK)
     usual = np.median(points, axis=0).astype(np.float32)
-    laid = [guide.detail(i, usual).mean(axis=2) for i in range(len(images))]
+    laid = [guide.detail(i, Look(usual, np.nan)).mean(axis=2) for i in range(len(images))]
     deviations = np.abs(laid - np.median(laid, axis=0))
     blocks = deviations.reshape(-1, BLOCKS, BLOCK, BLOCKS, BLOCK).mean(axis=(2, 4))
     pixels = usual * (BLOCKS * BLOCK) - np.float32(0.5)

@@ -49,6 +49,7 @@ REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state 
 REFINING_SHARE = 0.8  # time of a refiner step over that of a network step, before it is measured
 # Without a requested length the learning rate falls in cycles, each longer than the one before.
 FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
+AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the end
 ENOUGH = 0.99  # share of the requested minutes from which a run is not resumed
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
@@ -288,7 +289,7 @@ class Loop:
             self._roll_back()
             return True
         if self._monitor and due.finish:
-            self._refine()
+            self._refine(due.end)
         if self._monitor and (due.preview or due.finish):
             self._monitor.measure()
         if self._monitor and due.preview:
@@ -306,18 +307,21 @@ class Loop:
         run.seconds += time.monotonic() - began
         return True
 
-    def _refine(self) -> None:
-        """Train the refiners for a share of the steps since they were last trained."""
+    def _refine(self, end: bool) -> None:
+        """Train the refiners for a share of the steps since they were last trained.
+
+        Each call measures and paints anew, so a long run does not do it at every save.
+        """
         run = self._run
         steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
-        if steps:
+        if steps and (end or run.step >= AGAIN * self._refined):
             began, since = time.monotonic(), run.step - self._refined
             refine_decoders(run, self._faces.large, steps, self._in_bfloat16)
             measure_paintings(run, self._faces.large, self._config.landmarks)
             took = time.monotonic() - began
             run.seconds += took
             self._refining_time = took / since
-        self._refined = run.step
+            self._refined = run.step
 
     def _owed(self) -> float:
         """Estimate the seconds that the refiners will take at the next save."""

@@ -31,6 +31,7 @@ def test_model_facts(tmp_path):
     assert (facts.kind, facts.architecture, facts.size) == ("model", "small", 80)
     assert (facts.names, facts.steps, facts.mask) == (("x", "y"), 70, True)
     assert facts.held_out == {"a": 2, "b": 1}
+    assert facts.photos == {"a": 0, "b": 0}
     assert facts.centroids is False
     assert facts.bytes > 4 * facts.parameters
 
