@@ -78,14 +78,25 @@ def measure_light(swapped: Image, reference: Image, mask: Mask) -> Numbers:
 
 
 def apply_light(swapped: Image, numbers: Numbers) -> Image:
-    """Give a face (S, S, 3) the light that :func:`measure_light` found."""
+    """Give a face (S, S, 3) the light that :func:`measure_light` found.
+
+    A channel that is amplified, and more than luma, is so because the skins differ in colour. That
+    must not multiply the wrinkles in this channel, so its fine contrast grows at most as luma does.
+    """
     size = len(swapped)
     planes = _enlarged(numbers.astype(np.float32), size)
     base = _enlarged(_blurred(_to_grid(swapped.astype(np.float32)), TEXTURE), size)
-    image = base + np.exp(planes[..., 3:4]) * (swapped - base)
+    fine = np.exp(planes[..., 3:4]) * (swapped - base)
+    base, fine = (_with_chroma(image, planes[..., 4:5]) for image in (base, fine))
+    gain = np.exp(planes[..., :3])
+    most = np.maximum(np.exp(planes[..., :3] @ LUMA)[..., None], 1)
+    return rounded((base + DARK) * gain - DARK + fine * np.minimum(gain, most))
+
+
+def _with_chroma(image: FloatImage, gain: FloatImage) -> FloatImage:
+    """Multiply the chroma of an image (S, S, 3) by a gain (S, S, 1)."""
     luma = (image @ LUMA)[..., None]
-    image = luma + planes[..., 4:5] * (image - luma)
-    return rounded((image + DARK) * np.exp(planes[..., :3]) - DARK)
+    return np.asarray(luma + gain * (image - luma), np.float32)
 
 
 def _to_grid(image: npt.NDArray[np.float32]) -> Grid:

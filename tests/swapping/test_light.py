@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from faceswap.arrays import LUMA
 from faceswap.swapping.light import apply_light, measure_light
 
 SIZE = 256
@@ -102,3 +103,19 @@ def test_seam_meets_the_footage(face):
     result = lit(face, footage, disc())
 
     assert error(result, footage, ring) < 0.3 * error(face, footage, ring)
+
+
+def test_a_skin_of_another_colour_does_not_multiply_the_wrinkles():
+    """Blue is doubled, as from tanned to pale skin; the contrast of lines in it is not."""
+    lines = np.where(np.arange(256) % 8 < 4, 1.0, 0.8)[None, :, None]
+    tanned = np.broadcast_to(np.array([200, 120, 70]) * lines, (256, 256, 3))
+    numbers = np.zeros((64, 64, 5))
+    numbers[..., :3] = np.log([1.05, 1.2, 2.0])
+    numbers[..., 4] = 1
+
+    lit = apply_light(tanned.round().astype(np.uint8), numbers).astype(float)
+
+    luma = np.exp(np.log([1.05, 1.2, 2.0]) @ LUMA)
+    blue = lit[100:150, 100:150, 2]
+    assert blue.mean() == pytest.approx(2 * (63 + 8) - 8, abs=2)
+    assert blue.max() - blue.min() == pytest.approx(luma * 14, abs=2)

@@ -95,7 +95,7 @@ def test_model_keeps_photos_that_were_trained_on(run, faceset_folders):
     for key, folder in zip("ab", faceset_folders, strict=True):
         photos = trained.exemplars[key]
         assert len(photos.crops) == 4
-        known = Faceset.read(folder).subset(trained.held_out[key], inside=False)
+        known = Faceset.read(folder, 128).subset(trained.held_out[key], inside=False)
         crops = known.crops.permute(0, 2, 3, 1).numpy().astype(np.float32)
         for photo in photos.crops:  # stored as JPEG
             assert np.abs(crops - photo).mean(axis=(1, 2, 3)).min() < 6
