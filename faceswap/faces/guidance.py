@@ -151,18 +151,26 @@ class Guide:
         Returns:
             The face with the photo's eyes, (H, H, 3), and the photo's detail, (side, side, 3).
         """
-        return self.eyes_on(face, number, look), self.detail(number, look)
+        nodes = self._nodes(number, look.points)
+        return self._with_eyes(face, number, look, nodes), self._detail(number, look, nodes)
 
     def eyes_on(self, face: Image, number: int, look: Look) -> Image:
         """Lay only a photo's eyes over a face's network crop (H, H, 3)."""
-        slid = self._slid(self._photos.crops[number], number, look)
-        photo = _sampled(slid, self._places(number, look.points, len(face)), self._view)
-        return _with_eyes(face, photo, look.points)
+        return self._with_eyes(face, number, look, self._nodes(number, look.points))
 
     def detail(self, number: int, look: Look) -> Detail:
         """Lay only a photo's detail over a face, (side, side, 3)."""
+        return self._detail(number, look, self._nodes(number, look.points))
+
+    def _with_eyes(self, face: Image, number: int, look: Look, nodes: Points) -> Image:
+        slid = self._slid(self._photos.crops[number], number, look)
+        places = self._places(number, look.points, nodes, len(face))
+        return _with_eyes(face, _sampled(slid, places, self._view), look.points)
+
+    def _detail(self, number: int, look: Look, nodes: Points) -> Detail:
         slid = self._slid(self._details[number], number, look)
-        return _sampled(slid, self._places(number, look.points, self._side), self._view)
+        places = self._places(number, look.points, nodes, self._side)
+        return _sampled(slid, places, self._view)
 
     def _slid(self, image: Image, number: int, look: Look) -> Image:
         """Slide the irises of a photo, or of its detail."""
@@ -170,14 +178,17 @@ class Guide:
             return image
         return eyes.slide(image, self._pixels[number], self._irises[number], look.gaze)
 
-    def _places(self, number: int, points: Points, side: int) -> Points:
-        """Return which place of a photo's crop each pixel shows, (side, side, 2).
+    def _nodes(self, number: int, points: Points) -> Points:
+        """Return the places in a photo of a grid over the face, (NODES, NODES, 2), as shares."""
+        target = np.vstack([_controls(points), _FIXED])
+        source = np.vstack([_controls(self._points[number]), _FIXED])
+        return _thin_plate(target, source)(_GRID).reshape(NODES, NODES, 2)
+
+    def _places(self, number: int, points: Points, nodes: Points, side: int) -> Points:
+        """Return which pixel of a photo's crop each pixel shows, (side, side, 2).
 
         The warp of the whole face is smooth, so inside an eye the lids decide.
         """
-        target = np.vstack([_controls(points), _FIXED])
-        source = np.vstack([_controls(self._points[number]), _FIXED])
-        nodes = _thin_plate(target, source)(_GRID).reshape(NODES, NODES, 2)
         at = ((np.arange(side) + 0.5) / side * (NODES - 1)).astype(np.float32)
         places = np.asarray(cv2.remap(nodes, *np.meshgrid(at, at), cv2.INTER_LINEAR), np.float32)
         for part in eyes.EYES:

@@ -310,18 +310,21 @@ class Loop:
     def _refine(self, end: bool) -> None:
         """Train the refiners for a share of the steps since they were last trained.
 
-        Each call measures and paints anew, so a long run does not do it at every save.
+        Each time all faces are painted anew, so a long run does not do it at every save. Where
+        painted features lie is measured at each save, because it is not part of the resume state.
         """
         run = self._run
         steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
         if steps and (end or run.step >= AGAIN * self._refined):
             began, since = time.monotonic(), run.step - self._refined
             refine_decoders(run, self._faces.large, steps, self._in_bfloat16)
-            measure_paintings(run, self._faces.large, self._config.landmarks)
             took = time.monotonic() - began
             run.seconds += took
             self._refining_time = took / since
             self._refined = run.step
+        began = time.monotonic()
+        measure_paintings(run, self._faces.large, self._config.landmarks)
+        run.seconds += time.monotonic() - began
 
     def _owed(self) -> float:
         """Estimate the seconds that the refiners will take at the next save."""
