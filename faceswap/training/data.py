@@ -68,7 +68,7 @@ def prepare(
         config: Settings.
         state: The state to resume from; None starts a new run.
         device: Where the network and the faces go.
-        on_progress: Called after each face that is measured for a centroid.
+        on_progress: Called after each face that is measured for a centroid or compared with photos.
 
     Returns:
         The run and the faces, on the device.
@@ -107,18 +107,28 @@ def prepare(
     folders: dict[Identity, Path] = {"a": a, "b": b}
     large, unseen = {}, {}
     exemplars = config.exemplars if recipe_of(preset.name).refine else 0
-    for key, faceset in trained.items():
-        sample = _read_large(folders[key], faceset.evenly(LARGE_FACES).keys, preset)
+    samples = {key: faceset.evenly(LARGE_FACES).keys for key, faceset in trained.items()}
+    total, done = sum(len(samples[key]) + len(held_out[key]) for key in trained), count(1)
+
+    def laid_over() -> None:
+        on_progress(Progress(next(done), total, "faces", "compared with photos"))
+
+    for key in trained:
+        sample = _read_large(folders[key], samples[key], preset)
         guide, own = None, {}
         if exemplars:
             run.exemplars[key], chosen = choose_exemplars(sample, preset, exemplars)
             guide, own = guide_of(run.exemplars[key], preset), {k: i for i, k in enumerate(chosen)}
         masked = _with_masks(sample, preset)
-        large[key] = portraits(sample, masked, preset, guide, own, config.seed).to(device)
+        large[key] = portraits(sample, masked, preset, guide, own, config.seed, laid_over).to(
+            device
+        )
         present = facesets[key].subset(held_out[key])
         if present.keys:
             present = _read_large(folders[key], present.keys, preset)
-        unseen[key] = portraits(present, present.crops, preset, guide, seed=config.seed).to(device)
+        unseen[key] = portraits(
+            present, present.crops, preset, guide, None, config.seed, laid_over
+        ).to(device)
     return run, TrainingFaces(seen, large, unseen)
 
 

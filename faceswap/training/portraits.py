@@ -1,5 +1,6 @@
 """Faces at the refiners' resolution, and the photos whose detail guides the refiners."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -82,7 +83,7 @@ class Portraits:
 
 def portraits(
     faceset: Faceset, crops: Tensor, model: ModelConfig, guide: Guide | None,
-    own: dict[str, int] | None = None, seed: int = 0,
+    own: dict[str, int] | None = None, seed: int = 0, on_face: Callable[[], None] = lambda: None,
 ) -> Portraits:  # fmt: skip
     """Cut the network crops of a faceset and lay photos over them.
 
@@ -97,6 +98,7 @@ def portraits(
         own: Numbers of the photos that show faces of this faceset, by key. A face is not its own
             guide.
         seed: Decides the photos.
+        on_face: Called after each face that a photo was laid over.
     """
     large = model.enlarged(scale_for(model))
     size = faceset.crops.shape[-1]
@@ -126,6 +128,7 @@ def portraits(
         first = index % 2 and np.isfinite(distances[0])
         numbers[index] = 0 if first else int(random.choice(near))
         details.append(guide.detail(int(numbers[index]), look))
+        on_face()
     return replace(result, details=to_tensor(details))
 
 

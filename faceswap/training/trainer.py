@@ -104,8 +104,8 @@ def train(
         output: The model's folder. If it holds a model, its training is resumed, unless
             ``config.restart`` is set.
         config: Settings.
-        on_progress: Called after each face whose embedding is measured first, and then about once a
-            second with the losses.
+        on_progress: Called after each face that is measured or compared with photos first, and then
+            about once a second with the losses.
 
     Raises:
         InputError: If a folder is not a faceset or does not suit the model, a ``CONSENT.md`` cannot
