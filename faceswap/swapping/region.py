@@ -19,7 +19,7 @@ from faceswap.media.frame import rounded
 JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
 CLEAR = 3 / 160  # the core's brows are raised by this share of the face's square
 MAX_FEATHER = 0.30  # widest edge, as a share of the face's square
-BROW_RISE, BROW_DROP = 0.35, 0.08  # of the zone around the brows, in nose lengths
+BROW_RISE, BROW_DROP = 0.5, 0.08  # of the zone around the brows, in nose lengths
 ZONE, MARGIN = 6 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
 FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
