@@ -9,6 +9,7 @@ Points are shares of the network crop here: (0, 0) and (1, 1) are its corners.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, NEUTRAL, RANGE, Detail, Image, Mask, Points
 from faceswap.faces import eyes
+from faceswap.faces.masks import smoothstep
 
 SURROUNDINGS = 0.025  # standard deviation of the blur that a pixel is divided by
 DARK = 8.0  # levels added to a pixel and its surroundings, so that black has no detail
@@ -31,29 +33,26 @@ EYE_WIDTH, EYE_HEIGHT = 0.78, 0.46  # half axes of the ellipse that is taken ove
 EYE_REACH = 0.5  # height up to which lids stretch the skin, eye lengths
 EYE_EDGE = 0.35  # share of the ellipse's radius over which it fades out
 EYE_LIGHT = 0.35  # standard deviation of the blur that keeps the face's light, eye lengths
-BLINK, CLOSED, SLIT = 0.85, 0.62, 0.1  # openings of an eye over the usual one, see _lids
+BLINK, CLOSED, SLIT = 0.85, 0.62, 0.1  # shares of an eye's usual opening, see _lids
 FLAT = 8.0  # levels added to the contrast of a coarse image
 
 Float64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Photos:
-    """Photos of a person, and what is known of how that person is painted.
+class Photos(Protocol):
+    """Photos of a person; :class:`faceswap.models.exemplars.Exemplars` describes the attributes."""
 
-    Attributes:
-        crops: Aligned crops, (S, S, 3) each; the first one shows the most usual expression.
-        points: Landmarks (N, 68, 2), shares of the network crop.
-        painted: Affine map (137, 136) from the landmarks of a face of the footage, and a 1, to
-            those of the painted face.
-        usual: The usual gaze and opening of the eyes, (2, 2), of the person in the footage and of
-            the person in the photos; NaN if unknown.
-    """
+    @property
+    def crops(self) -> Sequence[Image]: ...
 
-    crops: Sequence[Image]
-    points: npt.NDArray[np.float32]
-    painted: npt.NDArray[np.float32]
-    usual: npt.NDArray[np.float32]
+    @property
+    def points(self) -> npt.NDArray[np.float32]: ...
+
+    @property
+    def painted(self) -> npt.NDArray[np.float32]: ...
+
+    @property
+    def usual(self) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -278,8 +277,7 @@ class _Eye:
 def _ellipse(along: Mask, across: Mask) -> Mask:
     """Return 1 inside an eye's ellipse, falling smoothly to 0 at its edge."""
     radius = np.hypot(along / EYE_WIDTH, across / EYE_HEIGHT)
-    share = np.clip((1 - radius) / EYE_EDGE, 0, 1)
-    return np.asarray(share * share * (3 - 2 * share), np.float32)
+    return smoothstep(np.asarray((1 - radius) / EYE_EDGE, np.float32))
 
 
 def _lids(share: float) -> float:
@@ -287,9 +285,7 @@ def _lids(share: float) -> float:
 
     Landmarks of a closed eye still lie about half as far apart as those of an open one.
     """
-    if share >= 1:
-        return share
-    return float(np.interp(share, [CLOSED, BLINK], [SLIT, BLINK]) if share < BLINK else share)
+    return share if share >= BLINK else float(np.interp(share, [CLOSED, BLINK], [SLIT, BLINK]))
 
 
 def _sampled(image: Image, places: Points, view: float) -> Image:

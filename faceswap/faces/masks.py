@@ -49,6 +49,12 @@ def hull_of(points: Points, height: int, width: int) -> npt.NDArray[np.uint8]:
     return drawn
 
 
+def smoothstep(t: npt.NDArray[np.float32]) -> Mask:
+    """Rise smoothly from 0 at 0 to 1 at 1."""
+    clipped = np.clip(t, 0, 1)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)
+
+
 def hull(aligned: AlignedFace, view: float, decoded: Mask | None = None) -> Mask:  # noqa: ARG001 - the Masker signature
     """Return the :func:`outline` of the face, limited to the network crop, (S, S)."""
     points = transform(aligned.face.landmarks, aligned.matrix)

@@ -27,10 +27,14 @@ def network_crop(faces: Tensor, model: ModelConfig, mode: str = "bilinear") -> T
     return _sample(faces, lambda chunk: batch[chunk], mode)
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """Convert [0, 1] to levels, uint8."""
+    return images.float().mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
 def to_images(faces: Tensor) -> list[Image]:
     """Convert faces (B, C, H, W) in [0, 1] to images (H, W, C)."""
-    levels = faces.float().mul(255).round().clamp(0, 255).to(torch.uint8)
-    return list(levels.permute(0, 2, 3, 1).cpu().contiguous().numpy())
+    return list(to_bytes(faces).permute(0, 2, 3, 1).cpu().contiguous().numpy())
 
 
 def to_tensor(images: list[Image]) -> Tensor:

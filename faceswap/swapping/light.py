@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.config import COVERAGE
+from faceswap.faces.masks import smoothstep
 from faceswap.media.frame import rounded
-from faceswap.swapping.region import smoothstep
 
 Numbers = npt.NDArray[np.float64]
 Grid = npt.NDArray[np.float32]

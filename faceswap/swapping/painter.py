@@ -12,7 +12,7 @@ from faceswap.arrays import Image
 from faceswap.errors import DeviceError
 from faceswap.faces import eyes
 from faceswap.faces.geometry import AlignedFace, transform
-from faceswap.faces.guidance import Guide, Look, Photos, to_view
+from faceswap.faces.guidance import Guide, Look, to_view
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.refiner import Refiner, refine
 from faceswap.models.sampling import network_crop, shift_color, to_images, to_tensor
@@ -61,9 +61,8 @@ class FaceDecoder:
         exemplars = trained.exemplars.get(to)
         self._guide: Guide | None = None
         if exemplars and refiner:
-            photos = Photos(exemplars.crops, exemplars.points, exemplars.painted, exemplars.usual)
             side = refiner.config.scale * self._model.size
-            self._guide = Guide(photos, self._model.view, side)
+            self._guide = Guide(exemplars, self._model.view, side)
 
     def __call__(self, faces: list[AlignedFace]) -> list[Image]:
         """Decode faces, at most ``MAX_FACES_PER_PASS`` in one pass.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask, Points
 from faceswap.faces.geometry import AlignedFace, transform
-from faceswap.faces.masks import hull_of
+from faceswap.faces.masks import hull_of, smoothstep
 from faceswap.media.frame import rounded
 
 JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
@@ -147,9 +147,3 @@ def _hulls(points: Points, groups: list[list[int]], grow: float, size: int) -> M
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
         drawn = np.asarray(cv2.dilate(drawn, disk), np.uint8)
     return drawn.astype(np.float32)
-
-
-def smoothstep(t: npt.NDArray[np.float32]) -> Mask:
-    """Rise smoothly from 0 at 0 to 1 at 1."""
-    clipped = np.clip(t, 0, 1)
-    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)

@@ -18,6 +18,7 @@ from faceswap.errors import SettingsError
 from faceswap.faces.guidance import Guide
 from faceswap.files import append_lines, write_bytes
 from faceswap.models.refiner import refine
+from faceswap.models.sampling import to_bytes
 from faceswap.training import checkpoint, curves
 from faceswap.training.checkpoint import TrainingState
 from faceswap.training.data import CROPS_PER_PASS, TrainingFaces, network_crops
@@ -168,7 +169,7 @@ class Monitor:
         network.train()
         rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
         grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
-        image = grid.mul(255).round().clamp(0, 255).to(torch.uint8)
+        image = to_bytes(grid)
         _, png = cv2.imencode(".png", image.permute(1, 2, 0).numpy()[..., ::-1])
         write_bytes(self._folder / "previews" / f"step-{run.step:09d}.png", png.tobytes())
         if self._board:

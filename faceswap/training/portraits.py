@@ -15,27 +15,27 @@ from faceswap.faces import eyes, masks
 from faceswap.faces.dlib_backend import track_face
 from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import Face, typical_box
-from faceswap.faces.guidance import Guide, Look, Photos, to_view
+from faceswap.faces.guidance import Guide, Look, to_view
 from faceswap.models import sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.exemplars import Exemplars, identity_map
 from faceswap.models.refiner import Refiner, refine, scale_for
-from faceswap.models.sampling import to_images, to_tensor
+from faceswap.models.sampling import to_bytes, to_images, to_tensor
 from faceswap.training.checkpoint import TrainingState
 from faceswap.types import DIRECTIONS, Identity
 
 Float32 = npt.NDArray[np.float32]
 
-SOFT = 0.4  # share of the faces, the softest ones, that are no exemplars
-USUAL = 0.7  # share of the faces, the least odd ones, that may be exemplars
-BLOCKS, BLOCK = 10, 12  # blocks along each side in which oddness is measured, and their pixels
+SOFT = 0.4  # share of the faces that are too soft to be exemplars
+USUAL = 0.7  # only this share of the faces, the least odd, may be exemplars
+BLOCKS, BLOCK = 10, 12  # oddness is measured in 10 x 10 blocks of 12 x 12 pixels
 MOVING = (slice(36, 42), slice(42, 48), slice(48, 60))  # landmarks of the eyes and of the lips
-AXES = 8  # principal components of the landmarks along which exemplars are spread
-NEAREST = 4  # most similar photos, one of which lies over every second face
+AXES = 8  # exemplars differ along this many principal components of the landmarks
+NEAREST = 4  # a face may get any of this many photos that resemble it most
 FACES_PER_PASS = 32
-PAINTED = 120  # faces by which the landmarks of painted faces are learned
-MIN_PAINTED = 20  # fewer do not tell
-SHRINKAGE = 0.3  # of the map of landmarks, relative to their mean variance
+PAINTED = 120  # faces from which the landmarks of painted faces are learned
+MIN_PAINTED = 20  # with fewer, landmarks are assumed to stay where they are
+SHRINKAGE = 0.3  # ridge penalty, as a share of the mean variance of the landmarks
 CANVAS = 256  # pixels of the painted faces in which landmarks are predicted
 
 
@@ -103,7 +103,7 @@ def portraits(
     large = model.enlarged(scale_for(model))
     size = faceset.crops.shape[-1]
     images = [
-        sampling.network_crop(some, large, "bicubic").mul(255).round().clamp(0, 255).to(torch.uint8)
+        to_bytes(sampling.network_crop(some, large, "bicubic"))
         for some in torch.split(crops, FACES_PER_PASS)
     ]
     joined = torch.cat(images) if images else crops[..., : large.size, : large.size]
@@ -224,7 +224,7 @@ def _oddness(images: list[Image], points: Float32, model: ModelConfig) -> npt.ND
     count.
     """
     unknown = np.full((2, 2), np.nan, np.float32)
-    photos = Photos(images, points, identity_map(), unknown)
+    photos = Exemplars(images, points, identity_map(), unknown)
     guide = Guide(photos, model.view, BLOCKS * BLOCK)
     usual = np.median(points, axis=0).astype(np.float32)
     laid = [guide.detail(i, Look(usual, np.nan)).mean(axis=2) for i in range(len(images))]
@@ -242,8 +242,7 @@ def _oddness(images: list[Image], points: Float32, model: ModelConfig) -> npt.ND
 
 def guide_of(exemplars: Exemplars, model: ModelConfig) -> Guide:
     """Return the guide for faces of a network's refiner."""
-    photos = Photos(exemplars.crops, exemplars.points, exemplars.painted, exemplars.usual)
-    return Guide(photos, model.view, scale_for(model) * model.size)
+    return Guide(exemplars, model.view, scale_for(model) * model.size)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceswap.models.refiner import Refiner, refiner_for
+from faceswap.models.sampling import to_bytes
 from faceswap.training.checkpoint import TrainingState
 from faceswap.training.portraits import Portraits, colored, seen, with_eyes
 from faceswap.types import Identity
@@ -26,8 +27,8 @@ LEARNING_RATE, BETAS = 1e-3, (0.9, 0.99)
 DECAY_FROM = 0.7  # share of the steps after which the learning rate falls to zero
 ALONE = 30  # first steps of a fresh refiner, in which only the L1 loss is used
 TEXTURE_WEIGHT = 1.5  # of each patch distance; less leaves skin soft
-SHRUNK = (1, 2)  # sizes at which patches are compared, as divisors
-PATCH, PROJECTIONS, POSITIONS = 5, 32, 800  # side, random filters and places per step
+SHRUNK = (1, 2)  # patches are compared at full and at half size
+PATCH, PROJECTIONS, POSITIONS = 5, 32, 800  # side of a patch, random filters, patches per image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,13 +61,9 @@ def fill_bank(run: TrainingState, faces: Portraits, key: Identity) -> Bank:
     for first in range(0, len(faces), PAIRS_PER_PASS):
         some = faces.at(slice(first, first + PAIRS_PER_PASS))
         painted = run.ema_or_model(seen(run, some, key), key)[:, :3]
-        decoded.append(_to_bytes(with_eyes(painted, some)))
-        photos.append(_to_bytes(colored(run, some.images.float() / 255, key)))
+        decoded.append(to_bytes(with_eyes(painted, some)))
+        photos.append(to_bytes(colored(run, some.images.float() / 255, key)))
     return Bank(torch.cat(decoded), torch.cat(photos), faces.details)
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    return images.float().mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
 def texture_distance(

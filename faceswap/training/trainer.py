@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
-REFINING_SHARE = 0.8  # time of a refiner step over that of a network step, before it is measured
+REFINING_SHARE = 0.8  # assumed time of a refiner step over a network step's, until measured
 # Without a requested length the learning rate falls in cycles, each longer than the one before.
 FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
 AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the end
-ENOUGH = 0.99  # share of the requested minutes from which a run is not resumed
+ENOUGH = 0.99  # share of the requested minutes from which a run counts as done
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 

@@ -5,8 +5,9 @@ import pytest
 from faceswap.arrays import NEUTRAL
 from faceswap.faces import eyes
 from faceswap.faces.geometry import align_face
-from faceswap.faces.guidance import Guide, Look, Photos, from_view, to_view
+from faceswap.faces.guidance import Guide, Look, from_view, to_view
 from faceswap.media.frame import Frame
+from faceswap.models.exemplars import Exemplars
 
 VIEW, SIDE = 0.8, 240
 IDENTITY = np.eye(137, 136, dtype=np.float32)
@@ -30,7 +31,7 @@ def points(crop):
 
 
 def guide(crops, points, painted=IDENTITY, usual=UNKNOWN):
-    return Guide(Photos(crops, np.stack(points), painted, usual), VIEW, SIDE)
+    return Guide(Exemplars(crops, np.stack(points), painted, usual), VIEW, SIDE)
 
 
 def network_crop(image, side):
