@@ -319,9 +319,15 @@ class TrainConfig(Settings):
         float | None,
         Option("Train for N minutes in total, earlier runs included.", LENGTH, low=0.01),
     ] = None
-    batch_size: Annotated[int, Option("Faces per identity per step.", MODEL, low=1, high=65536)] = (
-        16
-    )
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "Faces per identity per step  [default: 16 on a CPU, 64 on a GPU]",
+            MODEL,
+            low=1,
+            high=65536,
+        ),
+    ] = None
     learning_rate: Annotated[
         float | None,
         Option("Peak learning rate  [default: set by the architecture]", MODEL, low=1e-9, high=1.0),
@@ -331,10 +337,10 @@ class TrainConfig(Settings):
     ] = "auto"
     device: DeviceSetting = "auto"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
+        Literal["auto", "float32", "bfloat16", "float16"],
         Option(
-            "Number format of the network. auto: bfloat16 if the hardware supports it, otherwise "
-            "float32.",
+            "Number format of the network. auto: bfloat16 if the hardware multiplies it fast, "
+            "otherwise float16 on a CUDA GPU and float32 elsewhere.",
             MACHINE,
         ),
     ] = "auto"
@@ -349,9 +355,9 @@ class TrainConfig(Settings):
         ),
     ] = 0
     preview_every: Annotated[
-        int,
-        Option("Steps between preview images; 0 writes one only at the end.", SAVING, low=0),
-    ] = 500
+        float,
+        Option("Minutes between preview images; 0 writes one only at the end.", SAVING, low=0.0),
+    ] = 1.5
     holdout: Annotated[
         float,
         Option(

@@ -220,7 +220,8 @@ def _train_step() -> str:
     def loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return masked(decoded, target, LOSSES["l1"], recipe.outside)
 
-    losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss)
+    losses = learn(run, Pair(network), (faces[:, :3], faces[:, :3]), (faces, faces), loss,
+                   torch.amp.GradScaler(device.type, enabled=False))  # fmt: skip
     if not losses.isfinite().all() or torch.equal(before, network.to_latent.weight):
         raise TrainingError("a training step did not change the weights, or its loss is not finite")
     return f"trained a tiny network for one step on {device.type}, loss {losses.mean().item():.3f}"

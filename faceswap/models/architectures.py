@@ -56,6 +56,10 @@ class ModelConfig(Settings):
         bool, Option("Whether the decoders output a mask as a fourth channel.")
     ] = False
 
+    residual: Annotated[
+        bool, Option("Whether a residual block follows each doubling of the decoders.")
+    ] = False
+
     def __post_init__(self) -> None:
         self.check()
         if self.size % 2 ** len(self.encoder_widths):
@@ -119,6 +123,7 @@ PRESETS: dict[str, ModelConfig] = {
         view=FIELD_OF_VIEW,
         crop_size=205,
         mask_head=True,
+        residual=True,
     ),
     "large": ModelConfig(
         name="large",
@@ -129,6 +134,7 @@ PRESETS: dict[str, ModelConfig] = {
         view=FIELD_OF_VIEW,
         crop_size=410,
         mask_head=True,
+        residual=True,
     ),
 }
 

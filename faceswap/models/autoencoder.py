@@ -5,20 +5,53 @@ mask as a fourth output channel.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from faceswap.config import MODEL_SEAM
 from faceswap.models.architectures import ModelConfig
 from faceswap.registry import Registry
 from faceswap.types import Identity
 
+IMAGE_CHANNELS = 3
 SOFT_LIMIT = 2.0  # see Autoencoder._within
 STATISTICS = ("means", "covariances")  # buffers that files of earlier versions lack
+
+
+class ImageConv(nn.Conv2d):
+    """A convolution from or to an image, always in float32.
+
+    bfloat16 resolves fewer than the 256 levels of an image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H', W')."""
+        kind = x.device.type
+        exactly = torch.autocast(kind, enabled=False) if is_autocast_available(kind) else None
+        with exactly or nullcontext():
+            return super().forward(x.float())
+
+
+class Residual(nn.Module):
+    """Add two 3x3 convolutions with a LeakyReLU 0.1 between them. A fresh one adds nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return cast(Tensor, x + self.second(F.leaky_relu(self.first(x), 0.1, inplace=True)))
 
 
 class Downscale(nn.Module):
@@ -29,7 +62,8 @@ class Downscale(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 5, stride=2)
+        kind = ImageConv if channels_in == IMAGE_CHANNELS else nn.Conv2d
+        self.conv = kind(channels_in, channels_out, 5, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) with even H and W to (B, C_out, H / 2, W / 2)."""
@@ -68,7 +102,8 @@ class Autoencoder(nn.Module):
     """A shared encoder and one decoder for each of the identities a and b.
 
     encoder  n Downscales, Linear to the latent, Linear back, one Upscale
-    decoder  n - 1 Upscales, 5x5 convolution to 3 channels (4 with a mask head), sigmoid
+    decoder  n - 1 Upscales, each with a residual block if the configuration says so,
+             5x5 convolution to 3 channels (4 with a mask head), sigmoid
 
     Here n is the number of encoder widths. ``means`` (2, latent) and ``covariances`` (2, latent,
     latent) describe the latents of a's and b's faces. The difference of the means is the part of a
@@ -87,13 +122,15 @@ class Autoencoder(nn.Module):
         self.side = config.size // 2 ** len(widths)
         flat = widths[-1] * self.side**2
         self.down = nn.Sequential(
-            *(Downscale(i, o) for i, o in zip((3, *widths), widths, strict=False))
+            *(Downscale(i, o) for i, o in zip((IMAGE_CHANNELS, *widths), widths, strict=False))
         )
         self.to_latent = nn.Linear(flat, config.latent)
         self.from_latent = nn.Linear(config.latent, flat)
         self.up = Upscale(widths[-1], ups[0])
         self.channels = 4 if config.mask_head else 3
-        self.decoders = nn.ModuleDict({key: _decoder(ups, self.channels) for key in ("a", "b")})
+        self.decoders = nn.ModuleDict(
+            {key: _decoder(ups, self.channels, config.residual) for key in ("a", "b")}
+        )
         self.register_buffer("means", torch.zeros(2, config.latent))
         self.register_buffer("covariances", torch.zeros(2, config.latent, config.latent))
 
@@ -176,9 +213,13 @@ class Autoencoder(nn.Module):
         self.means, self.covariances = torch.stack(means), torch.stack(covariances)
 
 
-def _decoder(ups: tuple[int, ...], channels: int) -> nn.Sequential:
-    upscales = (Upscale(i, o) for i, o in pairwise(ups))
-    return nn.Sequential(*upscales, nn.Conv2d(ups[-1], channels, 5, padding=2), nn.Sigmoid())
+def _decoder(ups: tuple[int, ...], channels: int, residual: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, o in pairwise(ups):
+        layers.append(Upscale(i, o))
+        if residual:
+            layers.append(Residual(o))
+    return nn.Sequential(*layers, ImageConv(ups[-1], channels, 5, padding=2), nn.Sigmoid())
 
 
 MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {

@@ -1,4 +1,4 @@
-"""Choose the compute device, and check whether bfloat16 is fast on it."""
+"""Choose the compute device, and the number format in which it multiplies."""
 
 import torch
 
@@ -20,6 +20,13 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
+def fast_type(device: torch.device) -> torch.dtype:
+    """Return the number format in which a device multiplies fast and a network can be trained."""
+    if is_fast_in_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
 def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Return whether a device multiplies bfloat16 in hardware, faster than float32.
 
@@ -35,3 +42,10 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def in_precision(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Return a context in which a network's products are computed in a number format."""
+    if precision == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, precision)

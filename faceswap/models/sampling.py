@@ -1,5 +1,6 @@
 """Sample the network crop from a crop, shift colours, and map network output back to the crop."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -42,10 +43,23 @@ def to_tensor(images: list[Image]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU to a device without waiting until the device has it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def shift_color(images: Tensor, shift: tuple[float, float, float]) -> Tensor:
     """Add a colour to float images (B, 3 or 4, H, W), clamp to [0, 1], and leave the mask as is."""
-    shifted = (images[:, :3] + images.new_tensor(shift)[:, None, None]).clamp(0, 1)
+    shifted = (images[:, :3] + _planes(shift, images.dtype, images.device)).clamp(0, 1)
     return shifted if images.shape[1] == 3 else torch.cat([shifted, images[:, 3:]], dim=1)
+
+
+@functools.lru_cache(16)
+def _planes(color: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a colour as a tensor (3, 1, 1); training needs the same one in every step."""
+    return torch.tensor(color, dtype=dtype, device=device)[:, None, None]
 
 
 def _sample(faces: Tensor, points: Callable[[slice], Tensor], mode: str = "bilinear") -> Tensor:

@@ -7,6 +7,7 @@ faceswap training loop (5x5 grid over the network crop, normal noise, umeyama fo
 Lengths are fractions of the crop or the network crop, so it works at any crop and network size.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from faceswap.models.architectures import ModelConfig
-from faceswap.models.sampling import _sample
+from faceswap.models.sampling import _sample, upload
 
 ROTATION = 10.0  # maximum, degrees
 ZOOM = 0.05  # maximum change of the scale
@@ -130,13 +131,16 @@ def random_warp(
         grid = torch.einsum("bij,bjyx->biyx", linear, grid) + start[..., None, None]
         target = linear @ target
         target[..., 2] += start
-    weights = _interpolation(size).float()  # (size, 5)
-    columns, rows = _raster(target, torch.arange(size, dtype=torch.float64))
-    nodes_32 = grid.float()
+    # The device computes all sampling points from these numbers, 56 for each face.
+    numbers = upload(torch.cat([grid.flatten(1), target.flatten(1)], dim=1).float(), faces.device)
+    grids = numbers[:, : 2 * NODES**2].view(-1, 2, NODES, NODES)
+    matrices = numbers[:, 2 * NODES**2 :].view(-1, 2, 3)
+    weights, axis = _axes(size, faces.device)
+    columns, rows = _raster(matrices, axis)
 
     def points(chunk: slice) -> Tensor:
         """Return sampling points of some faces: the rows of the input, then those of the target."""
-        warped = weights @ nodes_32[chunk] @ weights.T  # (b, 2, size, size)
+        warped = weights @ grids[chunk] @ weights.T  # (b, 2, size, size)
         return torch.cat([warped, columns[chunk] + rows[chunk]], dim=2)
 
     both = _sample(faces, points)
@@ -157,15 +161,24 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
 
     A mask in the fourth channel stays unchanged.
     """
-    lit = (images[:, :3] * gain.to(images.device)[:, :, None, None]).clamp(0, 1)
+    gain = upload(gain, images.device)
+    lit = (images[:, :3] * gain[:, :, None, None]).clamp(0, 1)
     return lit if images.shape[1] == 3 else torch.cat([lit, images[:, 3:]], dim=1)
 
 
-def _interpolation(size: int) -> Tensor:
-    """Return the linear weights (size, 5) of the nodes at the pixel centres (i + 0.5) / size."""
-    position = (torch.arange(size, dtype=torch.float64) + 0.5) / size * (NODES - 1)
+@functools.cache
+def _axes(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what all batches share, on a device.
+
+    Returns:
+        The linear weights (size, 5) of the nodes at the pixel centres (i + 0.5) / size, and the
+        numbers 0 to size - 1.
+    """
+    pixels = torch.arange(size, dtype=torch.float64)
+    position = (pixels + 0.5) / size * (NODES - 1)
     nodes = torch.arange(NODES, dtype=torch.float64)
-    return (1 - (position[:, None] - nodes).abs()).clamp(min=0)
+    weights = (1 - (position[:, None] - nodes).abs()).clamp(min=0)
+    return weights.float().to(device), pixels.float().to(device)
 
 
 def _similarity(grid: Tensor, axis: Tensor) -> Tensor:
@@ -196,4 +209,4 @@ def _raster(matrices: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
     """
     columns = matrices[..., 0, None] * axis + matrices[..., 2, None]
     rows = matrices[..., 1, None] * axis
-    return columns[:, :, None, :].float(), rows[:, :, :, None].float()
+    return columns[:, :, None, :], rows[:, :, :, None]

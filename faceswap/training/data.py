@@ -303,7 +303,7 @@ def training_pair(
     noise = augment.draw_transform(size, run.generator).shard(shard)
     displacement = augment.draw_warp(size, run.generator)[shard] * warp
     matrices = augment.transform_matrices(noise, config.crop_size)
-    picked = crops[indices.to(crops.device)]
+    picked = crops[sampling.upload(indices, crops.device)]
     warped, target = augment.random_warp(picked, displacement, config, matrices)
     warped, target = colored(run, warped[:, :3], key), colored(run, target, key)
     if jitter:

@@ -1,5 +1,6 @@
 """Optimizers: AdamW, or Muon for the hidden weights and AdamW for the rest."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ STATE_KEYS = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum_buf
 # singular values from 0.0015 to 1 into 0.68..1.2; smaller ones end lower.
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+# From this ratio of the sides on, it is cheaper to iterate on the small matrix of inner products.
+WIDE = 2.0
 
 
 def recipe_of(name: str) -> Recipe:
@@ -86,9 +89,10 @@ def recipe_of(name: str) -> Recipe:
 class Muon(torch.optim.Optimizer):
     """Muon for matrices (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
 
-    This is the algorithm of ``torch.optim.Muon``, except that the orthogonalization uses bfloat16
-    only on devices that multiply it in hardware. torch always uses bfloat16, which most processors
-    emulate at a fiftieth of the speed of float32.
+    This is the algorithm of ``torch.optim.Muon``, except that matrices of the same shape, such as
+    those of both decoders, are orthogonalized together, and that bfloat16 is only used on devices
+    that multiply it in hardware. torch always uses bfloat16, which most processors emulate at a
+    fiftieth of the speed of float32.
 
     Args:
         matrices: Parameters (O, I).
@@ -104,45 +108,81 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         fast = is_fast_in_bfloat16(matrices[0].device)
         self.compute_type = torch.bfloat16 if fast else torch.float32
+        self._alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for matrix in matrices:
+            self._alike[matrix.shape].append(matrix)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         assert closure is None, "Muon does not support closures"
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                buffer = state["momentum_buffer"]
-                buffer.lerp_(matrix.grad, 1 - group["momentum"])
-                nesterov = matrix.grad.lerp(buffer, group["momentum"])
-                update = orthogonalize(nesterov, self.compute_type)
-                rows, columns = matrix.shape
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+        (group,) = self.param_groups
+        for (rows, columns), matrices in self._alike.items():
+            gradients = [matrix.grad for matrix in matrices]
+            buffers = [self._momentum(matrix) for matrix in matrices]
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            nesterov = torch.stack(gradients).lerp_(torch.stack(buffers), group["momentum"])
+            updates = orthogonalize(nesterov, self.compute_type).to(matrices[0].dtype)
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            updates = updates * (-group["lr"] * max(1, rows / columns) ** 0.5)
+            torch._foreach_add_(matrices, updates.unbind())
+
+    def _momentum(self, matrix: nn.Parameter) -> Tensor:
+        state = self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
 
 
-def orthogonalize(matrix: Tensor, compute_type: torch.dtype) -> Tensor:
-    """Approximate the nearest semi-orthogonal matrix by five Newton-Schulz steps.
+def orthogonalize(matrices: Tensor, compute_type: torch.dtype) -> Tensor:
+    """Approximate the nearest semi-orthogonal matrices by five Newton-Schulz steps.
 
     Args:
-        matrix: (O, I).
-        compute_type: Type of the matrix products and of the result.
+        matrices: (N, O, I).
+        compute_type: Type of the matrix products. Much wider or taller matrices than square ones
+            are always multiplied in float32 on a CPU.
 
     Returns:
-        (O, I), with the singular vectors of ``matrix``. Singular values of at least 0.0015 of the
-        Frobenius norm end between 0.68 and 1.2.
+        (N, O, I), with the singular vectors of ``matrices``. Singular values of at least 0.0015 of
+        the Frobenius norm end between 0.68 and 1.2.
     """
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.to(compute_type)
-    x = x.T if is_tall else x
-    x = x / x.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if is_tall else matrices
+    is_wide = x.shape[2] >= WIDE * x.shape[1]
+    # Inner products square the singular values. Only float32 resolves those of the small ones,
+    # and GPUs that multiply bfloat16 may round float32 products to TF32.
+    by_products = is_wide and (compute_type == torch.float32 or x.device.type == "cpu")
+    x = x if by_products else x.to(compute_type)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = _polynomial_of_products(x) @ x if by_products else _iterated(x)
+    return x.mT if is_tall else x
+
+
+def _iterated(x: Tensor) -> Tensor:
+    """Take Newton-Schulz steps on matrices (N, O, I)."""
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, polynomial, x, beta=a)
-    return x.T if is_tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _polynomial_of_products(x: Tensor) -> Tensor:
+    """Return the matrices (N, O, O) by which Newton-Schulz steps multiply ``x`` (N, O, I).
+
+    A step multiplies x by a polynomial p of its inner products G, so it turns G into p G p. All of
+    them commute.
+    """
+    a, b, c = NEWTON_SCHULZ
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for last in [False] * (NEWTON_SCHULZ_STEPS - 1) + [True]:
+        step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        step.diagonal(dim1=1, dim2=2).add_(a)
+        product = step if product is None else step @ product
+        gram = gram if last else step @ (gram @ step)
+    assert product is not None
+    return product
 
 
 class Optimizer:
@@ -195,12 +235,19 @@ class Optimizer:
         for weight in (*self._rest, *(weight for weight, _ in self._views)):
             weight.grad = None
 
-    def step(self) -> None:
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """Take a step.
+
+        Args:
+            scaler: Undoes the scaling of the loss. If a gradient of an optimizer is not finite,
+                that optimizer does nothing, and the next scale is smaller.
+        """
         for weight, view in self._views:
             assert weight.grad is not None
             view.grad = _as_matrix(weight.grad.contiguous(memory_format=_format_of(weight)))
         for optimizer in self._optimizers.values():
-            optimizer.step()
+            scaler.step(optimizer)
+        scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers by name."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faceswap.models.devices import in_precision
 from faceswap.models.refiner import Refiner, refiner_for
 from faceswap.models.sampling import to_bytes
 from faceswap.training.checkpoint import TrainingState
@@ -47,7 +48,6 @@ class Bank:
     details: Tensor | None = None
 
 
-@torch.no_grad()
 @torch.no_grad()
 def fill_bank(run: TrainingState, faces: Portraits, key: Identity) -> Bank:
     """Let a decoder paint photos of its own person, and lay the eyes of other photos over them.
@@ -100,8 +100,9 @@ def texture_distance(
 
 
 def refine_decoders(
-    run: TrainingState, faces: dict[Identity, Portraits], steps: int, in_bfloat16: bool = False
-) -> None:
+    run: TrainingState, faces: dict[Identity, Portraits], steps: int,
+    precision: torch.dtype = torch.float32,
+) -> None:  # fmt: skip
     """Train the refiners of both identities for some steps each, at a rate that falls to zero.
 
     Fresh refiners are built if the run has none.
@@ -110,7 +111,8 @@ def refine_decoders(
         run: The run; its ``refiners`` are replaced.
         faces: Training faces by identity.
         steps: Steps for each refiner.
-        in_bfloat16: Whether to compute in bfloat16.
+        precision: Number format of the refiners. Their training does not scale the loss, so it
+            takes float32 instead of float16.
     """
     network = run.ema_or_model.eval()
     device = next(network.parameters()).device
@@ -124,7 +126,7 @@ def refine_decoders(
         # A short slice does not look at all faces, so do not paint more than it looks at.
         stride = max(len(people) // (BATCH * steps), 1)
         bank = fill_bank(run, people.at(slice(run.step % stride, None, stride)), key)
-        training = RefinerTraining(refiner, bank, generator, ALONE if known else 0, in_bfloat16)
+        training = RefinerTraining(refiner, bank, generator, ALONE if known else 0, precision)
         for step in range(steps):
             training.step(step / steps)
         run.refiners[key] = refiner.eval()
@@ -139,15 +141,16 @@ class RefinerTraining:
         bank: Pairs to learn from.
         generator: Draws windows, filters and places.
         done: Steps that an earlier call has trained the refiner for; at most ALONE matter.
-        in_bfloat16: Whether to compute in bfloat16.
+        precision: Number format of the refiners. Their training does not scale the loss, so it
+            takes float32 instead of float16.
     """
 
     def __init__(
         self, refiner: Refiner, bank: Bank, generator: torch.Generator, done: int = 0,
-        in_bfloat16: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.refiner, self._bank, self._generator = refiner, bank, generator
-        self._in_bfloat16 = in_bfloat16
+        self._precision = torch.float32 if precision == torch.float16 else precision
         self._optimizer = torch.optim.AdamW(self.refiner.parameters(), LEARNING_RATE, BETAS)
         self._window = min(WINDOW // refiner.config.scale, bank.decoded.shape[-1] - 2 * MARGIN)
         self._steps = count(done)
@@ -161,7 +164,7 @@ class RefinerTraining:
         decoded, photo, detail = self._windows()
         mask = photo[:, 3:] if photo.shape[1] > 3 else torch.ones_like(photo[:, :1])
         photo = photo[:, :3]
-        with torch.autocast(decoded.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+        with in_precision(decoded.device, self._precision):
             output = self.refiner(decoded, detail)
         output = output.float()
         loss = ((output - photo).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)

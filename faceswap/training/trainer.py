@@ -39,11 +39,13 @@ from faceswap.training.monitor import Monitor
 from faceswap.training.optimizer import Recipe, recipe_of
 from faceswap.training.portraits import measure_paintings
 from faceswap.training.refining import refine_decoders
+from faceswap.training.threads import ThreadTuner
 from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
 
+CPU_BATCH, GPU_BATCH = 16, 64  # faces of each identity in a step unless the settings say so
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 REFINING_SHARE = 0.8  # assumed time of a refiner step over a network step's, until measured
@@ -51,6 +53,7 @@ REFINING_SHARE = 0.8  # assumed time of a refiner step over a network step's, un
 FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
 AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the end
 ENOUGH = 0.99  # share of the requested minutes from which a run counts as done
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
 
 
@@ -124,6 +127,9 @@ def train(
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
+    if config.batch_size is None:
+        batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        config = dataclasses.replace(config, batch_size=batch_size)
     # Rank 0 takes the lock before init_process_group, so a refused run fails at once instead of
     # hanging the others.
     lock = exclusive_folder(folder, f"training of {folder} is under way")
@@ -136,6 +142,7 @@ def _train_in(
     on_progress: OnProgress,
 ) -> TrainReport:  # fmt: skip
     """Train in a folder that rank 0 has locked."""
+    assert config.batch_size is not None, "train() chooses it by device"
     if config.batch_size % world.size:
         raise SettingsError(
             f"batch_size must be a multiple of the number of processes, {world.size}, "
@@ -184,9 +191,9 @@ def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
 class Pair(nn.Module):
     """Decodes both identities in one forward call, as DistributedDataParallel requires."""
 
-    def __init__(self, network: Autoencoder, in_bfloat16: bool = False) -> None:
+    def __init__(self, network: Autoencoder, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.network, self.in_bfloat16 = network, in_bfloat16
+        self.network, self.precision = network, precision
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Decode warped faces of a and b with their own decoders.
@@ -198,7 +205,7 @@ class Pair(nn.Module):
         Returns:
             Decoded faces of a and of b, float32 (B, 3 or 4, size, size) each.
         """
-        with torch.autocast(a.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+        with devices.in_precision(a.device, self.precision):
             code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
             decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
         return decoded[0].float(), decoded[1].float()
@@ -238,18 +245,26 @@ class Loop:
     ) -> None:  # fmt: skip
         self._run, self._faces, self._folder, self._config = run, faces, folder, config
         self._world, self._monitor, self._stop = world, monitor, stop
+        assert config.batch_size is not None, "train() chooses it by device"
         self._batch = config.batch_size
         self._recipe = recipe_of(run.network.config.name)
         self._loss_of = LOSSES.resolve(self._recipe.loss if config.loss == "auto" else config.loss)
         self._device = next(run.network.parameters()).device
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
-        auto = config.precision == "auto" and devices.is_fast_in_bfloat16(self._device)
-        self._in_bfloat16 = auto or config.precision == "bfloat16"
-        self._pair = world.wrap(Pair(run.network, self._in_bfloat16), self._device)
+        self._precision = (
+            devices.fast_type(self._device) if config.precision == "auto"
+            else PRECISIONS[config.precision]
+        )  # fmt: skip
+        # Small gradients would be 0 in float16 if the loss were not scaled.
+        self._scaler = torch.amp.GradScaler(
+            self._device.type, enabled=self._precision == torch.float16
+        )
+        self._pair = world.wrap(Pair(run.network, self._precision), self._device)
+        self._threads = ThreadTuner(self._device.type == "cpu")
         self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
-        self._reported = self._saved = time.monotonic()
+        self._reported = self._saved = self._previewed = time.monotonic()
         self._refined = run.step  # when the refiners were last trained
         self._cycle = _cycle(run.seconds)[0]
         self._refining_time = 0.0  # seconds that they last took for each step of the network
@@ -267,6 +282,7 @@ class Loop:
             checkpoint.save(run, self._folder, keep)
         while self.advance():
             pass
+        self._threads.close()
         if self._monitor:
             self._monitor.close()
         loss_a, loss_b = self._means
@@ -290,10 +306,13 @@ class Loop:
             return True
         if self._monitor and due.finish:
             self._refine(due.end)
+            run.seconds += time.monotonic() - began
+            began = time.monotonic()
         if self._monitor and (due.preview or due.finish):
             self._monitor.measure()
         if self._monitor and due.preview:
             self._monitor.preview()
+            self._previewed = time.monotonic()
         if self._monitor and due.save:
             checkpoint.save(run, self._folder, self._config.keep, model=due.finish)
             self._monitor.draw_curves()
@@ -302,9 +321,12 @@ class Loop:
             return False
 
         run.optimizer.scale(run.lr_scale * _rate_factor(run.step, due.share, recipe))
+        step_began = time.monotonic()
         self._pending.append(self._fitting_step(warp=due.share < recipe.warp_until))
         run.step += 1
-        run.seconds += time.monotonic() - began
+        now = time.monotonic()
+        run.seconds += now - began
+        self._threads.stepped(now - step_began)
         return True
 
     def _refine(self, end: bool) -> None:
@@ -317,14 +339,10 @@ class Loop:
         steps = round(run.step * self._recipe.refine) - round(self._refined * self._recipe.refine)
         if steps and (end or run.step >= AGAIN * self._refined):
             began, since = time.monotonic(), run.step - self._refined
-            refine_decoders(run, self._faces.large, steps, self._in_bfloat16)
-            took = time.monotonic() - began
-            run.seconds += took
-            self._refining_time = took / since
+            refine_decoders(run, self._faces.large, steps, self._precision)
+            self._refining_time = (time.monotonic() - began) / since
             self._refined = run.step
-        began = time.monotonic()
         measure_paintings(run, self._faces.large, self._config.landmarks)
-        run.seconds += time.monotonic() - began
 
     def _owed(self) -> float:
         """Estimate the seconds that the refiners will take at the next save."""
@@ -339,7 +357,7 @@ class Loop:
         share = _share_done(run.step, run.seconds + self._owed(), config)
         end = share >= 1 or self._stop.is_set()
         stepped = bool(self._pending)  # since the last report
-        every = config.preview_every
+        every = config.preview_every * 60
         save = end or (stepped and now - self._saved >= config.save_every * 60)
         finish = save
         if not (config.steps or config.minutes):
@@ -348,7 +366,7 @@ class Loop:
             save = save or finish
             self._cycle = cycle
         report = stepped and (save or now - self._reported >= REPORT_SECONDS)
-        preview = end or (stepped and every > 0 and run.step % every == 0)
+        preview = end or (stepped and every > 0 and now - self._previewed >= every)
         share, *flags = self._world.agree([share, end, report, preview, save, finish])
         return Due(share, *map(bool, flags))
 
@@ -382,7 +400,7 @@ class Loop:
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces.seen["a"], "a", size, world, warp, recipe.jitter)
         b, target_b = training_pair(run, faces.seen["b"], "b", size, world, warp, recipe.jitter)
-        losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss)
+        losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss, self._scaler)
         if run.average:
             update_ema(run.average, run.network, recipe.average, run.step)
         return losses
@@ -429,13 +447,14 @@ class Loop:
 def learn(
     run: TrainingState, pair: nn.Module, warped: tuple[Tensor, Tensor],
     targets: tuple[Tensor, Tensor], loss_of: Callable[[Tensor, Tensor], Tensor],
+    scaler: torch.amp.GradScaler,
 ) -> Tensor:  # fmt: skip
     """Take one optimizer step on faces of a and b; return their losses, (2,)."""
     decoded_a, decoded_b = pair(*warped)
     loss_a, loss_b = loss_of(decoded_a, targets[0]), loss_of(decoded_b, targets[1])
     run.optimizer.zero_grad()
-    (loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step()
+    scaler.scale(loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
+    run.optimizer.step(scaler)
     return torch.stack([loss_a.detach(), loss_b.detach()])
 
 
@@ -443,8 +462,7 @@ def learn(
 def update_ema(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
     """Move an exponential moving average towards the network's weights, faster in early steps."""
     share = max(1 - decay, 9 / (10 + step))
-    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(weight, share)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), share)
 
 
 def _share_done(step: int, seconds: float, config: TrainConfig) -> float:

@@ -250,7 +250,7 @@ def main() -> None:
             "original in float32": Ours(
                 folder, "original", options.batch, options.device, "float32"
             ),
-            "small": Ours(folder, "small", TrainConfig().batch_size, options.device),
+            "small": Ours(folder, "small", trainer.CPU_BATCH, options.device),
         }
         rival = Rival(sides["original"].faces, options.batch, device)
         times, peaks = measure(sides, rival, device, options.rounds)

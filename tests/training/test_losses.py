@@ -14,17 +14,50 @@ def pair():
     return (0.7 * target + 0.3 * noise), target
 
 
-def test_dssim_matches_scikit_image(pair):
+def test_dssim_equals_its_definition(pair):
+    one, two = (images.double().numpy() for images in pair)
+
+    ours = 1 - 2 * dssim(*pair)
+
+    views = [np.lib.stride_tricks.sliding_window_view(images, (8, 8), (2, 3))[:, :, ::2, ::2]
+             for images in (one, two)]  # fmt: skip
+    means = [view.mean((-2, -1)) for view in views]
+    variances = [view.var((-2, -1)) for view in views]
+    covariance = (views[0] * views[1]).mean((-2, -1)) - means[0] * means[1]
+    luminance = (2 * means[0] * means[1] + 1e-4) / (means[0] ** 2 + means[1] ** 2 + 1e-4)
+    structure = (2 * covariance + 9e-4) / (variances[0] + variances[1] + 9e-4)
+    np.testing.assert_allclose(ours.numpy(), luminance * structure, atol=2e-4)
+
+
+def test_dssim_agrees_with_scikit_image_about_the_order(pair):
     output, target = pair
+    worse = 0.4 * target + 0.6 * (output - 0.7 * target) / 0.3
 
-    ours = 1 - 2 * dssim(output, target)
+    def reference(images):
+        return structural_similarity(
+            images[0].numpy(), target[0].numpy(), channel_axis=0, data_range=1.0
+        )
 
-    for i in range(len(output)):
-        _, full = structural_similarity(
-            output[i].numpy(), target[i].numpy(), win_size=7, channel_axis=0, data_range=1.0,
-            full=True, use_sample_covariance=False,
-        )  # fmt: skip
-        np.testing.assert_allclose(ours[i].numpy(), full[:, 3:-3:2, 3:-3:2], atol=2e-4)
+    assert reference(worse) < reference(output) < 1
+    assert dssim(worse, target).mean() > dssim(output, target).mean() > 0
+
+
+def test_an_error_of_the_shape_counts_at_every_scale():
+    """Noise averages out at coarse scales; a shifted edge does not."""
+    target = torch.zeros(1, 3, 64, 64)
+    target[..., 24:] = 1
+    shifted = torch.roll(target, 3, -1)
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    noisy = (target + 0.3 * (noise - 0.5)).clamp(0, 1)
+
+    def at_scale(images, scale):
+        pooled = [torch.nn.functional.avg_pool2d(each, scale) for each in (images, target)]
+        return dssim(*pooled).mean()
+
+    expected = sum(at_scale(shifted, scale) for scale in (1, 2, 4)) / 3 + l1(shifted, target)
+    torch.testing.assert_close(l1_dssim(shifted, target), expected)
+    assert at_scale(noisy, 4) < 0.2 * at_scale(noisy, 1)
+    assert at_scale(shifted, 4) > 0.5 * at_scale(shifted, 1)
 
 
 @pytest.mark.parametrize("loss", [l1, l1_dssim])
