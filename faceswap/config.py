@@ -203,7 +203,7 @@ MaskName = Literal["skin", "hull", "square", "learned", "product"]
 ColorName = Literal["auto", "average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
 CodecName = Literal["auto", "h264", "h265", "av1", "vp9", "prores", "ffv1"]
-LossName = Literal["l1", "l1-dssim"]
+LossName = Literal["l1", "l1-dssim", "l1-dssim-scales"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
@@ -312,6 +312,14 @@ class TrainConfig(Settings):
             MODEL,
         ),
     ] = None
+    also: Annotated[
+        tuple[str, ...],
+        Option(
+            "Train the shared encoder on this person too: a faceset folder, or a name for "
+            "data/<name>/faces; repeat the flag for several people.",
+            MODEL,
+        ),
+    ] = ()
     steps: Annotated[
         int | None, Option("Train for N steps in total, earlier runs included.", LENGTH, low=1)
     ] = None

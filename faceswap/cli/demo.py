@@ -4,7 +4,9 @@ Photos: Eileen Collins, NASA (``skimage.data.astronaut``); Grace Hopper, US Navy
 sample data). Both are works of the US government and are part of those packages.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from faceswap.types import OnProgress, Progress
 PEOPLE = ("collins", "hopper")
 VARIANTS = 100  # photos per identity
 VARIANT_SIDE, VARIANT_FACE = 320, 130  # pixels: side of a photo, mean side of the face box in it
+LEAST_PACE = 150  # steps for each minute asked for, half of what two quiet cores take
 CLIP_SIZE, CLIP_FACE = (640, 480), 170  # pixels: width and height, mean side of the face box
 CLIP_FRAMES, CLIP_RATE, SAMPLE_RATE = 100, 25, 48000
 CLIP, SWAPPED, SHEET = "clip.mp4", "clip.swapped.mp4", "demo.png"
@@ -40,7 +43,8 @@ def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
     """Yield each stage as a title and a function of ``on_progress``.
 
     Stages reuse the photos, facesets and model of an earlier run in the folder. ``minutes`` is the
-    training time of all runs together.
+    training time of all runs together. On a busy or slow machine training goes on until it has
+    taken enough steps for faces that are not a blur.
     """
     a, b = PEOPLE
     data, model = folder / "data", folder / "models" / f"{a}-{b}"
@@ -65,7 +69,12 @@ def _extract(folder: Path) -> Stage:
 
 
 def _train(a: Path, b: Path, model: Path, settings: TrainConfig, on_progress: OnProgress) -> None:
-    if train(a, b, model, settings, on_progress).interrupted:
+    """Train for the requested minutes, and then on until there are enough steps."""
+    report = train(a, b, model, settings, on_progress)
+    steps = math.ceil(LEAST_PACE * (settings.minutes or 0))
+    if not report.interrupted and report.step < steps:
+        report = train(a, b, model, replace(settings, minutes=None, steps=steps), on_progress)
+    if report.interrupted:
         raise KeyboardInterrupt  # train() has saved the model, so the demo can stop here
 
 

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -132,6 +133,7 @@ def train(
     Run the same command again to continue.
     """
     settings = resolve(TrainConfig, "train", config_file, flags)
+    settings = replace(settings, also=tuple(str(faces_folder(name)) for name in settings.also))
     folder_a, folder_b = faces_folder(a), faces_folder(b)
     folder = output or Path("models", f"{identity_name(folder_a)}-{identity_name(folder_b)}")
     from faceswap.training import trainer

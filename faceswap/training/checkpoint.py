@@ -41,6 +41,8 @@ from faceswap.models.exemplars import Exemplars
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.refiner import Refiner, build_refiners, tensors_of
 from faceswap.provenance.consent import Notes, read_notes
+from faceswap.training import companions
+from faceswap.training.companions import Companion
 from faceswap.training.optimizer import Optimizer
 from faceswap.types import Identity
 
@@ -67,7 +69,7 @@ class TrainingState:
         optimizer: Updates the network's weights.
         generator: Draws the face order, the augmentation and the warp.
         names: Names of identities a and b.
-        color_shift: Mean colour of b's faces minus that of a's, RGB in [0, 1].
+        color_shift: Mean colour of b's faces minus that of a's, without backgrounds, RGB in [0, 1].
         held_out: Keys of the faces that training does not see.
         left_out: Keys of the faces that are neither trained on nor measured.
         refiners: Sharpens the decoded faces of each identity; empty before the first save.
@@ -81,6 +83,7 @@ class TrainingState:
         average: Exponential moving average of the network's weights, if the recipe has one.
         centroids: By identity, the mean face embedding.
         consent: By identity, the consent note.
+        companions: Further people who train the encoder.
     """
 
     network: Autoencoder
@@ -100,6 +103,7 @@ class TrainingState:
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
     exemplars: dict[Identity, Exemplars] = field(default_factory=dict)
+    companions: list[Companion] = field(default_factory=list)
 
     @property
     def ema_or_model(self) -> Autoencoder:
@@ -123,6 +127,7 @@ class ResumeState:
         optimizer: State dict of each torch optimizer, by name. None for a model without a resume
             state, such as an imported one: training then starts with a new optimizer, generator
             and face order.
+        companions: Weights of the decoders of further people.
     """
 
     model: ModelConfig
@@ -142,6 +147,7 @@ class ResumeState:
     scores: list[float] = field(default_factory=list)
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
+    companions: Weights = field(default_factory=dict)
 
 
 def save(run: TrainingState, folder: Path, keep: int = 1, model: bool = True) -> None:
@@ -248,6 +254,7 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
             run.generator.set_state(state.generator)
             run.orders, run.scores = dict(state.orders), list(state.scores)
             run.lr_scale = state.lr_scale
+        companions.load(run.companions, state.companions)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the resume state in {folder} does not fit the model: {str(error).splitlines()[0]}; "
@@ -324,7 +331,7 @@ def _state_of(run: TrainingState) -> ResumeState:
         average=run.average.state_dict() if run.average else None,
         optimizer=run.optimizer.state_dict(), generator=run.generator.get_state(),
         orders=run.orders, lr_scale=run.lr_scale, scores=run.scores, left_out=run.left_out,
-        refiners=run.refiners,
+        refiners=run.refiners, companions=companions.weights_of(run.companions),
     )  # fmt: skip
 
 
@@ -355,6 +362,7 @@ def _write(path: Path, state: ResumeState) -> None:
     for refiner in state.refiners.values():  # both have the same shape
         header["refiner"] = refiner.config.to_dict()
     tensors |= tensors_of(state.refiners)
+    tensors |= {f"also.{key}": tensor for key, tensor in state.companions.items()}
     tensorfile.write(path, FORMAT, VERSION, header, tensors)
 
 
@@ -498,6 +506,7 @@ def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> ResumeState:
         [_number(score, -1) for score in header["scores"] or ()],
         {"a": _strings(left_out["a"]), "b": _strings(left_out["b"])},
         _refiners(header.get("refiner") if refined else None, tensors),
+        _with_prefix(tensors, "also."),
     )
 
 

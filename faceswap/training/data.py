@@ -1,7 +1,7 @@
 """Prepare a training run from facesets, settings and an optional saved state; make its batches."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from faceswap.models.refiner import scale_for
 from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment, holdout
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
+from faceswap.training.companions import companions
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.training.portraits import (
@@ -45,11 +46,13 @@ class TrainingFaces:
         seen: Crops to train on, (N, 3 or 4, S, S); the fourth channel is the face's outline.
         large: A sample of the same faces for the refiners.
         unseen: Held-out faces, at the size of these; may be empty.
+        also: Crops of the companions, by name.
     """
 
     seen: Faces
     large: dict[Identity, Portraits]
     unseen: dict[Identity, Portraits]
+    also: dict[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(
@@ -79,7 +82,7 @@ def prepare(
         NoFacesError: If a person has fewer than MIN_FACES faces.
         ModelError: If the state or the model in ``config.init_from`` is missing or corrupt.
         SettingsError: If the settings contradict the state or the initial model, the architecture
-            is unknown, a and b are the same folder, or a consent note is invalid.
+            is unknown, a folder is given twice, or a consent note is invalid.
     """
     init_network = (
         modelfile.load(Path(config.init_from)).network if config.init_from and not state else None
@@ -89,6 +92,12 @@ def prepare(
     if a.resolve() == b.resolve():
         raise SettingsError(f"a and b are both {a}: training needs the faces of two people")
     names = (facesets["a"].name, facesets["b"].name)
+    also = {faceset.name: faceset for faceset in (_faces(Path(f), preset) for f in config.also)}
+    if len({*also, *names}) < len(config.also) + len({*names}):
+        raise SettingsError(
+            f"--also needs people with names of their own besides {' and '.join(names)}, each "
+            f"once, not {', '.join(config.also)}"
+        )
     if state and state.names not in (names, ("a", "b")):
         raise SettingsError(
             f"{folder} was trained on {' and '.join(state.names)}, not {' and '.join(names)}: "
@@ -100,6 +109,9 @@ def prepare(
     }
     run = _start(preset, config, names, _color_shift(trained), device, init_network)
     run.held_out, run.left_out = held_out, left_out
+    recipe = recipe_of(preset.name)
+    rate = config.learning_rate or recipe.learning_rate
+    run.companions = companions(list(also), run.network, recipe, rate)
     run.consent = _consent(config, state, {"a": a, "b": b}, folder)
     if not (state and state.centroids):
         run.centroids = _centroids(trained, config.landmarks, on_progress)
@@ -129,7 +141,8 @@ def prepare(
         unseen[key] = portraits(
             present, present.crops, preset, guide, None, config.seed, laid_over
         ).to(device)
-    return run, TrainingFaces(seen, large, unseen)
+    crops = {name: _with_masks(faceset, preset).to(device) for name, faceset in also.items()}
+    return run, TrainingFaces(seen, large, unseen, crops)
 
 
 def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
@@ -236,13 +249,21 @@ def _choose_model(
 
 
 def _color_shift(facesets: dict[Identity, Faceset]) -> tuple[float, float, float]:
-    """Return the mean colour of b's crops minus that of a's; RGB is scaled to [0, 1]."""
-    mean = {  # per crop, as the whole faceset in float64 would take eight times its memory
-        key: torch.stack([crop.double().mean(dim=(1, 2)) for crop in f.crops]).mean(0) / 255
-        for key, f in facesets.items()
-    }
+    """Return the mean colour of b's faces minus that of a's, without backgrounds, in [0, 1]."""
+    mean = {key: _mean_color(faceset) for key, faceset in facesets.items()}
     red, green, blue = (mean["b"] - mean["a"]).tolist()
     return red, green, blue
+
+
+def _mean_color(faceset: Faceset) -> Tensor:
+    """Return the mean over all faces of the mean colour inside the face, RGB (3,) in [0, 1]."""
+    size, colors = faceset.crops.shape[-1], []
+    for crop, points in zip(faceset.crops, faceset.landmarks, strict=True):
+        inside = torch.from_numpy(outline(points, size) > 0)
+        # The landmarks of a face at the edge of a photo may lie outside the crop.
+        pixels = crop[:, inside] if inside.any() else crop.flatten(1)
+        colors.append(pixels.double().mean(dim=1) / 255)
+    return torch.stack(colors).mean(dim=0)
 
 
 def _start(
@@ -277,7 +298,7 @@ CROPS_PER_PASS = 64  # faces in one forward pass outside training; bounds its me
 
 
 def training_pair(
-    run: TrainingState, crops: Tensor, key: Identity, size: int, world: World, warp: bool = True,
+    run: TrainingState, crops: Tensor, key: str, size: int, world: World, warp: bool = True,
     jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Make the next batch of an identity: warped inputs and their targets.
@@ -287,7 +308,7 @@ def training_pair(
     Args:
         run: Provides the order of the faces, the generator, the model and the colour shift.
         crops: The identity's faces, (N, 3, S, S) uint8, or (N, 4, S, S) with masks.
-        key: The identity.
+        key: The identity, or "also/" and the name of a companion.
         size: Batch size over all processes.
         world: The processes that train together.
         warp: Whether to warp the inputs; small similarity transforms are always applied.

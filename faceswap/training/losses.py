@@ -5,6 +5,7 @@ Output and target are (B, 3, H, W) in [0, 1]. The weight is (B, 1, H, W), or Non
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,10 +14,10 @@ from faceswap.registry import Registry
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-# Pixels. An even window weights both pixels of each doubling of the decoder's last layers alike, and
-# stride 2 estimates the same mean at a quarter of the cost.
+# Pixels. An even window weights both pixels alike that the decoder's last doubling makes of one.
+# Stride 2 estimates the same mean at a quarter of the cost.
 WINDOW, STRIDE = 8, 2
-SCALES = (1, 2, 4)  # images are compared at these fractions of their size, if a window fits
+SCALES = (2, 4)  # further fractions of their size at which images are compared
 
 
 def dssim(output: Tensor, target: Tensor) -> Tensor:
@@ -46,25 +47,33 @@ def l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def l1_dssim(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the sum of :func:`l1` and the mean :func:`dssim`; ``weight`` applies to both.
+    """Return the sum of :func:`l1` and the mean :func:`dssim`; ``weight`` applies to both."""
+    return l1(output, target, weight) + _structure(output, target, weight)
 
-    The dissimilarity is the mean over three scales, as in Z. Wang et al., "Multiscale structural
-    similarity for image quality assessment", Asilomar 2003, but without its product: fine scales
-    see texture, coarse ones the shape of eyes and mouth.
+
+def l1_dssim_scales(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the sum of :func:`l1` and the mean of :func:`dssim` at full, half and quarter size.
+
+    Z. Wang et al., "Multiscale structural similarity for image quality assessment", Asilomar 2003,
+    but a mean instead of their product: fine scales see texture, coarse ones the shape of eyes and
+    mouth. A size below one window is left out.
     """
-    total, structure, scales = l1(output, target, weight), output.new_zeros(()), 0
+    structures = [_structure(output, target, weight)]
     for scale in SCALES:
-        if min(output.shape[-2:]) < WINDOW * scale:
-            break
-        images = [F.avg_pool2d(each, scale) if scale > 1 else each for each in (output, target)]
-        inner = None
-        if weight is not None:
-            at_scale = F.avg_pool2d(weight, scale) if scale > 1 else weight
-            edge = WINDOW // 2 - 1  # the weight of a window is that of its middle
-            inner = F.avg_pool2d(at_scale[..., edge:-edge, edge:-edge], 2, STRIDE)
-        structure = structure + _mean(dssim(*images), inner)
-        scales += 1
-    return total + structure / max(scales, 1)
+        if min(output.shape[-2:]) >= WINDOW * scale:
+            at_scale = None if weight is None else F.avg_pool2d(weight, scale)
+            images = [F.avg_pool2d(each, scale) for each in (output, target)]
+            structures.append(_structure(*images, at_scale))
+    return l1(output, target, weight) + torch.stack(structures).mean()
+
+
+def _structure(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean :func:`dssim`; the weight of a window is that of its middle."""
+    edge = WINDOW // 2 - 1
+    inner = None
+    if weight is not None:
+        inner = F.avg_pool2d(weight[..., edge:-edge, edge:-edge], 2, STRIDE)
+    return _mean(dssim(output, target), inner)
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -98,4 +107,6 @@ def masked(output: Tensor, target: Tensor, loss: Loss, outside: float) -> Tensor
     return loss(output[:, :3], target[:, :3], weight) + F.mse_loss(output[:, 3:], mask)
 
 
-LOSSES: Registry[Loss] = Registry(LOSS_SEAM, {"l1": l1, "l1-dssim": l1_dssim})
+LOSSES: Registry[Loss] = Registry(LOSS_SEAM, {
+    "l1": l1, "l1-dssim": l1_dssim, "l1-dssim-scales": l1_dssim_scales,
+})  # fmt: skip

@@ -1,7 +1,7 @@
 """Optimizers: AdamW, or Muon for the hidden weights and AdamW for the rest."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,8 +56,8 @@ RECIPES: dict[str, Recipe] = {
         outside=1.0, jitter=0.0, average=0.0, refine=0.0,
     ),
     "small": DEFAULT_RECIPE,
-    "medium": DEFAULT_RECIPE,
-    "large": DEFAULT_RECIPE,
+    "medium": replace(DEFAULT_RECIPE, loss="l1-dssim-scales"),
+    "large": replace(DEFAULT_RECIPE, loss="l1-dssim-scales"),
 }  # fmt: skip
 
 # Names of the tensors that each optimizer keeps for a parameter once it has been updated.
@@ -117,14 +117,15 @@ class Muon(torch.optim.Optimizer):
         assert closure is None, "Muon does not support closures"
         (group,) = self.param_groups
         for (rows, columns), matrices in self._alike.items():
-            gradients = [matrix.grad for matrix in matrices]
+            weights: list[Tensor] = [*matrices]
+            gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
             buffers = [self._momentum(matrix) for matrix in matrices]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch.stack(gradients).lerp_(torch.stack(buffers), group["momentum"])
             updates = orthogonalize(nesterov, self.compute_type).to(matrices[0].dtype)
-            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             updates = updates * (-group["lr"] * max(1, rows / columns) ** 0.5)
-            torch._foreach_add_(matrices, updates.unbind())
+            torch._foreach_add_(weights, updates.unbind())
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         state = self.state[matrix]
@@ -240,14 +241,13 @@ class Optimizer:
 
         Args:
             scaler: Undoes the scaling of the loss. If a gradient of an optimizer is not finite,
-                that optimizer does nothing, and the next scale is smaller.
+                that optimizer does nothing. The caller updates the scale.
         """
         for weight, view in self._views:
             assert weight.grad is not None
             view.grad = _as_matrix(weight.grad.contiguous(memory_format=_format_of(weight)))
         for optimizer in self._optimizers.values():
             scaler.step(optimizer)
-        scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers by name."""

@@ -284,8 +284,8 @@ def measure_paintings(
     network.train()
 
 
-def colored(run: TrainingState, images: Tensor, key: Identity) -> Tensor:
-    """Shift a's faces to b's mean colour; leave b's faces unchanged."""
+def colored(run: TrainingState, images: Tensor, key: str) -> Tensor:
+    """Shift a's faces to b's mean colour; leave all others unchanged."""
     return sampling.shift_color(images, run.color_shift) if key == "a" else images
 
 

@@ -22,9 +22,9 @@ class ThreadTuner:
     """Chooses the number of threads from the duration of the steps of a loop.
 
     Soon after the start, and whenever steps become slower, it tries fewer threads; while there are
-    fewer than at the start, it tries more from time to time. A trial takes a few steps, and is undone
-    at the first that is slower. Nothing changes if there is one thread, or if the environment variable
-    ``OMP_NUM_THREADS`` sets the number.
+    fewer than at the start, it tries more from time to time. A trial takes a few steps, and is
+    undone at the first that is slower. Nothing changes if there is one thread, or if the
+    environment variable ``OMP_NUM_THREADS`` sets the number.
 
     Args:
         on_cpu: Whether the steps are computed on the CPU; otherwise nothing changes.

@@ -32,6 +32,7 @@ from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words
 from faceswap.training import checkpoint, distributed
 from faceswap.training.checkpoint import TrainingState
+from faceswap.training.companions import Turn
 from faceswap.training.data import TrainingFaces, prepare, training_pair
 from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
@@ -117,7 +118,7 @@ def train(
         ModelError: If the existing model cannot be resumed, or the model in ``config.init_from``
             cannot be loaded.
         SettingsError: If the settings contradict the existing model, the facesets or the number of
-            processes, or need a plug-in or a package that is not installed.
+            processes, name a person twice, or need a plug-in or package that is not installed.
         OutputError: If a file cannot be written; the last saved state stays.
         BusyError: If another process trains the model.
         TrainingError: If the loss or a weight becomes infinite or NaN again after a roll-back to a
@@ -148,6 +149,8 @@ def _train_in(
             f"batch_size must be a multiple of the number of processes, {world.size}, "
             f"not {config.batch_size}"
         )
+    if config.also and world.size > 1:
+        raise SettingsError("--also needs a single process: start without torchrun")
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder) if read else None)
     report = on_progress if world.first else ignore_progress
@@ -189,26 +192,30 @@ def _open_folder(folder: Path, config: TrainConfig, run: TrainingState) -> None:
 
 
 class Pair(nn.Module):
-    """Decodes both identities in one forward call, as DistributedDataParallel requires."""
+    """Decodes all people in one forward call, as DistributedDataParallel requires."""
 
     def __init__(self, network: Autoencoder, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.network, self.precision = network, precision
 
-    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode warped faces of a and b with their own decoders.
+    def forward(self, a: Tensor, b: Tensor, turn: Turn | None = None) -> list[Tensor]:
+        """Decode warped faces of a, of b and of a companion with their own decoders.
 
         Args:
             a: Warped faces of a, (B, 3, size, size).
             b: As many warped faces of b.
+            turn: As many warped faces of a companion.
 
         Returns:
-            Decoded faces of a and of b, float32 (B, 3 or 4, size, size) each.
+            Decoded faces of each person, float32 (B, 3 or 4, size, size).
         """
+        images = [a, b] if turn is None else [a, b, turn.warped]
         with devices.in_precision(a.device, self.precision):
-            code_a, code_b = self.network.encode(torch.cat([a, b])).chunk(2)
-            decoded = self.network.decode(code_a, "a"), self.network.decode(code_b, "b")
-        return decoded[0].float(), decoded[1].float()
+            codes = self.network.encode(torch.cat(images)).chunk(len(images))
+            decoded = [self.network.decode(codes[0], "a"), self.network.decode(codes[1], "b")]
+            if turn is not None:
+                decoded.append(turn.companion.decoder(codes[2]))
+        return [faces.float() for faces in decoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +327,9 @@ class Loop:
         if due.end:
             return False
 
-        run.optimizer.scale(run.lr_scale * _rate_factor(run.step, due.share, recipe))
+        rate = run.lr_scale * _rate_factor(run.step, due.share, recipe)
+        for optimizer in (run.optimizer, *(person.optimizer for person in run.companions)):
+            optimizer.scale(rate)
         step_began = time.monotonic()
         self._pending.append(self._fitting_step(warp=due.share < recipe.warp_until))
         run.step += 1
@@ -400,10 +409,25 @@ class Loop:
         run, faces, recipe = self._run, self._faces, self._recipe
         a, target_a = training_pair(run, faces.seen["a"], "a", size, world, warp, recipe.jitter)
         b, target_b = training_pair(run, faces.seen["b"], "b", size, world, warp, recipe.jitter)
-        losses = learn(run, self._pair, (a, b), (target_a, target_b), self._loss, self._scaler)
+        turn = self._turn(size, warp)
+        losses = learn(
+            run, self._pair, (a, b), (target_a, target_b), self._loss, self._scaler, turn
+        )
         if run.average:
             update_ema(run.average, run.network, recipe.average, run.step)
         return losses
+
+    def _turn(self, size: int, warp: bool) -> Turn | None:
+        """Make a batch of the companion whose turn it is; None if there are none."""
+        run = self._run
+        if not run.companions:
+            return None
+        companion = run.companions[run.step % len(run.companions)]
+        crops, jitter = self._faces.also[companion.name], self._recipe.jitter
+        return Turn(
+            companion,
+            *training_pair(run, crops, f"also/{companion.name}", size, self._world, warp, jitter),
+        )
 
     def _loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         return masked(decoded, target, self._loss_of, self._recipe.outside)
@@ -447,15 +471,24 @@ class Loop:
 def learn(
     run: TrainingState, pair: nn.Module, warped: tuple[Tensor, Tensor],
     targets: tuple[Tensor, Tensor], loss_of: Callable[[Tensor, Tensor], Tensor],
-    scaler: torch.amp.GradScaler,
+    scaler: torch.amp.GradScaler, turn: Turn | None = None,
 ) -> Tensor:  # fmt: skip
-    """Take one optimizer step on faces of a and b; return their losses, (2,)."""
-    decoded_a, decoded_b = pair(*warped)
-    loss_a, loss_b = loss_of(decoded_a, targets[0]), loss_of(decoded_b, targets[1])
-    run.optimizer.zero_grad()
-    scaler.scale(loss_a + loss_b).backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step(scaler)
-    return torch.stack([loss_a.detach(), loss_b.detach()])
+    """Take one optimizer step on faces of a, of b and of a companion.
+
+    Returns:
+        The losses of a and b, (2,).
+    """
+    decoded = pair(*warped) if turn is None else pair(*warped, turn)
+    wanted = targets if turn is None else (*targets, turn.target)
+    losses = torch.stack([loss_of(*each) for each in zip(decoded, wanted, strict=True)])
+    optimizers = [run.optimizer] if turn is None else [run.optimizer, turn.companion.optimizer]
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step(scaler)
+    scaler.update()
+    return losses[:2].detach()
 
 
 @torch.no_grad()

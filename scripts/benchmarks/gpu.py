@@ -30,14 +30,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from faceswap.config import TrainConfig
+from faceswap.config import DeviceName, TrainConfig
 from faceswap.models import autoencoder, devices
 from faceswap.models.architectures import PRESETS
 from faceswap.models.sampling import network_crop
@@ -49,6 +49,7 @@ from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.types import Identity
 from tests.support.waits import Waits, in_channels_last, pretended_gpu, without_backward
 
+Precision = Literal["auto", "float32"]
 IDENTITIES: tuple[Identity, Identity] = ("a", "b")
 FACES = 256  # random faces of each identity
 # Models and batch sizes whose speed is measured.
@@ -120,7 +121,7 @@ class Loop(trainer.Loop):
     """
 
     def __init__(
-        self, name: str, batch: int, device: torch.device, precision: str = "auto"
+        self, name: str, batch: int, device: torch.device, precision: Precision = "auto"
     ) -> None:
         preset, recipe = PRESETS[name], recipe_of(name)
         network = built(name, device)
@@ -157,7 +158,7 @@ class Loop(trainer.Loop):
         decoded = self._pair(pairs[0][0], pairs[1][0])
         losses = [self._loss(one, pair[1]) for one, pair in zip(decoded, pairs, strict=True)]
         self._run.optimizer.zero_grad()
-        sum(losses).backward()
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
         """Let the optimizer use the last gradients."""
@@ -207,8 +208,10 @@ def card(bench: Bench) -> None:
     with torch.no_grad():
         rate = 2 * 9 * 256 * 512 * 1024 * count / bench.clock(lambda: layer(images))
     name = torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu"
-    bench.note("card", name=name, torch=torch.__version__, format=str(kind),
-               matmul_tflops=round(bench.peak / 1e12, 3), conv_tflops=round(rate / 1e12, 3))  # fmt: skip
+    bench.note(
+        "card", name=name, torch=torch.__version__, format=str(kind),
+        matmul_tflops=round(bench.peak / 1e12, 3), conv_tflops=round(rate / 1e12, 3),
+    )  # fmt: skip
 
 
 def waits(bench: Bench, name: str) -> None:
@@ -227,7 +230,7 @@ def waits(bench: Bench, name: str) -> None:
     loop.step()
     bench.synchronize()
 
-    def record(message: Warning | str, *_: object) -> None:
+    def record(message: Warning | str, *_: object, **__: object) -> None:
         if "synchroniz" in str(message):
             frames = [f for f in traceback.extract_stack() if "/faceswap/" in f.filename]
             places[f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"] += 1
@@ -317,7 +320,8 @@ def formats(bench: Bench, name: str) -> None:
 def quality(bench: Bench, a: Path, b: Path, batch: int, minutes: float) -> None:
     """Train on real faces and report the held-out scores."""
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(batch_size=batch, minutes=minutes, device=bench.device.type)
+        kind = cast(DeviceName, bench.device.type)
+        config = TrainConfig(batch_size=batch, minutes=minutes, device=kind)
         report = trainer.train(a, b, folder, config)
         lines = Path(folder, "metrics.jsonl").read_text().splitlines()
         scores = [json.loads(line) for line in lines if "ssim_a" in line][-1]

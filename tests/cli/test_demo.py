@@ -1,9 +1,11 @@
 import numpy as np
 
 from faceswap.cli import demo
+from faceswap.config import TrainConfig
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import probe
 from faceswap.provenance.credentials import read
+from faceswap.training.trainer import TrainReport
 from tests.support.clips import sound_of
 
 
@@ -23,6 +25,24 @@ def test_demo_runs_every_stage(tmp_path, monkeypatch):
     assert sound_of(tmp_path / "demo" / demo.SWAPPED)
     image = read_photo(tmp_path / "demo" / demo.SHEET).image
     assert np.std(image) > 20
+
+
+def test_a_slow_machine_trains_until_there_are_enough_steps(tmp_path, monkeypatch):
+    asked = []
+
+    def slow(a, b, model, settings, on_progress):
+        asked.append((settings.minutes, settings.steps))
+        steps = settings.steps or 40
+        return TrainReport(model, steps, 2.0, 0.1, 0.1)
+
+    monkeypatch.setattr(demo, "train", slow)
+    settings = TrainConfig(minutes=2.0)
+
+    demo._train(tmp_path, tmp_path, tmp_path, settings, print)
+    monkeypatch.setattr(demo, "LEAST_PACE", 10)
+    demo._train(tmp_path, tmp_path, tmp_path, settings, print)
+
+    assert asked == [(2.0, None), (None, 300), (2.0, None)]
 
 
 def test_photo_variants_differ_and_show_the_face(collins):

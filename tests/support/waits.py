@@ -17,11 +17,11 @@ from faceswap.training import data
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
 
 
-class Waits(TorchDispatchMode):
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records operations that wait: reads of results, and copies that are not asynchronous."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: Counter[str] = Counter()
         self.operations = 0
 

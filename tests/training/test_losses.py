@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from faceswap.training.losses import dssim, l1, l1_dssim, masked
+from faceswap.training.losses import dssim, l1, l1_dssim, l1_dssim_scales, masked
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def test_an_error_of_the_shape_counts_at_every_scale():
         return dssim(*pooled).mean()
 
     expected = sum(at_scale(shifted, scale) for scale in (1, 2, 4)) / 3 + l1(shifted, target)
-    torch.testing.assert_close(l1_dssim(shifted, target), expected)
+    torch.testing.assert_close(l1_dssim_scales(shifted, target), expected)
     assert at_scale(noisy, 4) < 0.2 * at_scale(noisy, 1)
     assert at_scale(shifted, 4) > 0.5 * at_scale(shifted, 1)
 
 
-@pytest.mark.parametrize("loss", [l1, l1_dssim])
+@pytest.mark.parametrize("loss", [l1, l1_dssim, l1_dssim_scales])
 def test_loss_is_zero_only_for_equal_images(pair, loss):
     output, target = pair
 
@@ -68,7 +68,7 @@ def test_loss_is_zero_only_for_equal_images(pair, loss):
     assert loss(output, target, None) > 0.05
 
 
-@pytest.mark.parametrize("loss", [l1, l1_dssim])
+@pytest.mark.parametrize("loss", [l1, l1_dssim, l1_dssim_scales])
 def test_pixels_outside_the_mask_are_ignored(pair, loss):
     _, target = pair
     mask = torch.zeros(2, 1, 31, 31)
@@ -83,10 +83,11 @@ def test_pixels_outside_the_mask_are_ignored(pair, loss):
 def test_full_mask_equals_no_mask(pair):
     full = torch.ones(2, 1, 31, 31)
 
-    torch.testing.assert_close(l1_dssim(*pair, full), l1_dssim(*pair, None))
+    for loss in (l1_dssim, l1_dssim_scales):
+        torch.testing.assert_close(loss(*pair, full), loss(*pair, None))
 
 
-@pytest.mark.parametrize("loss", [l1, l1_dssim])
+@pytest.mark.parametrize("loss", [l1, l1_dssim, l1_dssim_scales])
 def test_batch_loss_is_the_mean_of_its_shard_losses(pair, loss):
     weight = torch.rand(2, 1, 31, 31, generator=torch.Generator().manual_seed(2))
     weight[0] *= 0.1

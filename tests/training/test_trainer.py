@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from faceswap.errors import (
 )
 from faceswap.faces import recognition
 from faceswap.faces.faceset import Faceset
+from faceswap.faces.masks import outline
 from faceswap.media.photos import read_photo
 from faceswap.models import autoencoder, modelfile, tensorfile
 from faceswap.models.architectures import PRESETS
@@ -116,6 +118,14 @@ def test_every_tenth_face_stays_held_out(run, faceset_folders):
     assert len(faceset.subset(held_out["a"], inside=False).crops) == 27
 
 
+def mean_face_color(faceset):
+    size, colors = faceset.crops.shape[-1], []
+    for crop, points in zip(faceset.crops, faceset.landmarks, strict=True):
+        weight = torch.from_numpy(outline(points, size))
+        colors.append((crop.float() * weight).sum((1, 2)) / weight.sum() / 255)
+    return torch.stack(colors).mean(0)
+
+
 def test_color_shift_moves_a_to_b(run, faceset_folders):
     from faceswap.faces.faceset import Faceset
 
@@ -123,9 +133,11 @@ def test_color_shift_moves_a_to_b(run, faceset_folders):
     shift = trained.color_shift
 
     unseen = [{*trained.held_out[key], *trained.left_out[key]} for key in "ab"]
-    pairs = zip(map(Faceset.read, faceset_folders), unseen, strict=True)
-    seen = [faceset.subset(keys, inside=False) for faceset, keys in pairs]
-    a, b = (f.crops.float().mean(dim=(0, 2, 3)) / 255 for f in seen)
+    size = trained.network.config.crop_size
+    facesets = [Faceset.read(folder, size) for folder in faceset_folders]
+    seen = [faceset.subset(keys, inside=False)
+            for faceset, keys in zip(facesets, unseen, strict=True)]  # fmt: skip
+    a, b = (mean_face_color(faceset) for faceset in seen)
     np.testing.assert_allclose(a + torch.tensor(shift), b, atol=1e-4)
 
 
@@ -554,6 +566,52 @@ def test_classic_learning_rate_is_constant():
     rates = {trainer._rate_factor(s, s / 10, recipe_of("original")) for s in range(11)}
 
     assert rates == {1.0}
+
+
+@pytest.fixture
+def third(faceset_folders, tmp_path):
+    """A faceset of another name."""
+    folder = tmp_path / "third.person" / "faces"
+    shutil.copytree(faceset_folders[0], folder)
+    return folder
+
+
+def test_companions_train_the_encoder_but_are_not_in_the_model(run, third):
+    alone = modelfile.load(run(replace(SHORT, steps=2)).folder).network.state_dict()
+    together = replace(SHORT, steps=2, also=(str(third),), restart=True)
+
+    found = modelfile.load(run(together).folder).network.state_dict()
+
+    assert set(found) == set(alone)
+    for name in ("down.0.conv.weight", "to_latent.weight"):
+        assert not torch.equal(found[name], alone[name])
+
+
+def test_companions_decoders_are_resumed(run, third):
+    config = replace(SHORT, also=(str(third),), steps=2)
+    folder = run(config).folder
+    before = read_state(folder).companions
+    seen = []
+    original = trainer.learn
+
+    def learn(state, *rest):
+        seen.append(state.companions[0].decoder.state_dict()["0.conv.weight"].clone())
+        return original(state, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "learn", learn)
+        run(replace(config, steps=3))
+
+    assert torch.equal(seen[0], before["third.person/0.conv.weight"])
+    after = read_state(folder).companions
+    assert not torch.equal(seen[0], after["third.person/0.conv.weight"])
+    assert run(replace(config, also=(), steps=4)).step == 4
+
+
+def test_a_companion_must_be_somebody_else(run, third, faceset_folders):
+    for also in ((str(faceset_folders[1]),), (str(third), str(third))):
+        with pytest.raises(SettingsError, match="--also needs people with names of their own"):
+            run(replace(SHORT, also=also))
 
 
 def test_missing_cuda_is_a_device_error(run):
