@@ -6,6 +6,7 @@ dlib nor cv2.
 
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -15,6 +16,10 @@ from types import FrameType
 from typing import Any
 
 import click
+
+# numpy's solvers are used for small systems only. Their threads would wait for each other while
+# torch and the detectors use the cores. numpy reads this variable when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from faceswap.cli import text
 from faceswap.cli.options import (

@@ -373,7 +373,8 @@ class _Warp:
 
 
 def _distances(one: Float64, other: Float64) -> Float64:
-    apart: Float64 = np.hypot(one[:, None, 0] - other[:, 0], one[:, None, 1] - other[:, 1])
+    x, y = one[:, None, 0] - other[:, 0], one[:, None, 1] - other[:, 1]
+    apart: Float64 = np.sqrt(x * x + y * y)
     return apart
 
 

@@ -4,7 +4,7 @@ The network is Google's selfie multiclass segmenter (256 px, Apache-2.0), run by
 ``faceswap/weights/manifest.json`` for its origin.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Any
@@ -12,16 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceswap.arrays import Image, Mask
+from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.faces.geometry import (
     AlignedFace,
     compose,
     invert,
     rect_of,
     shifted,
+    transform,
     warp_image,
     warp_mask,
 )
+from faceswap.faces.masks import hull_of, outline
 from faceswap.media.frame import Frame
 
 WEIGHTS = "selfie_multiclass.onnx"
@@ -30,6 +32,11 @@ FACE_SKIN = 3  # of the classes background, hair, body skin, face skin, clothes,
 # The network sees a square about the crop's centre that is this many times as large as the crop:
 # 1.6 times the face's box, at which it cut hands, microphones and rims of glasses best.
 FIELD = 290 / 256
+AT_LEAST = 12  # frames of a track after which its skin is looked at again in any case
+CELLS = 24  # cells along each side of the crop whose brightness is compared between looks
+CHANGE = 10.0  # levels by which a cell must change to be looked at again
+# Eyes and lips move without uncovering anything.
+MOVING = (slice(36, 42), slice(42, 48), slice(48, 68))
 
 
 @cache
@@ -63,21 +70,64 @@ def _probability(image: Image) -> Mask:
     return np.asarray(weights[FACE_SKIN] / weights.sum(axis=0), np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """The last look at a track's skin: when it was, the skin, and the brightness of the cells."""
+
+    period: int
+    turn: int
+    skin: Mask
+    cells: FloatImage
+
+
 class SkinParser:
     """Looks for skin on some frames of a track and reuses the answer, in the crop, between them.
 
-    Frames are chosen by index, so that a resumed conversion looks at the same ones.
+    It looks at least in every ``AT_LEAST`` th frame, and more often where the face changes: a hand
+    that arrives is seen at once. Frames are chosen by index and by what they show, so that a
+    conversion that is resumed at a multiple of ``AT_LEAST`` looks at the same ones.
+
+    Args:
+        every: In between, every so many frames may be looked at.
     """
 
     def __init__(self, every: int) -> None:
         self._every = every
-        self._last: dict[int, tuple[int, Mask]] = {}  # by track: period and skin
+        self._seen: dict[int, _Seen] = {}  # by track
 
     def parse(self, frame: Frame, aligned: AlignedFace) -> AlignedFace:
         """Return the face with its ``skin``."""
-        track, period = aligned.face.track, frame.index // self._every
+        track = aligned.face.track
         if track < 0:
             return replace(aligned, skin=skin_of(frame, aligned))
-        if track not in self._last or self._last[track][0] != period:
-            self._last[track] = period, skin_of(frame, aligned)
-        return replace(aligned, skin=self._last[track][1])
+        period, turn = frame.index // AT_LEAST, frame.index // self._every
+        seen = self._seen.get(track)
+        if seen is None or seen.period != period:
+            seen = _Seen(period, turn, skin_of(frame, aligned), _cells(aligned))
+        elif seen.turn != turn:
+            cells = _cells(aligned)
+            if _differ(cells, seen.cells, aligned):
+                seen = _Seen(period, turn, skin_of(frame, aligned), cells)
+            else:
+                seen = replace(seen, turn=turn)
+        self._seen[track] = seen
+        return replace(aligned, skin=seen.skin)
+
+
+def _cells(aligned: AlignedFace) -> FloatImage:
+    """Return the mean brightness of the cells of a crop, (CELLS, CELLS)."""
+    small = cv2.resize(aligned.image, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return np.asarray(small.astype(np.float32) @ LUMA, np.float32)
+
+
+def _differ(one: FloatImage, other: FloatImage, aligned: AlignedFace) -> bool:
+    """Return whether any cell of the skin changed more than the face as a whole."""
+    shrink = CELLS / len(aligned.image)
+    points = (transform(aligned.face.landmarks, aligned.matrix) + 0.5) * shrink - 0.5
+    inside = outline(points.astype(np.float32), CELLS) > 0
+    for part in MOVING:
+        inside &= hull_of(points[part], CELLS, CELLS) == 0
+    if not inside.any():
+        return True
+    change = (one - other)[inside]
+    return bool(np.abs(change - np.median(change)).max() > CHANGE)

@@ -15,6 +15,7 @@ from faceswap.types import Identity
 CROP = 256  # usual side of the stored crops in pixels; refined faces show about as much
 SURROUNDINGS = 2.0  # standard deviation of the blur that detail is relative to, in input pixels
 REACH = 6  # pixels of that blur
+CPU_FACES = 2  # faces refined at a time on a CPU, so that they stay in its cache
 GAIN = 4.0  # brings detail to the size of the other inputs
 
 
@@ -103,6 +104,7 @@ class Refiner(nn.Module):
             relative = (detail.to(faces.dtype) - NEUTRAL) * (RANGE / 127)
             photo = relative * self._enlarged(self._around(faces), "bilinear") * GAIN
         hidden = torch.cat([hidden, large * 2 - 1, photo], dim=1)
+        hidden = hidden.contiguous(memory_format=torch.channels_last)
         for layer in (self.guided, self.mixed):
             hidden = F.leaky_relu(layer(hidden), 0.1)
         return cast(Tensor, large + self.last(hidden).float())
@@ -165,9 +167,17 @@ def refine(refiner: Refiner, decoded: Tensor, detail: Tensor | None = None) -> T
         decoded: The faces.
         detail: See :meth:`Refiner.forward`.
     """
-    faces = refiner(decoded[:, :3], detail).clamp(0, 1)
+    at_once = CPU_FACES if decoded.device.type == "cpu" else max(len(decoded), 1)
+    parts = [
+        refiner(
+            decoded[first : first + at_once, :3].contiguous(memory_format=torch.channels_last),
+            None if detail is None else detail[first : first + at_once],
+        ).clamp(0, 1)
+        for first in range(0, len(decoded), at_once)
+    ]
+    faces = torch.cat(parts)
     if decoded.shape[1] == 3:
-        return cast(Tensor, faces)
+        return faces
     size = tuple(faces.shape[-2:])
     mask = F.interpolate(decoded[:, 3:], size=size, mode="bilinear", align_corners=False)
     return torch.cat([faces, mask], dim=1)

@@ -13,6 +13,7 @@ from faceswap.errors import DeviceError
 from faceswap.faces import eyes
 from faceswap.faces.geometry import AlignedFace, transform
 from faceswap.faces.guidance import Guide, Look, to_view
+from faceswap.models.devices import fast_type, in_precision
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.refiner import Refiner, refine
 from faceswap.models.sampling import network_crop, shift_color, to_images, to_tensor
@@ -51,7 +52,11 @@ class FaceDecoder:
     ) -> None:
         self._network = trained.network.to(device)
         refiner = trained.refiners.get(to)
-        self._refiner = refiner.to(device) if refiner else None
+        self._refiner: Refiner | None = None
+        if refiner:
+            self._refiner = refiner.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The refiner adds small changes to a face, so bfloat16 resolves enough for it.
+        self._refiner_type = fast_type(device) if device.type == "cpu" else torch.float32
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
@@ -110,7 +115,8 @@ class FaceDecoder:
                 )
             ).float()
         if self._refiner:
-            decoded = self._refined(faces, decoded, self._refiner)
+            with in_precision(self._device, self._refiner_type):
+                decoded = self._refined(faces, decoded, self._refiner)
         if self._to == "a":
             red, green, blue = self._shift
             decoded = shift_color(decoded, (-red, -green, -blue))

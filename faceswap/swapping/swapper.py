@@ -1,6 +1,7 @@
 """Swap faces in frames with one model: align and decode them, and measure colour and detail."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
@@ -41,7 +42,7 @@ from faceswap.swapping.render import matched, paste_swaps
 Prepared = tuple[Frame, list[Swap]]
 
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
-SKIN_EVERY = 3  # frames of a track that share one look at its skin, which takes 0.1 s
+SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 0.1 s
 FEATHER = 0.06  # width of the mask's edge, as a share of the face's square
 SKIN_FEATHER = 0.04  # the least width of the skin mask's edge
 PASTE_SIZE = 256  # minimum side in pixels of the crop that is pasted
@@ -138,11 +139,14 @@ class Swapper:
             DeviceError: If the device's memory is too small for one face.
         """
         aligned = [
-            [self._look_at(frame, align_face(frame, face, self._size, self._model.coverage))
-             for face in faces]
+            [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
-        ]  # fmt: skip
-        decoded = iter(self._decode([face for faces in aligned for face in faces]))
+        ]
+        # Looking for skin and decoding need each other's results only afterwards.
+        with ThreadPoolExecutor(1) as background:
+            looks = background.submit(self._look_at, [frame for frame, _ in frames], aligned)
+            decoded = iter(self._decode([face for faces in aligned for face in faces]))
+            aligned = looks.result()
         for index, faces in enumerate(aligned):
             swaps = [self._finish(face, next(decoded)) for face in faces]
             if self.config.match_detail:
@@ -150,9 +154,16 @@ class Swapper:
                 swaps = [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
             yield swaps
 
-    def _look_at(self, frame: Frame, aligned: AlignedFace) -> AlignedFace:
-        """Find a face's visible skin if the mask needs it."""
-        return self._parser.parse(frame, aligned) if self._parser else aligned
+    def _look_at(
+        self, frames: list[Frame], aligned: list[list[AlignedFace]]
+    ) -> list[list[AlignedFace]]:
+        """Find the visible skin of the faces of each frame if the mask needs it."""
+        if not self._parser:
+            return aligned
+        return [
+            [self._parser.parse(frame, face) for face in faces]
+            for frame, faces in zip(frames, aligned, strict=True)
+        ]
 
     def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
         """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""

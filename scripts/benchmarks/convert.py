@@ -8,11 +8,13 @@ guides it, including sound and H.264.
 Both sides load their models again in every round. The last line is one JSON object.
 """
 
+import os
 import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
