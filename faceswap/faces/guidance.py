@@ -312,14 +312,13 @@ def _with_eyes(face: Image, photo: Image, points: Points) -> Image:
         eye = _Eye.of(points[part])
         if eye is None or eye.length * size < 2:
             continue
-        along, across = eye.inside((slice(0, size), slice(0, size)), size)
+        window = eye.window(size)
+        along, across = eye.inside(window, size)
         share = _ellipse(along, across)[..., None]
         sigma = EYE_LIGHT * eye.length * size
-        below, above = (
-            np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
-            for image in (result, photo.astype(np.float32))
-        )
-        result = result + share * (photo + below - above - result)
+        change = photo - result
+        light = np.asarray(cv2.GaussianBlur(change, (0, 0), sigma), np.float32)
+        result[window] += share * (change - light)[window]
     return np.asarray(np.clip(np.rint(result), 0, 255), np.uint8)
 
 

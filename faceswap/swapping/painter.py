@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from faceswap.arrays import Image
+from faceswap.arrays import Detail, Image
 from faceswap.errors import DeviceError
 from faceswap.faces import eyes
 from faceswap.faces.geometry import AlignedFace, transform
 from faceswap.faces.guidance import Guide, Look, to_view
 from faceswap.models.devices import fast_type, in_precision
 from faceswap.models.modelfile import TrainedModel
-from faceswap.models.refiner import Refiner, refine
+from faceswap.models.refiner import CPU_FACES, Refiner, refine
 from faceswap.models.sampling import network_crop, shift_color, to_images, to_tensor
 from faceswap.types import Identity
 
@@ -131,20 +134,26 @@ class FaceDecoder:
         guide = self._guide
         if guide is None:
             return refine(refiner, decoded)
-        with_eyes, details = [], []
-        for face, image in zip(faces, to_images(decoded[:, :3]), strict=True):
-            inside = transform(face.face.landmarks, face.matrix)
-            gaze = eyes.gaze(eyes.irises(face.image, inside))
-            look = Look(to_view(inside, len(face.image), self._model.view), gaze)
-            look = look if self._of == self._to else guide.painted(look)
-            in_video = face.face.track >= 0
-            number = 0 if in_video else int(np.argmin(guide.distances(look.points, image)))
-            laid, detail = guide.lay(number, look, image)
-            with_eyes.append(laid)
-            details.append(detail)
-        laid_over = to_tensor(with_eyes).to(decoded) / 255
-        decoded = torch.cat([laid_over, decoded[:, 3:]], dim=1)
-        return refine(refiner, decoded, to_tensor(details).to(decoded.device))
+        at_once = CPU_FACES if self._device.type == "cpu" else len(faces)
+        refined = []
+        with ThreadPoolExecutor(1) as background:  # lays the next faces while some are refined
+            laid = background.map(partial(self._lay, guide), faces, to_images(decoded[:, :3]))
+            for some in torch.split(decoded, at_once):
+                with_eyes, details = zip(*islice(laid, len(some)), strict=True)
+                laid_over = to_tensor([*with_eyes]).to(some) / 255
+                some = torch.cat([laid_over, some[:, 3:]], dim=1)
+                refined.append(refine(refiner, some, to_tensor([*details]).to(some.device)))
+        return torch.cat(refined)
+
+    def _lay(self, guide: Guide, face: AlignedFace, painted: Image) -> tuple[Image, Detail]:
+        """Lay eyes and detail over what was painted for a face, see :meth:`Guide.lay`."""
+        inside = transform(face.face.landmarks, face.matrix)
+        gaze = eyes.gaze(eyes.irises(face.image, inside))
+        look = Look(to_view(inside, len(face.image), self._model.view), gaze)
+        look = look if self._of == self._to else guide.painted(look)
+        in_video = face.face.track >= 0
+        number = 0 if in_video else int(np.argmin(guide.distances(look.points, painted)))
+        return guide.lay(number, look, painted)
 
 
 def shrink(crop: Image, side: int) -> Image:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -142,13 +142,15 @@ class Swapper:
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
         ]
-        # Looking for skin and decoding need each other's results only afterwards.
-        with ThreadPoolExecutor(1) as background:
+        with ThreadPoolExecutor(2) as background:
+            # Looking for skin and decoding need each other's results only afterwards.
             looks = background.submit(self._look_at, [frame for frame, _ in frames], aligned)
-            decoded = iter(self._decode([face for faces in aligned for face in faces]))
+            decoded = self._decode([face for faces in aligned for face in faces])
             aligned = looks.result()
+            together = [face for faces in aligned for face in faces]
+            finished = iter(list(background.map(self._finish, together, decoded)))
         for index, faces in enumerate(aligned):
-            swaps = [self._finish(face, next(decoded)) for face in faces]
+            swaps = [*islice(finished, len(faces))]
             if self.config.match_detail:
                 nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
                 swaps = [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]

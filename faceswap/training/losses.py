@@ -63,7 +63,7 @@ def l1_dssim_scales(output: Tensor, target: Tensor, weight: Tensor | None = None
         if min(output.shape[-2:]) >= WINDOW * scale:
             at_scale = None if weight is None else F.avg_pool2d(weight, scale)
             images = [F.avg_pool2d(each, scale) for each in (output, target)]
-            structures.append(_structure(*images, at_scale))
+            structures.append(_structure(images[0], images[1], at_scale))
     return l1(output, target, weight) + torch.stack(structures).mean()
 
 

@@ -75,16 +75,50 @@ def test_skin_of_a_shifted_crop_is_the_shifted_skin(collins, collins_face, skin)
     assert difference.mean() < 0.02
 
 
-def test_track_is_looked_at_in_every_third_frame(monkeypatch, collins, aligned):
-    looked = []
-    monkeypatch.setattr(parsing, "skin_of", lambda frame, face: looked.append(frame.index))
+@pytest.fixture
+def looked(monkeypatch):
+    """Frames that are looked at."""
+    indices = []
+    monkeypatch.setattr(parsing, "skin_of", lambda frame, face: indices.append(frame.index))
+    return indices
+
+
+def test_skin_that_does_not_change_is_looked_at_in_every_twelfth_frame(looked, collins, aligned):
     parser = SkinParser(3)
     tracked = replace(aligned, face=replace(aligned.face, track=4))
 
-    for index in range(2, 8):
+    for index in range(10, 26):
         parser.parse(frame_of(collins, index), tracked)
 
-    assert looked == [2, 3, 6]
+    assert looked == [10, 12, 24]
+
+
+def test_a_hand_is_noticed_within_three_frames(looked, collins, aligned):
+    parser = SkinParser(3)
+    tracked = replace(aligned, face=replace(aligned.face, track=4))
+    hand = tracked.image.copy()
+    hand[150:200, 60:110] = (120, 80, 60)
+
+    for index in range(12, 22):
+        image = hand if index >= 16 else tracked.image
+        parser.parse(frame_of(collins, index), replace(tracked, image=image))
+
+    assert looked == [12, 18]
+
+
+def test_light_that_fades_and_lips_that_move_uncover_nothing(looked, collins, aligned):
+    parser = SkinParser(3)
+    tracked = replace(aligned, face=replace(aligned.face, track=4))
+    points = transform(tracked.face.landmarks, tracked.matrix)
+    left, top = points[48:68].min(axis=0).astype(int)
+    right, bottom = points[48:68].max(axis=0).astype(int)
+    changed = (tracked.image * 0.95).astype(np.uint8)
+    changed[top + 2 : bottom - 2, left + 4 : right - 4] = 30
+
+    for index, image in ((12, tracked.image), (15, changed), (18, tracked.image)):
+        parser.parse(frame_of(collins, index), replace(tracked, image=image))
+
+    assert looked == [12]
 
 
 def test_untracked_faces_are_looked_at_every_time(monkeypatch, collins, aligned):
