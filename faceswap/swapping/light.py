@@ -33,6 +33,11 @@ MAX_CONTRAST = 0.18  # log gain of local contrast; it saturates
 TEXTURE = 0.10  # deviation of the blur that separates local contrast, in face squares
 COLOURLESS = 0.5  # share of the new face's chroma below which the footage is seen as pale
 INSIDE = 0.3  # share of a cell that must lie in the mask for its quotient to be compared
+MAX_PIGMENT = 0.25  # log quotient by which the chroma of two skins differs at most
+MATERIAL_BLUR = 1 / 256  # deviation of the blur before material is told by colour, in crop sides
+# Red minus blue over luma: least of a coloured face, and share of the face's own from which a pixel
+# counts as skin.
+LEAST_WARMTH, SKIN_WARMTH = 0.08, 0.6
 PLANES = 5  # log quotient of R, G and B; log gain of contrast; gain of chroma
 
 
@@ -85,12 +90,32 @@ def apply_light(swapped: Image, numbers: Numbers) -> Image:
     """
     size = len(swapped)
     planes = _enlarged(numbers.astype(np.float32), size)
+    quotient = _by_material(planes[..., :3], swapped)
     base = _enlarged(_blurred(_to_grid(swapped.astype(np.float32)), TEXTURE), size)
     fine = np.exp(planes[..., 3:4]) * (swapped - base)
     base, fine = (_with_chroma(image, planes[..., 4:5]) for image in (base, fine))
-    gain = np.exp(planes[..., :3])
-    most = np.maximum(np.exp(planes[..., :3] @ LUMA)[..., None], 1)
+    gain = np.exp(quotient)
+    most = np.maximum(np.exp(quotient @ LUMA)[..., None], 1)
     return rounded((base + DARK) * gain - DARK + fine * np.minimum(gain, most))
+
+
+def _by_material(quotient: FloatImage, swapped: Image) -> FloatImage:
+    """Leave the difference of two skins out of the log quotient (S, S, 3) where no skin is.
+
+    A quotient of skins holds the difference of their pigments besides the light. It would turn
+    teeth yellow and blue eyes green. What is more than such a difference is light, and tints all.
+    """
+    pixels = cv2.GaussianBlur(swapped.astype(np.float32), (0, 0), MATERIAL_BLUR * len(swapped))
+    warmth = (pixels[..., 0] - pixels[..., 2]) / (pixels @ LUMA + DARK)
+    middle = slice(len(swapped) * 3 // 8, len(swapped) * 5 // 8)
+    usual = float(np.median(warmth[middle, middle]))
+    if usual < LEAST_WARMTH:  # the new face is colourless itself
+        return quotient
+    skin = smoothstep(np.asarray(warmth / (SKIN_WARMTH * usual), np.float32))[..., None]
+    tint = quotient - (quotient @ LUMA)[..., None]
+    strength = np.abs(tint).max(axis=-1, keepdims=True)
+    pigment = tint * np.minimum(1, MAX_PIGMENT / np.maximum(strength, 1e-6))
+    return np.asarray(quotient - (1 - skin) * pigment, np.float32)
 
 
 def _with_chroma(image: FloatImage, gain: FloatImage) -> FloatImage:

@@ -20,7 +20,8 @@ JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the 
 CLEAR = 3 / 160  # the core's brows are raised by this share of the face's square
 MAX_FEATHER = 0.30  # widest edge, as a share of the face's square
 BROW_RISE, BROW_DROP = 0.5, 0.08  # of the zone around the brows, in nose lengths
-ZONE, MARGIN = 6 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
+ZONE, MARGIN = 12 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
+GROW = 3 / 256  # growth of dark pixels, whose rims are a mixture, as a share of the crop
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
 FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
 SURE = 0.8  # probability from which a pixel counts as skin
@@ -70,15 +71,14 @@ def feathered(region: Mask, aligned: AlignedFace, coverage: float, narrow: float
     return smoothstep(inwards / width)
 
 
-def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
-    """Continue the skin over the footage's brows where the mask lets them through.
+def brow_cover(aligned: AlignedFace) -> Cover:
+    """Continue the skin over the footage's brows.
 
     Args:
         aligned: The face, with its ``skin``.
-        mask: The softened mask of the new face, (S, S).
     """
     assert aligned.skin is not None, "the mask needs the skin too"
-    size, skin = len(mask), aligned.skin
+    size, skin = len(aligned.image), aligned.skin
     points = transform(aligned.face.landmarks, aligned.matrix)
     up = points[27] - points[33]
     around = [
@@ -88,14 +88,19 @@ def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
     zone: Mask = np.maximum(
         *(_hulls(brow, [list(range(15))], ZONE * size, size) for brow in around)
     )
-    if not ((zone > 0) & (mask < 0.99)).any():
-        return None
     square = np.ones((5, 5), np.uint8)
     features = _hulls(points, list(SIDES), MARGIN * size, size)
-    clean = (1 - np.maximum(cv2.dilate(zone, square), features)) * (skin > SURE)
+    sure = (skin > SURE).astype(np.float32)
+    clean = (1 - np.maximum(cv2.dilate(zone, square), features)) * sure
     footage = aligned.image.astype(np.float32)
-    fill = _continued(footage, clean.astype(np.float32))
+    fill = _continued(footage, clean)
     pixel = size / 256
+    # Skin beside the brow tells its colour better than skin above the whole zone.
+    dark = ((fill - footage) @ LUMA > DARKER).astype(np.uint8)
+    grown = cv2.dilate(dark, np.ones((3, 3), np.uint8), iterations=max(round(GROW * size), 1))
+    above = np.maximum(*(_hulls(brow[:10], [list(range(10))], 0, size) for brow in around))
+    beside = above * (1 - grown) * (1 - features) * sure
+    fill = _continued(footage, np.maximum(clean, beside).astype(np.float32))
     darker = cv2.GaussianBlur(np.asarray((fill - footage) @ LUMA, np.float32), (0, 0), pixel)
     share = smoothstep(np.asarray((darker - DARKER) / RAMP, np.float32))
     soft: Mask = share * np.asarray(
@@ -104,6 +109,17 @@ def brow_cover(aligned: AlignedFace, mask: Mask) -> Cover | None:
     grown = cv2.dilate(soft, np.ones((3, 3), np.uint8))
     soft = np.asarray(cv2.GaussianBlur(grown, (0, 0), pixel), np.float32)
     return Cover(rounded(fill), soft)
+
+
+def without_brows(footage: Image, cover: Cover) -> Image:
+    """Paint a cover over a face of the footage, (S, S, 3)."""
+    share = cover.mask[..., None]
+    return rounded(np.asarray(footage + share * (cover.image - footage.astype(np.float32))))
+
+
+def sticks_out(cover: Cover, mask: Mask) -> bool:
+    """Return whether the mask of a new face, (S, S), lets brows of the footage through."""
+    return bool(((cover.mask > 0) & (mask < 0.99)).any())
 
 
 def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:

@@ -36,7 +36,7 @@ from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
-from faceswap.swapping.region import brow_cover, feathered
+from faceswap.swapping.region import brow_cover, feathered, sticks_out, without_brows
 from faceswap.swapping.render import matched, paste_swaps
 
 Prepared = tuple[Frame, list[Swap]]
@@ -183,15 +183,18 @@ class Swapper:
         if enlarged.shape[2] == 4:
             decoded_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
         mask = self._mask(aligned, self._model.view, decoded_mask)
-        color = self._color.measure(face, aligned.image, mask)
         erosion, feather = self.config.erosion, self.config.feather
         if not self._parser:
+            color = self._color.measure(face, aligned.image, mask)
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
+        cover = brow_cover(aligned)
+        # A brow of the footage is no shadow on the new face's forehead.
+        color = self._color.measure(face, without_brows(aligned.image, cover), mask)
         region = soften(mask, self._model.coverage, erosion, 0.0)
         narrow = SKIN_FEATHER if feather is None else feather
         soft = feathered(region, aligned, self._model.coverage, narrow)
-        return Swap(aligned, face, soft, color, brow_cover(aligned, soft))
+        return Swap(aligned, face, soft, color, cover if sticks_out(cover, soft) else None)
 
     def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
         """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""

@@ -119,3 +119,38 @@ def test_a_skin_of_another_colour_does_not_multiply_the_wrinkles():
     blue = lit[100:150, 100:150, 2]
     assert blue.mean() == pytest.approx(2 * (63 + 8) - 8, abs=2)
     assert blue.max() - blue.min() == pytest.approx(luma * 14, abs=2)
+
+
+def face_with_teeth(skin):
+    """Skin of a colour, with a neutral patch and a blue one."""
+    face = np.full((128, 128, 3), skin, np.uint8)
+    face[80:90, 40:88] = (190, 190, 190)
+    face[40:48, 40:48] = (90, 110, 150)
+    return face
+
+
+def relative_chroma(image, rows, columns):
+    mean = image[rows, columns].reshape(-1, 3).astype(float).mean(0)
+    return (mean[0] - mean[2]) / mean.mean()
+
+
+def test_another_skin_does_not_tint_teeth_and_eyes():
+    """The footage's skin is yellower, in the same light."""
+    face, footage = face_with_teeth((200, 150, 120)), face_with_teeth((200, 155, 100))
+    mask = np.ones((128, 128), np.float32)
+
+    lit = apply_light(face, measure_light(face, footage, mask))
+
+    np.testing.assert_allclose(lit[110, 64], (200, 155, 100), atol=6)
+    teeth, iris = np.s_[82:88, 44:84], np.s_[42:46, 42:46]
+    assert abs(relative_chroma(lit, *teeth)) < 0.04
+    assert relative_chroma(lit, *iris) < -0.35  # still blue
+
+
+def test_red_light_tints_teeth_too():
+    face, mask = face_with_teeth((200, 150, 120)), np.ones((128, 128), np.float32)
+    footage = (face * np.array([1, 0.3, 0.3])).astype(np.uint8)
+
+    lit = apply_light(face, measure_light(face, footage, mask))
+
+    assert relative_chroma(lit, np.s_[82:88], np.s_[44:84]) > 0.5

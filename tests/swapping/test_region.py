@@ -9,7 +9,14 @@ from faceswap.config import COVERAGE
 from faceswap.faces.geometry import align_face, transform
 from faceswap.faces.masks import hull
 from faceswap.media.frame import Frame
-from faceswap.swapping.region import Cover, brow_cover, covered, feathered
+from faceswap.swapping.region import (
+    Cover,
+    brow_cover,
+    covered,
+    feathered,
+    sticks_out,
+    without_brows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +84,42 @@ def test_brows_beside_the_mask_are_painted_over(aligned, mask):
     image[top : top + 6, left:right] = (60, 40, 30)
     drawn = replace(aligned, image=image)
 
-    cover = brow_cover(drawn, mask)
+    cover = brow_cover(drawn)
 
-    assert cover is not None
+    assert sticks_out(cover, mask)
     stripe = np.s_[top : top + 6, left + 4 : right - 4]
     assert cover.mask[stripe].min() > 0.8
     assert np.abs(cover.image[stripe].astype(int) - (190, 150, 130)).max() < 12
     assert cover.mask[:20].max() == 0
     assert cover.mask[140:].max() == 0
+    clean = without_brows(image, cover)
+    assert np.abs(clean[stripe].astype(int) - (190, 150, 130)).max() < 30
+    assert (clean[:20] == image[:20]).all()
+
+
+def test_skin_over_a_brow_has_the_colour_of_the_skin_beside_it(aligned):
+    """The forehead becomes brighter upwards; a cover of its upper part's colour would be seen."""
+    points = points_of(aligned)
+    rows = np.linspace(230, 90, 256)[:, None, None] * np.array([1.0, 0.8, 0.7])
+    image = np.broadcast_to(rows, (256, 256, 3)).astype(np.uint8).copy()
+    skin = image.copy()
+    top = round(float(points[19, 1])) - 10
+    left, right = (round(float(points[i, 0])) for i in (17, 21))
+    image[top : top + 6, left:right] = (40, 30, 25)
+
+    cover = brow_cover(replace(aligned, image=image))
+
+    stripe = np.s_[top : top + 6, left + 4 : right - 4]
+    assert np.abs(cover.image[stripe].astype(int) - skin[stripe]).max() < 8
 
 
 def test_even_skin_needs_no_cover(aligned, mask):
     plain = replace(aligned, image=np.full((256, 256, 3), (190, 150, 130), np.uint8))
 
-    cover = brow_cover(plain, mask)
+    cover = brow_cover(plain)
 
-    assert cover is None or cover.mask.max() < 0.01
+    assert cover.mask.max() < 0.01
+    assert not sticks_out(replace(cover, mask=np.zeros_like(mask)), mask)
 
 
 def test_cover_lies_below_the_new_face():
