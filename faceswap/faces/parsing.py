@@ -126,7 +126,8 @@ def _differ(one: FloatImage, other: FloatImage, aligned: AlignedFace) -> bool:
     points = (transform(aligned.face.landmarks, aligned.matrix) + 0.5) * shrink - 0.5
     inside = outline(points.astype(np.float32), CELLS) > 0
     for part in MOVING:
-        inside &= hull_of(points[part], CELLS, CELLS) == 0
+        # The cells beside it show a part of it, too.
+        inside &= cv2.dilate(hull_of(points[part], CELLS, CELLS), np.ones((3, 3), np.uint8)) == 0
     if not inside.any():
         return True
     change = (one - other)[inside]
