@@ -21,6 +21,7 @@ CLEAR = 3 / 160  # the core's brows are raised by this share of the face's squar
 MAX_FEATHER = 0.30  # widest edge, as a share of the face's square
 BROW_RISE, BROW_DROP = 0.5, 0.08  # of the zone around the brows, in nose lengths
 ZONE, MARGIN = 12 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
+BROW_EDGE = 4 / 256  # half the height of a brow, as a share of the crop
 GROW = 3 / 256  # growth of dark pixels, whose rims are a mixture, as a share of the crop
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
 FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
@@ -39,10 +40,12 @@ class Cover:
     Attributes:
         image: (S, S, 3).
         mask: (S, S) in [0, 1].
+        brows: Its part that hides brows, without the shadows between brows and eyes, (S, S).
     """
 
     image: Image
     mask: Mask
+    brows: Mask
 
 
 def feathered(region: Mask, aligned: AlignedFace, coverage: float, narrow: float) -> Mask:
@@ -108,12 +111,15 @@ def brow_cover(aligned: AlignedFace) -> Cover:
     )
     grown = cv2.dilate(soft, np.ones((3, 3), np.uint8))
     soft = np.asarray(cv2.GaussianBlur(grown, (0, 0), pixel), np.float32)
-    return Cover(rounded(fill), soft)
+    edge = max(round(BROW_EDGE * size), 1)
+    upper = cv2.dilate(above, np.ones((2 * edge + 1, 2 * edge + 1), np.uint8))
+    upper = cv2.GaussianBlur(upper, (0, 0), 2 * pixel)
+    return Cover(rounded(fill), soft, soft * np.asarray(upper, np.float32))
 
 
 def without_brows(footage: Image, cover: Cover) -> Image:
-    """Paint a cover over a face of the footage, (S, S, 3)."""
-    share = cover.mask[..., None]
+    """Hide the brows of a face of the footage, (S, S, 3)."""
+    share = cover.brows[..., None]
     return rounded(np.asarray(footage + share * (cover.image - footage.astype(np.float32))))
 
 

@@ -113,6 +113,19 @@ def test_skin_over_a_brow_has_the_colour_of_the_skin_beside_it(aligned):
     assert np.abs(cover.image[stripe].astype(int) - skin[stripe]).max() < 8
 
 
+def test_shadows_around_the_eyes_stay_in_the_footage_whose_light_is_measured(aligned):
+    points = points_of(aligned)
+    image = np.full((256, 256, 3), (190, 150, 130), np.uint8)
+    left, top = points[36:48].min(axis=0).astype(int)
+    right, bottom = points[36:48].max(axis=0).astype(int)
+    shadow = np.s_[top:bottom, left:right]
+    image[shadow] = (110, 80, 70)
+
+    clean = without_brows(image, brow_cover(replace(aligned, image=image)))
+
+    assert np.abs(clean[shadow].astype(int) - image[shadow]).mean() < 4
+
+
 def test_even_skin_needs_no_cover(aligned, mask):
     plain = replace(aligned, image=np.full((256, 256, 3), (190, 150, 130), np.uint8))
 
@@ -124,7 +137,9 @@ def test_even_skin_needs_no_cover(aligned, mask):
 
 def test_cover_lies_below_the_new_face():
     face = np.full((8, 8, 3), 200, np.uint8)
-    skin = Cover(np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8), np.float32))
+    skin = Cover(
+        np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8), np.float32), np.zeros((8, 8), np.float32)
+    )
     mask = np.zeros((8, 8), np.float32)
     mask[:, :4], mask[:, 4:6] = 1.0, 0.25
 
