@@ -154,7 +154,8 @@ def test_cover_lies_below_the_new_face():
 def test_nothing_changes_where_there_is_no_cover():
     face = np.full((8, 8, 3), 200, np.uint8)
     mask = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    nothing = Cover(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32))
+    zero = np.zeros((8, 8), np.float32)
+    nothing = Cover(np.zeros((8, 8, 3), np.uint8), zero, zero)
 
     image, merged = covered(face, mask, nothing)
 
