@@ -50,7 +50,7 @@ def hull_of(points: Points, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def smoothstep(t: npt.NDArray[np.float32]) -> Mask:
-    """Rise smoothly from 0 at 0 to 1 at 1."""
+    """Return 3 t^2 - 2 t^3, which rises smoothly from 0 at t = 0 to 1 at t = 1."""
     clipped = np.clip(t, 0, 1)
     return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)
 

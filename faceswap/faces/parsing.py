@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask
+from faceswap.faces.eyes import EYES
 from faceswap.faces.geometry import (
     AlignedFace,
     compose,
@@ -36,7 +37,7 @@ AT_LEAST = 12  # frames of a track after which its skin is looked at again in an
 CELLS = 24  # cells along each side of the crop whose brightness is compared between looks
 CHANGE = 10.0  # levels by which a cell must change to be looked at again
 # Eyes and lips move without uncovering anything.
-MOVING = (slice(36, 42), slice(42, 48), slice(48, 68))
+MOVING = (*EYES, slice(48, 68))
 
 
 @cache
@@ -72,10 +73,15 @@ def _probability(image: Image) -> Mask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """The last look at a track's skin: when it was, the skin, and the brightness of the cells."""
+    """What the last look at a track found.
 
-    period: int
-    turn: int
+    Attributes:
+        index: The frame in which the face was last looked at or compared.
+        skin: The skin, (S, S).
+        cells: The brightness of the cells then, (CELLS, CELLS).
+    """
+
+    index: int
     skin: Mask
     cells: FloatImage
 
@@ -88,7 +94,8 @@ class SkinParser:
     conversion that is resumed at a multiple of ``AT_LEAST`` looks at the same ones.
 
     Args:
-        every: In between, every so many frames may be looked at.
+        every: In between, it compares every so many frames with the last look; a divisor of
+            ``AT_LEAST``.
     """
 
     def __init__(self, every: int) -> None:
@@ -100,17 +107,15 @@ class SkinParser:
         track = aligned.face.track
         if track < 0:
             return replace(aligned, skin=skin_of(frame, aligned))
-        period, turn = frame.index // AT_LEAST, frame.index // self._every
-        seen = self._seen.get(track)
-        if seen is None or seen.period != period:
-            seen = _Seen(period, turn, skin_of(frame, aligned), _cells(aligned))
-        elif seen.turn != turn:
+        index, seen = frame.index, self._seen.get(track)
+        if seen is None or seen.index // self._every != index // self._every:
             cells = _cells(aligned)
-            if _differ(cells, seen.cells, aligned):
-                seen = _Seen(period, turn, skin_of(frame, aligned), cells)
+            is_old = seen is None or seen.index // AT_LEAST != index // AT_LEAST
+            if seen is None or is_old or _differ(cells, seen.cells, aligned):
+                seen = _Seen(index, skin_of(frame, aligned), cells)
             else:
-                seen = replace(seen, turn=turn)
-        self._seen[track] = seen
+                seen = replace(seen, index=index)
+            self._seen[track] = seen
         return replace(aligned, skin=seen.skin)
 
 

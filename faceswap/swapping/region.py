@@ -20,7 +20,7 @@ JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the 
 CLEAR = 3 / 160  # the core's brows are raised by this share of the face's square
 MAX_FEATHER = 0.30  # widest edge, as a share of the face's square
 BROW_RISE, BROW_DROP = 0.5, 0.08  # of the zone around the brows, in nose lengths
-ZONE, MARGIN = 12 / 256, 5 / 256  # growth of the zone and of the features, as shares of the crop
+ZONE, MARGIN = 12 / 256, 5 / 256  # by which zone and features are dilated, in crop sides
 BROW_EDGE = 4 / 256  # half the height of a brow, as a share of the crop
 GROW = 3 / 256  # growth of dark pixels, whose rims are a mixture, as a share of the crop
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
@@ -124,7 +124,7 @@ def without_brows(footage: Image, cover: Cover) -> Image:
 
 
 def sticks_out(cover: Cover, mask: Mask) -> bool:
-    """Return whether the mask of a new face, (S, S), lets brows of the footage through."""
+    """Return whether the footage's brows show through the mask of a new face, (S, S)."""
     return bool(((cover.mask > 0) & (mask < 0.99)).any())
 
 

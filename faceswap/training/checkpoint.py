@@ -254,7 +254,9 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
             run.generator.set_state(state.generator)
             run.orders, run.scores = dict(state.orders), list(state.scores)
             run.lr_scale = state.lr_scale
-        companions.load(run.companions, state.companions)
+        for person in run.companions:
+            if weights := _with_prefix(state.companions, f"{person.name}/"):
+                person.decoder.load_state_dict(weights)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the resume state in {folder} does not fit the model: {str(error).splitlines()[0]}; "

@@ -7,7 +7,6 @@ training is resumed. They take turns, one in each step.
 import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from faceswap.models.autoencoder import Autoencoder
@@ -69,25 +68,3 @@ def weights_of(people: list[Companion]) -> dict[str, Tensor]:
         for person in people
         for key, tensor in person.decoder.state_dict().items()
     }
-
-
-def load(people: list[Companion], tensors: dict[str, Tensor]) -> None:
-    """Load the weights of those people whom a resume state knows.
-
-    Args:
-        people: The companions.
-        tensors: See :func:`weights_of`.
-
-    Raises:
-        RuntimeError: If weights do not fit.
-    """
-    for person in people:
-        prefix = f"{person.name}/"
-        weights = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in tensors.items()
-            if key.startswith(prefix)
-        }
-        if weights:
-            with torch.no_grad():
-                person.decoder.load_state_dict(weights)

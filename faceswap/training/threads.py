@@ -14,7 +14,7 @@ WARM_UP = 3  # first steps, which are slow for other reasons
 STEPS = 4  # steps whose median is compared
 SETTLE = 1  # steps after each change that are not measured
 SLOWER = 1.25  # a step that takes this much longer than usual suggests that fewer threads do better
-GAIN = 0.95  # a change is kept if steps take at most this share of the time before
+GAIN = 0.95  # a trial is kept if its steps take at most this share of the previous time
 PAUSE, LONGEST_PAUSE = 10.0, 60.0  # seconds until the next trial; doubled after each that failed
 
 

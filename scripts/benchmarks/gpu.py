@@ -3,12 +3,12 @@
 
     scripts/benchmarks/gpu.py [--quick] [--device cpu] [--faces a/faces b/faces] [--output FILE]
 
-Each figure is one line of JSON, which is printed and, with ``--output``, appended to a file as soon
-as it is known:
+Prints each figure as a line of JSON as soon as it is known. With ``--output`` it also appends the
+line to a file.
 
 card      TFLOP/s of a large matrix product and of a convolution in the device's fast format
 waits     places of a training step at which the CPU waits for the GPU. Without a GPU they are
-          counted on tensors without contents
+          counted on tensors without data
 busy      share of the time in which the GPU computes, kernels in a step, and the longest ones
 speed     milliseconds of a step and of its parts, faces per second, share of the card's TFLOP/s
 formats   loss after a few hundred steps in float32 and in the fast format, and the difference of
@@ -220,7 +220,7 @@ def waits(bench: Bench, name: str) -> None:
         with pretended_gpu():
             loop = Loop(name, 4, torch.device("cuda"), "float32")
             with without_backward(loop._run.network):
-                loop.step()  # the first step sends what all steps share
+                loop.step()  # uploads constants that later steps reuse
                 with Waits() as counted:
                     loop.step()
         bench.note("waits", model=name, gpu="pretended", in_a_step=sum(counted.found.values()),

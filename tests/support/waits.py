@@ -43,7 +43,7 @@ class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def in_channels_last(network: nn.Module) -> None:
-    """Do what ``network.to(memory_format=torch.channels_last)`` cannot do without contents."""
+    """Do what ``network.to(memory_format=torch.channels_last)`` cannot do without data."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
@@ -64,9 +64,10 @@ def without_backward(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
-    """Let tensors have shapes and devices, such as ``cuda``, but no contents.
+    """Give new tensors a shape and a device, such as ``cuda``, but no data.
 
-    The order of faces depends on contents, but is drawn on the CPU alone, so any faces will do.
+    The order of the faces cannot be drawn without data. It is drawn on the CPU alone, so any order
+    will do.
     """
 
     def any_faces(run: object, key: str, count: int, size: int) -> torch.Tensor:

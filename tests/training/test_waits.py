@@ -1,4 +1,4 @@
-"""Check on tensors without contents that a training step does not wait for a GPU."""
+"""Check on tensors without data that a training step does not wait for a GPU."""
 
 import threading
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_training_step_never_waits_for_the_gpu(name):
     with pretended_gpu():
         loop = loop_of(name)
         with without_backward(loop._run.network):
-            loop._step(warp=True)  # the first step sends what all steps share
+            loop._step(warp=True)  # uploads constants that later steps reuse
             with Waits() as waits:
                 losses = loop._step(warp=True)
 
