@@ -12,7 +12,6 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from faceswap.config import MODEL_SEAM
 from faceswap.models.architectures import ModelConfig
@@ -33,9 +32,28 @@ class ImageConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H', W')."""
         kind = x.device.type
-        exactly = torch.autocast(kind, enabled=False) if is_autocast_available(kind) else None
-        with exactly or nullcontext():
-            return super().forward(x.float())
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+            return self._exactly(x.float())
+
+    def _exactly(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class ToImage(ImageConv):
+    """A 5x5 convolution of stride 1 to an image of an even size.
+
+    It is computed as a convolution of stride 2 that gives the four pixels of each 2x2 block as
+    channels, because processors and GPUs are slow at convolutions to three or four channels.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 5, padding=2)
+
+    def _exactly(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        # The windows of a block's pixels are 5x5 parts of the same 6x6 window.
+        moved = [F.pad(self.weight, (c, 1 - c, r, 1 - r)) for r in (0, 1) for c in (0, 1)]
+        return depth_to_space(F.conv2d(x, torch.cat(moved), self.bias.repeat(4), 2, 2))
 
 
 class Residual(nn.Module):
@@ -219,7 +237,7 @@ def _decoder(ups: tuple[int, ...], channels: int, residual: bool) -> nn.Sequenti
         layers.append(Upscale(i, o))
         if residual:
             layers.append(Residual(o))
-    return nn.Sequential(*layers, ImageConv(ups[-1], channels, 5, padding=2), nn.Sigmoid())
+    return nn.Sequential(*layers, ToImage(ups[-1], channels), nn.Sigmoid())
 
 
 MODELS: Registry[type[Autoencoder]] = Registry(MODEL_SEAM, {

@@ -99,11 +99,6 @@ def random_warp(
 ) -> tuple[Tensor, Tensor]:
     """Sample the network's input, a warped face, and its target, the face without the warp.
 
-    The warp displaces the nodes of a regular grid over the network crop and interpolates between
-    them bilinearly. The target is sampled through the similarity that best maps the displaced
-    nodes back onto the regular grid (umeyama; in two dimensions the least-squares similarity is the
-    ratio of two complex sums).
-
     Args:
         faces: (B, C, S, S) uint8 crops.
         displacement: From :func:`draw_warp`, (B, 2, 5, 5).
@@ -113,6 +108,26 @@ def random_warp(
 
     Returns:
         Warped input and target, each (B, C, size, size) float32 in [0, 1].
+    """
+    numbers = places(displacement, model, transform)
+    return sample_pair(faces, upload(numbers, faces.device), model)
+
+
+def places(displacement: Tensor, model: ModelConfig, transform: Tensor | None = None) -> Tensor:
+    """Return the numbers from which the sampling points of inputs and targets are computed.
+
+    The warp displaces the nodes of a regular grid over the network crop and interpolates between
+    them bilinearly. The target is sampled through the similarity that best maps the displaced
+    nodes back onto the regular grid (umeyama; in two dimensions the least-squares similarity is the
+    ratio of two complex sums).
+
+    Args:
+        displacement: See :func:`random_warp`.
+        model: See :func:`random_warp`.
+        transform: See :func:`random_warp`.
+
+    Returns:
+        Displaced nodes and a matrix for each face, (B, 56) float32.
     """
     size = model.size
     origin = (model.input_center - 0.5) / size  # so that the first pixel is sampled at input_center
@@ -131,8 +146,18 @@ def random_warp(
         grid = torch.einsum("bij,bjyx->biyx", linear, grid) + start[..., None, None]
         target = linear @ target
         target[..., 2] += start
-    # The device computes all sampling points from these numbers, 56 for each face.
-    numbers = upload(torch.cat([grid.flatten(1), target.flatten(1)], dim=1).float(), faces.device)
+    return torch.cat([grid.flatten(1), target.flatten(1)], dim=1).float()
+
+
+def sample_pair(faces: Tensor, numbers: Tensor, model: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Sample the network's inputs and targets; see :func:`random_warp`.
+
+    Args:
+        faces: (B, C, S, S) uint8 crops.
+        numbers: From :func:`places`, on the same device.
+        model: Provides the size.
+    """
+    size = model.size
     grids = numbers[:, : 2 * NODES**2].view(-1, 2, NODES, NODES)
     matrices = numbers[:, 2 * NODES**2 :].view(-1, 2, 3)
     weights, axis = _axes(size, faces.device)
@@ -159,9 +184,8 @@ def sample_gain(count: int, sigma: float, generator: torch.Generator) -> Tensor:
 def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
     """Multiply the colours of float images (B, 3 or 4, H, W) by gains (B, 3), clamped to [0, 1].
 
-    A mask in the fourth channel stays unchanged.
+    A mask in the fourth channel stays unchanged. The gains are on the images' device.
     """
-    gain = upload(gain, images.device)
     lit = (images[:, :3] * gain[:, :, None, None]).clamp(0, 1)
     return lit if images.shape[1] == 3 else torch.cat([lit, images[:, 3:]], dim=1)
 

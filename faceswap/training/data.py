@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -297,39 +298,78 @@ def _start(
 CROPS_PER_PASS = 64  # faces in one forward pass outside training; bounds its memory
 
 
-def training_pair(
-    run: TrainingState, crops: Tensor, key: str, size: int, world: World, warp: bool = True,
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """The random numbers of a batch. The faces are sampled where these tensors are.
+
+    Attributes:
+        indices: Numbers of the faces, (B,) int64.
+        places: From :func:`augment.places`, (B, 56).
+        gain: Gains of red, green and blue, (B, 3); None changes no colours.
+    """
+
+    indices: Tensor
+    places: Tensor
+    gain: Tensor | None
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors without None, in an order that :meth:`of` takes."""
+        return [self.indices, self.places, *([] if self.gain is None else [self.gain])]
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> Self:
+        """Take the tensors of a draw."""
+        return cls(tensors[0], tensors[1], tensors[2] if len(tensors) > 2 else None)
+
+    def to(self, device: torch.device) -> Self:
+        """Copy the numbers to a device without waiting for it."""
+        return self.of([sampling.upload(each, device) for each in self.tensors()])
+
+
+def draw_batch(
+    run: TrainingState, count: int, key: str, size: int, world: World, warp: bool = True,
     jitter: float = 0.0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Make the next batch of an identity: warped inputs and their targets.
+) -> Draw:  # fmt: skip
+    """Draw the random numbers of the next batch of an identity.
 
     Every process draws the random numbers of the whole batch and keeps those of its own shard.
 
     Args:
-        run: Provides the order of the faces, the generator, the model and the colour shift.
-        crops: The identity's faces, (N, 3, S, S) uint8, or (N, 4, S, S) with masks.
+        run: Provides the order of the faces, the generator and the model.
+        count: Number of the identity's faces.
         key: The identity, or "also/" and the name of a companion.
         size: Batch size over all processes.
         world: The processes that train together.
         warp: Whether to warp the inputs; small similarity transforms are always applied.
         jitter: Standard deviation of the log of a face's random colour gain; 0 disables it.
-
-    Returns:
-        Inputs (size / processes, 3, side, side) and targets (size / processes, 3 or 4, side, side),
-        float32 in [0, 1].
     """
     shard = world.shard(size)
-    indices = next_indices(run, key, len(crops), size)[shard]
+    indices = next_indices(run, key, count, size)[shard]
     config = run.network.config
     noise = augment.draw_transform(size, run.generator).shard(shard)
     displacement = augment.draw_warp(size, run.generator)[shard] * warp
     matrices = augment.transform_matrices(noise, config.crop_size)
-    picked = crops[sampling.upload(indices, crops.device)]
-    warped, target = augment.random_warp(picked, displacement, config, matrices)
+    gain = augment.sample_gain(size, jitter, run.generator)[shard] if jitter else None
+    return Draw(indices, augment.places(displacement, config, matrices), gain)
+
+
+def sample_batch(run: TrainingState, crops: Tensor, key: str, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Sample a batch of an identity: warped inputs and their targets.
+
+    Args:
+        run: Provides the model and the colour shift.
+        crops: The identity's faces, (N, 3, S, S) uint8, or (N, 4, S, S) with masks.
+        key: See :func:`draw_batch`.
+        draw: The random numbers, on the device of the crops.
+
+    Returns:
+        Inputs (B, 3, side, side) and targets (B, 3 or 4, side, side), float32 in [0, 1].
+    """
+    warped, target = augment.sample_pair(crops[draw.indices], draw.places, run.network.config)
     warped, target = colored(run, warped[:, :3], key), colored(run, target, key)
-    if jitter:
-        gain = augment.sample_gain(size, jitter, run.generator)[shard]
-        warped, target = augment.apply_gain(warped, gain), augment.apply_gain(target, gain)
+    if draw.gain is not None:
+        warped = augment.apply_gain(warped, draw.gain)
+        target = augment.apply_gain(target, draw.gain)
     return warped, target
 
 

@@ -207,20 +207,23 @@ class Optimizer:
         # Muon takes matrices, so give it an (outputs, inputs) view of each weight's memory.
         self._views = [(weight, nn.Parameter(_as_matrix(weight.data))) for weight in hidden]
         self._rest = rest
-        fused = rest[0].device.type in ("cpu", "cuda")
+        kind = rest[0].device.type
+        self._peaks = {"adamw": learning_rate}
         self._optimizers: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
-                rest, learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=fused
+                rest, learning_rate, recipe.betas, weight_decay=recipe.weight_decay,
+                fused=kind in ("cpu", "cuda"), capturable=kind == "cuda",
             )
-        }
+        }  # fmt: skip
         if hidden:
-            rate = recipe.muon_rate * learning_rate / recipe.learning_rate
+            self._peaks["muon"] = recipe.muon_rate * learning_rate / recipe.learning_rate
             self._optimizers["muon"] = Muon(
-                [view for _, view in self._views], rate, recipe.weight_decay
+                [view for _, view in self._views], self._peaks["muon"], recipe.weight_decay
             )
-        self._peaks = {
-            name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()
-        }
+        if kind == "cuda":  # tensors, so that a recorded step reads the rates of its replay
+            for optimizer in self._optimizers.values():
+                (group,) = optimizer.param_groups
+                group["lr"] = torch.tensor(group["lr"], device=rest[0].device)
 
     @property
     def learning_rate(self) -> float:
@@ -230,7 +233,11 @@ class Optimizer:
     def scale(self, factor: float) -> None:
         """Set every learning rate to its peak times ``factor``."""
         for name, optimizer in self._optimizers.items():
-            optimizer.param_groups[0]["lr"] = self._peaks[name] * factor
+            (group,) = optimizer.param_groups
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self._peaks[name] * factor)
+            else:
+                group["lr"] = self._peaks[name] * factor
 
     def zero_grad(self) -> None:
         for weight in (*self._rest, *(weight for weight, _ in self._views)):
@@ -251,7 +258,11 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers by name."""
-        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        for state in states.values():
+            (group,) = state["param_groups"]
+            group["lr"] = float(group["lr"])
+        return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state from :meth:`state_dict`.

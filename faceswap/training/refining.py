@@ -16,7 +16,7 @@ from torch import Tensor
 
 from faceswap.models.devices import in_precision
 from faceswap.models.refiner import Refiner, refiner_for
-from faceswap.models.sampling import to_bytes
+from faceswap.models.sampling import to_bytes, upload
 from faceswap.training.checkpoint import TrainingState
 from faceswap.training.portraits import Portraits, colored, seen, with_eyes
 from faceswap.types import Identity
@@ -89,7 +89,8 @@ def texture_distance(
     corners = places // (width - PATCH + 1) * width + places % (width - PATCH + 1)
     offsets = torch.arange(PATCH)
     pixels = corners[:, None] + (offsets[:, None] * width + offsets).flatten()
-    filters, pixels = filters.to(output.device), pixels.flatten().to(output.device)
+    filters = upload(filters, output.device)
+    pixels = upload(pixels.flatten(), output.device)
 
     def responses(images: Tensor) -> Tensor:
         """Return the sorted responses of each filter, (B, PROJECTIONS, POSITIONS)."""
@@ -186,7 +187,7 @@ class RefinerTraining:
         top, left = torch.randint(MARGIN, last + 1, (2,), generator=self._generator).tolist()
         small = slice(top, top + self._window), slice(left, left + self._window)
         large = tuple(slice(scale * side.start, scale * side.stop) for side in small)
-        some = chosen.to(decoded.device)
+        some = upload(chosen, decoded.device)
         return (
             decoded[some][..., small[0], small[1]].float() / 255,
             photos[some][..., large[0], large[1]].float() / 255,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -32,13 +33,14 @@ from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words
 from faceswap.training import checkpoint, distributed
 from faceswap.training.checkpoint import TrainingState
-from faceswap.training.companions import Turn
-from faceswap.training.data import TrainingFaces, prepare, training_pair
+from faceswap.training.companions import Companion, Turn
+from faceswap.training.data import Draw, TrainingFaces, draw_batch, prepare, sample_batch
 from faceswap.training.distributed import World
 from faceswap.training.losses import LOSSES, masked
 from faceswap.training.monitor import Monitor
 from faceswap.training.optimizer import Recipe, recipe_of
 from faceswap.training.portraits import measure_paintings
+from faceswap.training.recorder import StepRecorder
 from faceswap.training.refining import refine_decoders
 from faceswap.training.threads import ThreadTuner
 from faceswap.types import BOTH_IDENTITIES, Count, Identity, OnProgress, ignore_progress
@@ -49,7 +51,8 @@ log = logging.getLogger(__name__)
 CPU_BATCH, GPU_BATCH = 16, 64  # faces of each identity in a step unless the settings say so
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
-REFINING_SHARE = 0.8  # assumed time of a refiner step over a network step's, until measured
+# Assumed time of a step of both refiners over a network step's, until it is measured.
+REFINING_SHARE, REFINING_SHARE_GPU = 0.8, 2.3
 # Without a requested length the learning rate falls in cycles, each longer than the one before.
 FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
 AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the end
@@ -259,6 +262,7 @@ class Loop:
         self._device = next(run.network.parameters()).device
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.benchmark = True  # all batches have the same shape
         self._precision = (
             devices.fast_type(self._device) if config.precision == "auto"
             else PRECISIONS[config.precision]
@@ -268,6 +272,12 @@ class Loop:
             self._device.type, enabled=self._precision == torch.float16
         )
         self._pair = world.wrap(Pair(run.network, self._precision), self._device)
+        self._ema_share = torch.zeros((), device=self._device)
+        # A replayed step is always the same: no companions by turns, no processes to wait for, and
+        # no scaled loss, whose gradients the CPU checks.
+        can_record = self._device.type == "cuda" and world.size == 1
+        can_record = can_record and not run.companions and not self._scaler.is_enabled()
+        self._recorder = StepRecorder() if can_record else None
         self._threads = ThreadTuner(self._device.type == "cpu")
         self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
@@ -357,7 +367,8 @@ class Loop:
         """Estimate the seconds that the refiners will take at the next save."""
         run = self._run
         since = run.step - self._refined
-        typical = REFINING_SHARE * self._recipe.refine * run.seconds / max(run.step, 1)
+        share = REFINING_SHARE_GPU if self._device.type == "cuda" else REFINING_SHARE
+        typical = share * self._recipe.refine * run.seconds / max(run.step, 1)
         return since * (self._refining_time or typical)
 
     def _decide(self, now: float) -> Due:
@@ -398,6 +409,8 @@ class Loop:
                     self._device, self._batch, half,
                 )  # fmt: skip
                 self._batch = half
+                if self._recorder:
+                    self._recorder.forget()
             # Free gradients outside `except`: the traceback keeps the graph alive.
             self._run.optimizer.zero_grad()
             if self._device.type == "cuda":
@@ -406,28 +419,46 @@ class Loop:
     def _step(self, warp: bool) -> Tensor:
         """Take an optimizer step on both identities; return their losses, (2,), on the device."""
         size, world = self._batch, self._world
-        run, faces, recipe = self._run, self._faces, self._recipe
-        a, target_a = training_pair(run, faces.seen["a"], "a", size, world, warp, recipe.jitter)
-        b, target_b = training_pair(run, faces.seen["b"], "b", size, world, warp, recipe.jitter)
-        turn = self._turn(size, warp)
-        losses = learn(
-            run, self._pair, (a, b), (target_a, target_b), self._loss, self._scaler, turn
-        )
+        run, recipe = self._run, self._recipe
+        crops: dict[str, Tensor] = {"a": self._faces.seen["a"], "b": self._faces.seen["b"]}
+        companion = self._companion()
+        if companion:
+            crops[f"also/{companion.name}"] = self._faces.also[companion.name]
+        draws = [
+            draw_batch(run, len(some), key, size, world, warp, recipe.jitter).to(self._device)
+            for key, some in crops.items()
+        ]
         if run.average:
-            update_ema(run.average, run.network, recipe.average, run.step)
+            self._ema_share.fill_(ema_share(recipe.average, run.step))
+        step = partial(self._learn, crops, companion)
+        return self._recorder(step, draws) if self._recorder else step(draws)
+
+    def _learn(
+        self, crops: dict[str, Tensor], companion: Companion | None, draws: list[Draw]
+    ) -> Tensor:
+        """Do the device's part of a step.
+
+        Args:
+            crops: Faces of a, of b and of the companion.
+            companion: Whose turn it is.
+            draws: Random numbers for each of the three.
+        """
+        run = self._run
+        (a, b, *third) = [
+            sample_batch(run, some, key, draw)
+            for (key, some), draw in zip(crops.items(), draws, strict=True)
+        ]
+        turn = Turn(companion, *third[0]) if companion else None
+        warped, targets = (a[0], b[0]), (a[1], b[1])
+        losses = learn(run, self._pair, warped, targets, self._loss, self._scaler, turn)
+        if run.average:
+            update_ema(run.average, run.network, self._ema_share)
         return losses
 
-    def _turn(self, size: int, warp: bool) -> Turn | None:
-        """Make a batch of the companion whose turn it is; None if there are none."""
-        run = self._run
-        if not run.companions:
-            return None
-        companion = run.companions[run.step % len(run.companions)]
-        crops, jitter = self._faces.also[companion.name], self._recipe.jitter
-        return Turn(
-            companion,
-            *training_pair(run, crops, f"also/{companion.name}", size, self._world, warp, jitter),
-        )
+    def _companion(self) -> Companion | None:
+        """Return the companion whose turn it is; None if there are none."""
+        people = self._run.companions
+        return people[self._run.step % len(people)] if people else None
 
     def _loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         return masked(decoded, target, self._loss_of, self._recipe.outside)
@@ -455,6 +486,8 @@ class Loop:
             )
         state = checkpoint.read_state(folder) if self._monitor else None
         checkpoint.restore(run, self._world.share(state), folder)
+        if self._recorder:
+            self._recorder.forget()
         run.lr_scale = ROLL_BACK_RATE
         if self._monitor:
             checkpoint.trim_metrics(folder, run.step)
@@ -491,11 +524,19 @@ def learn(
     return losses[:2].detach()
 
 
+def ema_share(decay: float, step: int) -> float:
+    """Return the share of a step's weights in their exponential moving average; early, more."""
+    return max(1 - decay, 9 / (10 + step))
+
+
 @torch.no_grad()
-def update_ema(average: Autoencoder, network: Autoencoder, decay: float, step: int) -> None:
-    """Move an exponential moving average towards the network's weights, faster in early steps."""
-    share = max(1 - decay, 9 / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), share)
+def update_ema(average: Autoencoder, network: Autoencoder, share: Tensor) -> None:
+    """Move an exponential moving average towards the network's weights by a share, ()."""
+    means: list[Tensor] = list(average.parameters())
+    weights: list[Tensor] = list(network.parameters())
+    moves = torch._foreach_sub(weights, means)
+    torch._foreach_mul_(moves, share)
+    torch._foreach_add_(means, list(moves))
 
 
 def _share_done(step: int, seconds: float, config: TrainConfig) -> float:

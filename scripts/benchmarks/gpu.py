@@ -10,7 +10,9 @@ card      TFLOP/s of a large matrix product and of a convolution in the device's
 waits     places of a training step at which the CPU waits for the GPU. Without a GPU they are
           counted on tensors without data
 busy      share of the time in which the GPU computes, kernels in a step, and the longest ones
-speed     milliseconds of a step and of its parts, faces per second, share of the card's TFLOP/s
+speed     milliseconds of a step, of one whose kernels are launched one by one, and of the parts of
+          that one; faces per second, share of the card's TFLOP/s
+recording largest difference of the losses with recorded steps from those without
 formats   loss after a few hundred steps in float32 and in the fast format, and the difference of
           what both paint, in levels
 quality   with ``--faces``: ``faceswap train`` for some minutes at two batch sizes, and its
@@ -148,10 +150,12 @@ class Loop(trainer.Loop):
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Make a batch of each identity."""
-        return [
-            data.training_pair(self._run, self._faces.seen[key], key, self.batch, World())
-            for key in IDENTITIES
-        ]
+        run, pairs = self._run, []
+        for key in IDENTITIES:
+            crops = self._faces.seen[key]
+            draw = data.draw_batch(run, len(crops), key, self.batch, World()).to(self.device)
+            pairs.append(data.sample_batch(run, crops, key, draw))
+        return pairs
 
     def backward(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Compute the gradients of a batch."""
@@ -167,7 +171,7 @@ class Loop(trainer.Loop):
     def average(self) -> None:
         """Move the averaged weights."""
         if self._run.average:
-            trainer.update_ema(self._run.average, self._run.network, self.recipe.average, 1000)
+            trainer.update_ema(self._run.average, self._run.network, self._ema_share)
 
     def swapped(self) -> torch.Tensor:
         """Decode some faces of a as b."""
@@ -286,6 +290,8 @@ def speed(bench: Bench, name: str, batch: int) -> None:
         torch.cuda.reset_peak_memory_stats()
     loop = Loop(name, batch, bench.device)
     seconds = bench.clock(loop.step)
+    recorder, loop._recorder = loop._recorder, None
+    launched = bench.clock(loop.step) if recorder else seconds
     pairs = loop.pairs()
     parts = {
         "augment": bench.clock(loop.pairs),
@@ -297,10 +303,23 @@ def speed(bench: Bench, name: str, batch: int) -> None:
     memory = torch.cuda.max_memory_allocated() / 2**30 if bench.device.type == "cuda" else None
     bench.note(
         "speed", model=name, batch=batch, step_ms=round(1e3 * seconds, 2),
+        unrecorded_ms=round(1e3 * launched, 2),
         **{f"{key}_ms": round(1e3 * value, 2) for key, value in parts.items()},
         faces_per_second=round(2 * batch / seconds), tflops=round(rate / 1e12, 2),
         share_of_peak=round(rate / bench.peak, 3), peak_gib=memory and round(memory, 2),
     )  # fmt: skip
+
+
+def recording(bench: Bench, name: str) -> None:
+    """Compare training by recorded steps with training by single kernels."""
+    losses = []
+    for recorded in (True, False):
+        loop = Loop(name, 4 if bench.quick else 16, bench.device, "float32")
+        loop._recorder = loop._recorder if recorded else None
+        course = [loop.step() for _ in range(4 if bench.quick else 40)]
+        losses.append(torch.stack(course).cpu())
+    apart = float((losses[0] - losses[1]).abs().max())
+    bench.note("recording", model=name, loss=round(float(losses[0][-1].sum()), 4), apart=apart)
 
 
 def formats(bench: Bench, name: str) -> None:
@@ -351,6 +370,7 @@ def main() -> None:
         for batch in batches:
             bench.run(speed, name, batch)
     for name in ("small",) if options.quick else ("medium", "large"):
+        bench.run(recording, name)
         bench.run(formats, name)
     if options.faces:
         for batch in (trainer.CPU_BATCH, trainer.GPU_BATCH):

@@ -13,6 +13,15 @@ from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import PRESETS
 
 
+def test_the_convolution_to_an_image_is_an_ordinary_one():
+    layer = autoencoder.ToImage(16, 4)
+    faces = torch.randn(3, 16, 12, 20, generator=torch.Generator().manual_seed(0))
+
+    expected = F.conv2d(faces, layer.weight, layer.bias, padding=2)
+
+    torch.testing.assert_close(layer(faces), expected, atol=1e-6, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def classic_state():
     """A state dict in the layout of the classic checkpoint, with random weights."""

@@ -13,6 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from faceswap.training import data
 
+# torch has no such function for tensors without data. The operation only writes in place.
+ATEN = torch.library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
+ATEN.impl("_fused_adamw_.tensor_lr", lambda *_, **__: None)  # type: ignore[no-untyped-call]
+
 # Operations whose result the CPU reads.
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
 

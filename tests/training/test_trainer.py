@@ -408,11 +408,11 @@ def test_model_file_holds_the_average_weights(run):
 def test_update_ema_follows_the_weights():
     network, average = (autoencoder.build(PRESETS["small"]) for _ in range(2))
 
-    trainer.update_ema(average, network, 0.999, step=0)
+    trainer.update_ema(average, network, torch.tensor(trainer.ema_share(0.999, step=0)))
     weight, mean = network.up.conv.weight.detach(), average.up.conv.weight
     early = mean - weight
     weight.add_(1.0)
-    trainer.update_ema(average, network, 0.999, step=10**6)
+    trainer.update_ema(average, network, torch.tensor(trainer.ema_share(0.999, step=10**6)))
 
     begun = autoencoder.build(PRESETS["small"]).up.conv.weight.std()
     assert early.std() < 0.2 * begun  # at first it keeps a tenth of its random beginning
