@@ -454,7 +454,7 @@ class ConvertConfig(Settings):
             low=0.0,
             high=100.0,
         ),
-    ] = 0.0
+    ] = 3.0
     erosion: Annotated[
         float,
         Option("Shrink the mask by this share of the face's width.", LOOK, low=0.0, high=0.5),
@@ -483,7 +483,7 @@ class ConvertConfig(Settings):
         bool, Option("Match the footage's sharpness, grain and motion blur.", LOOK)
     ] = False
     smooth: Annotated[
-        bool, Option("Smooth landmarks and colours over the neighbouring frames.", LOOK)
+        bool, Option("Smooth landmarks, expressions and colours over neighbouring frames.", LOOK)
     ] = True
     who: Annotated[
         tuple[str, ...],
@@ -617,10 +617,8 @@ class EvaluateConfig(Settings):
     expression_range: Annotated[
         float,
         Option("Expression range of the swaps, as in convert.", LOOK, low=0.0, high=100.0),
-    ] = 0.0
-    smooth: Annotated[
-        bool, Option("Smooth landmarks and colours in the clip over time, as convert does.", LOOK)
-    ] = True
+    ] = 3.0
+    smooth: Annotated[bool, Option("Smooth the clip over time, as convert does.", LOOK)] = True
     clip_frames: Annotated[
         int, Option("Read at most N frames of the clip; 0 reads all.", FACES, low=0)
     ] = 150

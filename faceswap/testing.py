@@ -56,8 +56,11 @@ class CopyingNetwork(Autoencoder):
         to: Identity,  # noqa: ARG002 - the network's signature
         identity_strength: float,  # noqa: ARG002
         expression_range: float = 0.0,  # noqa: ARG002
+        mixing: Tensor | None = None,
     ) -> Tensor:
         """Return the images, with a mask of ones if the architecture has a mask head."""
+        if mixing is not None:
+            images = images[mixing.argmax(dim=1)]
         if not self.config.mask_head:
             return images
         return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)

@@ -33,6 +33,9 @@ UPRIGHT = 0.7071  # least cosine between the edge's normal and the vertical, on 
 OPEN_MOUTH = 0.15  # aspect ratio of the inner lips above which teeth may be seen
 LIGHT_BLUR = 1 / 6  # standard deviation of low-frequency luma, as a share of the crop's side
 LIGHT_GRID = 32  # side of the low-frequency luma that is kept
+# Dark brows and open lips are no shadows, so light is measured on the skin around them.
+FEATURES = ([*range(17, 22), *range(36, 42)], [*range(22, 27), *range(42, 48)], [*range(48, 60)])
+AROUND_FEATURES = 5 / 256  # width of the skin around features that is left out, in crop sides
 DARK = 8.0  # levels added to luma before its logarithm is taken
 SWD_RESAMPLES = 200  # of the bootstrap; a distance takes milliseconds
 
@@ -50,7 +53,7 @@ class FaceMeasurement:
         patches: Patches of three pyramid levels, see :func:`texture.patches_of`.
         irises: Of both eyes; None where an eye is closed.
         mouth: Luma of the pixels between the lips, in reading order; None if they are closed.
-        light: Low-frequency luma, (32, 32).
+        light: Low-frequency luma of the skin, (32, 32).
         inside: Share of each of its cells that lies inside the face, (32, 32).
     """
 
@@ -89,9 +92,10 @@ def measure_face(
     """
     weight = area.astype(np.float32)
     luma = image.astype(np.float32) @ LUMA
+    skin = weight * (1 - _features(landmarks, len(image)))
     sigma = LIGHT_BLUR * len(image)
-    blurred = np.asarray(cv2.GaussianBlur(luma * weight, (0, 0), sigma), np.float64)
-    blurred = blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
+    blurred = np.asarray(cv2.GaussianBlur(luma * skin, (0, 0), sigma), np.float64)
+    blurred = blurred / np.maximum(cv2.GaussianBlur(skin, (0, 0), sigma), 1e-3)
     small = (LIGHT_GRID, LIGHT_GRID)
     return FaceMeasurement(
         landmarks,
@@ -103,6 +107,15 @@ def measure_face(
         cv2.resize(blurred, small, interpolation=cv2.INTER_AREA).astype(np.float64),
         cv2.resize(weight, small, interpolation=cv2.INTER_AREA).astype(np.float64),
     )
+
+
+def _features(points: Points, size: int) -> npt.NDArray[np.float32]:
+    """Return 1 on eyes, brows and lips and close to them, (size, size), and 0 elsewhere."""
+    drawn = np.zeros((size, size), np.uint8)
+    for group in FEATURES:
+        drawn |= hull_of(points[group], size, size)
+    width = 2 * round(AROUND_FEATURES * size) + 1
+    return np.asarray(cv2.dilate(drawn, np.ones((width, width), np.uint8)), np.float32)
 
 
 def _mouth(luma: npt.NDArray[Any], points: Points) -> npt.NDArray[np.float32] | None:

@@ -130,20 +130,22 @@ class SwapScores:
     light_correlation: Annotated[
         Score | None,
         Meta(
-            description="Correlation of the swap's low-frequency luma with the footage's inside "
-            "the face."
+            description="Correlation of the low-frequency luma of the swap's skin with that of "
+            "the footage's."
         ),
     ]
     light_slope: Annotated[
         Score | None,
         Meta(
-            description="Slope of the logarithm of the swap's low-frequency luma over that of the "
-            "footage: 1 keeps the contrast of the light, 0 is flat."
+            description="Slope of the logarithm of the low-frequency luma of the swap's skin over "
+            "that of the footage's: 1 keeps the contrast of the light, 0 is flat."
         ),
     ]
     light_error: Annotated[
         Score | None,
-        Meta(description="Root mean square difference of low-frequency luma, in levels."),
+        Meta(
+            description="Root mean square difference of the skin's low-frequency luma, in levels."
+        ),
     ]
     seam_color_step: Annotated[
         Score | None,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from faceswap.config import MODEL_SEAM
 from faceswap.models.architectures import ModelConfig
+from faceswap.models.layers import conv_to_image, depth_to_space
 from faceswap.registry import Registry
 from faceswap.types import Identity
 
@@ -40,20 +41,14 @@ class ImageConv(nn.Conv2d):
 
 
 class ToImage(ImageConv):
-    """A 5x5 convolution of stride 1 to an image of an even size.
-
-    It is computed as a convolution of stride 2 that gives the four pixels of each 2x2 block as
-    channels, because processors and GPUs are slow at convolutions to three or four channels.
-    """
+    """A 5x5 convolution of stride 1 to an image, see :func:`conv_to_image`."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 5, padding=2)
 
     def _exactly(self, x: Tensor) -> Tensor:
         assert self.bias is not None
-        # The windows of a block's pixels are 5x5 parts of the same 6x6 window.
-        moved = [F.pad(self.weight, (c, 1 - c, r, 1 - r)) for r in (0, 1) for c in (0, 1)]
-        return depth_to_space(F.conv2d(x, torch.cat(moved), self.bias.repeat(4), 2, 2))
+        return conv_to_image(x, self.weight, self.bias)
 
 
 class Residual(nn.Module):
@@ -102,18 +97,6 @@ class Upscale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, 2 H, 2 W)."""
         return depth_to_space(F.leaky_relu(self.conv(x), 0.1, inplace=True))
-
-
-def depth_to_space(x: Tensor) -> Tensor:
-    """Rearrange (B, 4 C, H, W) to (B, C, 2 H, 2 W).
-
-    Output pixel (row, column) of each 2 x 2 block takes channel c from input channel
-    (row * 2 + column) * C + c.
-    """
-    batch, channels, height, width = x.shape
-    x = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
-    x = x.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
-    return x.permute(0, 3, 1, 2)  # channels_last for the next convolution
 
 
 class Autoencoder(nn.Module):
@@ -182,8 +165,9 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(images), identity)
 
     def swap(
-        self, images: Tensor, to: Identity, identity_strength: float, expression_range: float = 0.0
-    ) -> Tensor:
+        self, images: Tensor, to: Identity, identity_strength: float,
+        expression_range: float = 0.0, mixing: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Encode faces of the other identity and decode them as ``to``; see :meth:`decode`.
 
         Args:
@@ -194,10 +178,14 @@ class Autoencoder(nn.Module):
             expression_range: How far the latent may leave the mean of ``to``, in standard
                 deviations of the latents of ``to`` along each of their principal axes; 0 does not
                 limit it. Only a strength above 0 is limited.
+            mixing: Shares of the latents of ``images`` in those that are decoded, (N, B); None
+                decodes the B latents as they are.
         """
         source, target = (0, 1) if to == "b" else (1, 0)
         change = identity_strength * (self.means[target] - self.means[source])
         code = self.to_code(images)
+        if mixing is not None:
+            code = mixing.to(code.dtype) @ code
         if expression_range and bool(self.covariances.any()):
             deviation = code - self.means[source]
             limited = self._within(deviation, source, target, expression_range)

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast
+from functools import cache
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from faceswap.arrays import NEUTRAL, RANGE
 from faceswap.models.architectures import ModelConfig
+from faceswap.models.layers import conv_to_image
 from faceswap.types import Identity
 
 CROP = 256  # usual side of the stored crops in pixels; refined faces show about as much
@@ -71,7 +73,7 @@ class Refiner(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(width, width, 3, padding=1),
-                nn.LeakyReLU(0.1),
+                nn.LeakyReLU(0.1, inplace=True),
                 nn.Conv2d(width, width, 3, padding=1),
             )
             for _ in range(config.blocks)
@@ -96,18 +98,19 @@ class Refiner(nn.Module):
         hidden = self.first(faces * 2 - 1)
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden = self._enlarged(F.leaky_relu(self.features(hidden), 0.1), "bilinear")
-        large = self._enlarged(faces, "bicubic")
+        hidden = self._enlarged(F.leaky_relu(self.features(hidden), 0.1, inplace=True))
+        large = enlarged_bicubic(faces, self.config.scale)
         if detail is None:
             photo = torch.zeros_like(large)
         else:
             relative = (detail.to(faces.dtype) - NEUTRAL) * (RANGE / 127)
-            photo = relative * self._enlarged(self._around(faces), "bilinear") * GAIN
-        hidden = torch.cat([hidden, large * 2 - 1, photo], dim=1)
-        hidden = hidden.contiguous(memory_format=torch.channels_last)
+            photo = relative * self._enlarged(self._around(faces).float()) * GAIN
+        # Joining tensors of different types or memory formats takes ten times as long.
+        joined = torch.cat([_alike(part, hidden) for part in (hidden, large * 2 - 1, photo)], dim=1)
         for layer in (self.guided, self.mixed):
-            hidden = F.leaky_relu(layer(hidden), 0.1)
-        return cast(Tensor, large + self.last(hidden).float())
+            joined = F.leaky_relu(layer(joined), 0.1, inplace=True)
+        assert self.last.bias is not None
+        return large + conv_to_image(joined, self.last.weight, self.last.bias).float()
 
     def _around(self, faces: Tensor) -> Tensor:
         """Blur faces."""
@@ -118,10 +121,34 @@ class Refiner(nn.Module):
         rows = F.conv2d(padded, kernel.expand(3, 1, 1, -1), groups=3)
         return F.conv2d(rows, kernel[:, None].expand(3, 1, -1, 1), groups=3)
 
-    def _enlarged(self, images: Tensor, mode: str) -> Tensor:
+    def _enlarged(self, images: Tensor) -> Tensor:
         if self.config.scale == 1:
             return images
-        return F.interpolate(images, scale_factor=self.config.scale, mode=mode)
+        return F.interpolate(images, scale_factor=self.config.scale, mode="bilinear")
+
+
+def _alike(images: Tensor, other: Tensor) -> Tensor:
+    """Return images in the type of others, in channels_last format."""
+    return images.to(other.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def enlarged_bicubic(images: Tensor, scale: int) -> Tensor:
+    """Enlarge images (B, C, H, W) in float32, as ``F.interpolate`` does.
+
+    Two matrix products take a fifth of its time on a CPU.
+    """
+    if scale == 1:
+        return images
+    rows, columns = (_bicubic(side, scale).to(images.device) for side in images.shape[-2:])
+    with torch.autocast(images.device.type, enabled=False):
+        return rows @ images.float().contiguous() @ columns.T
+
+
+@cache
+def _bicubic(side: int, scale: int) -> Tensor:
+    """Return the weights of the pixels of an enlarged line, (scale * side, side)."""
+    lines = F.interpolate(torch.eye(side)[None, None], size=(scale * side, side), mode="bicubic")
+    return lines[0, 0]
 
 
 def build_refiners(shape: dict[str, Any] | None) -> dict[Identity, Refiner]:

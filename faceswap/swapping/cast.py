@@ -7,8 +7,9 @@ face is pasted; it defaults to "b". Relative paths start at the folder of the ca
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,15 +17,13 @@ import torch
 
 from faceswap.config import ConvertConfig, clipped
 from faceswap.errors import FaceswapError, InputError, SettingsError
-from faceswap.faces.geometry import Face
 from faceswap.faces.recognition import embedding_of
 from faceswap.faces.selection import References
 from faceswap.files import reason
-from faceswap.media.frame import Frame
 from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.swapper import FaceSwapper, Swapper
+from faceswap.swapping.swapper import EVERY, FaceSwapper, Finish, Found, Swapper
 from faceswap.types import Identity
 
 KEYS = ("who", "model", "to")
@@ -58,8 +57,12 @@ class MultiSwapper:
         self.config = swappers[0].config
         self._by_target = tuple(swappers)
 
-    def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame, in the order of its faces.
+    def prepare(self, frames: list[Found]) -> list[list[Swap]]:
+        """Return the swaps of each frame, in the order of its faces; see :meth:`decode`."""
+        return self.decode(frames)()
+
+    def decode(self, frames: list[Found], wanted: slice = EVERY) -> Finish:
+        """Align and decode the faces of some frames; see :meth:`FaceSwapper.decode`.
 
         Each swapper gets all frames in one call, so that its network decodes many faces at once.
 
@@ -67,18 +70,26 @@ class MultiSwapper:
             AlignmentError: If all landmarks of a face coincide.
             DeviceError: If the device's memory is too small for one face.
         """
-        per_swapper = [
-            swapper.prepare(
+        finishes = [
+            swapper.decode(
                 [
                     (frame, [face for face in faces if self._by_target[face.target] is swapper])
                     for frame, faces in frames
-                ]
+                ],
+                wanted,
             )
             for swapper in dict.fromkeys(self._by_target)
         ]
-        for (_, faces), *results in zip(frames, *per_swapper, strict=True):
-            swaps = {swap.aligned.face: swap for result in results for swap in result}
-            yield [swaps[face] for face in faces]
+        return partial(_together, frames[wanted], finishes)
+
+
+def _together(frames: list[Found], finishes: list[Finish]) -> list[list[Swap]]:
+    """Return the swaps of several swappers in the order of the faces of each frame."""
+    swapped = []
+    for (_, faces), *results in zip(frames, *(finish() for finish in finishes), strict=True):
+        swaps = {swap.aligned.face: swap for result in results for swap in result}
+        swapped.append([swaps[face] for face in faces])
+    return swapped
 
 
 def read_cast(path: Path) -> list[CastEntry]:

@@ -34,7 +34,6 @@ TEXTURE = 0.10  # deviation of the blur that separates local contrast, in face s
 COLOURLESS = 0.5  # share of the new face's chroma below which the footage is seen as pale
 INSIDE = 0.3  # share of a cell that must lie in the mask for its quotient to be compared
 MAX_PIGMENT = 0.25  # log quotient by which the chroma of two skins differs at most
-MATERIAL_BLUR = 1 / 256  # deviation of the blur before material is told by colour, in crop sides
 # Red minus blue over luma: least of a coloured face, and share of the face's own from which a pixel
 # counts as skin.
 LEAST_WARMTH, SKIN_WARMTH = 0.08, 0.6
@@ -89,8 +88,9 @@ def apply_light(swapped: Image, numbers: Numbers) -> Image:
     must not multiply the wrinkles in this channel, so its fine contrast grows at most as luma does.
     """
     size = len(swapped)
-    planes = _enlarged(numbers.astype(np.float32), size)
-    quotient = _by_material(planes[..., :3], swapped)
+    grids = numbers.astype(np.float32)
+    planes = _enlarged(grids, size)
+    quotient = _by_material(grids[..., :3], swapped)
     base = _enlarged(_blurred(_to_grid(swapped.astype(np.float32)), TEXTURE), size)
     fine = np.exp(planes[..., 3:4]) * (swapped - base)
     base, fine = (_with_chroma(image, planes[..., 4:5]) for image in (base, fine))
@@ -99,27 +99,35 @@ def apply_light(swapped: Image, numbers: Numbers) -> Image:
     return rounded((base + DARK) * gain - DARK + fine * np.minimum(gain, most))
 
 
-def _by_material(quotient: FloatImage, swapped: Image) -> FloatImage:
-    """Leave the difference of two skins out of the log quotient (S, S, 3) where no skin is.
+def _by_material(quotient: Grid, swapped: Image) -> FloatImage:
+    """Enlarge a log quotient (64, 64, 3), without the difference of two skins where no skin is.
 
     A quotient of skins holds the difference of their pigments besides the light. It would turn
     teeth yellow and blue eyes green. What is more than such a difference is light, and tints all.
+
+    Returns:
+        (S, S, 3) for a new face ``swapped`` (S, S, 3).
     """
-    pixels = cv2.GaussianBlur(swapped.astype(np.float32), (0, 0), MATERIAL_BLUR * len(swapped))
+    size = len(swapped)
+    large = _enlarged(quotient, size)
+    half = (max(size // 2, 1),) * 2  # the material of smaller parts cannot be told by colour
+    pixels = cv2.resize(swapped, half, interpolation=cv2.INTER_AREA).astype(np.float32)
     warmth = (pixels[..., 0] - pixels[..., 2]) / (pixels @ LUMA + DARK)
-    middle = slice(len(swapped) * 3 // 8, len(swapped) * 5 // 8)
+    middle = slice(len(warmth) * 3 // 8, len(warmth) * 5 // 8)
     usual = float(np.median(warmth[middle, middle]))
     if usual < LEAST_WARMTH:  # the new face is colourless itself
-        return quotient
-    skin = smoothstep(np.asarray(warmth / (SKIN_WARMTH * usual), np.float32))[..., None]
+        return large
+    other = 1 - smoothstep(np.asarray(warmth / (SKIN_WARMTH * usual), np.float32))
     tint = quotient - (quotient @ LUMA)[..., None]
     strength = np.abs(tint).max(axis=-1, keepdims=True)
     pigment = tint * np.minimum(1, MAX_PIGMENT / np.maximum(strength, 1e-6))
-    return np.asarray(quotient - (1 - skin) * pigment, np.float32)
+    return large - _enlarged(other, size)[..., None] * _enlarged(pigment, size)
 
 
 def _with_chroma(image: FloatImage, gain: FloatImage) -> FloatImage:
     """Multiply the chroma of an image (S, S, 3) by a gain (S, S, 1)."""
+    if (gain == 1).all():
+        return image
     luma = (image @ LUMA)[..., None]
     return np.asarray(luma + gain * (image - luma), np.float32)
 

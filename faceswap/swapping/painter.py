@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,6 +32,61 @@ log = logging.getLogger(__name__)
 DecodeFaces = Callable[[list[AlignedFace]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
+BESIDE = 0.25  # share of the latents of the frame before, and of the one after, in a frame's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Latents:
+    """Latents to decode: weighted means of the latents of faces.
+
+    Attributes:
+        faces: The N faces that are encoded.
+        weights: Share of each face in each latent, (R, N); the rows add up to 1.
+    """
+
+    faces: list[AlignedFace]
+    weights: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def decoded(self) -> list[AlignedFace]:
+        """The face that each latent belongs to."""
+        return [self.faces[number] for number in self.weights.argmax(axis=1)]
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether they are the latents of the faces, unmixed and in the same order."""
+        return np.array_equal(self.weights, np.eye(len(self.faces)))
+
+    def of(self, chosen: slice) -> "Latents":
+        """Return some of the latents, with the faces that they need."""
+        rows = self.weights[chosen]
+        needed = np.flatnonzero(rows.any(axis=0))
+        return Latents([self.faces[number] for number in needed], rows[:, needed])
+
+
+def mixing_of(moments: list[list[int]]) -> npt.NDArray[np.float32]:
+    """Return the shares of latents in those averaged over time, (N, N) for N faces.
+
+    A face gets half of its own latent and a quarter of those of the frames before and after. At the
+    ends of a track it keeps its own, because the mean of two frames would lag behind motion.
+
+    Args:
+        moments: The track of each face in consecutive frames, negative if it has none.
+    """
+    starts = np.cumsum([0, *map(len, moments)])
+    weights = np.eye(starts[-1], dtype=np.float32)
+    in_threes = zip(moments, moments[1:], moments[2:], strict=False)
+    for number, (before, now, after) in enumerate(in_threes):
+        for place, track in enumerate(now):
+            if track >= 0 and track in before and track in after:
+                row = weights[starts[number + 1] + place]
+                row[starts[number + 1] + place] = 1 - 2 * BESIDE
+                row[starts[number] + before.index(track)] = BESIDE
+                row[starts[number + 2] + after.index(track)] = BESIDE
+    return weights
 
 
 class FaceDecoder:
@@ -63,8 +121,13 @@ class FaceDecoder:
         self._model = trained.network.config
         self._shift = trained.color_shift
         self._to, self._identity_strength, self._device = to, identity_strength, device
-        # A plug-in's network may lack the argument, so it is only passed if it has an effect.
-        self._limits = {"expression_range": expression_range} if expression_range else {}
+        # A network of a plug-in or a test may lack the argument, so it is only passed if it has an
+        # effect.
+        self._limits: dict[str, Any] = (
+            {"expression_range": expression_range}
+            if expression_range and bool(self._network.covariances.any())
+            else {}
+        )
         self._of = of or ("a" if to == "b" else "b")
         exemplars = trained.exemplars.get(to)
         self._guide: Guide | None = None
@@ -78,33 +141,56 @@ class FaceDecoder:
         Raises:
             DeviceError: If the device's memory is too small for one face.
         """
+        return self._decoded(Latents(faces, np.eye(len(faces), dtype=np.float32)))
+
+    def decode_video(self, moments: list[list[AlignedFace]], wanted: slice) -> list[Image]:
+        """Decode the tracked faces of consecutive frames, with latents that do not jitter.
+
+        Args:
+            moments: The faces of each frame.
+            wanted: The frames whose faces are decoded; the others only serve as neighbours.
+
+        Raises:
+            DeviceError: If the device's memory is too small for one face.
+        """
+        weights = mixing_of([[face.face.track for face in faces] for faces in moments])
+        every = [face for faces in moments for face in faces]
+        start, _, _ = wanted.indices(len(moments))
+        first = sum(map(len, moments[:start]))
+        rows = slice(first, first + sum(map(len, moments[wanted])))
+        return self._decoded(Latents(every, weights).of(rows))
+
+    def _decoded(self, latents: "Latents") -> list[Image]:
         return [
             face
-            for first in range(0, len(faces), MAX_FACES_PER_PASS)
-            for face in self._decode_within_memory(faces[first : first + MAX_FACES_PER_PASS])
+            for first in range(0, len(latents), MAX_FACES_PER_PASS)
+            for face in self._decode_within_memory(
+                latents.of(slice(first, first + MAX_FACES_PER_PASS))
+            )
         ]
 
-    def _decode_within_memory(self, faces: list[AlignedFace]) -> list[Image]:
+    def _decode_within_memory(self, latents: "Latents") -> list[Image]:
         """Decode faces; if the device runs out of memory, split them in half and try again."""
         try:
-            return self._decode(faces)
+            return self._decode(latents)
         except torch.OutOfMemoryError as error:
-            if len(faces) == 1:
+            if len(latents) == 1:
                 raise DeviceError(
                     f"the memory of {self._device} is too small for one face: stop other programs "
                     "that use this device, or use --device cpu"
                 ) from error
-        half = len(faces) // 2
+        half = len(latents) // 2
         log.warning("the memory of %s is too small for %d faces at once: continuing with %d",
-                    self._device, len(faces), half)  # fmt: skip
-        return self._decode_within_memory(faces[:half]) + self._decode_within_memory(faces[half:])
+                    self._device, len(latents), half)  # fmt: skip
+        parts = latents.of(slice(None, half)), latents.of(slice(half, None))
+        return [face for part in parts for face in self._decode_within_memory(part)]
 
     @torch.no_grad()
-    def _decode(self, faces: list[AlignedFace]) -> list[Image]:
+    def _decode(self, latents: "Latents") -> list[Image]:
         side = self._model.crop_size
-        batch = np.stack([shrink(face.image, side) for face in faces]).transpose(0, 3, 1, 2)
-        crops = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-        network_input = network_crop(crops, self._model)
+        batch = np.stack([shrink(face.image, side) for face in latents.faces])
+        crops = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        network_input = network_crop(crops.to(self._device), self._model)
         if self._of == "a":  # training shifted a's colours towards b's, so do the same here
             network_input = shift_color(network_input, self._shift)
         # float16 resolves more than the 255 levels of the output. bfloat16, which some CPUs
@@ -112,18 +198,25 @@ class FaceDecoder:
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             decoded = (
                 self._network(network_input, self._to)
-                if self._of == self._to
+                if self._of == self._to  # only evaluation's photos
                 else self._network.swap(
-                    network_input, self._to, self._identity_strength, **self._limits
+                    network_input, self._to, self._identity_strength,
+                    **self._limits, **self._mixing(latents),
                 )
-            ).float()
+            ).float()  # fmt: skip
         if self._refiner:
             with in_precision(self._device, self._refiner_type):
-                decoded = self._refined(faces, decoded, self._refiner)
+                decoded = self._refined(latents.decoded, decoded, self._refiner)
         if self._to == "a":
             red, green, blue = self._shift
             decoded = shift_color(decoded, (-red, -green, -blue))
         return to_images(decoded)
+
+    def _mixing(self, latents: "Latents") -> dict[str, Any]:
+        """Return the argument that mixes latents if they are not decoded as they are."""
+        if latents.are_plain:
+            return {}
+        return {"mixing": torch.from_numpy(latents.weights).to(self._device)}
 
     def _refined(self, faces: list[AlignedFace], decoded: Tensor, refiner: Refiner) -> Tensor:
         """Lay eyes and detail of photos over decoded faces, and refine them.

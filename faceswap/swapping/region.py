@@ -131,11 +131,16 @@ def sticks_out(cover: Cover, mask: Mask) -> bool:
 def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:
     """Merge a new face and the skin beneath it into one image and one mask."""
     below = (1 - mask) * cover.mask
-    merged = mask + below
-    mixed = mask[..., None] * face + below[..., None] * cover.image
-    share = np.maximum(merged, 1e-4)[..., None]
-    image = np.where(merged[..., None] > 1e-3, mixed / share, face)
-    return rounded(np.asarray(image, np.float32)), np.asarray(merged, np.float32)
+    merged: Mask = np.asarray(mask + below, np.float32)
+    rows, columns = np.flatnonzero(below.any(axis=1)), np.flatnonzero(below.any(axis=0))
+    if not len(rows):
+        return face, merged
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    mixed = mask[box][..., None] * face[box] + below[box][..., None] * cover.image[box]
+    share = np.maximum(merged[box], 1e-4)[..., None]
+    image = face.copy()
+    image[box] = rounded(np.where(merged[box][..., None] > 1e-3, mixed / share, face[box]))
+    return image, merged
 
 
 def _continued(image: FloatImage, clean: Mask) -> FloatImage:

@@ -1,16 +1,18 @@
 """Swap faces in frames with one model: align and decode them, and measure colour and detail."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
-from itertools import groupby, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from faceswap import parallel
 from faceswap.arrays import Image, Mask
 from faceswap.config import ConvertConfig
 from faceswap.errors import NoFacesError, SettingsError
@@ -39,7 +41,10 @@ from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
 from faceswap.swapping.region import brow_cover, feathered, sticks_out, without_brows
 from faceswap.swapping.render import matched, paste_swaps
 
+Found = tuple[Frame, list[Face]]
+Finish = Callable[[], list[list[Swap]]]  # see :meth:`FaceSwapper.decode`
 Prepared = tuple[Frame, list[Swap]]
+EVERY = slice(None)
 
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
 SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 0.1 s
@@ -53,8 +58,19 @@ class FaceSwapper(Protocol):
 
     config: ConvertConfig
 
-    def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame, in the order of its faces.
+    def prepare(self, frames: list[Found]) -> list[list[Swap]]:
+        """Return the swaps of each frame, in the order of its faces; see :meth:`decode`."""
+
+    def decode(self, frames: list[Found], wanted: slice = EVERY) -> Finish:
+        """Align and decode the faces of some frames.
+
+        Args:
+            frames: Frames with their faces, consecutive ones if the faces are tracked.
+            wanted: The frames to swap faces in; the others only serve as neighbours.
+
+        Returns:
+            A function that returns the swaps of the wanted frames, in the order of their faces. It
+            can run beside the next call.
 
         Raises:
             AlignmentError: If all landmarks of a face coincide.
@@ -127,34 +143,65 @@ class Swapper:
         (swaps,) = self.prepare([(frame, faces)])
         return paste_swaps(frame, swaps, self.config).image
 
-    def prepare(self, frames: list[tuple[Frame, list[Face]]]) -> Iterator[list[Swap]]:
-        """Yield the swaps of each frame, in the order of its faces.
+    def prepare(self, frames: list[Found]) -> list[list[Swap]]:
+        """Return the swaps of each frame, in the order of its faces; see :meth:`decode`."""
+        return self.decode(frames)()
 
-        The network decodes the faces of all frames in common batches. Colour and, with
-        ``match_detail``, detail are measured here and applied by :func:`render.matched`. Motion
-        blur is measured along each track's movement between neighbouring frames of this call.
+    def decode(self, frames: list[Found], wanted: slice = EVERY) -> Finish:
+        """Align and decode the faces of some frames, those of all frames in common batches.
+
+        Faces of a track are decoded with latents that are averaged over neighbouring frames, unless
+        the settings disable ``smooth``. Colour and, with ``match_detail``, detail are measured by
+        the function that is returned, and applied by :func:`render.matched`. Motion blur is
+        measured along each track's movement between neighbouring frames.
+
+        Args:
+            frames: Frames with their faces, consecutive ones if the faces are tracked.
+            wanted: The frames to swap faces in; the others only serve as neighbours.
+
+        Returns:
+            A function that returns the swaps of the wanted frames, in the order of their faces. It
+            can run beside the next call.
 
         Raises:
             AlignmentError: If all landmarks of a face coincide.
             DeviceError: If the device's memory is too small for one face.
         """
-        aligned = [
+        moments = [
             [align_face(frame, face, self._size, self._model.coverage) for face in faces]
             for frame, faces in frames
         ]
-        with ThreadPoolExecutor(2) as background:
+        aligned = moments[wanted]
+        with ThreadPoolExecutor(1) as background:
             # Looking for skin and decoding need each other's results only afterwards.
-            looks = background.submit(self._look_at, [frame for frame, _ in frames], aligned)
-            decoded = self._decode([face for faces in aligned for face in faces])
+            shown = [frame for frame, _ in frames[wanted]]
+            looks = background.submit(self._look_at, shown, aligned)
+            if self.config.smooth and isinstance(self._decode, FaceDecoder):
+                decoded = self._decode.decode_video(moments, wanted)
+            else:
+                decoded = self._decode([face for faces in aligned for face in faces])
             aligned = looks.result()
-            together = [face for faces in aligned for face in faces]
-            finished = iter(list(background.map(self._finish, together, decoded)))
-        for index, faces in enumerate(aligned):
-            swaps = [*islice(finished, len(faces))]
-            if self.config.match_detail:
-                nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
-                swaps = [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
-            yield swaps
+        return partial(self._finished, frames, wanted, aligned, decoded)
+
+    def _finished(
+        self, frames: list[Found], wanted: slice, aligned: list[list[AlignedFace]],
+        decoded: list[Image],
+    ) -> list[list[Swap]]:  # fmt: skip
+        """Turn the decoded faces of frames into swaps."""
+        together = [face for faces in aligned for face in faces]
+        with ThreadPoolExecutor(2) as background:
+            finished = background.map(self._finish, together, decoded)
+            swapped = [[*islice(finished, len(faces))] for faces in aligned]
+        if not self.config.match_detail:
+            return swapped
+        first, _, _ = wanted.indices(len(frames))
+        with_detail = []
+        for index, swaps in enumerate(swapped, start=first):
+            nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
+            with_detail.append(
+                [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
+            )
+        return with_detail
 
     def _look_at(
         self, frames: list[Frame], aligned: list[list[AlignedFace]]
@@ -232,14 +279,33 @@ def prepare_video(
     return smooth_over_time(prepared, _measurements, _with_measurements)
 
 
-def _prepare_in_passes(
-    swapper: FaceSwapper, detected: Iterator[tuple[Frame, list[Face]]]
-) -> Iterator[Prepared]:
-    # Group by index, so that a resumed run forms the same batches wherever it begins.
-    for _, group in groupby(detected, lambda item: item[0].index // FRAMES_PER_PASS):
-        batch = list(group)
-        for (frame, _), swaps in zip(batch, swapper.prepare(batch), strict=True):
+def _prepare_in_passes(swapper: FaceSwapper, detected: Iterator[Found]) -> Iterator[Prepared]:
+    def decoded() -> Iterator[tuple[list[Found], Finish]]:
+        for before, batch, after in _passes(detected):
+            wanted = slice(len(before), len(before) + len(batch))
+            yield batch, swapper.decode([*before, *batch, *after], wanted)
+
+    # The next faces are decoded while these are finished.
+    for batch, finish in parallel.prefetch(decoded(), 1):
+        for (frame, _), swaps in zip(batch, finish(), strict=True):
             yield frame, swaps
+
+
+def _passes(detected: Iterator[Found]) -> Iterator[tuple[list[Found], list[Found], list[Found]]]:
+    """Yield batches of frames with the frame before and the frame after, if there are any.
+
+    They begin at multiples of their length, so that a resumed run forms the same batches wherever
+    it begins.
+    """
+    before: list[Found] = []
+    batch: list[Found] = []
+    for found in detected:
+        if batch and found[0].index // FRAMES_PER_PASS != batch[-1][0].index // FRAMES_PER_PASS:
+            yield before, batch, [found]
+            before, batch = batch[-1:], []
+        batch.append(found)
+    if batch:
+        yield before, batch, []
 
 
 def _measurements(item: Prepared) -> TrackValues:

@@ -1,6 +1,7 @@
 """Convert a video frame by frame, and resume where an earlier run stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from faceswap.swapping.swapper import prepare_video
 from faceswap.types import Count, OnProgress, Progress, counted
 
 # Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
-# batch of 8, rounded up.
+# batch of 8, with a frame beside it, rounded up.
 CONTEXT_FRAMES = 24
 
 
@@ -102,13 +103,13 @@ def convert_video(
         first = _align_logs(output, log)
         report.resumed = output.frames
         found = _detected(job, pool, log, info.start)
-        remaining = dropwhile(
-            lambda result: result[0]["video"].index < first, _render_all(job, found)
-        )
         total = _total(job, info)
-        for frames, faces in parallel.prefetch(remaining, 4):
-            output.write(frames, faces)
-            on_progress(Progress(output.frames, total, "frames", counted(output.faces, "face")))
+        # Closed before the output, because its threads write to the track log.
+        with closing(_render_all(job, found)) as rendered:
+            remaining = dropwhile(lambda result: result[0]["video"].index < first, rendered)
+            for frames, faces in parallel.prefetch(remaining, 4):
+                output.write(frames, faces)
+                on_progress(Progress(output.frames, total, "frames", counted(output.faces, "face")))
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
         if not output.faces:
@@ -167,9 +168,10 @@ def _excerpt(frames: Iterator[Frame], job: Conversion, origin: Fraction) -> Iter
 
 def _render_all(
     job: Conversion, detected: Iterator[FrameFaces]
-) -> Iterator[tuple[dict[str, Frame], int]]:
+) -> Generator[tuple[dict[str, Frame], int], None, None]:
     """Yield the rendered streams of each frame and its number of swapped faces."""
-    for frame, swaps in prepare_video(job.swapper, detected):
+    # The next faces are prepared while these are pasted.
+    for frame, swaps in parallel.prefetch(prepare_video(job.swapper, detected), 2):
         yield job.render(frame, swaps), len(swaps)
 
 

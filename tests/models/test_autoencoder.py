@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from faceswap.errors import InputError, ModelError, OutputError
-from faceswap.models import autoencoder, classic, modelfile
+from faceswap.models import autoencoder, classic, layers, modelfile
 from faceswap.models.architectures import PRESETS
 
 
@@ -134,7 +134,7 @@ def test_downscale_pads_one_pixel_before_and_two_after():
 def test_depth_to_space_differs_from_torch_pixel_shuffle():
     x = torch.rand(2, 12, 3, 3)
 
-    ours = autoencoder.depth_to_space(x)
+    ours = layers.depth_to_space(x)
 
     torch.testing.assert_close(ours, reference_depth_to_space(x))
     assert not torch.equal(ours, F.pixel_shuffle(x, 2))

@@ -192,7 +192,7 @@ def test_displacement_is_per_frame_and_per_track():
 def test_grain_is_one_frame_pixel_wide_on_large_and_small_faces(collins, collins_face, scale):
     """Grain must not scale with the crop, which is 256 pixels wide for faces of any size."""
     network = autoencoder.build(PRESETS["small"])
-    network.swap = lambda images, to, identity_strength: images
+    network.swap = lambda images, to, identity_strength, **_: images
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     large = cv2.resize(collins, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     film = noisy(rounded(large * 0.7 + 40), 6)

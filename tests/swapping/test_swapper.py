@@ -21,7 +21,7 @@ SHARP = replace(PRESETS["small"], size=176, crop_size=256)
 def swapper_of(swap, **settings):
     """A Swapper whose network is replaced by the function ``swap``."""
     network = autoencoder.build(SHARP)
-    network.swap = lambda images, to, identity_strength: swap(images)
+    network.swap = lambda images, to, identity_strength, **_: swap(images)
     trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
     plain = {"color": "none", "mask": "hull"}
     return Swapper(trained, ConvertConfig(**plain | settings), CPU)
