@@ -15,10 +15,10 @@ from faceswap.evaluation.metrics import (
     correlation,
     eye_aspect_ratio,
     eye_distance,
-    mouth_aspect_ratio,
     slope,
 )
 from faceswap.evaluation.results import FlickerScores
+from faceswap.faces.expressions import mouth_aspect_ratio
 from faceswap.faces.masks import outline
 
 FLOW_MARGIN = 24  # pixels around the face, so that the flow may point out of it

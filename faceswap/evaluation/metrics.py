@@ -20,6 +20,7 @@ from faceswap.evaluation import texture
 from faceswap.evaluation.bootstrap import Draw, mean_of, scored
 from faceswap.evaluation.results import Score, SwapScores
 from faceswap.evaluation.texture import Area, Energies, Patches
+from faceswap.faces.expressions import mouth_aspect_ratio
 from faceswap.faces.eyes import Iris, gaze, irises
 from faceswap.faces.masks import hull_of
 
@@ -341,13 +342,6 @@ def eye_aspect_ratio(points: Points) -> float:
         opening = np.linalg.norm(p[1] - p[5]) + np.linalg.norm(p[2] - p[4])
         ratios.append(opening / (2 * np.linalg.norm(p[0] - p[3])))
     return float(np.mean(ratios))
-
-
-def mouth_aspect_ratio(points: Points) -> float:
-    """Opening over width of the inner lips."""
-    p = points[60:68]
-    opening = sum(np.linalg.norm(p[i] - p[8 - i]) for i in (1, 2, 3))
-    return float(opening / (3 * np.linalg.norm(p[0] - p[4])))
 
 
 def correlation(values: Numbers) -> float:

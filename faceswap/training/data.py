@@ -1,7 +1,7 @@
 """Prepare a training run from facesets, settings and an optional saved state; make its batches."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -23,6 +23,7 @@ from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment, holdout
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
 from faceswap.training.companions import companions
+from faceswap.training.dealing import deck_of
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.training.portraits import (
@@ -48,12 +49,15 @@ class TrainingFaces:
         large: A sample of the same faces for the refiners.
         unseen: Held-out faces, at the size of these; may be empty.
         also: Crops of the companions, by name.
+        decks: Numbers of the faces that are dealt in a pass, by identity, see :func:`deck_of`; each
+            face once if it has none.
     """
 
     seen: Faces
     large: dict[Identity, Portraits]
     unseen: dict[Identity, Portraits]
     also: dict[str, Tensor] = field(default_factory=dict)
+    decks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(
@@ -143,7 +147,10 @@ def prepare(
             present, present.crops, preset, guide, None, config.seed, laid_over
         ).to(device)
     crops = {name: _with_masks(faceset, preset).to(device) for name, faceset in also.items()}
-    return run, TrainingFaces(seen, large, unseen, crops)
+    decks: dict[str, Tensor] = {}
+    if recipe.even:
+        decks = {key: deck_of(faceset.landmarks) for key, faceset in trained.items()}
+    return run, TrainingFaces(seen, large, unseen, crops, decks)
 
 
 def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
@@ -327,8 +334,8 @@ class Draw:
 
 
 def draw_batch(
-    run: TrainingState, count: int, key: str, size: int, world: World, warp: bool = True,
-    jitter: float = 0.0,
+    run: TrainingState, deck: Tensor, key: str, size: int, world: World, warp: bool = True,
+    jitter: float = 0.0, flip: bool = True,
 ) -> Draw:  # fmt: skip
     """Draw the random numbers of the next batch of an identity.
 
@@ -336,17 +343,19 @@ def draw_batch(
 
     Args:
         run: Provides the order of the faces, the generator and the model.
-        count: Number of the identity's faces.
+        deck: Numbers of the identity's faces to deal in a pass.
         key: The identity, or "also/" and the name of a companion.
         size: Batch size over all processes.
         world: The processes that train together.
         warp: Whether to warp the inputs; small similarity transforms are always applied.
         jitter: Standard deviation of the log of a face's random colour gain; 0 disables it.
+        flip: Whether some faces are mirrored.
     """
     shard = world.shard(size)
-    indices = next_indices(run, key, count, size)[shard]
+    indices = next_indices(run, key, deck, size)[shard]
     config = run.network.config
     noise = augment.draw_transform(size, run.generator).shard(shard)
+    noise = noise if flip else replace(noise, flip=torch.zeros_like(noise.flip))
     displacement = augment.draw_warp(size, run.generator)[shard] * warp
     matrices = augment.transform_matrices(noise, config.crop_size)
     gain = augment.sample_gain(size, jitter, run.generator)[shard] if jitter else None
@@ -373,12 +382,12 @@ def sample_batch(run: TrainingState, crops: Tensor, key: str, draw: Draw) -> tup
     return warped, target
 
 
-def next_indices(run: TrainingState, key: str, count: int, size: int) -> Tensor:
-    """Draw the next ``size`` indices of a shuffled order that uses every face once per pass."""
+def next_indices(run: TrainingState, key: str, deck: Tensor, size: int) -> Tensor:
+    """Draw the next ``size`` face numbers of a deck that is shuffled for each pass."""
     order = run.orders.get(key, torch.empty(0, dtype=torch.int64))
-    order = order[order < count]  # the faceset may have shrunk since the last run
+    order = order[order <= deck.max()]  # the faceset may have shrunk since the last run
     while len(order) < size:
-        order = torch.cat([order, torch.randperm(count, generator=run.generator)])
+        order = torch.cat([order, deck[torch.randperm(len(deck), generator=run.generator)]])
     run.orders[key] = order[size:].clone()
     return order[:size]
 

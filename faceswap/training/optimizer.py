@@ -29,6 +29,8 @@ class Recipe:
         average: Decay of the moving average (EMA) of the weights that previews and conversion use;
             0 disables it.
         refine: Steps of each refiner for every step of the network; 0 trains no refiners.
+        even: Whether rare poses and expressions are dealt more often, and b's faces are not
+            mirrored if there are many.
     """
 
     learning_rate: float
@@ -43,6 +45,7 @@ class Recipe:
     jitter: float
     average: float
     refine: float
+    even: bool = True
 
 
 DEFAULT_RECIPE = Recipe(
@@ -53,7 +56,7 @@ DEFAULT_RECIPE = Recipe(
 RECIPES: dict[str, Recipe] = {
     "original": Recipe(  # as published: Adam, L1 loss, constant learning rate
         5e-5, (0.5, 0.999), 0.0, "l1", muon_rate=0.0, warm_up=0, decay_to=1.0, warp_until=1.0,
-        outside=1.0, jitter=0.0, average=0.0, refine=0.0,
+        outside=1.0, jitter=0.0, average=0.0, refine=0.0, even=False,
     ),
     "small": DEFAULT_RECIPE,
     "medium": replace(DEFAULT_RECIPE, loss="l1-dssim-scales"),

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 
 CPU_BATCH, GPU_BATCH = 16, 64  # faces of each identity in a step unless the settings say so
+ENOUGH_FACES = 200  # of b, from which they are not mirrored: a parting or a mole has one side
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 # Assumed time of a step of both refiners over a network step's, until it is measured.
@@ -424,10 +425,13 @@ class Loop:
         companion = self._companion()
         if companion:
             crops[f"also/{companion.name}"] = self._faces.also[companion.name]
-        draws = [
-            draw_batch(run, len(some), key, size, world, warp, recipe.jitter).to(self._device)
-            for key, some in crops.items()
-        ]
+        draws = []
+        for key, some in crops.items():
+            deck = self._faces.decks.get(key)
+            deck = torch.arange(len(some)) if deck is None else deck
+            flip = key != "b" or len(some) < ENOUGH_FACES or not recipe.even
+            draw = draw_batch(run, deck, key, size, world, warp, recipe.jitter, flip)
+            draws.append(draw.to(self._device))
         if run.average:
             self._ema_share.fill_(ema_share(recipe.average, run.step))
         step = partial(self._learn, crops, companion)

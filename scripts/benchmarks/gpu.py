@@ -153,8 +153,8 @@ class Loop(trainer.Loop):
         run, pairs = self._run, []
         for key in IDENTITIES:
             crops = self._faces.seen[key]
-            draw = data.draw_batch(run, len(crops), key, self.batch, World()).to(self.device)
-            pairs.append(data.sample_batch(run, crops, key, draw))
+            draw = data.draw_batch(run, torch.arange(FACES), key, self.batch, World())
+            pairs.append(data.sample_batch(run, crops, key, draw.to(self.device)))
         return pairs
 
     def backward(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

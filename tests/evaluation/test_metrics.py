@@ -8,9 +8,9 @@ from faceswap.evaluation.metrics import (
     Seam,
     eye_aspect_ratio,
     measure_face,
-    mouth_aspect_ratio,
     nme,
 )
+from faceswap.faces.expressions import mouth_aspect_ratio
 
 
 @pytest.fixture

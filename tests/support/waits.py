@@ -74,7 +74,7 @@ def pretended_gpu() -> Iterator[None]:
     will do.
     """
 
-    def any_faces(run: object, key: str, count: int, size: int) -> torch.Tensor:
+    def any_faces(run: object, key: str, deck: torch.Tensor, size: int) -> torch.Tensor:
         return torch.zeros(size, dtype=torch.int64)
 
     with (

@@ -23,7 +23,7 @@ def new_run(shift=(0.0, 0.0, 0.0)):
 
 
 def training_pair(run, crops, key, size, world, warp=True, jitter=0.0):
-    draw = data.draw_batch(run, len(crops), key, size, world, warp, jitter)
+    draw = data.draw_batch(run, torch.arange(len(crops)), key, size, world, warp, jitter)
     return data.sample_batch(run, crops, key, draw)
 
 

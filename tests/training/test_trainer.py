@@ -538,7 +538,7 @@ def test_every_face_is_used_once_per_pass():
         None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
     )
 
-    dealt = torch.cat([next_indices(run, "a", 10, 4) for _ in range(5)])
+    dealt = torch.cat([next_indices(run, "a", torch.arange(10), 4) for _ in range(5)])
 
     assert sorted(dealt[:10].tolist()) == list(range(10))
     assert sorted(dealt[10:].tolist()) == list(range(10))
@@ -548,9 +548,9 @@ def test_removed_faces_are_not_used():
     run = checkpoint.TrainingState(
         None, None, torch.Generator().manual_seed(0), ("a", "b"), (0, 0, 0)
     )
-    next_indices(run, "a", 50, 4)
+    next_indices(run, "a", torch.arange(50), 4)
 
-    assert next_indices(run, "a", 10, 30).max() < 10
+    assert next_indices(run, "a", torch.arange(10), 30).max() < 10
 
 
 def test_learning_rate_warms_up_holds_and_decays():
