@@ -96,7 +96,19 @@ def apply_light(swapped: Image, numbers: Numbers) -> Image:
     base, fine = (_with_chroma(image, planes[..., 4:5]) for image in (base, fine))
     gain = np.exp(quotient)
     most = np.maximum(np.exp(quotient @ LUMA)[..., None], 1)
-    return rounded((base + DARK) * gain - DARK + fine * np.minimum(gain, most))
+    lit = (base + DARK) * gain - DARK + fine * np.minimum(gain, most)
+    return rounded(_within_range(lit))
+
+
+def _within_range(pixels: FloatImage) -> FloatImage:
+    """Darken pixels (S, S, 3) that are too bright for 8 bits.
+
+    Cutting off the brightest channel alone would turn lit teeth yellow.
+    """
+    brightest = pixels.max(axis=-1)
+    bright = brightest > 255
+    pixels[bright] *= (255 / brightest[bright])[:, None]
+    return pixels
 
 
 def _by_material(quotient: Grid, swapped: Image) -> FloatImage:

@@ -154,3 +154,15 @@ def test_red_light_tints_teeth_too():
     lit = apply_light(face, measure_light(face, footage, mask))
 
     assert relative_chroma(lit, np.s_[82:88], np.s_[44:84]) > 0.5
+
+
+def test_bright_pixels_keep_their_hue():
+    teeth = np.full((SIZE, SIZE, 3), (120, 80, 60), np.uint8)  # skin
+    teeth[100:150, 100:150] = (200, 172, 150)
+    footage = np.clip(teeth.astype(np.float64) * 1.5, 0, 255).astype(np.uint8)
+    footage[100:150, 100:150] = (180, 120, 90)  # closed lips
+
+    result = lit(teeth, footage, disc())[125, 125]
+
+    assert result.max() > 250
+    assert result[1] / result[0] == pytest.approx(172 / 200, abs=0.03)
