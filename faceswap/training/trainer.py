@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 CPU_BATCH, GPU_BATCH = 16, 64  # faces of each identity in a step unless the settings say so
-ENOUGH_FACES = 200  # of b, from which they are not mirrored: a parting or a mole has one side
+ENOUGH_FACES = 1000  # of b, from which they are not mirrored: a parting or a mole has one side
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 # Assumed time of a step of both refiners over a network step's, until it is measured.
