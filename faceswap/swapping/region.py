@@ -25,6 +25,7 @@ BROW_EDGE = 4 / 256  # half the height of a brow, as a share of the crop
 GROW = 3 / 256  # growth of dark pixels, whose rims are a mixture, as a share of the crop
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
 FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
+BARE = 10 / 256  # width of the skin around features that is replaced with them, in crop sides
 SURE = 0.8  # probability from which a pixel counts as skin
 # Levels darker than the skin: where painting over begins, and the ramp until it is complete.
 DARKER, RAMP = 1.5, 6.0
@@ -121,6 +122,23 @@ def without_brows(footage: Image, cover: Cover) -> Image:
     """Hide the brows of a face of the footage, (S, S, 3)."""
     share = cover.brows[..., None]
     return rounded(np.asarray(footage + share * (cover.image - footage.astype(np.float32))))
+
+
+def bare(face: Image, aligned: AlignedFace, inside: Mask) -> Image:
+    """Continue the skin of a face over its eyes, brows and lips, so that they count as no shadows.
+
+    Args:
+        face: The footage's face or the new one, (S, S, 3).
+        aligned: The footage's face, whose landmarks tell where the features are.
+        inside: 1 on skin to continue, (S, S).
+    """
+    size = len(face)
+    points = transform(aligned.face.landmarks, aligned.matrix)
+    features = _hulls(points, [*SIDES, list(range(48, 60))], BARE * size, size)
+    pixels = face.astype(np.float32)
+    fill = _continued(pixels, inside * (1 - features))
+    soft = np.asarray(cv2.GaussianBlur(features, (0, 0), size / 128), np.float32)
+    return rounded(pixels + soft[..., None] * (fill - pixels))
 
 
 def sticks_out(cover: Cover, mask: Mask) -> bool:

@@ -38,7 +38,7 @@ from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
-from faceswap.swapping.region import brow_cover, feathered, sticks_out, without_brows
+from faceswap.swapping.region import bare, brow_cover, feathered, sticks_out, without_brows
 from faceswap.swapping.render import matched, paste_swaps
 
 Found = tuple[Frame, list[Face]]
@@ -236,8 +236,13 @@ class Swapper:
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
         cover = brow_cover(aligned)
-        # A brow of the footage is no shadow on the new face's forehead.
-        color = self._color.measure(face, without_brows(aligned.image, cover), mask)
+        # Brows, eyes and lips are no shadows, neither of the footage nor of the new face.
+        assert aligned.skin is not None
+        skins = (
+            bare(face, aligned, mask),
+            bare(without_brows(aligned.image, cover), aligned, mask * aligned.skin),
+        )
+        color = self._color.measure(*skins, mask)
         region = soften(mask, self._model.coverage, erosion, 0.0)
         narrow = SKIN_FEATHER if feather is None else feather
         soft = feathered(region, aligned, self._model.coverage, narrow)
