@@ -124,16 +124,15 @@ def without_brows(footage: Image, cover: Cover) -> Image:
     return rounded(np.asarray(footage + share * (cover.image - footage.astype(np.float32))))
 
 
-def bare(face: Image, aligned: AlignedFace, inside: Mask) -> Image:
+def bare(face: Image, points: Points, inside: Mask) -> Image:
     """Continue the skin of a face over its eyes, brows and lips, so that they count as no shadows.
 
     Args:
         face: The footage's face or the new one, (S, S, 3).
-        aligned: The footage's face, whose landmarks tell where the features are.
+        points: The landmarks of the footage's face, which tell where the features are.
         inside: 1 on skin to continue, (S, S).
     """
     size = len(face)
-    points = transform(aligned.face.landmarks, aligned.matrix)
     features = _hulls(points, [*SIDES, list(range(48, 60))], BARE * size, size)
     pixels = face.astype(np.float32)
     fill = _continued(pixels, inside * (1 - features))

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from faceswap import parallel
@@ -26,6 +28,7 @@ from faceswap.faces.geometry import (
     resized,
     scale_of,
     shifted,
+    transform,
     warp_image_at,
 )
 from faceswap.faces.masks import DECODED_MASKS, MASKS, SKIN_MASKS, soften
@@ -38,7 +41,7 @@ from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
-from faceswap.swapping.region import bare, brow_cover, feathered, sticks_out, without_brows
+from faceswap.swapping.region import Cover, bare, brow_cover, feathered, sticks_out, without_brows
 from faceswap.swapping.render import matched, paste_swaps
 
 Found = tuple[Frame, list[Face]]
@@ -236,17 +239,32 @@ class Swapper:
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
         cover = brow_cover(aligned)
-        # Brows, eyes and lips are no shadows, neither of the footage nor of the new face.
-        assert aligned.skin is not None
-        skins = (
-            bare(face, aligned, mask),
-            bare(without_brows(aligned.image, cover), aligned, mask * aligned.skin),
-        )
-        color = self._color.measure(*skins, mask)
+        color = self._color_of_skin(face, aligned, cover, mask)
         region = soften(mask, self._model.coverage, erosion, 0.0)
         narrow = SKIN_FEATHER if feather is None else feather
         soft = feathered(region, aligned, self._model.coverage, narrow)
         return Swap(aligned, face, soft, color, cover if sticks_out(cover, soft) else None)
+
+    def _color_of_skin(
+        self, face: Image, aligned: AlignedFace, cover: Cover, mask: Mask
+    ) -> npt.NDArray[np.float64]:
+        """Measure the colour match on skin alone, at half the size.
+
+        Brows, eyes and lips are no shadows, neither of the footage nor of the new face.
+        """
+        assert aligned.skin is not None
+        half = (len(face) // 2,) * 2
+        new, footage, inside, skin = (
+            cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+            for pixels in (face, without_brows(aligned.image, cover), mask, aligned.skin)
+        )
+        points = (transform(aligned.face.landmarks, aligned.matrix) + 0.5) / 2 - 0.5
+        landmarks = np.asarray(points, np.float32)
+        return self._color.measure(
+            bare(np.asarray(new, np.uint8), landmarks, np.asarray(inside, np.float32)),
+            bare(np.asarray(footage, np.uint8), landmarks, np.asarray(inside * skin, np.float32)),
+            np.asarray(inside, np.float32),
+        )
 
     def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
         """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""
