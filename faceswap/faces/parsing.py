@@ -5,8 +5,10 @@ The network is Google's selfie multiclass segmenter (256 px, Apache-2.0), run by
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,15 +18,18 @@ from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.faces.eyes import EYES
 from faceswap.faces.geometry import (
     AlignedFace,
+    Face,
     compose,
     invert,
     rect_of,
     shifted,
     transform,
+    typical_box,
     warp_image,
     warp_mask,
 )
-from faceswap.faces.masks import hull_of, outline
+from faceswap.faces.guidance import Photos, from_view
+from faceswap.faces.masks import hull_of, outline, smoothstep
 from faceswap.media.frame import Frame
 
 WEIGHTS = "selfie_multiclass.onnx"
@@ -35,6 +40,7 @@ FACE_SKIN = 3  # of the classes background, hair, body skin, face skin, clothes,
 FIELD = 290 / 256
 AT_LEAST = 12  # frames of a track after which its skin is looked at again in any case
 CELLS = 24  # cells along each side of the crop whose brightness is compared between looks
+LOOKED_AT = 8  # photos of a person in which skin is looked for
 CHANGE = 10.0  # levels by which a cell must change to be looked at again
 # Eyes and lips move without uncovering anything.
 MOVING = (*EYES, slice(48, 68))
@@ -60,6 +66,31 @@ def skin_of(frame: Frame, aligned: AlignedFace) -> Mask:
     from_rect = compose(matrix, shifted(np.eye(2, 3), -rect[0], -rect[1]))
     image = warp_image(frame.crop(rect), from_rect, SIDE, SIDE)
     return warp_mask(_probability(image), invert(to_input), size, size)
+
+
+def usual_skin(photos: Photos, view: float, size: int) -> Mask:
+    """Return how often each pixel of a person's aligned crops shows skin of the face, (S, S).
+
+    Below the nose it is 1, as a beard is part of the face. Hair that falls over a temple or the
+    forehead in most photos is not.
+
+    Args:
+        photos: Photos of the person.
+        view: Side of the network crop as a share of the crop's side.
+        size: Side of the result.
+    """
+    chosen = np.linspace(0, len(photos.crops) - 1, min(LOOKED_AT, len(photos.crops))).astype(int)
+    found, noses = [], []
+    for number in dict.fromkeys(chosen.tolist()):
+        crop = photos.crops[number]
+        points = from_view(photos.points[number], len(crop), view)
+        aligned = AlignedFace(Face(typical_box(points), 1.0, points), crop, np.eye(2, 3))
+        skin = skin_of(Frame(crop, 0, Fraction(0), Path()), aligned)
+        found.append(cv2.resize(skin, (size, size), interpolation=cv2.INTER_AREA))
+        noses.append(float(points[30, 1]) * size / len(crop))
+    mean = np.asarray(np.mean(found, axis=0), np.float32)
+    below = smoothstep(np.asarray((np.arange(size) - np.median(noses)) / (size / 16), np.float32))
+    return np.asarray(np.maximum(mean, below[:, None]), np.float32)
 
 
 def _probability(image: Image) -> Mask:

@@ -31,8 +31,8 @@ from faceswap.faces.geometry import (
     transform,
     warp_image_at,
 )
-from faceswap.faces.masks import DECODED_MASKS, MASKS, SKIN_MASKS, soften
-from faceswap.faces.parsing import SkinParser
+from faceswap.faces.masks import DECODED_MASKS, MASKS, SKIN_MASKS, smoothstep, soften
+from faceswap.faces.parsing import SkinParser, usual_skin
 from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.media.frame import Frame
 from faceswap.models.devices import resolve_device
@@ -53,6 +53,7 @@ FRAMES_PER_PASS = 8  # frames whose faces go through the network together
 SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 0.1 s
 FEATHER = 0.06  # width of the mask's edge, as a share of the face's square
 SKIN_FEATHER = 0.04  # the least width of the skin mask's edge
+RARELY, OFTEN = 0.35, 0.7  # share of a person's photos that show skin: not pasted, and pasted
 PASTE_SIZE = 256  # minimum side in pixels of the crop that is pasted
 
 
@@ -116,6 +117,11 @@ class Swapper:
         self._color = COLORS.resolve(self.config.color)
         self._model = trained.network.config
         self._size = max(PASTE_SIZE, self._model.crop_size)
+        self._own: Mask | None = None  # where the new face is usually free of its own hair
+        photos = trained.exemplars.get(self.config.to)
+        if self._parser and photos:
+            usual = usual_skin(photos, self._model.view, self._size)
+            self._own = smoothstep((usual - RARELY) / (OFTEN - RARELY))
 
     def swap(self, image: Image) -> Image:
         """Swap every face of an image in memory.
@@ -233,6 +239,7 @@ class Swapper:
         if enlarged.shape[2] == 4:
             decoded_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
         mask = self._mask(aligned, self._model.view, decoded_mask)
+        mask = mask if self._own is None else np.asarray(mask * self._own, np.float32)
         erosion, feather = self.config.erosion, self.config.feather
         if not self._parser:
             color = self._color.measure(face, aligned.image, mask)

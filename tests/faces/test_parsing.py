@@ -11,8 +11,11 @@ import pytest
 from faceswap.config import COVERAGE
 from faceswap.faces import parsing
 from faceswap.faces.geometry import align_face, transform
-from faceswap.faces.parsing import SkinParser, skin_of
+from faceswap.faces.guidance import from_view, to_view
+from faceswap.faces.parsing import SkinParser, skin_of, usual_skin
 from faceswap.media.frame import Frame
+from faceswap.models.architectures import FIELD_OF_VIEW as VIEW
+from faceswap.models.exemplars import Exemplars, identity_map
 
 
 def frame_of(image, index=0):
@@ -130,3 +133,30 @@ def test_untracked_faces_are_looked_at_every_time(monkeypatch, collins, aligned)
         parser.parse(frame_of(collins, index), aligned)
 
     assert looked == [0, 1, 2]
+
+
+@pytest.fixture
+def photos(aligned, collins_face):
+    """Exemplars that show one face three times."""
+    points = to_view(transform(collins_face.landmarks, aligned.matrix), 256, VIEW)
+    unknown = np.full((2, 2), np.nan, np.float32)
+    return Exemplars([aligned.image] * 3, np.stack([points] * 3), identity_map(), unknown)
+
+
+def test_hair_over_a_temple_of_most_photos_is_not_usual_skin(photos):
+    points = from_view(photos.points[0], 256, VIEW)
+    x, top, bottom = int(points[0, 0]) + 12, int(points[17, 1]) - 25, int(points[2, 1])
+    with_hair = [crop.copy() for crop in photos.crops]
+    for crop in with_hair[:2]:
+        crop[top:bottom, x - 8 : x + 8] = (30, 20, 15)
+
+    bare = usual_skin(photos, VIEW, 128)
+    covered = usual_skin(replace(photos, crops=with_hair), VIEW, 128)
+
+    temple = np.s_[(top + 10) // 2 : (bottom - 25) // 2, (x - 4) // 2 : (x + 4) // 2]
+    assert bare[temple].mean() > 0.8
+    assert covered[temple].mean() < 0.5
+    nose = int(points[30, 1]) // 2
+    assert (bare[nose + 9 :] == 1).all()
+    assert (covered[nose + 9 :] == 1).all()
+    assert bare.shape == covered.shape == (128, 128)

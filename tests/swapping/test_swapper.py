@@ -111,3 +111,24 @@ def test_many_faces_are_swapped_in_batches_of_32(collins, collins_face):
     (swaps,) = swapper.prepare([(frame, [collins_face] * 70)])
 
     assert (len(swaps), sizes) == (70, [32, 32, 6])
+
+
+def test_the_new_persons_own_hair_is_not_pasted(collins, collins_face, monkeypatch):
+    """Where most of that person's photos show hair, the footage stays."""
+    frame = Frame(collins, 0, Fraction(0), Path("x"))
+    network = autoencoder.build(SHARP)
+    network.swap = lambda images, to, identity_strength, **_: images
+    trained = modelfile.TrainedModel(
+        network, ("a", "b"), (0.0, 0.0, 0.0), 0, exemplars={"b": "photos of b"}
+    )
+
+    def right_half(photos, view, size):
+        assert (photos, view) == ("photos of b", SHARP.view)
+        return np.repeat((np.arange(size) >= size // 2).astype(np.float32)[None], size, axis=0)
+
+    monkeypatch.setattr("faceswap.swapping.swapper.usual_skin", right_half)
+
+    ((swap,),) = Swapper(trained, ConvertConfig(), CPU).prepare([(frame, [collins_face])])
+
+    assert swap.mask[128, :128].max() < 0.05
+    assert swap.mask[128, 160] > 0.9
