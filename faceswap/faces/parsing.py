@@ -40,6 +40,7 @@ FACE_SKIN = 3  # of the classes background, hair, body skin, face skin, clothes,
 FIELD = 290 / 256
 AT_LEAST = 12  # frames of a track after which its skin is looked at again in any case
 CELLS = 24  # cells along each side of the crop whose brightness is compared between looks
+SURE = 0.5  # probability from which something counts as skin
 LOOKED_AT = 8  # photos of a person in which skin is looked for
 CHANGE = 10.0  # levels by which a cell must change to be looked at again
 # Eyes and lips move without uncovering anything.
@@ -71,8 +72,9 @@ def skin_of(frame: Frame, aligned: AlignedFace) -> Mask:
 def usual_skin(photos: Photos, view: float, size: int) -> Mask:
     """Return how often each pixel of a person's aligned crops shows skin of the face, (S, S).
 
-    Below the nose it is 1, as a beard is part of the face. Hair that falls over a temple or the
-    forehead in most photos is not.
+    Below the nose and among the features it is 1, as a beard and glasses are part of the face. Hair
+    that falls over a temple or the forehead in most photos is not. Photos so soft that their noses
+    are not seen as skin tell nothing; without others it is 1 everywhere.
 
     Args:
         photos: Photos of the person.
@@ -80,14 +82,21 @@ def usual_skin(photos: Photos, view: float, size: int) -> Mask:
         size: Side of the result.
     """
     chosen = np.linspace(0, len(photos.crops) - 1, min(LOOKED_AT, len(photos.crops))).astype(int)
-    found, noses = [], []
+    found: list[Mask] = []
+    noses: list[float] = []
     for number in dict.fromkeys(chosen.tolist()):
         crop = photos.crops[number]
         points = from_view(photos.points[number], len(crop), view)
         aligned = AlignedFace(Face(typical_box(points), 1.0, points), crop, np.eye(2, 3))
         skin = skin_of(Frame(crop, 0, Fraction(0), Path()), aligned)
-        found.append(cv2.resize(skin, (size, size), interpolation=cv2.INTER_AREA))
+        if skin[hull_of(points[27:36], *skin.shape) > 0].mean() < SURE:
+            continue
+        seen = np.maximum(skin, hull_of(points[17:], *skin.shape))
+        small = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA)
+        found.append(np.asarray(small, np.float32))
         noses.append(float(points[30, 1]) * size / len(crop))
+    if not found:
+        return np.ones((size, size), np.float32)
     mean = np.asarray(np.mean(found, axis=0), np.float32)
     below = smoothstep(np.asarray((np.arange(size) - np.median(noses)) / (size / 16), np.float32))
     return np.asarray(np.maximum(mean, below[:, None]), np.float32)

@@ -160,3 +160,9 @@ def test_hair_over_a_temple_of_most_photos_is_not_usual_skin(photos):
     assert (bare[nose + 9 :] == 1).all()
     assert (covered[nose + 9 :] == 1).all()
     assert bare.shape == covered.shape == (128, 128)
+
+
+def test_photos_in_which_no_skin_is_seen_leave_out_nothing(photos):
+    unclear = replace(photos, crops=[np.full_like(crop, 128) for crop in photos.crops])
+
+    assert (usual_skin(unclear, VIEW, 64) == 1).all()
