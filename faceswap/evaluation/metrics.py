@@ -22,7 +22,7 @@ from faceswap.evaluation.results import Score, SwapScores
 from faceswap.evaluation.texture import Area, Energies, Patches
 from faceswap.faces.expressions import mouth_aspect_ratio
 from faceswap.faces.eyes import Iris, gaze, irises
-from faceswap.faces.masks import hull_of
+from faceswap.faces.masks import FEATURES, hull_of
 
 Numbers = npt.NDArray[np.float64]
 
@@ -35,7 +35,6 @@ OPEN_MOUTH = 0.15  # aspect ratio of the inner lips above which teeth may be see
 LIGHT_BLUR = 1 / 6  # standard deviation of low-frequency luma, as a share of the crop's side
 LIGHT_GRID = 32  # side of the low-frequency luma that is kept
 # Dark brows and open lips are no shadows, so light is measured on the skin around them.
-FEATURES = ([*range(17, 22), *range(36, 42)], [*range(22, 27), *range(42, 48)], [*range(48, 60)])
 AROUND_FEATURES = 5 / 256  # width of the skin around features that is left out, in crop sides
 DARK = 8.0  # levels added to luma before its logarithm is taken
 SWD_RESAMPLES = 200  # of the bootstrap; a distance takes milliseconds

@@ -41,6 +41,10 @@ def outline(points: Points, size: int) -> Mask:
     return hull_of(raised, size, size).astype(np.float32)
 
 
+# Landmarks of the left brow and eye, of the right ones, and of the lips.
+FEATURES = ([*range(17, 22), *range(36, 42)], [*range(22, 27), *range(42, 48)], [*range(48, 60)])
+
+
 def hull_of(points: Points, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Draw the convex hull of points (N, 2): 1 inside and 0 outside, (height, width)."""
     drawn = np.zeros((height, width), np.uint8)

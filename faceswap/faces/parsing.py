@@ -6,7 +6,7 @@ The network is Google's selfie multiclass segmenter (256 px, Apache-2.0), run by
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def skin_of(frame: Frame, aligned: AlignedFace) -> Mask:
     return warp_mask(_probability(image), invert(to_input), size, size)
 
 
+@lru_cache(4)  # evaluation builds many swappers with the same photos
 def usual_skin(photos: Photos, view: float, size: int) -> Mask:
     """Return how often each pixel of a person's aligned crops shows skin of the face, (S, S).
 

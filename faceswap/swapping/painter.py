@@ -144,7 +144,7 @@ class FaceDecoder:
         return self._decoded(Latents(faces, np.eye(len(faces), dtype=np.float32)))
 
     def decode_video(self, moments: list[list[AlignedFace]], wanted: slice) -> list[Image]:
-        """Decode the tracked faces of consecutive frames, with latents that do not jitter.
+        """Decode the faces of consecutive frames, with the latents of a track averaged over time.
 
         Args:
             moments: The faces of each frame.
@@ -198,7 +198,7 @@ class FaceDecoder:
         with torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
             decoded = (
                 self._network(network_input, self._to)
-                if self._of == self._to  # only evaluation's photos
+                if self._of == self._to  # evaluation lets a decoder reproduce its own person
                 else self._network.swap(
                     network_input, self._to, self._identity_strength,
                     **self._limits, **self._mixing(latents),

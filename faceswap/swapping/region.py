@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask, Points
 from faceswap.faces.geometry import AlignedFace, transform
-from faceswap.faces.masks import hull_of, smoothstep
+from faceswap.faces.masks import FEATURES, hull_of, smoothstep
 from faceswap.media.frame import rounded
 
 JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
@@ -31,7 +31,7 @@ SURE = 0.8  # probability from which a pixel counts as skin
 DARKER, RAMP = 1.5, 6.0
 
 BROWS = (slice(17, 22), slice(22, 27))
-SIDES = ([*range(17, 22), *range(36, 42)], [*range(22, 27), *range(42, 48)])  # a brow and its eye
+SIDES = FEATURES[:2]  # a brow and its eye
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +133,7 @@ def bare(face: Image, points: Points, inside: Mask) -> Image:
         inside: 1 on skin to continue, (S, S).
     """
     size = len(face)
-    features = _hulls(points, [*SIDES, list(range(48, 60))], BARE * size, size)
+    features = _hulls(points, list(FEATURES), BARE * size, size)
     pixels = face.astype(np.float32)
     fill = _continued(pixels, inside * (1 - features))
     soft = np.asarray(cv2.GaussianBlur(features, (0, 0), size / 128), np.float32)

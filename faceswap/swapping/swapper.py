@@ -165,12 +165,8 @@ class Swapper:
         measured along each track's movement between neighbouring frames.
 
         Args:
-            frames: Frames with their faces, consecutive ones if the faces are tracked.
-            wanted: The frames to swap faces in; the others only serve as neighbours.
-
-        Returns:
-            A function that returns the swaps of the wanted frames, in the order of their faces. It
-            can run beside the next call.
+            frames: See :meth:`FaceSwapper.decode`.
+            wanted: See :meth:`FaceSwapper.decode`.
 
         Raises:
             AlignmentError: If all landmarks of a face coincide.

@@ -529,7 +529,7 @@ def learn(
 
 
 def ema_share(decay: float, step: int) -> float:
-    """Return the share of a step's weights in their exponential moving average; early, more."""
+    """Return the share of a step's weights in their moving average, larger in early steps."""
     return max(1 - decay, 9 / (10 + step))
 
 
