@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from faceswap.errors import FaceswapError
     from faceswap.evaluation.evaluator import evaluate
     from faceswap.evaluation.results import EvaluationReport
-    from faceswap.faces.extractor import ExtractReport, extract
-    from faceswap.faces.faceset import Faceset
     from faceswap.faces.geometry import AlignedFace, Box, Face
+    from faceswap.facesets.extractor import ExtractReport, extract
+    from faceswap.facesets.faceset import Faceset
     from faceswap.media.frame import Frame
     from faceswap.models.architectures import ModelConfig
     from faceswap.models.classic import import_checkpoint
@@ -37,9 +37,9 @@ _HOMES = {
     "EvaluateConfig": "config",
     "EvaluationReport": "evaluation.results",
     "ExtractConfig": "config",
-    "ExtractReport": "faces.extractor",
+    "ExtractReport": "facesets.extractor",
     "Face": "faces.geometry",
-    "Faceset": "faces.faceset",
+    "Faceset": "facesets.faceset",
     "FaceswapError": "errors",
     "Frame": "media.frame",
     "ModelConfig": "models.architectures",
@@ -51,7 +51,7 @@ _HOMES = {
     "Verification": "provenance.credentials",
     "convert": "swapping.converter",
     "evaluate": "evaluation.evaluator",
-    "extract": "faces.extractor",
+    "extract": "facesets.extractor",
     "import_checkpoint": "models.classic",
     "inspect": "cli.info",
     "load_model": "models.modelfile",

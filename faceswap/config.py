@@ -9,6 +9,7 @@ import json
 import math
 import re
 import sys
+import tomllib
 import typing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,6 +62,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         self.check()
+        self.be_clean()
+
+    def be_clean(self) -> None:
+        """Let ``clean`` choose FaceMesh.
+
+        Raises:
+            SettingsError: If the landmarks of dlib's own model are asked for as well.
+        """
+        if not getattr(self, "clean", False):
+            return
+        chosen = getattr(self, "landmarks", MESH_LANDMARKS)
+        if chosen == DLIB_LANDMARKS:
+            raise SettingsError(
+                "clean excludes dlib's landmark model, whose terms exclude commercial use; leave "
+                "out landmarks, or pass your own model"
+            )
+        if chosen == AUTO_LANDMARKS:
+            object.__setattr__(self, "landmarks", MESH_LANDMARKS)
 
     def check(self) -> None:
         """Check every value against its type, choices and range.
@@ -198,7 +217,19 @@ def read_json(text: str) -> dict[str, Any]:
     return values
 
 
-DetectorName = Literal["auto", "blaze", "hog", "cnn"]
+def read_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML document.
+
+    Raises:
+        SettingsError: If the text is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not TOML: {error}") from error
+
+
+DetectorName = Literal["auto", "yunet", "blaze", "hog", "cnn"]
 MaskName = Literal["skin", "hull", "square", "learned", "product"]
 ColorName = Literal["auto", "average", "reinhard", "linear", "histogram", "none"]
 BlendName = Literal["alpha", "linear", "poisson", "pyramid"]
@@ -222,6 +253,8 @@ AUTO_LOSS_SEAM = dataclasses.replace(LOSS_SEAM, built_in=("auto", *LOSS_SEAM.bui
 AUTO_MODEL_SEAM = dataclasses.replace(MODEL_SEAM, built_in=("auto", *MODEL_SEAM.built_in))
 
 LANDMARKS_VARIABLE = "FACESWAP_LANDMARKS"  # the environment variable behind --landmarks
+# What --landmarks takes besides the path of a landmark model.
+AUTO_LANDMARKS, DLIB_LANDMARKS, MESH_LANDMARKS = "auto", "dlib", "mesh"
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
 # A setting with a seam may also take an object, so its type is Any. The module that holds the
@@ -229,8 +262,8 @@ COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px
 DetectorSetting = Annotated[
     Any,
     Option(
-        "Face detector. auto: blaze if it is installed and --landmarks is not given, otherwise "
-        "hog; a photo in which that detector finds no face is searched again with the slow cnn.",
+        "Face detector. yunet (auto): faces from 20 pixels on, at any angle. blaze: BlazeFace, "
+        "whose training images have no unclear terms. hog, cnn: dlib's, for upright faces.",
         FACES,
         seam=DETECTOR_SEAM,
     ),
@@ -239,8 +272,20 @@ MinScoreSetting = Annotated[
     float, Option("Drop detections below this score; each detector has its own scale.", FACES)
 ]
 LandmarksSetting = Annotated[
-    str | None,
-    Option("Path of a dlib shape predictor (68 iBUG points) to use instead of dlib's own.", FACES),
+    str,
+    Option(
+        "Landmark models. auto: dlib's, and FaceMesh where dlib's predictions disagree. dlib, "
+        "mesh: one of them alone. Or the path of a dlib shape predictor (68 iBUG points) that "
+        "takes the place of dlib's own.",
+        FACES,
+    ),
+]
+CleanSetting = Annotated[
+    bool,
+    Option(
+        "Use only weights whose terms allow commercial use: FaceMesh instead of dlib's landmarks.",
+        FACES,
+    ),
 ]
 WorkersSetting = Annotated[
     int,
@@ -268,9 +313,14 @@ class ExtractConfig(Settings):
         int,
         Option("Keep at most N faces per image, the largest ones; 0 keeps all.", FACES, low=0),
     ] = 0
+    who: Annotated[
+        tuple[str, ...],
+        Option("Store only the person in this photo; repeat the flag for several people.", FACES),
+    ] = ()
     min_score: MinScoreSetting = 0.2
     detector: DetectorSetting = "auto"
-    landmarks: LandmarksSetting = None
+    landmarks: LandmarksSetting = AUTO_LANDMARKS
+    clean: CleanSetting = False
     workers: WorkersSetting = 0
     restart: Annotated[bool, Option("Discard the existing faceset and start over.", OUTPUT)] = False
 
@@ -352,7 +402,16 @@ class TrainConfig(Settings):
             MACHINE,
         ),
     ] = "auto"
-    landmarks: LandmarksSetting = None
+    compile: Annotated[
+        bool,
+        Option(
+            "Compile the network for this GPU first: it takes a minute or two and needs a C "
+            "compiler, and every step is about 1.4 times as fast.",
+            MACHINE,
+        ),
+    ] = False
+    landmarks: LandmarksSetting = AUTO_LANDMARKS
+    clean: CleanSetting = False
     seed: Annotated[
         int,
         Option(
@@ -481,7 +540,7 @@ class ConvertConfig(Settings):
     ] = "alpha"
     match_detail: Annotated[
         bool, Option("Match the footage's sharpness, grain and motion blur.", LOOK)
-    ] = False
+    ] = True
     smooth: Annotated[
         bool, Option("Smooth landmarks, expressions and colours over neighbouring frames.", LOOK)
     ] = True
@@ -544,7 +603,8 @@ class ConvertConfig(Settings):
     ] = False
     detector: DetectorSetting = "auto"
     min_score: MinScoreSetting = 0.2
-    landmarks: LandmarksSetting = None
+    landmarks: LandmarksSetting = AUTO_LANDMARKS
+    clean: CleanSetting = False
     device: DeviceSetting = "auto"
     workers: WorkersSetting = 0
     label: Annotated[
@@ -585,7 +645,7 @@ class ConvertConfig(Settings):
     ] = None
 
     def __post_init__(self) -> None:
-        self.check()
+        Settings.__post_init__(self)
         frame_ranges(self.frames or "0-")
         if self.all_faces and (self.who or self.exclude or self.largest):
             raise SettingsError("--all swaps every face: leave out --who, --not and --largest")
@@ -623,7 +683,8 @@ class EvaluateConfig(Settings):
         int, Option("Read at most N frames of the clip; 0 reads all.", FACES, low=0)
     ] = 150
     min_score: MinScoreSetting = 0.2
-    landmarks: LandmarksSetting = None
+    landmarks: LandmarksSetting = AUTO_LANDMARKS
+    clean: CleanSetting = False
     device: DeviceSetting = "auto"
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from faceswap.arrays import Image, Points
-from faceswap.evaluation.metrics import head_shape
 from faceswap.faces.geometry import Box, Face
+from faceswap.faces.pose import head_shape
 from faceswap.models.architectures import PRESETS
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.models.modelfile import TrainedModel

@@ -36,7 +36,7 @@ def hopper():
 
 @pytest.fixture(scope="session")
 def collins_face(collins):
-    from faceswap.faces.dlib_backend import detect_hog
+    from faceswap.faces.detection import detect_hog
 
     return detect_hog(collins, 0.2)[0]
 
@@ -48,9 +48,9 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     from fractions import Fraction
 
     from faceswap.config import COVERAGE
-    from faceswap.faces.dlib_backend import detect_hog
-    from faceswap.faces.faceset import FacesetWriter
+    from faceswap.faces.detection import detect_hog
     from faceswap.faces.geometry import align_face
+    from faceswap.facesets.faceset import FacesetWriter
     from faceswap.media.frame import Frame
 
     root = tmp_path_factory.mktemp("facesets")
@@ -81,9 +81,9 @@ def model(faceset_folders, tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def cached_skin():
     """Cache the parser's answers: conversions repeat the same frames at 0.1 s each."""
-    from faceswap.faces import parsing
+    from faceswap.crops import parsing
 
-    compute, answers = parsing._probability, {}
+    compute, answers = parsing._probabilities, {}
 
     def cached(image):
         key = image.tobytes()
@@ -92,7 +92,7 @@ def cached_skin():
         return answers[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parsing, "_probability", cached)
+        patch.setattr(parsing, "_probabilities", cached)
         yield
 
 
@@ -100,7 +100,7 @@ def cached_skin():
 def cached_recognition():
     """Cache embeddings and landmarks: trainings repeat the same faces at 0.1 s each."""
     from faceswap.evaluation import evaluator
-    from faceswap.faces import recognition
+    from faceswap.facesets import recognition
 
     def memoised(function):
         results = {}
@@ -115,7 +115,7 @@ def cached_recognition():
         return cached
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("compute_embedding", "predict_landmarks"):
+        for name in ("compute_embedding", "predict"):
             cached = memoised(getattr(recognition, name))
             patch.setattr(recognition, name, cached)
             patch.setattr(evaluator, name, cached)

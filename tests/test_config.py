@@ -21,8 +21,8 @@ from faceswap.models.architectures import ModelConfig
 
 
 def test_choices_match_the_registries():
+    from faceswap.crops.masks import MASKS
     from faceswap.faces.detection import DETECTORS
-    from faceswap.faces.masks import MASKS
     from faceswap.models.autoencoder import MODELS
     from faceswap.swapping.compositor import BLENDS, COLORS
     from faceswap.training.losses import LOSSES

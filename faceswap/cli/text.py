@@ -14,13 +14,14 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from pathlib import Path
 
     from faceswap.cli.doctor import Diagnosis
-    from faceswap.cli.info import Facts
+    from faceswap.cli.info import Facts, Terms
     from faceswap.evaluation.results import EvaluationReport, Score
-    from faceswap.faces.extractor import ExtractReport
+    from faceswap.facesets.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
     from faceswap.swapping.video import ConvertReport
     from faceswap.training.trainer import TrainReport
 
+SOME_GLASSES = 0.05  # least share of faces with glasses that the report mentions
 MAX_LISTED = 20  # names of a long list that are shown
 
 
@@ -29,9 +30,37 @@ def extraction(report: "ExtractReport") -> list[str]:
     return [
         f"{counted(report.images, 'image')} read{known}, {counted(report.faces, 'face')} in "
         f"{report.folder} (found by {report.detector})",
+        *_people(report),
+        *_glasses(report),
         *_listed("without a face", report.without_face),
+        *_listed("with other people only", report.others),
         *_listed("unreadable", report.unreadable),
     ]
+
+
+def _glasses(report: "ExtractReport") -> list[str]:
+    if report.glasses is None or report.glasses < SOME_GLASSES:
+        return []
+    return [
+        f"{100 * report.glasses:.0f} % of the faces wear glasses, which a model learns to paint: "
+        "keep only those with glasses or only those without"
+    ]
+
+
+def _people(report: "ExtractReport") -> list[str]:
+    """List the people in a faceset if there are several."""
+    if len(report.people) < 2:
+        return []
+    most, *others = report.people
+    lines = [
+        f"the faceset shows {len(report.people)} people, most often one with "
+        f"{counted(most.faces, 'face')}; delete the crops of the others, or pass --who PHOTO "
+        "--restart"
+    ]
+    for person in others[:MAX_LISTED]:
+        files = ", ".join(person.files) + (", ..." if person.faces > len(person.files) else "")
+        lines.append(f"  {counted(person.faces, 'face')} of another: {files}")
+    return lines
 
 
 def training(report: "TrainReport") -> list[str]:
@@ -182,6 +211,19 @@ def facts(found: "Facts") -> list[str]:
             lines += [f"{name.rstrip('s')} {i}: {_flat(item)}" for i, item in enumerate(value)]
         else:
             lines.append(f"{name.replace('_', ' ')}: {_flat(value)}")
+    return lines
+
+
+def licences(terms: "Terms") -> list[str]:
+    """Describe the terms of pretrained weights, and what uses them."""
+    if not terms.recorded:
+        return [f"{terms.path} does not say which pretrained weights it was made with"]
+    allowed = {True: "commercial use allowed", False: "NO COMMERCIAL USE", None: "terms unknown"}
+    lines = []
+    for each in terms.weights:
+        lines.append(f"{each.name}: {allowed[each.commercial]}; {each.licence}")
+        lines.append(f"  {each.what} Trained on: {each.data}")
+    lines += [f"{name}: {', '.join(used)}" for name, used in terms.commands.items()]
     return lines
 
 

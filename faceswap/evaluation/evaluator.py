@@ -19,6 +19,8 @@ from skimage.metrics import structural_similarity
 
 from faceswap.arrays import LUMA, Embedding, Image, Mask, Points
 from faceswap.config import ConvertConfig, EvaluateConfig
+from faceswap.crops import eyes
+from faceswap.crops.masks import DECODED_MASKS, hull_of
 from faceswap.errors import InputError, NoFacesError
 from faceswap.evaluation import flicker as clips
 from faceswap.evaluation import report, texture
@@ -50,14 +52,13 @@ from faceswap.evaluation.results import (
     SwapScores,
 )
 from faceswap.evaluation.texture import Area
-from faceswap.faces import eyes, tracking
 from faceswap.faces.detection import DetectorSpec
-from faceswap.faces.dlib_backend import compute_embedding, predict_landmarks
-from faceswap.faces.faceset import Faceset
-from faceswap.faces.geometry import AlignedFace, Box, Face, invert, typical_box, warp_mask
-from faceswap.faces.masks import DECODED_MASKS, hull_of
+from faceswap.faces.dlib_backend import compute_embedding
+from faceswap.faces.geometry import AlignedFace, Face, invert, typical_box, warp_mask
+from faceswap.faces.landmarks import predict
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.recognition import centroid, pictures_of
+from faceswap.facesets.faceset import Faceset
+from faceswap.facesets.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
 from faceswap.media import reader
 from faceswap.media.frame import Frame, rounded
@@ -68,6 +69,7 @@ from faceswap.swapping.compositor import Swap, alpha, paste
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder
 from faceswap.swapping.render import matched
 from faceswap.swapping.swapper import Swapper, prepare_video
+from faceswap.tracking import tracker
 from faceswap.training import checkpoint
 from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, ignore_progress
 
@@ -85,7 +87,8 @@ class _Original:
     """An unseen face and its measurements."""
 
     image: Image  # (256, 256, 3)
-    box: Box
+    near: Points
+    placed_by: str
     area: Area
     measured: FaceMeasurement
 
@@ -163,7 +166,7 @@ def evaluate(
         key: _measure_person(trained, key, unseen[key], known[key], config, device, counter)
         for key in facesets
     }
-    centroids = {key: centroid(f, landmarks=config.landmarks) for key, f in known.items()}
+    centroids = {key: centroid(f, choice=config.landmarks) for key, f in known.items()}
     samples: dict[str, list[Sample]] = {}
     swapped: dict[Identity, DirectionScores] = {}
     for own, other in DIRECTIONS:
@@ -239,8 +242,7 @@ def _measure_person(
     """Measure a person's faces: unseen ones, reproductions of these, and known ones."""
     view = trained.network.config.view
     originals = [
-        _original(image, box, view, config.landmarks)
-        for image, box in counter.each(pictures_of(unseen))
+        _original(*picture, view, config.landmarks) for picture in counter.each(pictures_of(unseen))
     ]
     decoders: dict[str, DecodeFaces] = {
         "own": FaceDecoder(trained, key, 0.0, 0.0, device, of=key),
@@ -252,18 +254,17 @@ def _measure_person(
         swapper = Swapper(trained, plain, device, decoder)
         replaced[name] = [_swap(swapper, face) for face in counter.each(originals)]
     seen = known.evenly(len(unseen.keys))
-    real = [
-        _original(image, box, view, config.landmarks).measured for image, box in pictures_of(seen)
-    ]
+    real = [_original(*picture, view, config.landmarks).measured for picture in pictures_of(seen)]
     counter.add(len(originals))
     return _Person(unseen.keys, originals, replaced["own"], replaced["limit"], real)
 
 
-def _original(image: Image, box: Box, view: float, landmarks: str | None) -> _Original:
-    points = predict_landmarks(image, box, landmarks)
+def _original(image: Image, near: Points, placed_by: str, view: float, landmarks: str) -> _Original:
+    points = predict(image, near, landmarks, placed_by)
     area = texture.area_of(points, view)
     embedding = compute_embedding(image, points)
-    return _Original(image, box, area, measure_face(image, points, embedding, area, points))
+    measured = measure_face(image, points, embedding, area, points)
+    return _Original(image, near, placed_by, area, measured)
 
 
 def _unswapped_rows(scorer: Scorer, own: _Person, other: _Person) -> dict[str, SwapScores]:
@@ -291,7 +292,7 @@ def _scores(
 def _settings(
     config: EvaluateConfig, to: Identity, decoder: DecodeFaces | None = None
 ) -> ConvertConfig:
-    """Return the settings of swaps; only the model itself decodes a mask."""
+    """Return the settings of swaps; only the model itself decodes a mask and matches detail."""
     hull = decoder is not None and config.mask in DECODED_MASKS
     return ConvertConfig(
         to=to,
@@ -300,23 +301,24 @@ def _settings(
         identity_strength=config.identity_strength,
         expression_range=config.expression_range,
         smooth=config.smooth,
+        match_detail=decoder is None,  # it would sharpen a blur
         landmarks=config.landmarks,
     )
 
 
-def _prepared(swapper: Swapper, image: Image, box: Box, points: Points) -> tuple[Frame, Swap]:
-    """Swap the face in a crop, given its box and landmarks."""
+def _prepared(swapper: Swapper, image: Image, points: Points) -> tuple[Frame, Swap]:
+    """Swap the face in a crop, given its landmarks."""
     frame = Frame(image, 0, Fraction(0), Path("crop"))
-    ((swap,),) = swapper.prepare([(frame, [Face(box, 1.0, points)])])
+    ((swap,),) = swapper.prepare([(frame, [Face(typical_box(points), 1.0, points)])])
     return frame, matched(swap, swapper.config)
 
 
 def _swap(swapper: Swapper, face: _Original) -> _Swapped:
     """Swap an unseen face and measure the result."""
     before = face.measured.landmarks
-    frame, swap = _prepared(swapper, face.image, face.box, before)
+    frame, swap = _prepared(swapper, face.image, before)
     pasted = paste(frame, swap, swapper.config.blend).image
-    points = predict_landmarks(pasted, face.box, swapper.config.landmarks)
+    points = predict(pasted, face.near, swapper.config.landmarks, face.placed_by)
     embedding = compute_embedding(pasted, points)
     return _Swapped(
         pasted,
@@ -368,8 +370,8 @@ def measure_occlusion(swapper: Swapper, faces: list[_Original]) -> OcclusionScor
     for number, face in enumerate(chosen):
         points = face.measured.landmarks
         hidden = occlude(face.image, points, number)
-        clear_frame, clear_swap = _prepared(swapper, face.image, face.box, points)
-        frame, swap = _prepared(swapper, hidden.image, face.box, points)
+        clear_frame, clear_swap = _prepared(swapper, face.image, points)
+        frame, swap = _prepared(swapper, hidden.image, points)
         inside = _mask_in_frame(clear_swap, clear_frame) > 0.5
         left = inside & (_mask_in_frame(swap, frame) <= 0.5)
         occluder = inside & (hidden.occluder > 0.5)
@@ -403,10 +405,9 @@ def measure_clip(
     runs: list[list[Moment]] = [[]]  # stretches of frames without a gap
     total = config.clip_frames or reader.probe(clip).frames or None
     frames = islice(reader.read_video(clip), config.clip_frames or None)
-    with DetectorPool(config.min_score, 0) as pool:
-        # Always HOG, so that every machine measures with the same detector.
-        spec = DetectorSpec("hog", config.landmarks)
-        found = tracking.track_faces(frames, pool, spec, config.smooth)
+    with DetectorPool(config.min_score, 0, config.landmarks) as pool:
+        spec = DetectorSpec("auto", config.landmarks)
+        found = tracker.track_faces(frames, pool, spec, config.smooth)
         largest = ((frame, faces[:1]) for frame, faces in found)
         previous: tuple[Image, Image] | None = None
         for frame, swaps in prepare_video(swapper, largest):
@@ -431,10 +432,10 @@ def _moment(
     frame: Frame, swap: Swap, swapper: Swapper, previous: tuple[Image, Image] | None
 ) -> tuple[Moment, tuple[Image, Image]]:
     """Measure the face of a frame before and after its swap, given the previous frame's images."""
-    placed = swap.aligned.face.landmarks
-    box = typical_box(placed)  # the detector's box would jump from frame to frame
+    placed, placed_by = swap.aligned.face.landmarks, swap.aligned.face.placed_by
     images = frame.image, paste(frame, swap, swapper.config.blend).image
-    points = [predict_landmarks(image, box, swapper.config.landmarks) for image in images]
+    choice = swapper.config.landmarks
+    points = [predict(image, placed, choice, placed_by) for image in images]
     gazes = [eyes.gaze(eyes.irises(*pair)) for pair in zip(images, points, strict=True)]
     boiling: tuple[Boiling, Boiling] | None = None
     if previous:

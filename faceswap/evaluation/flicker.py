@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.arrays import LUMA, Embedding, FloatImage, Image, Points, Rect
+from faceswap.crops.masks import outline
 from faceswap.evaluation import texture
 from faceswap.evaluation.metrics import (
     Numbers,
@@ -19,7 +20,6 @@ from faceswap.evaluation.metrics import (
 )
 from faceswap.evaluation.results import FlickerScores
 from faceswap.faces.expressions import mouth_aspect_ratio
-from faceswap.faces.masks import outline
 
 FLOW_MARGIN = 24  # pixels around the face, so that the flow may point out of it
 INNER = 0.08  # width taken off the face's outline before boiling is measured, in face widths

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from faceswap.evaluation.results import Baselines, DirectionScores, Score, SwapScores
+from faceswap.faces.blendshapes import PARTS
 
 Goal = Literal["higher", "lower", "one"]  # "one": both more and less are wrong
 
@@ -48,6 +49,7 @@ MEASURES: dict[str, Measure] = {
     "mouth_correlation": Measure("higher", TRIVIAL),
     "gaze_correlation": Measure("higher", TRIVIAL),
     "gaze_slope": Measure("one", TRIVIAL),
+    **{f"expression_{part}": Measure("lower", TRIVIAL) for part in PARTS},
     "pose_error_deg": Measure("lower", TRIVIAL),
     "light_correlation": Measure("higher", TRIVIAL),
     "light_slope": Measure("one", TRIVIAL),

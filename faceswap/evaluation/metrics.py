@@ -4,10 +4,8 @@ No network runs here. Every score comes with a bootstrap interval over the faces
 trusted alone: a blur keeps expression, an average face wins identity, a wide feather wins the seam.
 """
 
-import json
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,17 +14,18 @@ import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from faceswap.arrays import LUMA, Embedding, Image, Mask, Points
+from faceswap.crops.eyes import Iris, gaze, irises
+from faceswap.crops.masks import FEATURES, hull_of
 from faceswap.evaluation import texture
 from faceswap.evaluation.bootstrap import Draw, mean_of, scored
 from faceswap.evaluation.results import Score, SwapScores
 from faceswap.evaluation.texture import Area, Energies, Patches
+from faceswap.faces import blendshapes
 from faceswap.faces.expressions import mouth_aspect_ratio
-from faceswap.faces.eyes import Iris, gaze, irises
-from faceswap.faces.masks import FEATURES, hull_of
+from faceswap.faces.pose import rotation
 
 Numbers = npt.NDArray[np.float64]
 
-CAMERA = 4.0  # focal length in face widths: heads are seen from about four widths away
 EDGE = 0.5  # value of a soft mask that counts as its edge
 SEAM_REACH = 0.04  # distance to either side of the edge, as a share of the crop's side
 SEAM_PERCENTILE = 90.0  # of the steps along a part of the edge
@@ -55,6 +54,7 @@ class FaceMeasurement:
         mouth: Luma of the pixels between the lips, in reading order; None if they are closed.
         light: Low-frequency luma of the skin, (32, 32).
         inside: Share of each of its cells that lies inside the face, (32, 32).
+        expression: Blendshape scores, (52,); None if no mesh fits the face.
     """
 
     landmarks: Points
@@ -65,6 +65,7 @@ class FaceMeasurement:
     mouth: npt.NDArray[np.float32] | None
     light: Numbers
     inside: Numbers
+    expression: npt.NDArray[np.float32] | None
 
     @property
     def gaze(self) -> float:
@@ -106,6 +107,7 @@ def measure_face(
         _mouth(luma, mouth_of),
         cv2.resize(blurred, small, interpolation=cv2.INTER_AREA).astype(np.float64),
         cv2.resize(weight, small, interpolation=cv2.INTER_AREA).astype(np.float64),
+        blendshapes.of_face(image, landmarks),
     )
 
 
@@ -252,11 +254,20 @@ def _against_footage(
     for name, values in (("eye", eyes), ("mouth", mouths), ("gaze", gazes)):
         found[f"{name}_correlation"] = scored(len(values), partial(_correlation, values))
     found["gaze_slope"] = scored(len(gazes), lambda draw: slope(gazes[draw]))
+    for part in blendshapes.PARTS:
+        found[f"expression_{part}"] = mean_of([_expression(*pair, part) for pair in pairs])
     found["pose_error_deg"] = mean_of([pose_error(a.landmarks, b.landmarks) for a, b in pairs])
     lights = np.array([_light(one, two) for one, two in pairs]).reshape(-1, 3)
     for name, column in zip(("correlation", "slope", "error"), lights.T, strict=True):
         found[f"light_{name}"] = mean_of(list(column))
     return found
+
+
+def _expression(one: FaceMeasurement, other: FaceMeasurement, part: str) -> float:
+    """Return how far the blendshapes of a part of two faces differ; NaN if no mesh fits one."""
+    if one.expression is None or other.expression is None:
+        return float("nan")
+    return blendshapes.distance(one.expression, other.expression, part)
 
 
 def _seams(seams: list[Seam]) -> dict[str, Score | None]:
@@ -358,27 +369,6 @@ def slope(values: Numbers) -> float:
     if len(values) < 3 or variance < 1e-12:
         return float("nan")
     return float((centered[:, 0] * centered[:, 1]).sum() / variance)
-
-
-@cache
-def head_shape() -> Numbers:
-    """The 68 landmarks of an average head, (68, 3): x right, y down, z away, eyes 1 apart.
-
-    Derived by ``scripts/tools/derive_head_shape.py``.
-    """
-    text = files("faceswap.evaluation").joinpath("head_shape.json").read_text(encoding="utf-8")
-    return np.array(json.loads(text)["landmarks"], np.float64)
-
-
-def rotation(points: Points) -> Numbers:
-    """Rotation matrix (3, 3) of a head from its 68 landmarks, by solvePnP."""
-    center = points.mean(axis=0)
-    focal = CAMERA * float(np.ptp(points[:, 0]))
-    camera = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], np.float64)
-    _, vector, _ = cv2.solvePnP(
-        head_shape(), points.astype(np.float64), camera, None, flags=cv2.SOLVEPNP_SQPNP
-    )
-    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)
 
 
 def pose_error(original: Points, swap: Points) -> float:

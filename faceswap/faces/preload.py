@@ -1,4 +1,4 @@
-"""Load HOG and dlib's landmark model on import.
+"""Load dlib's landmark model on import.
 
 Only the fork server of :mod:`faceswap.faces.pool` imports this module.
 """
@@ -9,4 +9,4 @@ from faceswap.errors import InputError
 from faceswap.faces import dlib_backend
 
 with suppress(InputError):  # the first worker that needs the model reports it
-    dlib_backend.load()
+    dlib_backend.landmark_model(None)

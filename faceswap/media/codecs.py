@@ -249,7 +249,7 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
     assert isinstance(frame.pixels, Decoded), "not a video frame"
     old, turns = frame.pixels.frame, frame.pixels.turns
     if upright:
-        return av.VideoFrame.from_ndarray(frame.image, "rgb24").reformat(format=pixel_format)
+        return colorspace.stored(frame.image, old).reformat(format=pixel_format)
     if frame.layer is not None:
         rgba = np.ascontiguousarray(np.rot90(frame.layer, -turns))
         return colorspace.converted(
@@ -277,6 +277,4 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
         return colorspace.patched(stored_rgb, rects, old)
     height, width = frame.shape
     whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
-    return colorspace.converted(
-        colorspace.stored(whole, colorspace.is_deep(old)), pixel_format, tags
-    )
+    return colorspace.converted(colorspace.stored(whole, old), pixel_format, tags)

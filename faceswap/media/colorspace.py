@@ -21,6 +21,7 @@ SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 # 16-bit RGB, planar because the exact flags garble rgb48. The 8-bit level 255 becomes 255 * 256.
 DEEP, DEEP_SCALE = "gbrp16le", 256
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
+NO_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
 # Pixels. Rects are aligned to this, as a multiple of every chroma block's side, and get a margin of
 # this, because swscale's filters reach no further.
@@ -113,9 +114,29 @@ def _cropped(frame: av.VideoFrame, rect: Rect) -> av.VideoFrame:
     return new
 
 
-def _blank(like: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """Allocate a frame of another size with the format and colour tags of ``like``."""
-    return _tagged(av.VideoFrame(width, height, like.format.name), tags_of(like))
+def _blank(
+    like: av.VideoFrame, width: int, height: int, pixel_format: str | None = None
+) -> av.VideoFrame:
+    """Allocate a frame of another size whose chroma samples lie where those of ``like`` do.
+
+    PyAV cannot set their position, but a scaled copy takes it over. Without it, swscale would shift
+    the chroma of H.264 by half a pixel.
+
+    Args:
+        like: The frame whose format and colour tags the result has as well.
+        width: In pixels.
+        height: In pixels.
+        pixel_format: Another format; then the result has no colour tags.
+    """
+    name = pixel_format or like.format.name
+    if (width, height, name) == (like.width, like.height, like.format.name):
+        new = av.VideoFrame(width, height, name)
+    else:
+        new = _reformatter(like, f"{name} {width}x{height}").reformat(
+            like, width=width, height=height, format=name, interpolation=Interpolation.POINT,
+            threads=1,
+        )  # fmt: skip
+    return _tagged(new, NO_TAGS if pixel_format else tags_of(like))
 
 
 def _tagged(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
@@ -124,12 +145,25 @@ def _tagged(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
     return frame
 
 
-def stored(pixels: Image | FloatImage, deep: bool) -> av.VideoFrame:
-    """Return RGB pixels (H, W, 3) in 0..255 as a frame with 8 bits per channel; 16 if ``deep``."""
-    if deep:
+def stored(pixels: Image | FloatImage, like: av.VideoFrame) -> av.VideoFrame:
+    """Return RGB pixels (H, W, 3) in 0..255 as a frame that can replace a part of another one.
+
+    It has 16 bits per channel if the other one has more than 8, and its chroma will be placed where
+    the other one's is, see :func:`_blank`.
+    """
+    height, width = pixels.shape[:2]
+    if is_deep(like):
+        new = _blank(like, width, height, DEEP)
         levels = np.clip(np.rint(pixels.astype(np.float32) * DEEP_SCALE), 0, 65535)
-        return av.VideoFrame.from_ndarray(levels.astype(np.uint16), format=DEEP)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(rounded(pixels)), format="rgb24")
+        for plane, channel in zip(new.planes, (1, 2, 0), strict=True):  # green, blue and red
+            _pixels(plane, deep=True)[:] = levels[..., channel]
+        return new
+    new = _blank(like, width, height, "rgb24")
+    (plane,) = new.planes
+    rows: Any = np.frombuffer(memoryview(plane), np.uint8)
+    rows = rows[: height * plane.line_size].reshape(height, -1)
+    rows[:, : 3 * width] = rounded(pixels).reshape(height, -1)
+    return new
 
 
 def patched(
@@ -149,7 +183,7 @@ def patched(
     for rect in rects:
         # Convert a larger rect, because the filters read beyond the pixels that they write.
         inner, grown = on_grid(rect, 0, like), on_grid(rect, GRID, like)
-        part = converted(stored(rgb_of(grown), deep), like.format.name, tags)
+        part = converted(stored(rgb_of(grown), like), like.format.name, tags)
         for target, source in zip(new.planes, part.planes, strict=True):
             across, down = -(-like.width // target.width), -(-like.height // target.height)
             x0, x1 = inner[0] // across, -(-inner[2] // across)

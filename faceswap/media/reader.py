@@ -6,7 +6,7 @@ The times of frames are exact fractions of a second.
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -41,14 +41,22 @@ FORMATS = (
 )  # fmt: skip
 PLAIN = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 
+# Margin that is converted to RGB around a requested rect, as a share of its sides, and the largest
+# share of the frame that is kept for the next request.
+AROUND, KEPT = 0.1, 0.5
 HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferCharacteristic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """A decoded, upright video frame that converts only the pixels a caller asks for to RGB."""
+    """A decoded, upright video frame that converts only the pixels a caller asks for to RGB.
+
+    It keeps what it converted last, and some pixels around it: the stages of a conversion ask for
+    rects that overlap.
+    """
 
     frame: av.VideoFrame
+    _kept: dict[bool, tuple[Rect, npt.NDArray[Any]]] = field(default_factory=dict)  # by depth
 
     @property
     def turns(self) -> int:
@@ -77,9 +85,37 @@ class Decoded:
         return np.ascontiguousarray(np.rot90(colorspace.gray_of(self.frame), self.turns))
 
     def _rect(self, rect: Rect, deep: bool) -> npt.NDArray[Any]:
+        kept = self._kept.get(deep)
+        if kept is None or not _holds(kept[0], rect):
+            kept = self._converted(_grown(rect, *self.shape), deep)
+        (x, y, _, _), pixels = kept
+        left, top, right, bottom = rect
+        return pixels[top - y : bottom - y, left - x : right - x].copy()
+
+    def _converted(self, rect: Rect, deep: bool) -> tuple[Rect, npt.NDArray[Any]]:
+        """Convert a rect, and keep it if it is a small part of the frame."""
         stored = colorspace.turned(rect, -self.turns, *self.shape)
         pixels = colorspace.rgb_rect(self.frame, stored, deep)
-        return np.ascontiguousarray(np.rot90(pixels, self.turns))
+        converted = rect, np.ascontiguousarray(np.rot90(pixels, self.turns))
+        height, width = self.shape
+        if pixels[..., 0].size <= KEPT * height * width:
+            self._kept[deep] = converted
+        return converted
+
+
+def _holds(outer: Rect, inner: Rect) -> bool:
+    """Return whether a rect lies in another."""
+    return (
+        outer[0] <= inner[0] and outer[1] <= inner[1]
+        and outer[2] >= inner[2] and outer[3] >= inner[3]
+    )  # fmt: skip
+
+
+def _grown(rect: Rect, height: int, width: int) -> Rect:
+    """Grow a rect by ``AROUND``, within a frame."""
+    left, top, right, bottom = rect
+    x, y = round(AROUND * (right - left)), round(AROUND * (bottom - top))
+    return max(left - x, 0), max(top - y, 0), min(right + x, width), min(bottom + y, height)
 
 
 @dataclass(frozen=True, slots=True)

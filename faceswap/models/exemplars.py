@@ -25,7 +25,7 @@ class Exemplars:
         painted: Affine map (137, 136) float32 from the landmarks of the other person's face, and a
             1, to the landmarks of what the decoder makes of it, both as shares of the network crop.
         usual: The usual gaze and opening of the eyes, (2, 2) float32, of the other person and of
-            this one; NaN if unknown. See :mod:`faceswap.faces.eyes`.
+            this one; NaN if unknown. See :mod:`faceswap.crops.eyes`.
     """
 
     crops: list[Image]

@@ -46,6 +46,7 @@ class TrainedModel:
         left_out: Keys of the faces that resemble the held-out ones too much to train on.
         centroids: Mean face embedding (128,) by identity; empty if unknown.
         consent: Consent note by identity; an empty text if not stated.
+        weights: Names of the pretrained weights behind the facesets and the training.
     """
 
     network: Autoencoder
@@ -58,6 +59,7 @@ class TrainedModel:
     left_out: dict[Identity, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
     exemplars: dict[Identity, Exemplars] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
 
 
 def save(path: Path, trained: TrainedModel) -> None:
@@ -77,6 +79,7 @@ def save(path: Path, trained: TrainedModel) -> None:
         "left_out": json.dumps(trained.left_out),
         "centroids": json.dumps({key: c.tolist() for key, c in trained.centroids.items()}),
         "consent": json.dumps(trained.consent),
+        "weights": json.dumps(trained.weights),
     }
     for refiner in trained.refiners.values():  # both have the same shape
         header["refiner"] = json.dumps(refiner.config.to_dict())
@@ -86,6 +89,11 @@ def save(path: Path, trained: TrainedModel) -> None:
         state |= {f"exemplars.{key}.{name}": tensor for name, tensor in tensors.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     write_bytes(path, serialize(tensors, metadata=header))
+
+
+def file_of(folder: Path) -> Path:
+    """Return the file of a model, given its folder or the file itself."""
+    return folder if folder.is_file() else folder / MODEL_FILE
 
 
 def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
@@ -99,7 +107,7 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
         ModelError: If the model is missing, corrupt, not a faceswap model, or of a newer format
             version, or if the plug-in with its architecture cannot be imported.
     """
-    path = folder if folder.is_file() else folder / MODEL_FILE
+    path = file_of(folder)
     if not path.is_file():
         raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one with faceswap train")
     try:
@@ -151,8 +159,8 @@ def load_model(path: str | Path) -> TrainedModel:
     return load(Path(path))
 
 
-def consent_of(path: Path) -> list[str]:
-    """Read the consent notes from a model file as texts, one per person.
+def notes_of(path: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Read the consent notes from a model file as texts, one per person, and its weights' names.
 
     Raises:
         ModelError: If the file cannot be read, is not a faceswap model, or has a newer format.
@@ -163,7 +171,8 @@ def consent_of(path: Path) -> list[str]:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
     notes = in_words(trained.consent).values()
-    return [f"consent of {name}: {note}" for name, note in zip(trained.names, notes, strict=True)]
+    named = zip(trained.names, notes, strict=True)
+    return [f"consent of {name}: {note}" for name, note in named], trained.weights
 
 
 def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
@@ -196,6 +205,7 @@ def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:
             read_notes(parse_json(header.get("consent", "{}"))),
             {"a": [str(key) for key in left_out["a"]], "b": [str(key) for key in left_out["b"]]},
             refiners,
+            weights=tuple(map(str, parse_json(header.get("weights", "[]")))),
         )
     except (KeyError, TypeError, ValueError, FaceswapError) as error:
         raise ModelError(f"{path} has an invalid header: {error}") from error

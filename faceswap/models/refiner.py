@@ -139,16 +139,16 @@ def enlarged_bicubic(images: Tensor, scale: int) -> Tensor:
     """
     if scale == 1:
         return images
-    rows, columns = (_bicubic(side, scale).to(images.device) for side in images.shape[-2:])
+    rows, columns = (_bicubic(side, scale, images.device) for side in images.shape[-2:])
     with torch.autocast(images.device.type, enabled=False):
         return rows @ images.float().contiguous() @ columns.T
 
 
 @cache
-def _bicubic(side: int, scale: int) -> Tensor:
+def _bicubic(side: int, scale: int, device: torch.device) -> Tensor:
     """Return the weights of the pixels of an enlarged line, (scale * side, side)."""
     lines = F.interpolate(torch.eye(side)[None, None], size=(scale * side, side), mode="bicubic")
-    return lines[0, 0]
+    return lines[0, 0].to(device)
 
 
 def build_refiners(shape: dict[str, Any] | None) -> dict[Identity, Refiner]:

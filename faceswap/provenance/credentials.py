@@ -56,6 +56,10 @@ class ModelRecord:
         tuple[str, ...],
         Meta(description="Notes by the model's owner, such as who consented to what."),
     ] = ()
+    weights: Annotated[
+        tuple[str, ...],
+        Meta(description="Pretrained weights behind the model and the conversion, by name."),
+    ] = ()
 
 
 ParentState = Literal["none", "intact", "altered", "expired", "remote"]
@@ -294,9 +298,11 @@ def _model(actions: list[dict[str, Any]]) -> ModelRecord | None:
         parameters = action.get("parameters") or {}
         model = parameters.get("model")
         if isinstance(model, dict) and {"name", "sha256"} <= set(model):
-            notes = parameters.get("notes")
-            notes = tuple(map(str, notes)) if isinstance(notes, list) else ()
-            return ModelRecord(str(model["name"]), str(model["sha256"]), notes)
+            notes, weights = (
+                tuple(map(str, found)) if isinstance(found, list) else ()
+                for found in (parameters.get("notes"), parameters.get("weights"))
+            )
+            return ModelRecord(str(model["name"]), str(model["sha256"]), notes, weights)
     return None
 
 

@@ -153,7 +153,11 @@ class Signer:
             "description": "faces swapped by a trained model",
             "digitalSourceType": SOURCE_TYPE,
             "softwareAgent": agent,
-            "parameters": {"model": model, "notes": list(self._model.notes)},
+            "parameters": {
+                "model": model,
+                "notes": list(self._model.notes),
+                "weights": list(self._model.weights),
+            },
         }
         opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["parent"]}}
         assertions = [{"label": "c2pa.actions.v2", "data": {"actions": [opened, edited]}}]

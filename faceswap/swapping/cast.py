@@ -17,13 +17,13 @@ import torch
 
 from faceswap.config import ConvertConfig, clipped
 from faceswap.errors import FaceswapError, InputError, SettingsError
-from faceswap.faces.recognition import embedding_of
-from faceswap.faces.selection import References
+from faceswap.facesets.recognition import embedding_of
 from faceswap.files import reason
 from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.swapper import EVERY, FaceSwapper, Finish, Found, Swapper
+from faceswap.tracking.selection import References
 from faceswap.types import Identity
 
 KEYS = ("who", "model", "to")
@@ -189,15 +189,13 @@ def swappers_of(
     return swappers
 
 
-def references_of(
-    path: Path, entries: list[CastEntry], landmarks: str | None
-) -> tuple[References, ...]:
+def references_of(path: Path, entries: list[CastEntry], landmarks: str) -> tuple[References, ...]:
     """Compute the face embeddings of the photos of each entry.
 
     Args:
         path: The cast file, for error messages.
         entries: The entries of the cast file.
-        landmarks: The path of the user's landmark model; None uses dlib's.
+        landmarks: The choice of landmark models.
 
     Raises:
         InputError: If a photo, the landmark model or the detector's files cannot be read.

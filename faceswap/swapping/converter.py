@@ -17,7 +17,6 @@ from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.selection import select_faces
 from faceswap.files import sweep, writing
 from faceswap.media import reader, writers
 from faceswap.media.frame import Frame
@@ -27,6 +26,7 @@ from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.plan import Conversion, beside, plan, refuse_preview
 from faceswap.swapping.video import ConvertReport, convert_video
+from faceswap.tracking.selection import select_faces
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
@@ -75,13 +75,12 @@ def convert(
         config or ConvertConfig(),
     )  # fmt: skip
     is_video = job.kind == "video"
-    report = ConvertReport(
-        job.target, Path(model) if model else None, detector=job.spec.describe(is_video)
-    )
+    report = ConvertReport(job.target, Path(model) if model else None, detector=job.spec.describe())
     sweep(job.target if job.kind == "folder" else job.target.parent)
     photos = [] if is_video else _photos(job)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
-    with DetectorPool(job.config.min_score, workers) as pool, _torch_threads(max(cores() // 2, 1)):
+    detectors = DetectorPool(job.config.min_score, workers, job.config.landmarks)
+    with detectors as pool, _torch_threads(max(cores() // 2, 1)):
         if is_video:
             convert_video(job, pool, report, on_progress)
         else:
@@ -140,8 +139,8 @@ def contact_sheet(
     settings = replace(config or ConvertConfig(), matte=True, layers=False)
     job = plan(source, None, Path(model) if model else None, settings)
     rows, with_face = [], 0
-    with DetectorPool(settings.min_score, settings.workers) as pool:
-        detected = pool.detect(reader.sample_video(source, count), job.spec.for_video())
+    with DetectorPool(settings.min_score, settings.workers, settings.landmarks) as pool:
+        detected = pool.detect(reader.sample_video(source, count), job.spec.checked())
         for frame, faces in select_faces(detected, job.selector, is_present=job.presence()):
             (swaps,) = job.swapper.prepare([(frame, faces)])
             with_face += bool(swaps)

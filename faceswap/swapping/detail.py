@@ -40,8 +40,9 @@ CHANCE = 0.12  # difference in log energy that two people's faces may have witho
 
 
 def measure(
-    swapped: Image, reference: Image, mask: Mask, displacement: tuple[float, float] = (0.0, 0.0)
-) -> Numbers:
+    swapped: Image, reference: Image, mask: Mask, displacement: tuple[float, float] = (0.0, 0.0),
+    known: Numbers | None = None,
+) -> Numbers:  # fmt: skip
     """Measure how the footage's detail differs from a swapped face's, (8,).
 
     The numbers may be averaged over time.
@@ -51,6 +52,7 @@ def measure(
         reference: The frame at the same place, (H, W, 3).
         mask: The pasted area, (H, W). Only pixels where it is full are measured.
         displacement: How far the face moves from one frame to the next, x and y in pixels.
+        known: Numbers of the same face a few frames before. Then only the motion is measured.
 
     Returns:
         The x and y extent (pixels) of the line along which motion blurs the face; the standard
@@ -65,6 +67,8 @@ def measure(
     new, old = swapped @ LUMA, reference @ LUMA
     noise = _noise(old, inside)
     motion = _motion(new, old, inside, noise, displacement)
+    if known is not None:
+        return np.concatenate([motion, known[2:]])
     if motion.any():
         new = _within(new, inside, lambda pixels: _motion_blurred(pixels, motion))
     blur, gains = _sharpness(new, old, inside, noise)
@@ -115,6 +119,11 @@ def displacement(face: Face, moments: list[list[Face]]) -> tuple[float, float]:
     ]
     x, y = (centers[-1] - centers[0]) / max(len(centers) - 1, 1)
     return float(x), float(y)
+
+
+def is_blurred_by(displacement: tuple[float, float]) -> bool:
+    """Return whether a face that moves so far in a frame is exposed over a pixel or more."""
+    return SHUTTER * math.hypot(*displacement) >= 1
 
 
 def _blurred(pixels: Pixels, sigma: float) -> Pixels:
@@ -355,9 +364,9 @@ def _motion(
     along the motion, motion blur is the cause.
     """
     line = SHUTTER * np.asarray(displacement, np.float64)
-    length = math.hypot(*line)
-    if length < 1:
+    if not is_blurred_by(displacement):
         return np.zeros(2)
+    length = math.hypot(*line)
     along = line / length
     moved = _within(new, inside, lambda pixels: _motion_blurred(pixels, line))
     new_noise = _noise(new, inside)
@@ -367,7 +376,7 @@ def _motion(
     ]
     deficit, remaining = _slope_deficit(logs[0], logs[2]), _slope_deficit(logs[1], logs[2])
     explained = deficit - remaining  # the deficit that blur along the whole line explains
-    if deficit < max(explained / 3, CHANCE):
+    if explained < CHANCE or deficit < max(explained / 3, CHANCE):
         return np.zeros(2)
     # For a short line, the log energy lost grows with the square of its length.
     return line * math.sqrt(min(deficit / explained, 1.0))

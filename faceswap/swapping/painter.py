@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from faceswap.arrays import Detail, Image
+from faceswap.crops import eyes
+from faceswap.crops.guidance import Guide, Look, to_view
 from faceswap.errors import DeviceError
-from faceswap.faces import eyes
 from faceswap.faces.geometry import AlignedFace, transform
-from faceswap.faces.guidance import Guide, Look, to_view
+from faceswap.faces.networks import BRIGHT_PERCENTILE
 from faceswap.models.devices import fast_type, in_precision
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.refiner import CPU_FACES, Refiner, refine
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 DecodeFaces = Callable[[list[AlignedFace]], list[Image]]
 
 MAX_FACES_PER_PASS = 32  # faces that go through the network together
+# A crop whose BRIGHT_PERCENTILE is below DIM levels is brightened to DIM levels, and by LIFT times
+# as many more as it lacked.
+DIM, LIFT = 130.0, 0.4
 BESIDE = 0.25  # share of the latents of the frame before, and of the one after, in a frame's
 
 
@@ -188,7 +192,7 @@ class FaceDecoder:
     @torch.no_grad()
     def _decode(self, latents: "Latents") -> list[Image]:
         side = self._model.crop_size
-        batch = np.stack([shrink(face.image, side) for face in latents.faces])
+        batch = np.stack([lit(shrink(face.image, side)) for face in latents.faces])
         crops = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
         network_input = network_crop(crops.to(self._device), self._model)
         if self._of == "a":  # training shifted a's colours towards b's, so do the same here
@@ -247,6 +251,20 @@ class FaceDecoder:
         in_video = face.face.track >= 0
         number = 0 if in_video else int(np.argmin(guide.distances(look.points, painted)))
         return guide.lay(number, look, painted)
+
+
+def lit(crop: Image) -> Image:
+    """Brighten a dark crop (S, S, 3) for the network, which learned from faces in usual light.
+
+    The colour match gives the decoded face the footage's light again. The gain is continuous, so
+    that a fade does not make it jump.
+    """
+    bright = float(np.percentile(crop, BRIGHT_PERCENTILE))
+    if not 0 < bright < DIM:
+        return crop
+    gain = (DIM + LIFT * (DIM - bright)) / bright
+    lifted: Image = np.clip(np.rint(crop * np.float32(gain)), 0, 255).astype(np.uint8)
+    return lifted
 
 
 def shrink(crop: Image, side: int) -> Image:

@@ -9,8 +9,8 @@ from pathlib import Path
 from faceswap.config import ConvertConfig, seconds_of
 from faceswap.errors import InputError, OutputError
 from faceswap.faces.detection import DetectorSpec
-from faceswap.faces.recognition import appears, embedding_of
-from faceswap.faces.selection import FaceSelector
+from faceswap.facesets.recognition import appears, embedding_of
+from faceswap.facesets.weights import behind
 from faceswap.files import Publish, sha256_of
 from faceswap.media import reader, writers
 from faceswap.media.frame import Frame
@@ -25,6 +25,7 @@ from faceswap.swapping.compositor import Swap
 from faceswap.swapping.label import Label
 from faceswap.swapping.render import render
 from faceswap.swapping.swapper import FaceSwapper, Swapper
+from faceswap.tracking.selection import FaceSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Conversion:
         @cache
         def is_present() -> bool:
             person = self.selector.footage
-            return person is not None and appears(person, self.source, self.spec.landmarks)
+            return person is not None and appears(person, self.source, self.spec)
 
         return is_present
 
@@ -208,10 +209,13 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
         OutputError: If the user's own signing identity cannot be created.
         SettingsError: If the certificate cannot sign.
     """
-    paths = [file if file.is_file() else file / modelfile.MODEL_FILE for file in files]
+    paths = [modelfile.file_of(file) for file in files]
     names = dict.fromkeys(path.resolve().parent.name for path in paths)
-    notes = tuple(dict.fromkeys(note for path in paths for note in modelfile.consent_of(path)))
-    record = ModelRecord(", ".join(names), ", ".join(sha256_of(path) for path in paths), notes)
+    found = [modelfile.notes_of(path) for path in paths]
+    notes = tuple(dict.fromkeys(note for notes, _ in found for note in notes))
+    weights = {*behind(config), *(name for _, names in found for name in names)}
+    digests = ", ".join(sha256_of(path) for path in paths)
+    record = ModelRecord(", ".join(names), digests, notes, tuple(sorted(weights)))
     return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
 
 

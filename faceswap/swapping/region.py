@@ -5,15 +5,15 @@ the forehead, narrow along the jaw. Brows of the footage that stick out of it wo
 pair, so they are painted over with the skin around them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from faceswap.arrays import LUMA, FloatImage, Image, Mask, Points
-from faceswap.faces.geometry import AlignedFace, transform
-from faceswap.faces.masks import FEATURES, hull_of, smoothstep
+from faceswap.crops.masks import FEATURES, hull_of, smoothstep
+from faceswap.faces.geometry import AlignedFace, resized, transform
 from faceswap.media.frame import rounded
 
 JAW = 0.90  # the core's jaw is drawn in to this share of its distance from the nose
@@ -26,6 +26,9 @@ GROW = 3 / 256  # growth of dark pixels, whose rims are a mixture, as a share of
 GRID = 64  # cells per side of the crop on which skin is continued over the brows
 FILLS = ((1.5, 1.0), (4.0, 0.02), (10.0, 0.0004))  # deviations in cells and weights
 BARE = 10 / 256  # width of the skin around features that is replaced with them, in crop sides
+# Width of the skin around brows and eyes in which pixels that are darker than it by so many levels
+# belong to them, in crop sides.
+WIDE, DRAWN = 16 / 256, 20.0
 SURE = 0.8  # probability from which a pixel counts as skin
 # Levels darker than the skin: where painting over begins, and the ramp until it is complete.
 DARKER, RAMP = 1.5, 6.0
@@ -75,6 +78,26 @@ def feathered(region: Mask, aligned: AlignedFace, coverage: float, narrow: float
     return smoothstep(inwards / width)
 
 
+def halved(aligned: AlignedFace) -> AlignedFace:
+    """Return an aligned face with half as large an image and skin."""
+    assert aligned.skin is not None, "the mask needs the skin"
+    half = (len(aligned.image) // 2,) * 2
+    image = np.asarray(cv2.resize(aligned.image, half, interpolation=cv2.INTER_AREA), np.uint8)
+    skin = np.asarray(cv2.resize(aligned.skin, half, interpolation=cv2.INTER_AREA), np.float32)
+    return replace(aligned, image=image, skin=skin, matrix=resized(aligned.matrix, 0.5))
+
+
+def enlarged(cover: Cover, size: int) -> Cover:
+    """Return a cover in another size."""
+    image, mask, brows = (
+        cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR)
+        for each in (cover.image, cover.mask, cover.brows)
+    )
+    return Cover(
+        np.asarray(image, np.uint8), np.asarray(mask, np.float32), np.asarray(brows, np.float32)
+    )
+
+
 def brow_cover(aligned: AlignedFace) -> Cover:
     """Continue the skin over the footage's brows.
 
@@ -92,7 +115,7 @@ def brow_cover(aligned: AlignedFace) -> Cover:
     zone: Mask = np.maximum(
         *(_hulls(brow, [list(range(15))], ZONE * size, size) for brow in around)
     )
-    square = np.ones((5, 5), np.uint8)
+    square = np.ones((2 * round(2 * size / 256) + 1,) * 2, np.uint8)
     features = _hulls(points, list(SIDES), MARGIN * size, size)
     sure = (skin > SURE).astype(np.float32)
     clean = (1 - np.maximum(cv2.dilate(zone, square), features)) * sure
@@ -135,6 +158,11 @@ def bare(face: Image, points: Points, inside: Mask) -> Image:
     size = len(face)
     features = _hulls(points, list(FEATURES), BARE * size, size)
     pixels = face.astype(np.float32)
+    fill = _continued(pixels, inside * (1 - features))
+    # Brows and lines drawn around the eyes can reach farther than the landmarks tell.
+    dark = ((fill - pixels) @ LUMA > DRAWN).astype(np.float32)
+    wide = _hulls(points, list(SIDES), WIDE * size, size)
+    features = np.maximum(features, cv2.dilate(dark * wide, np.ones((3, 3), np.uint8)))
     fill = _continued(pixels, inside * (1 - features))
     soft = np.asarray(cv2.GaussianBlur(features, (0, 0), size / 128), np.float32)
     return rounded(pixels + soft[..., None] * (fill - pixels))

@@ -17,6 +17,8 @@ import torch
 from faceswap import parallel
 from faceswap.arrays import Image, Mask
 from faceswap.config import ConvertConfig
+from faceswap.crops.masks import DECODED_MASKS, MASKS, SKIN_MASKS, smoothstep, soften
+from faceswap.crops.parsing import SkinParser, usually_bare
 from faceswap.errors import NoFacesError, SettingsError
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import (
@@ -31,9 +33,6 @@ from faceswap.faces.geometry import (
     transform,
     warp_image_at,
 )
-from faceswap.faces.masks import DECODED_MASKS, MASKS, SKIN_MASKS, smoothstep, soften
-from faceswap.faces.parsing import SkinParser, usual_skin
-from faceswap.faces.smoothing import TrackValues, smooth_over_time
 from faceswap.media.frame import Frame
 from faceswap.models.devices import resolve_device
 from faceswap.models.modelfile import TrainedModel
@@ -41,8 +40,18 @@ from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
-from faceswap.swapping.region import Cover, bare, brow_cover, feathered, sticks_out, without_brows
+from faceswap.swapping.region import (
+    Cover,
+    bare,
+    brow_cover,
+    enlarged,
+    feathered,
+    halved,
+    sticks_out,
+    without_brows,
+)
 from faceswap.swapping.render import matched, paste_swaps
+from faceswap.tracking.smoothing import TrackValues, smooth_over_time
 
 Found = tuple[Frame, list[Face]]
 Finish = Callable[[], list[list[Swap]]]  # see :meth:`FaceSwapper.decode`
@@ -50,10 +59,12 @@ Prepared = tuple[Frame, list[Swap]]
 EVERY = slice(None)
 
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
-SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 0.1 s
+SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 70 ms
+COLOR_EVERY = 2  # frames of a video that share a measured colour match, which is smoothed anyway
+DETAIL_EVERY = 8  # frames after which all of a face's detail, not only motion, is measured again
 FEATHER = 0.06  # width of the mask's edge, as a share of the face's square
 SKIN_FEATHER = 0.04  # the least width of the skin mask's edge
-RARELY, OFTEN = 0.35, 0.7  # share of a person's photos that show skin: not pasted, and pasted
+RARELY, OFTEN = 0.35, 0.7  # share of a person's photos without hair: not pasted, and pasted
 PASTE_SIZE = 256  # minimum side in pixels of the crop that is pasted
 
 
@@ -120,7 +131,7 @@ class Swapper:
         self._own: Mask | None = None  # where the new face is usually free of its own hair
         photos = trained.exemplars.get(self.config.to)
         if self._parser and photos:
-            usual = usual_skin(photos, self._model.view, self._size)
+            usual = usually_bare(photos, self._model.view, self._size)
             self._own = smoothstep((usual - RARELY) / (OFTEN - RARELY))
 
     def swap(self, image: Image) -> Image:
@@ -194,18 +205,24 @@ class Swapper:
     ) -> list[list[Swap]]:  # fmt: skip
         """Turn the decoded faces of frames into swaps."""
         together = [face for faces in aligned for face in faces]
+        indices = [frame.index for frame, _ in frames[wanted]]
         with ThreadPoolExecutor(2) as background:
-            finished = background.map(self._finish, together, decoded)
+            finished = background.map(
+                self._finish, together, decoded, self._are_measured(indices, aligned)
+            )
             swapped = [[*islice(finished, len(faces))] for faces in aligned]
+        swapped = _with_colors(swapped)
         if not self.config.match_detail:
             return swapped
         first, _, _ = wanted.indices(len(frames))
         with_detail = []
+        known: dict[int, npt.NDArray[np.float64]] = {}  # last numbers of each track
         for index, swaps in enumerate(swapped, start=first):
+            frame = frames[index][0]
             nearby = [faces for _, faces in frames[max(index - 1, 0) : index + 2]]
-            with_detail.append(
-                [self._with_detail(frames[index][0], swap, nearby) for swap in swaps]
-            )
+            if frame.index % DETAIL_EVERY == 0:
+                known.clear()
+            with_detail.append([self._with_detail(frame, swap, nearby, known) for swap in swaps])
         return with_detail
 
     def _look_at(
@@ -219,8 +236,22 @@ class Swapper:
             for frame, faces in zip(frames, aligned, strict=True)
         ]
 
-    def _finish(self, aligned: AlignedFace, decoded: Image) -> Swap:
-        """Enlarge a decoded face to the crop, measure its colour match and compute its mask."""
+    def _are_measured(self, indices: list[int], aligned: list[list[AlignedFace]]) -> list[bool]:
+        """Return for each face of consecutive frames whether its colour match is measured.
+
+        The others take it over from the frame before, see :func:`_with_colors`.
+        """
+        measured: list[bool] = []
+        before: set[int] = set()  # tracks
+        for index, faces in zip(indices, aligned, strict=True):
+            tracks = [face.face.track for face in faces]
+            is_turn = index % COLOR_EVERY == 0 or not self.config.smooth
+            measured += [is_turn or track < 0 or track not in before for track in tracks]
+            before = {*tracks}
+        return measured
+
+    def _finish(self, aligned: AlignedFace, decoded: Image, is_measured: bool) -> Swap:
+        """Enlarge a decoded face to the crop, compute its mask, and measure its colour match."""
         matrix = output_to_crop(self._model, self._size)  # from pixels of the network's size
         factor = len(decoded) / self._model.size
         pixel = scale_of(matrix) / factor / scale_of(aligned.matrix)  # frame pixels per pixel
@@ -229,48 +260,62 @@ class Swapper:
             factor = len(decoded) / self._model.size
         if factor != 1:
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        enlarged = warp_image_at(decoded, matrix, self._size, self._size)
+        large = warp_image_at(decoded, matrix, self._size, self._size)
         decoded_mask: Mask | None = None
-        face = np.ascontiguousarray(enlarged[..., :3])
-        if enlarged.shape[2] == 4:
-            decoded_mask = np.asarray(enlarged[..., 3] / 255, np.float32)
+        face = np.ascontiguousarray(large[..., :3])
+        if large.shape[2] == 4:
+            decoded_mask = np.asarray(large[..., 3] / 255, np.float32)
         mask = self._mask(aligned, self._model.view, decoded_mask)
         mask = mask if self._own is None else np.asarray(mask * self._own, np.float32)
         erosion, feather = self.config.erosion, self.config.feather
         if not self._parser:
-            color = self._color.measure(face, aligned.image, mask)
+            color = self._color.measure(face, aligned.image, mask) if is_measured else None
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
-        cover = brow_cover(aligned)
-        color = self._color_of_skin(face, aligned, cover, mask)
+        half = halved(aligned)  # the skin that is continued over brows is smooth
+        cover = brow_cover(half)
+        color = self._color_of_skin(face, half, cover, mask) if is_measured else None
+        cover = enlarged(cover, self._size)
         region = soften(mask, self._model.coverage, erosion, 0.0)
         narrow = SKIN_FEATHER if feather is None else feather
         soft = feathered(region, aligned, self._model.coverage, narrow)
         return Swap(aligned, face, soft, color, cover if sticks_out(cover, soft) else None)
 
     def _color_of_skin(
-        self, face: Image, aligned: AlignedFace, cover: Cover, mask: Mask
+        self, face: Image, half: AlignedFace, cover: Cover, mask: Mask
     ) -> npt.NDArray[np.float64]:
         """Measure the colour match on skin alone, at half the size.
 
         Brows, eyes and lips are no shadows, neither of the footage nor of the new face.
+
+        Args:
+            face: The new face, (S, S, 3).
+            half: The footage's face, (S / 2, S / 2, 3).
+            cover: What hides the footage's brows, (S / 2, S / 2).
+            mask: Where the new face is pasted, (S, S).
         """
-        assert aligned.skin is not None
-        half = (len(face) // 2,) * 2
-        new, footage, inside, skin = (
-            cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
-            for pixels in (face, without_brows(aligned.image, cover), mask, aligned.skin)
-        )
-        points = (transform(aligned.face.landmarks, aligned.matrix) + 0.5) / 2 - 0.5
-        landmarks = np.asarray(points, np.float32)
+        assert half.skin is not None, "the mask needs the skin"
+        size = (len(half.image),) * 2
+        new = np.asarray(cv2.resize(face, size, interpolation=cv2.INTER_AREA), np.uint8)
+        inside = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.float32)
+        points = transform(half.face.landmarks, half.matrix)
+        footage = without_brows(half.image, cover)
         return self._color.measure(
-            bare(np.asarray(new, np.uint8), landmarks, np.asarray(inside, np.float32)),
-            bare(np.asarray(footage, np.uint8), landmarks, np.asarray(inside * skin, np.float32)),
-            np.asarray(inside, np.float32),
+            bare(new, points, inside), bare(footage, points, inside * half.skin), inside
         )
 
-    def _with_detail(self, frame: Frame, swap: Swap, nearby: list[list[Face]]) -> Swap:
-        """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail."""
+    def _with_detail(
+        self, frame: Frame, swap: Swap, nearby: list[list[Face]],
+        known: dict[int, npt.NDArray[np.float64]],
+    ) -> Swap:  # fmt: skip
+        """Resample a swap to frame pixels, where grain is one pixel wide, and measure detail.
+
+        Args:
+            frame: The frame.
+            swap: The swap, in its crop.
+            nearby: The faces of this frame and of its neighbours.
+            known: Numbers by track that all but the motion is taken over from; new ones are added.
+        """
         area = swap.mask if swap.cover is None else np.maximum(swap.mask, swap.cover.mask)
         box = box_in_frame(replace(swap, mask=area), *frame.shape)
         if box is None:
@@ -278,9 +323,14 @@ class Swapper:
         reference = frame.crop(box)
         matrix = shifted(np.eye(2, 3), box[0], box[1])
         swap = replace(swap, on_frame=replace(swap.aligned, image=reference, matrix=matrix))
+        moved, track = detail.displacement(swap.aligned.face, nearby), swap.aligned.face.track
+        if track in known and not detail.is_blurred_by(moved):
+            return replace(swap, detail=np.concatenate([np.zeros(2), known[track][2:]]))
         new = matched(swap, self.config)
-        moved = detail.displacement(swap.aligned.face, nearby)
-        return replace(swap, detail=detail.measure(new.image, reference, new.mask, moved))
+        numbers = detail.measure(new.image, reference, new.mask, moved, known.get(track))
+        if track >= 0:
+            known[track] = numbers
+        return replace(swap, detail=numbers)
 
 
 def prepare_video(
@@ -332,6 +382,19 @@ def _passes(detected: Iterator[Found]) -> Iterator[tuple[list[Found], list[Found
         batch.append(found)
     if batch:
         yield before, batch, []
+
+
+def _with_colors(moments: list[list[Swap]]) -> list[list[Swap]]:
+    """Give swaps of consecutive frames whose colour was not measured that of their track before."""
+    result: list[list[Swap]] = []
+    colors: dict[int, npt.NDArray[np.float64] | None] = {}  # by track
+    for swaps in moments:
+        result.append([
+            replace(swap, color=colors[swap.aligned.face.track]) if swap.color is None else swap
+            for swap in swaps
+        ])  # fmt: skip
+        colors = {swap.aligned.face.track: swap.color for swap in result[-1]}
+    return result
 
 
 def _measurements(item: Prepared) -> TrackValues:

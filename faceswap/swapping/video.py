@@ -14,12 +14,9 @@ from msgspec import Meta
 from faceswap import parallel
 from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
-from faceswap.faces import tracking
-from faceswap.faces.dlib_backend import landmarks_digest
+from faceswap.faces import landmarks
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.faces.selection import Decisions, select_faces
-from faceswap.faces.tracklog import FaceLog
 from faceswap.files import sha256_of
 from faceswap.media import reader, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
@@ -28,11 +25,14 @@ from faceswap.media.segments import Unfinished, folder_for, unfinished
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping.plan import Conversion, beside
 from faceswap.swapping.swapper import prepare_video
+from faceswap.tracking import tracker
+from faceswap.tracking.selection import Decisions, select_faces
+from faceswap.tracking.tracklog import FaceLog
 from faceswap.types import Count, OnProgress, Progress, counted
 
 # Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
-# batch of 8, with a frame beside it, rounded up.
-CONTEXT_FRAMES = 24
+# batch of 8, with a frame beside it, rounded up; and three spans of 16, to compare a track's looks.
+CONTEXT_FRAMES = 72
 
 
 @dataclass(slots=True)
@@ -145,13 +145,13 @@ def _detected(
     first = log.entries[0].first if log.entries else 0
     frames = dropwhile(lambda frame: frame.index < first, reader.read_video(job.source))
     excerpt = _excerpt(frames, job, origin)
-    tracked = tracking.track_faces(
+    tracked = tracker.track_faces(
         parallel.prefetch(excerpt, 4), pool, job.spec, job.config.smooth, log
     )
-    decisions = Decisions(dict(log.targets), dict(log.distances))
+    decisions = Decisions(list(log.votes), dict(log.distances), list(log.kept))
     ranges = frame_ranges(job.config.frames or "0-")
     for frame, faces in select_faces(tracked, job.selector, decisions, job.presence()):
-        log.decide(decisions.targets, decisions.distances)
+        log.decide(decisions.votes, decisions.distances, decisions.kept)
         inside = any(low <= frame.index <= high for low, high in ranges)
         yield frame, faces if inside else []
 
@@ -202,8 +202,8 @@ def _key(job: Conversion) -> dict[str, Any]:
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
         "source": [str(job.source.resolve()), status.st_size, status.st_mtime_ns],
-        "detector": job.spec.for_video().describe(video=True),
-        "landmarks": landmarks_digest(job.config.landmarks),
+        "detector": job.spec.describe(),
+        "landmarks": landmarks.digest(job.config.landmarks),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in photos],
     }  # fmt: skip

@@ -72,6 +72,7 @@ class TrainingState:
         color_shift: Mean colour of b's faces minus that of a's, without backgrounds, RGB in [0, 1].
         held_out: Keys of the faces that training does not see.
         left_out: Keys of the faces that are neither trained on nor measured.
+        weights: Names of the pretrained weights behind the facesets and the training.
         refiners: Sharpens the decoded faces of each identity; empty before the first save.
         exemplars: Photos of each identity whose detail the refiners use; may be empty. They are
             chosen again when training is resumed.
@@ -101,6 +102,7 @@ class TrainingState:
     centroids: dict[Identity, Embedding] = field(default_factory=dict)
     consent: Notes = field(default_factory=lambda: {"a": "", "b": ""})
     left_out: HeldOut = field(default_factory=lambda: {"a": [], "b": []})
+    weights: tuple[str, ...] = ()
     refiners: dict[Identity, Refiner] = field(default_factory=dict)
     exemplars: dict[Identity, Exemplars] = field(default_factory=dict)
     companions: list[Companion] = field(default_factory=list)
@@ -171,7 +173,7 @@ def save(run: TrainingState, folder: Path, keep: int = 1, model: bool = True) ->
         return
     trained = TrainedModel(
         run.ema_or_model, run.names, run.color_shift, run.step, run.held_out, run.centroids,
-        run.consent, run.left_out, run.refiners, run.exemplars,
+        run.consent, run.left_out, run.refiners, run.exemplars, run.weights,
     )  # fmt: skip
     modelfile.save(folder / modelfile.MODEL_FILE, trained)
     if run.scores and run.scores[-1] >= max(run.scores):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from faceswap.arrays import Embedding
 from faceswap.config import TrainConfig
+from faceswap.crops.masks import outline
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
-from faceswap.faces.faceset import Faceset
-from faceswap.faces.masks import outline
-from faceswap.faces.recognition import centroid
+from faceswap.facesets.faceset import Faceset, index_in, read_header, weights_in
+from faceswap.facesets.recognition import centroid
+from faceswap.facesets.weights import behind
 from faceswap.models import autoencoder, modelfile, sampling
 from faceswap.models.architectures import ModelConfig, preset_of
 from faceswap.models.autoencoder import Autoencoder
@@ -22,6 +23,7 @@ from faceswap.models.refiner import scale_for
 from faceswap.provenance.consent import Notes, merge_notes
 from faceswap.training import augment, holdout
 from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingState
+from faceswap.training.checks import warn_about_likeness, warn_about_people, warn_about_poses
 from faceswap.training.companions import companions
 from faceswap.training.dealing import deck_of
 from faceswap.training.distributed import World
@@ -114,12 +116,16 @@ def prepare(
     }
     run = _start(preset, config, names, _color_shift(trained), device, init_network)
     run.held_out, run.left_out = held_out, left_out
+    run.weights = _weights_behind(config, [a, b, *map(Path, config.also)])
     recipe = recipe_of(preset.name)
     rate = config.learning_rate or recipe.learning_rate
     run.companions = companions(list(also), run.network, recipe, rate)
     run.consent = _consent(config, state, {"a": a, "b": b}, folder)
     if not (state and state.centroids):
+        warn_about_people(trained)
+        warn_about_poses(trained)
         run.centroids = _centroids(trained, config.landmarks, on_progress)
+        warn_about_likeness(run.centroids)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     folders: dict[Identity, Path] = {"a": a, "b": b}
     large, unseen = {}, {}
@@ -177,6 +183,14 @@ def _unseen_keys(
     )
 
 
+def _weights_behind(config: TrainConfig, folders: list[Path]) -> tuple[str, ...]:
+    """Return the names of the weights behind the facesets and this training."""
+    found = set(behind(config))
+    for folder in folders:
+        found.update(weights_in(read_header(index_in(folder))))
+    return tuple(sorted(found))
+
+
 def _consent(
     config: TrainConfig, state: ResumeState | None, facesets: dict[Identity, Path], folder: Path
 ) -> Notes:
@@ -189,7 +203,7 @@ def _consent(
 
 
 def _centroids(
-    facesets: dict[Identity, Faceset], landmarks: str | None, on_progress: OnProgress
+    facesets: dict[Identity, Faceset], landmarks: str, on_progress: OnProgress
 ) -> dict[Identity, Embedding]:
     """Measure each person's mean face embedding over a sample of the training faces."""
     samples = {key: faceset.evenly(MAX_EMBEDDED_FACES) for key, faceset in facesets.items()}

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from faceswap.crops.eyes import opening
 from faceswap.faces.expressions import mouth_aspect_ratio, yaw_of
-from faceswap.faces.eyes import opening
 
 # Widths of the cells in which faces are counted: turn, opening of the mouth and of the eyes.
 CELL = (0.2, 0.15, 0.08)

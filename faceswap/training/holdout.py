@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.faces.faceset import Faceset
+from faceswap.facesets.faceset import Faceset
 
 log = logging.getLogger(__name__)
 

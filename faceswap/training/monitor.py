@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from faceswap.config import TrainConfig
+from faceswap.crops.guidance import Guide
 from faceswap.errors import SettingsError
-from faceswap.faces.guidance import Guide
 from faceswap.files import append_lines, write_bytes
 from faceswap.models.refiner import refine
 from faceswap.models.sampling import to_bytes

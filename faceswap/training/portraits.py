@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceswap.arrays import LUMA, Image, Points
-from faceswap.faces import eyes, masks
-from faceswap.faces.dlib_backend import track_face
-from faceswap.faces.faceset import Faceset
-from faceswap.faces.geometry import Face, typical_box
-from faceswap.faces.guidance import Guide, Look, to_view
+from faceswap.crops import eyes, masks
+from faceswap.crops.guidance import Guide, Look, to_view
+from faceswap.faces.landmarks import predict_again
+from faceswap.facesets.faceset import Faceset
 from faceswap.models import sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.exemplars import Exemplars, identity_map
@@ -246,9 +245,7 @@ def guide_of(exemplars: Exemplars, model: ModelConfig) -> Guide:
 
 
 @torch.no_grad()
-def measure_paintings(
-    run: TrainingState, faces: dict[Identity, Portraits], landmarks: str | None
-) -> None:
+def measure_paintings(run: TrainingState, faces: dict[Identity, Portraits], landmarks: str) -> None:
     """Learn where the landmarks of swapped faces lie from those of the footage's faces.
 
     A ridge regression on faces that the other person's decoder paints, in which the landmarks are
@@ -257,7 +254,7 @@ def measure_paintings(
     Args:
         run: The run; its exemplars are updated.
         faces: Training faces.
-        landmarks: The path of a landmark model to use instead of dlib's own.
+        landmarks: The choice of landmark models.
 
     Raises:
         InputError: If the landmark model cannot be used.
@@ -301,9 +298,7 @@ def seen(run: TrainingState, faces: Portraits, key: Identity) -> Tensor:
     return F.avg_pool2d(images, scale) if scale > 1 else images
 
 
-def _landmarks_of(
-    painted: Tensor, points: Points, view: float, landmarks: str | None
-) -> Points | None:
+def _landmarks_of(painted: Tensor, points: Points, view: float, landmarks: str) -> Points | None:
     """Predict the landmarks of a painted face, as shares of the network crop; None if it fails."""
     inner = round(view * CANVAS)
     enlarged = cv2.resize(painted.permute(1, 2, 0).numpy(), (inner, inner),
@@ -314,8 +309,8 @@ def _landmarks_of(
     image = np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
     offset = np.float32(before - 0.5)
     inside = np.asarray(points * inner + offset, np.float32)
-    face = track_face(image, Face(typical_box(inside), 0.0, inside), landmarks)
-    return None if face is None else np.asarray((face.landmarks - offset) / inner, np.float32)
+    found = predict_again(image, inside, landmarks)
+    return None if found is None else np.asarray((found - offset) / inner, np.float32)
 
 
 def _usual(faces: Portraits) -> tuple[float, float]:

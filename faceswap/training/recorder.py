@@ -5,18 +5,31 @@ the GPU to run them. A CUDA graph launches them all at once.
 """
 
 from collections.abc import Callable
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from faceswap.training.data import Draw
-
 WARM_UP = 3  # steps before the recording, in which cuDNN and cuBLAS choose their kernels
 
-Step = Callable[[list[Draw]], Tensor]
+
+class Drawn(Protocol):
+    """Random numbers of a step, as tensors."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors, in an order that :meth:`of` takes."""
+        ...
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> Self:
+        """Take the tensors."""
+        ...
 
 
-class StepRecorder:
+D = TypeVar("D", bound=Drawn)
+
+
+class StepRecorder(Generic[D]):
     """Takes the first steps one kernel at a time, then records one and replays it from then on."""
 
     def __init__(self) -> None:
@@ -29,13 +42,13 @@ class StepRecorder:
         self._losses = torch.empty(0)
         self._steps = 0
 
-    def __call__(self, step: Step, draws: list[Draw]) -> Tensor:
+    def __call__(self, step: Callable[[list[D]], Tensor], draws: list[D]) -> Tensor:
         """Take a step.
 
         Args:
             step: Takes it with random numbers on the GPU and returns the losses. It may use only
                 tensors that stay where they are, and it must not wait for the GPU.
-            draws: The random numbers of each identity, of the same shapes as before.
+            draws: The random numbers, of the same shapes as before.
 
         Returns:
             The losses.
@@ -52,8 +65,8 @@ class StepRecorder:
         self._graph.replay()
         return self._losses.clone()
 
-    def _record(self, step: Step, draws: list[Draw]) -> None:
-        kept = [Draw.of([tensor.clone() for tensor in draw.tensors()]) for draw in draws]
+    def _record(self, step: Callable[[list[D]], Tensor], draws: list[D]) -> None:
+        kept = [draw.of([tensor.clone() for tensor in draw.tensors()]) for draw in draws]
         self._inputs = [tensor for draw in kept for tensor in draw.tensors()]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

@@ -8,7 +8,8 @@ shows differently, such as a beard or a word that is printed on it, the refiner 
 """
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from faceswap.models.refiner import Refiner, refiner_for
 from faceswap.models.sampling import to_bytes, upload
 from faceswap.training.checkpoint import TrainingState
 from faceswap.training.portraits import Portraits, colored, seen, with_eyes
+from faceswap.training.recorder import StepRecorder
 from faceswap.types import Identity
 
 PAIRS_PER_PASS = 32
@@ -66,8 +68,56 @@ def fill_bank(run: TrainingState, faces: Portraits, key: Identity) -> Bank:
     return Bank(torch.cat(decoded), torch.cat(photos), faces.details)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowDraw:
+    """The random numbers of a step. The windows are cut out where these tensors are.
+
+    Attributes:
+        pairs: Numbers of the pairs, (BATCH,) int64.
+        corner: Top and left of the window in the decoder's pixels, (2,) int64.
+        filters: Filters and pixels of :func:`draw_filters` for each size of SHRUNK.
+    """
+
+    pairs: Tensor
+    corner: Tensor
+    filters: tuple[tuple[Tensor, Tensor], ...]
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors in an order that :meth:`of` takes."""
+        return [self.pairs, self.corner, *chain.from_iterable(self.filters)]
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> Self:
+        """Take the tensors of a draw."""
+        pairs, corner, *filters = tensors
+        return cls(pairs, corner, tuple(zip(filters[::2], filters[1::2], strict=True)))
+
+
+def draw_filters(height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw random filters and the patches that they are applied to.
+
+    Args:
+        height: Height of the image.
+        width: Width of the image.
+        generator: Draws filters and places.
+
+    Returns:
+        filters: Filters without a mean, (PROJECTIONS, 3, PATCH squared).
+        pixels: Numbers of the pixels of all patches, one patch after the other, int64.
+    """
+    filters = torch.randn(PROJECTIONS, 3, PATCH**2, generator=generator)
+    filters = filters - filters.mean(2, keepdim=True)
+    filters = filters / filters.flatten(1).norm(dim=1)[:, None, None]
+    inside = (height - PATCH + 1) * (width - PATCH + 1)
+    places = torch.randperm(inside, generator=generator)[:POSITIONS]
+    corners = places // (width - PATCH + 1) * width + places % (width - PATCH + 1)
+    offsets = torch.arange(PATCH)
+    pixels = corners[:, None] + (offsets[:, None] * width + offsets).flatten()
+    return filters, pixels.flatten()
+
+
 def texture_distance(
-    output: Tensor, photo: Tensor, mask: Tensor, generator: torch.Generator
+    output: Tensor, photo: Tensor, mask: Tensor, filters: Tensor, pixels: Tensor
 ) -> Tensor:
     """Sliced Wasserstein distance between the patches of images, image by image.
 
@@ -78,23 +128,13 @@ def texture_distance(
         output: (B, 3, H, W).
         photo: (B, 3, H, W).
         mask: 1 on the face, (B, 1, H, W).
-        generator: Draws filters and places.
+        filters: From :func:`draw_filters` for images of this size, on their device.
+        pixels: From there too.
     """
-    height, width = output.shape[-2:]
-    filters = torch.randn(PROJECTIONS, 3, PATCH**2, generator=generator)
-    filters = filters - filters.mean(2, keepdim=True)
-    filters = filters / filters.flatten(1).norm(dim=1)[:, None, None]
-    inside = (height - PATCH + 1) * (width - PATCH + 1)
-    places = torch.randperm(inside, generator=generator)[:POSITIONS]
-    corners = places // (width - PATCH + 1) * width + places % (width - PATCH + 1)
-    offsets = torch.arange(PATCH)
-    pixels = corners[:, None] + (offsets[:, None] * width + offsets).flatten()
-    filters = upload(filters, output.device)
-    pixels = upload(pixels.flatten(), output.device)
 
     def responses(images: Tensor) -> Tensor:
         """Return the sorted responses of each filter, (B, PROJECTIONS, POSITIONS)."""
-        patches = (images * mask).flatten(2)[..., pixels].reshape(-1, 3, len(places), PATCH**2)
+        patches = (images * mask).flatten(2)[..., pixels].reshape(*images.shape[:2], -1, PATCH**2)
         return torch.einsum("bcpk,fck->bfp", patches, filters).sort(-1)[0]
 
     return (responses(output) - responses(photo)).abs().mean()
@@ -152,44 +192,71 @@ class RefinerTraining:
     ) -> None:  # fmt: skip
         self.refiner, self._bank, self._generator = refiner, bank, generator
         self._precision = torch.float32 if precision == torch.float16 else precision
-        self._optimizer = torch.optim.AdamW(self.refiner.parameters(), LEARNING_RATE, BETAS)
+        self._device = bank.decoded.device
+        on_gpu = self._device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(
+            self.refiner.parameters(), torch.tensor(LEARNING_RATE, device=self._device), BETAS,
+            capturable=on_gpu,
+        )  # fmt: skip
+        self._recorder = StepRecorder[WindowDraw]() if on_gpu else None
         self._window = min(WINDOW // refiner.config.scale, bank.decoded.shape[-1] - 2 * MARGIN)
         self._steps = count(done)
 
-    def step(self, share: float) -> None:
-        """Take a step; ``share`` of the training is done."""
-        number = next(self._steps)
+    def step(self, share: float) -> Tensor:
+        """Take a step; ``share`` of the training is done. Return the loss."""
+        with_texture = next(self._steps) >= ALONE
         rate = min(1.0, max(1 - share, 0) / (1 - DECAY_FROM) + 0.01)
         for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate
-        decoded, photo, detail = self._windows()
+            group["lr"].fill_(LEARNING_RATE * rate)
+        draw = WindowDraw.of(
+            [upload(tensor, self._device) for tensor in self._draw(with_texture).tensors()]
+        )
+        if self._recorder and with_texture:
+            return self._recorder(self._learn, [draw])
+        return self._learn([draw])
+
+    def _draw(self, with_texture: bool) -> WindowDraw:
+        """Draw the random numbers of a step."""
+        decoded, generator = self._bank.decoded, self._generator
+        pairs = torch.randint(len(decoded), (BATCH,), generator=generator)
+        last = decoded.shape[-1] - MARGIN - self._window
+        corner = torch.randint(MARGIN, last + 1, (2,), generator=generator)
+        side = self._window * self.refiner.config.scale
+        filters = [draw_filters(side // divisor, side // divisor, generator)
+                   for divisor in (SHRUNK if with_texture else ())]  # fmt: skip
+        return WindowDraw(pairs, corner, tuple(filters))
+
+    def _learn(self, draws: list[WindowDraw]) -> Tensor:
+        """Do the device's part of a step; return the loss."""
+        (draw,) = draws
+        decoded, photo, detail = self._windows(draw)
         mask = photo[:, 3:] if photo.shape[1] > 3 else torch.ones_like(photo[:, :1])
         photo = photo[:, :3]
         with in_precision(decoded.device, self._precision):
             output = self.refiner(decoded, detail)
         output = output.float()
-        loss = ((output - photo).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
-        for divisor in SHRUNK if number >= ALONE else ():
+        loss: Tensor = ((output - photo).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
+        for divisor, (filters, pixels) in zip(SHRUNK, draw.filters, strict=False):
             shrunk = [F.avg_pool2d(images, divisor) if divisor > 1 else images
                       for images in (output, photo, mask)]  # fmt: skip
-            distance = texture_distance(shrunk[0], shrunk[1], shrunk[2], self._generator)
+            distance = texture_distance(shrunk[0], shrunk[1], shrunk[2], filters, pixels)
             loss = loss + TEXTURE_WEIGHT * distance
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        return loss.detach()
 
-    def _windows(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _windows(self, draw: WindowDraw) -> tuple[Tensor, Tensor, Tensor | None]:
         """Cut the same window out of some pairs, float32 in [0, 1], and of their details."""
-        decoded, photos, details = self._bank.decoded, self._bank.photos, self._bank.details
-        scale = photos.shape[-1] // decoded.shape[-1]
-        chosen = torch.randint(len(decoded), (BATCH,), generator=self._generator)
-        last = decoded.shape[-1] - MARGIN - self._window
-        top, left = torch.randint(MARGIN, last + 1, (2,), generator=self._generator).tolist()
-        small = slice(top, top + self._window), slice(left, left + self._window)
-        large = tuple(slice(scale * side.start, scale * side.stop) for side in small)
-        some = upload(chosen, decoded.device)
+
+        def cut(images: Tensor, scale: int) -> Tensor:
+            places = torch.arange(scale * self._window, device=images.device)
+            rows, columns = (scale * draw.corner[:, None] + places).unbind()
+            return images[draw.pairs].index_select(2, rows).index_select(3, columns)
+
+        bank, scale = self._bank, self.refiner.config.scale
         return (
-            decoded[some][..., small[0], small[1]].float() / 255,
-            photos[some][..., large[0], large[1]].float() / 255,
-            None if details is None else details[some][..., large[0], large[1]],
+            cut(bank.decoded, 1).float() / 255,
+            cut(bank.photos, scale).float() / 255,
+            None if bank.details is None else cut(bank.details, scale),
         )

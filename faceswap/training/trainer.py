@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from msgspec import Meta
@@ -53,7 +53,7 @@ ENOUGH_FACES = 1000  # of b, from which they are not mirrored: a parting or a mo
 DECAY_FROM = 0.5  # share of the run after which the learning rate decays like a cosine
 REPORT_SECONDS = 1.0  # minimum time between two loss reports, unless the state is saved
 # Assumed time of a step of both refiners over a network step's, until it is measured.
-REFINING_SHARE, REFINING_SHARE_GPU = 0.8, 2.3
+REFINING_SHARE, REFINING_SHARE_GPU = 0.8, 0.3
 # Without a requested length the learning rate falls in cycles, each longer than the one before.
 FIRST_CYCLE, CYCLE_GROWTH = 120.0, 1.5  # seconds and factor
 AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the end
@@ -272,13 +272,24 @@ class Loop:
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=self._precision == torch.float16
         )
-        self._pair = world.wrap(Pair(run.network, self._precision), self._device)
+        pair: nn.Module = Pair(run.network, self._precision)
+        self._masked_loss: Callable[[Tensor, Tensor], Tensor] = partial(
+            masked, loss=self._loss_of, outside=self._recipe.outside
+        )
+        self._compile_errors: tuple[type[Exception], ...] = ()
+        if config.compile:
+            from torch._dynamo.exc import TorchDynamoException  # loading it takes time
+
+            self._compile_errors = (TorchDynamoException,)
+            pair = cast(nn.Module, torch.compile(pair, dynamic=False))
+            self._masked_loss = torch.compile(self._masked_loss, dynamic=False)
+        self._pair = world.wrap(pair, self._device)
         self._ema_share = torch.zeros((), device=self._device)
         # A replayed step is always the same: no companions by turns, no processes to wait for, and
         # no scaled loss, whose gradients the CPU checks.
         can_record = self._device.type == "cuda" and world.size == 1
         can_record = can_record and not run.companions and not self._scaler.is_enabled()
-        self._recorder = StepRecorder() if can_record else None
+        self._recorder = StepRecorder[Draw]() if can_record else None
         self._threads = ThreadTuner(self._device.type == "cpu")
         self._pending: list[Tensor] = []  # losses since the last report, each (2,)
         self._means = [math.nan, math.nan]
@@ -392,10 +403,20 @@ class Loop:
         return Due(share, *map(bool, flags))
 
     def _fitting_step(self, warp: bool) -> Tensor:
-        """Take a step, halving the batch each time the device runs out of memory."""
+        """Take a step, halving the batch each time the device runs out of memory.
+
+        Raises:
+            DeviceError: If not even one face fits, or the network cannot be compiled.
+        """
         while True:
             try:
                 return self._step(warp)
+            except self._compile_errors as error:
+                reason = str(error).strip().splitlines()[0]
+                raise DeviceError(
+                    f"the network cannot be compiled for {self._device} ({reason}): install a C "
+                    "compiler, such as gcc, or run again without --compile"
+                ) from error
             except torch.OutOfMemoryError as error:
                 # The other processes wait for gradients of this step and cannot repeat it.
                 if self._world.size > 1 or self._batch == 1:
@@ -454,7 +475,7 @@ class Loop:
         ]
         turn = Turn(companion, *third[0]) if companion else None
         warped, targets = (a[0], b[0]), (a[1], b[1])
-        losses = learn(run, self._pair, warped, targets, self._loss, self._scaler, turn)
+        losses = learn(run, self._pair, warped, targets, self._masked_loss, self._scaler, turn)
         if run.average:
             update_ema(run.average, run.network, self._ema_share)
         return losses
@@ -463,9 +484,6 @@ class Loop:
         """Return the companion whose turn it is; None if there are none."""
         people = self._run.companions
         return people[self._run.step % len(people)] if people else None
-
-    def _loss(self, decoded: Tensor, target: Tensor) -> Tensor:
-        return masked(decoded, target, self._loss_of, self._recipe.outside)
 
     def _report(self, now: float) -> bool:
         """Report the mean losses; return False if they or the weights are not finite."""

@@ -24,9 +24,9 @@ def main() -> None:
     import numpy as np
 
     from faceswap.cli.demo import public_photos
-    from faceswap.faces.dlib_backend import detect_hog
+    from faceswap.crops.guidance import to_view
+    from faceswap.faces.detection import detect_hog
     from faceswap.faces.geometry import align_face, transform
-    from faceswap.faces.guidance import to_view
     from faceswap.media.frame import Frame
     from faceswap.models import autoencoder, exemplars, modelfile
     from faceswap.models.architectures import PRESETS

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 def main() -> None:
     """Run both in turn and print the comparison."""
     # Detection processes import this file and need none of these, so import them here.
-    from faceswap.faces.extractor import extract
+    from faceswap.facesets.extractor import extract
     from scripts.benchmarks.rival_video import Rival, compare, options, peak_memory
 
     chosen = options(__doc__.splitlines()[0])

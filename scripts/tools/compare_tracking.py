@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Count the faces in each shot of a clip, tracked as in ``convert`` and with HOG on every frame.
 
-    scripts/tools/compare_tracking.py CLIP [CLIP ...]
+    scripts/tools/compare_tracker.py CLIP [CLIP ...]
 
 A face found by HOG counts as kept if the tracker has an overlapping face in the same frame. Prints
 one JSON line per clip; ``lost`` lists the frames whose faces were not kept.
@@ -15,18 +15,18 @@ from itertools import groupby
 from pathlib import Path
 
 from faceswap import parallel
-from faceswap.faces import tracking
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.media import reader
+from faceswap.tracking import tracker
 
 MIN_SCORE, HOG = 0.2, DetectorSpec("hog")
 
 
 def track(clip: Path, detector: DetectorPool) -> Iterator[FrameFaces]:
     """Track faces as ``convert`` does."""
-    return tracking.track_faces(parallel.prefetch(reader.read_video(clip), 4), detector, HOG)
+    return tracker.track_faces(parallel.prefetch(reader.read_video(clip), 4), detector, HOG)
 
 
 def compare(clip: Path) -> dict[str, object]:
@@ -37,14 +37,14 @@ def compare(clip: Path) -> dict[str, object]:
         seconds = time.perf_counter() - began
         single = detector.detect(parallel.prefetch(reader.read_video(clip), 4), HOG)
         plain = [faces for _, faces in single]
-    cuts = [index for index, cut in enumerate(tracking.cuts(reader.read_video(clip))) if cut]
+    cuts = [index for index, cut in enumerate(tracker.cuts(reader.read_video(clip))) if cut]
     rows, lost = [], []
     for shot, frames in groupby(range(len(plain)), lambda at: sum(cut <= at for cut in cuts)):
         where = list(frames)
         kept = 0
         for at in where:
             for face in plain[at]:
-                found = tracking.same(face, tracked[at][1]) is not None
+                found = tracker.same(face, tracked[at][1]) is not None
                 kept += found
                 lost += [] if found else [at]
         rows.append({

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Derive faceswap/evaluation/head_shape.json, the 68 landmarks of an average head in 3D.
+"""Derive faceswap/faces/head_shape.json, the 68 landmarks of an average head in 3D.
 
     scripts/tools/derive_head_shape.py FACESET FACESET ...
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceswap.faces.faceset import INDEX, read_records
+from faceswap.facesets.faceset import INDEX, read_records
 
 NOSE = 0.75  # distance from the outer eye corners' plane to the nose tip, in eye distances
 MIRRORED = [
@@ -83,7 +83,7 @@ def canonical(shape: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Derive the head shape and write it."""
     shape = canonical(factorize(measurements([Path(argument) for argument in sys.argv[1:]])))
-    target = Path(__file__).resolve().parents[2] / "faceswap" / "evaluation" / "head_shape.json"
+    target = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "head_shape.json"
     text = ",\n".join(json.dumps(point) for point in shape.round(4).tolist())
     target.write_text('{"landmarks": [\n' + text + "\n]}\n")
     print(f"{target}: the nose tip is {shape[0, 2] - shape[30, 2]:.2f} eye distances in front"

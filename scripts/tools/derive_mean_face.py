@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from faceswap.arrays import Points
-from faceswap.faces.dlib_backend import detect_hog
+from faceswap.faces.detection import detect_hog
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import photos_in

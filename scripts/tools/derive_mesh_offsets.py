@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.arrays import Points
-from faceswap.faces import blazeface
-from faceswap.faces.dlib_backend import detect_hog
+from faceswap.faces import mesh
+from faceswap.faces.detection import detect_hog
 from faceswap.faces.geometry import compose, face_matrix, invert, scale_of, transform
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
@@ -42,9 +42,9 @@ def pairs_of(folder: Path) -> tuple[list[Pair], list[Pair]]:
     for number, path in enumerate(photos_in(folder)):
         image = read_photo(path).image
         for face in detect_hog(image, min_score=0.2)[:1]:
-            mesh, presence = blazeface.mesh_near(image, face.landmarks)
-            if presence >= blazeface.MIN_PRESENCE:
-                chosen = mesh[list(blazeface.VERTICES)]
+            found = mesh.fit_near(image, face.landmarks)
+            if found.presence >= mesh.PRESENT:
+                chosen = found.points[list(mesh.VERTICES)]
                 (fitted if number % HELD_OUT else held_out).append((face.landmarks, chosen))
     return fitted, held_out
 
@@ -84,7 +84,6 @@ def main(folders: list[Path]) -> None:
     """Average over all folders with equal weight and write the offsets."""
     if not folders:
         raise SystemExit(__doc__)
-    blazeface.require()
     people = [pairs_of(folder) for folder in folders]
     middle = [np.median([offset(pair) for pair in fitted], axis=0) for fitted, _ in people]
     mean = np.mean(middle, axis=0)

@@ -20,7 +20,7 @@ from faceswap.cli.doctor import Diagnosis
 from faceswap.cli.info import FacesetFacts, ModelFacts, PhotoFacts, VideoFacts
 from faceswap.cli.results import DemoReport, Failure, ImportReport, PreviewReport
 from faceswap.evaluation.results import EvaluationReport
-from faceswap.faces.extractor import ExtractReport
+from faceswap.facesets.extractor import ExtractReport
 from faceswap.files import write_bytes
 from faceswap.provenance.credentials import FileCredentials, FileError
 from faceswap.swapping.video import ConvertReport

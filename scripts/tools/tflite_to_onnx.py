@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
 """Convert a TensorFlow Lite network to ONNX, with its weights as float16.
 
-    scripts/tools/tflite_to_onnx.py IN.tflite OUT.onnx
+    scripts/tools/tflite_to_onnx.py IN.tflite OUT.onnx [SIDE SHAPES]
+
+With SIDE, a network for square images is made to take images of that side. SHAPES is a JSON list of
+the shapes that its Reshape operators then produce, in their order, because only the designers of
+the network know which of the dimensions grow with the image.
 
 Needs ``pip install tflite onnx``. It knows the operators of the networks in faceswap/weights.
 Inside the result, images are (N, C, H, W); operators that depend on the order of elements see
 (N, H, W, C), as in TensorFlow Lite. Weights are stored as float16 and cast to float32 when loaded.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +56,8 @@ class Converter:
         """Convert the graph and check the result."""
         inputs = []
         for index in self._graph.InputsAsNumpy().tolist():
-            shape = [self._shapes[index][axis] for axis in TO_NCHW]
+            shape = self._shapes[index]
+            shape = [shape[axis] for axis in TO_NCHW] if len(shape) == 4 else shape
             self._values[index] = self._names[index]
             inputs.append(
                 helper.make_tensor_value_info(self._names[index], TensorProto.FLOAT, shape)
@@ -94,7 +100,11 @@ class Converter:
         return self._add("Cast", [name], to=TensorProto.FLOAT) if half else name
 
     def _value(self, index: int) -> str:
-        """Return the name of a computed tensor, images as (N, C, H, W)."""
+        """Return the name of a tensor, images as (N, C, H, W)."""
+        if index in self._constants and index not in self._values:
+            values = self._weights(index)
+            values = values.transpose(TO_NCHW) if values.ndim == 4 else values
+            self._values[index] = self._constant(values)
         return self._values[index]
 
     def _as_nhwc(self, index: int) -> str:
@@ -177,10 +187,83 @@ class Converter:
     def _weights(self, index: int) -> Array:
         return self._constants[index].astype(np.float32)
 
-    def elementwise(self, operator: tflite.Operator, kind: str, options_type: type) -> None:
+    def dequantize(self, operator: tflite.Operator) -> None:
+        """Take over weights that are stored as float16."""
+        self._constants[operator.Outputs(0)] = self._weights(operator.Inputs(0))
+
+    def pointwise(self, operator: tflite.Operator, kind: str) -> None:
+        self._values[operator.Outputs(0)] = self._add(kind, [self._value(operator.Inputs(0))])
+
+    def reciprocal_root(self, operator: tflite.Operator) -> None:
+        root = self._add("Sqrt", [self._value(operator.Inputs(0))])
+        self._values[operator.Outputs(0)] = self._add("Reciprocal", [root])
+
+    def parametric_relu(self, operator: tflite.Operator) -> None:
+        source, slopes = operator.InputsAsNumpy().tolist()
+        constant = self._constant(self._weights(slopes).reshape(-1, 1, 1))
+        self._values[operator.Outputs(0)] = self._add("PRelu", [self._value(source), constant])
+
+    def pool(self, operator: tflite.Operator, kind: str) -> None:
+        options = _options(operator, tflite.Pool2DOptions)
+        kernel = (options.FilterHeight(), options.FilterWidth())
+        strides = [options.StrideH(), options.StrideW()]
+        same = options.Padding() == tflite.Padding.SAME
+        sides = self._shapes[operator.Inputs(0)][1:3]
+        value = self._add(
+            kind,
+            [self._value(operator.Inputs(0))],
+            kernel_shape=list(kernel),
+            strides=strides,
+            pads=_pads(sides, kernel, strides, [1, 1], same),
+        )
+        activation = options.FusedActivationFunction()
+        self._values[operator.Outputs(0)] = self._activated(value, activation)
+
+    def pad(self, operator: tflite.Operator) -> None:
+        source, amounts = operator.InputsAsNumpy().tolist()
+        pads = self._constants[amounts]
+        pads = (pads[TO_NCHW] if len(pads) == 4 else pads).T.ravel()
+        constant = self._constant(pads.astype(np.int64))
+        self._values[operator.Outputs(0)] = self._add("Pad", [self._value(source), constant])
+
+    def concatenation(self, operator: tflite.Operator) -> None:
+        target = operator.Outputs(0)
+        rank = len(self._shapes[target])
+        axis = _options(operator, tflite.ConcatenationOptions).Axis() % rank
+        axis = TO_NCHW.index(axis) if rank == 4 else axis
+        values = [self._value(index) for index in operator.InputsAsNumpy().tolist()]
+        self._values[target] = self._add("Concat", values, axis=axis)
+
+    def strided_slice(self, operator: tflite.Operator) -> None:
+        source, *limits = operator.InputsAsNumpy().tolist()
+        shape = self._shapes[source]
+        options = _options(operator, tflite.StridedSliceOptions)
+        starts, ends, steps = (self._constants[index].ravel().tolist() for index in limits)
+        dropped = []
+        for axis, side in enumerate(shape):
+            starts[axis] = 0 if options.BeginMask() >> axis & 1 else starts[axis]
+            ends[axis] = side if options.EndMask() >> axis & 1 else ends[axis]
+            if options.ShrinkAxisMask() >> axis & 1:
+                ends[axis] = starts[axis] + 1
+                dropped.append(axis)
+        numbers = [starts, ends, list(range(len(shape))), steps]
+        constants = [self._constant(np.array(each, np.int64)) for each in numbers]
+        value = self._add("Slice", [self._as_nhwc(source), *constants])
+        if dropped:
+            value = self._add("Squeeze", [value, self._constant(np.array(dropped, np.int64))])
+        self._set_nhwc(operator.Outputs(0), value)
+
+    def squared_difference(self, operator: tflite.Operator) -> None:
+        difference = self._combined(operator, "Sub")
+        self._values[operator.Outputs(0)] = self._add("Mul", [difference, difference])
+
+    def _combined(self, operator: tflite.Operator, kind: str) -> str:
         one, two = operator.InputsAsNumpy().tolist()
         rank = max(len(self._shapes[one]), len(self._shapes[two]))
-        value = self._add(kind, [self._operand(one, rank), self._operand(two, rank)])
+        return self._add(kind, [self._operand(one, rank), self._operand(two, rank)])
+
+    def elementwise(self, operator: tflite.Operator, kind: str, options_type: type) -> None:
+        value = self._combined(operator, kind)
         activation = _options(operator, options_type).FusedActivationFunction()
         self._values[operator.Outputs(0)] = self._activated(value, activation)
 
@@ -198,13 +281,16 @@ class Converter:
         value = self._add("Softmax", [self._as_nhwc(operator.Inputs(0))], axis=-1)
         self._set_nhwc(operator.Outputs(0), value)
 
-    def sum(self, operator: tflite.Operator) -> None:
+    def reduction(self, operator: tflite.Operator, kind: str) -> None:
         source, axes = operator.InputsAsNumpy().tolist()
         rank = len(self._shapes[source])
         positive = [int(axis) % rank for axis in self._constants[axes].ravel()]
         keep = int(_options(operator, tflite.ReducerOptions).KeepDims())
-        constant = self._constant(np.array(positive, np.int64))
-        value = self._add("ReduceSum", [self._as_nhwc(source), constant], keepdims=keep)
+        if kind == "ReduceSum":
+            constant = self._constant(np.array(positive, np.int64))
+            value = self._add(kind, [self._as_nhwc(source), constant], keepdims=keep)
+        else:  # in this opset an attribute holds the axes
+            value = self._add(kind, [self._as_nhwc(source)], axes=positive, keepdims=keep)
         self._set_nhwc(operator.Outputs(0), value)
 
     def resize(self, operator: tflite.Operator, linear: bool) -> None:
@@ -249,21 +335,63 @@ RULES: dict[str, Callable[[Converter, tflite.Operator], None]] = {
     "DEPTHWISE_CONV_2D": lambda self, operator: self.convolution(operator, depthwise=True),
     "TRANSPOSE_CONV": Converter.transposed_convolution,
     "ADD": lambda self, operator: self.elementwise(operator, "Add", tflite.AddOptions),
+    "SUB": lambda self, operator: self.elementwise(operator, "Sub", tflite.SubOptions),
     "MUL": lambda self, operator: self.elementwise(operator, "Mul", tflite.MulOptions),
+    "DIV": lambda self, operator: self.elementwise(operator, "Div", tflite.DivOptions),
+    "SQUARED_DIFFERENCE": Converter.squared_difference,
+    "RELU": lambda self, operator: self.pointwise(operator, "Relu"),
+    "LOGISTIC": lambda self, operator: self.pointwise(operator, "Sigmoid"),
+    "SQRT": lambda self, operator: self.pointwise(operator, "Sqrt"),
+    "NEG": lambda self, operator: self.pointwise(operator, "Neg"),
+    "RSQRT": Converter.reciprocal_root,
+    "PRELU": Converter.parametric_relu,
+    "MAX_POOL_2D": lambda self, operator: self.pool(operator, "MaxPool"),
+    "PAD": Converter.pad,
+    "CONCATENATION": Converter.concatenation,
+    "STRIDED_SLICE": Converter.strided_slice,
+    "DEQUANTIZE": Converter.dequantize,
     "RESHAPE": Converter.reshape,
     "TRANSPOSE": Converter.transpose,
     "SOFTMAX": Converter.softmax,
-    "SUM": Converter.sum,
+    "SUM": lambda self, operator: self.reduction(operator, "ReduceSum"),
+    "MEAN": lambda self, operator: self.reduction(operator, "ReduceMean"),
     "RESIZE_BILINEAR": lambda self, operator: self.resize(operator, linear=True),
     "RESIZE_NEAREST_NEIGHBOR": lambda self, operator: self.resize(operator, linear=False),
 }
 
 
-def convert(data: bytes) -> bytes:
+def resize_input(model: onnx.ModelProto, side: int, shapes: list[list[int]]) -> None:
+    """Change the side of a network's input; see the module."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    before = dimensions[2].dim_value
+    for dimension in dimensions[2:]:
+        dimension.dim_value = side
+    constants = {each.name: each for each in model.graph.initializer}
+    remaining = iter(shapes)
+    for node in model.graph.node:
+        if node.op_type == "Reshape":
+            shape = next(remaining)
+        elif node.op_type == "Resize":
+            old = numpy_helper.to_array(constants[node.input[3]]).tolist()
+            shape = [*old[:2], *(length * side // before for length in old[2:])]
+        else:
+            continue
+        name = node.input[1 if node.op_type == "Reshape" else 3]
+        constants[name].CopyFrom(numpy_helper.from_array(np.array(shape, np.int64), name))
+    if next(remaining, None) is not None:
+        raise SystemExit("there are more shapes than Reshape operators")
+    onnx.checker.check_model(model)
+
+
+def convert(data: bytes, side: int | None = None, shapes: str = "[]") -> bytes:
     """Convert a TensorFlow Lite file to an ONNX file."""
     model = Converter(tflite.Model.GetRootAsModel(data, 0)).convert()
+    if side:
+        resize_input(model, side, json.loads(shapes))
     return bytes(model.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(convert(Path(sys.argv[1]).read_bytes()))
+    source, target, *size = sys.argv[1:]
+    sizes = (int(size[0]), size[1]) if size else ()
+    Path(target).write_bytes(convert(Path(source).read_bytes(), *sizes))

@@ -46,7 +46,7 @@ def test_a_slow_machine_trains_until_there_are_enough_steps(tmp_path, monkeypatc
 
 
 def test_photo_variants_differ_and_show_the_face(collins):
-    from faceswap.faces.dlib_backend import detect_hog
+    from faceswap.faces.detection import detect_hog
 
     center, side = demo._face_box(collins)
     random = np.random.default_rng(0)

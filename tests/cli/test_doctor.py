@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -48,7 +49,7 @@ def test_failed_check_is_named_and_has_its_own_exit_code(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("check", "what", "name", "value"),
     [
-        ("extract", "faces found", "detect_hog", lambda photo, score: []),
+        ("extract", "faces found", "DetectorSpec", lambda: SimpleNamespace(detect=lambda *_: [])),
         ("train", "did not change the weights", "learn", lambda run, *rest: doctor.torch.zeros(2)),
         ("convert", "frames came back", "FRAMES", 9),
         ("verify", "does not verify", "ModelRecord", lambda *values: object()),

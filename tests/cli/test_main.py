@@ -65,7 +65,7 @@ def test_an_unknown_model_name_is_a_usage_error(tmp_path):
 
 def test_a_bug_keeps_its_traceback(tmp_path):
     code = (
-        "import sys; from faceswap.cli import main\nfrom faceswap.faces import extractor\n"
+        "import sys; from faceswap.cli import main\nfrom faceswap.facesets import extractor\n"
         "def broken(*args): raise ZeroDivisionError\n"
         "extractor.extract = broken\n"
         "sys.argv = ['faceswap', 'extract', 'x']; main.main()"

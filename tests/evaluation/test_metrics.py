@@ -11,6 +11,7 @@ from faceswap.evaluation.metrics import (
     nme,
 )
 from faceswap.faces.expressions import mouth_aspect_ratio
+from faceswap.faces.pose import head_shape
 
 
 @pytest.fixture
@@ -67,23 +68,14 @@ def test_scaled_margin_is_0_for_own_faces_and_1_for_others():
     assert scale.scaled((own + other) / 2) == pytest.approx(0.5, abs=0.05)
 
 
-def test_head_shape_is_symmetric_and_faces_the_viewer():
-    head = metrics.head_shape()
-
-    assert head.shape == (68, 3)
-    np.testing.assert_allclose(head[0], head[16] * [-1, 1, 1], atol=1e-3)
-    assert head[30, 2] == head[:, 2].min()  # the tip of the nose is nearest
-    assert np.linalg.norm(head[42:48].mean(0) - head[36:42].mean(0)) == pytest.approx(1, abs=0.02)
-
-
 @pytest.mark.parametrize("yaw", [-25, 10, 40])
 def test_pose_error_measures_yaw(yaw):
     angle = np.radians(yaw)
     turn = np.array(
         [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
     )
-    seen = (metrics.head_shape() @ turn.T)[:, :2].astype(np.float32) * 100 + 200
-    ahead = metrics.head_shape()[:, :2].astype(np.float32) * 100 + 200
+    seen = (head_shape() @ turn.T)[:, :2].astype(np.float32) * 100 + 200
+    ahead = head_shape()[:, :2].astype(np.float32) * 100 + 200
 
     assert metrics.pose_error(ahead, seen) == pytest.approx(abs(yaw), abs=4)
 
@@ -221,3 +213,20 @@ def test_interval_holds_the_value(rows):
         for name in ("sharpness_1", "swd_fine", "diversity", "nme", "light_error"):
             score = getattr(scores, name)
             assert score.low <= score.value <= score.high
+
+
+def test_expression_scores_compare_the_parts(crop_of):
+    image, points = crop_of
+    closed = image.copy()
+    eyes = points[36:48]
+    left, top = eyes.min(axis=0).astype(int) - 4
+    right, bottom = eyes.max(axis=0).astype(int) + 4
+    closed[top:bottom, left:right] = image[bottom + 4 : 2 * bottom - top + 4, left:right]
+    one, other = measured(image, points, 0), measured(closed, points, 1)
+
+    same, changed = (metrics._against_footage([(one, face)]) for face in (one, other))
+
+    for part in ("eyes", "brows", "mouth"):
+        assert same[f"expression_{part}"].value == 0
+    assert changed["expression_eyes"].value > 0.05
+    assert changed["expression_eyes"].value > 2 * changed["expression_mouth"].value

@@ -36,9 +36,8 @@ def test_only_the_changed_rect_of_a_stored_frame_is_converted(pixel_format, size
 
     new = colorspace.patched(lambda r: changed[r[1] : r[3], r[0] : r[2]], [(33, 21, 60, 50)], old)
 
-    deep = colorspace.is_deep(old)
     whole = colorspace.converted(
-        colorspace.stored(changed, deep), pixel_format, colorspace.tags_of(old)
+        colorspace.stored(changed, old), pixel_format, colorspace.tags_of(old)
     )
     assert colorspace.tags_of(new) == colorspace.tags_of(old)
     for before, after, full in zip(arrays(old), arrays(new), arrays(whole), strict=True):
@@ -60,6 +59,44 @@ def test_patched_rect_may_cover_the_whole_frame():
     )
     for one, other in zip(arrays(new), arrays(whole), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """A decoded H.264 frame whose blue chroma rises by 2 levels per sample, losslessly coded."""
+    frame = av.VideoFrame(128, 64, "yuv420p")
+    frame.pts = 0
+    for plane, levels in zip(frame.planes, (128, 64 + 2 * np.arange(64), 128), strict=True):
+        colorspace._pixels(plane, False)[:] = levels
+    path = tmp_path / "ramp.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        file.mux([*stream.encode(frame), *stream.encode()])
+    with av.open(str(path)) as file:
+        return next(file.decode(video=0))
+
+
+def test_chroma_of_a_rect_lies_on_the_left_of_its_pixels_as_in_h264(ramp):
+    rgb = colorspace.rgb_rect(ramp, (40, 16, 88, 48), deep=True) / colorspace.DEEP_SCALE
+
+    # BT.601 in studio range. A sample lies on every second pixel: chroma rises by 1 per pixel.
+    blue = 255 / 219 * (128 - 16) + 255 / 224 * 1.772 * (64 + np.arange(40, 88) - 128)
+    np.testing.assert_allclose(rgb[..., 2], np.broadcast_to(blue, (32, 48)), atol=0.3)
+
+
+def test_chroma_that_is_written_lies_where_the_old_one_did(ramp):
+    def rising(rect):
+        left, top, right, bottom = rect
+        blue = 255 / 219 * (128 - 16) + 255 / 224 * 1.772 * (64 + np.arange(left, right) - 128)
+        green = 255 / 219 * (128 - 16) - 255 / 224 * 0.344 * (64 + np.arange(left, right) - 128)
+        pixels = np.stack([np.full_like(blue, 255 / 219 * 112), green, blue], axis=-1)
+        return np.broadcast_to(pixels, (bottom - top, right - left, 3)).astype(np.float32)
+
+    new = colorspace.patched(rising, [(40, 16, 88, 48)], ramp)
+
+    change = colorspace._pixels(new.planes[1], False).astype(float) - (64 + 2 * np.arange(64))
+    assert abs(change[8:24, 20:44].mean()) < 0.2  # half a pixel further right it would be 0.5
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["shallow", "deep"])

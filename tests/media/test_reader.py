@@ -89,6 +89,28 @@ def test_rotated_clip_is_read_upright_and_written_rotated(tmp_path):
     assert again.pixels.frame.rotation == next(reader.read_video(source)).pixels.frame.rotation
 
 
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_rects_that_overlap_are_converted_once_and_equal_the_whole_frame(
+    tmp_path, monkeypatch, rotation
+):
+    clip = make_clip(tmp_path / "in.mp4", size=(320, 240), rotation=rotation)
+    frame, again = (next(reader.read_video(clip)) for _ in range(2))
+    whole = again.image
+    converted, convert = [], reader.colorspace.rgb_rect
+    monkeypatch.setattr(
+        reader.colorspace, "rgb_rect", lambda *a: converted.append(a[1]) or convert(*a)
+    )
+    height, width = frame.shape
+
+    for rect in ((60, 50, 130, 120), (55, 45, 130, 125), (70, 60, 90, 80), (0, 0, width, height)):
+        left, top, right, bottom = rect
+        pixels = frame.crop(rect)
+        assert np.array_equal(pixels, whole[top:bottom, left:right])
+        pixels[:] = 0  # a caller may write into what it gets
+
+    assert len(converted) == 2  # the first rect with its surroundings, and the whole frame
+
+
 def test_backward_time_stamps_are_repaired(tmp_path):
     source = make_clip(tmp_path / "in.avi", options={"bf": "3", "g": "30"}, times=range(20),
                        audio=0)  # fmt: skip

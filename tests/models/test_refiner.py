@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from faceswap.arrays import NEUTRAL
+from faceswap.crops.guidance import to_view
 from faceswap.errors import ModelError
 from faceswap.faces.geometry import align_face, transform
-from faceswap.faces.guidance import to_view
 from faceswap.media.frame import Frame
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS

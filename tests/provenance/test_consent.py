@@ -99,7 +99,7 @@ def test_model_without_notes_loads_as_not_stated(tmp_path):
     header["consent"] = '{"a": 3}'
     (tmp_path / "bad.safetensors").write_bytes(save(network.state_dict(), metadata=header))
 
-    assert modelfile.consent_of(tmp_path / "old.safetensors") == [
+    assert modelfile.notes_of(tmp_path / "old.safetensors")[0] == [
         "consent of x: not stated", "consent of y: not stated",
     ]  # fmt: skip
     with pytest.raises(ModelError, match="invalid header: a consent note must be text, not int"):

@@ -369,7 +369,7 @@ FAULTS = {
 def prepare_stages(work: Path, frames: int, steps: int) -> list[Stage]:
     """Make photos and a clip, and return the three commands that work on them."""
     from faceswap.cli import demo
-    from faceswap.faces.extractor import extract
+    from faceswap.facesets.extractor import extract
     from faceswap.files import write_bytes
 
     demo.VARIANTS, demo.CLIP_FRAMES = 26, frames

@@ -81,9 +81,8 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.cli import info
     from faceswap.cli.options import resolve
     from faceswap.config import ConvertConfig, Settings, TrainConfig
-    from faceswap.faces import faceset
-    from faceswap.faces.masks import outline
-    from faceswap.faces.tracklog import FaceLog
+    from faceswap.crops.masks import outline
+    from faceswap.facesets import faceset
     from faceswap.media import photos, reader
     from faceswap.media.segments import SegmentStore
     from faceswap.models import autoencoder, classic, modelfile
@@ -92,6 +91,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.provenance.identity import signing_identity
     from faceswap.provenance.signer import Signer
     from faceswap.swapping.cast import read_cast
+    from faceswap.tracking.tracklog import FaceLog
     from faceswap.training import checkpoint
 
     write_samples(folder)
@@ -197,9 +197,8 @@ def write_samples(folder: Path) -> None:
     from PIL import Image
 
     from faceswap.config import ConvertConfig, TrainConfig
-    from faceswap.faces.faceset import FacesetWriter
     from faceswap.faces.geometry import AlignedFace, Box, Face
-    from faceswap.faces.tracklog import FaceLog, SpanRecord
+    from faceswap.facesets.faceset import FacesetWriter
     from faceswap.media import writers
     from faceswap.media.frame import Frame
     from faceswap.models import autoencoder
@@ -207,6 +206,7 @@ def write_samples(folder: Path) -> None:
     from faceswap.provenance.credentials import ModelRecord
     from faceswap.provenance.identity import own_identity_file, signing_identity
     from faceswap.provenance.signer import Signer
+    from faceswap.tracking.tracklog import FaceLog, SpanRecord, Vote
     from faceswap.training import checkpoint
     from faceswap.training.optimizer import Optimizer, recipe_of
     from tests.support.states import write_old
@@ -250,7 +250,7 @@ def write_samples(folder: Path) -> None:
     (folder / "parts" / "done.jsonl").write_text(f"{json.dumps(note)}\n" * 3)
     log = FaceLog(folder / "log" / "faces.jsonl")
     log.add(SpanRecord(0, 2, False, 1, [(0, face), (1, face)], []))
-    log.decide({0: 1, 1: None}, {0: 0.5})
+    log.decide([Vote(0, 0, 1, True), Vote(0, 1, None, False)], {0: 0.5}, [(0, (0,))])
 
     for name, config in (("train", TrainConfig()), ("convert", ConvertConfig())):
         (folder / "json" / f"{name}.json").write_text(json.dumps({name: config.to_dict()}))

@@ -21,13 +21,13 @@ from PIL import Image
 
 from faceswap.cli import info
 from faceswap.errors import FaceswapError, InputError, ModelError
-from faceswap.faces import faceset
 from faceswap.faces.geometry import AlignedFace, Box, Face
-from faceswap.faces.tracklog import FaceLog
+from faceswap.facesets import faceset
 from faceswap.files import parse_json
 from faceswap.media import photos, reader
 from faceswap.media.frame import Frame
 from faceswap.models import classic, modelfile
+from faceswap.tracking.tracklog import FaceLog
 from faceswap.training import checkpoint
 from tests.support.clips import make_clip
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
-from faceswap.faces.dlib_backend import detect_hog
-from faceswap.faces.selection import select_faces
+from faceswap.faces.detection import detect_hog
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.reader import read_video
@@ -22,6 +21,7 @@ from faceswap.swapping.cast import CastEntry, MultiSwapper, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import assemble
 from faceswap.swapping.swapper import Swapper
+from faceswap.tracking.selection import select_faces
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", color="none")
 CPU = torch.device("cpu")
@@ -240,7 +240,7 @@ def test_swaps_keep_the_order_of_the_faces(together, pair):
 
 
 def test_model_prefers_the_footage_person_it_was_trained_on(folder, together, pair):
-    from faceswap.faces.recognition import embedding_of
+    from faceswap.facesets.recognition import embedding_of
 
     centroids = {
         "a": embedding_of(folder / "hopper.png"), "b": embedding_of(folder / "collins.png"),
@@ -266,7 +266,7 @@ def test_largest_and_all_faces_need_no_embedding(folder, together, pair, monkeyp
     modelfile.save(folder / "known.safetensors", model_of(BLUE, RED, centroids=far))
     known = folder / "known.safetensors"
     _, selector, _ = assemble(replace(QUICK, **{option: True}), known)
-    monkeypatch.setattr("faceswap.faces.selection.compute_embedding", None)
+    monkeypatch.setattr("faceswap.tracking.selection.compute_embedding", None)
     frame = Frame(together, 0, Fraction(0), Path("x"))
 
     ((_, kept),) = select_faces([(frame, pair)], selector)

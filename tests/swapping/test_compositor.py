@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceswap.crops.masks import hull, soften, square
 from faceswap.faces.geometry import AlignedFace, Face, align_face
-from faceswap.faces.masks import hull, soften, square
 from faceswap.media.frame import Frame
 from faceswap.swapping.compositor import BLENDS, COLORS, Swap, layer, paste
 

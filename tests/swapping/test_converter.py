@@ -150,7 +150,7 @@ def test_faceless_photo_keeps_only_its_own_sidecar_credentials(tmp_path, collins
         (output / name).rename(source / name)
     wall = np.full((90, 90, 3), 7, np.uint8)
     Image.fromarray(wall).save(source / "plain.bmp")
-    exclude_all = replace(QUICK, exclude=(str(source / "face.bmp"),))
+    exclude_all = replace(QUICK, exclude=(str(source / "face.bmp"), str(source / "wall.bmp")))
 
     with pytest.raises(NoFacesError):
         convert(source, model=model, config=exclude_all)

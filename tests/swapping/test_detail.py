@@ -167,6 +167,34 @@ def test_no_motion_blur_for_a_still_face_or_a_short_exposure(photo, mask, blurre
     assert not detail.measure(photo, reference, mask, displacement)[:2].any()
 
 
+@pytest.mark.parametrize("seed", [21, 28, 40, 78])
+def test_noise_on_smooth_footage_is_measurable(seed):
+    """A barely trained decoder paints noise. Blurring it may leave it more energy than before."""
+    random = generator(seed)
+    noise = 128 + random.normal(0, random.uniform(2, 60), (100, 100))
+    blur = random.choice([0, 0.6, 1.0])
+    noise = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), blur) if blur else noise
+    coarse = random.normal(0, 1, (100, 100)).astype(np.float32)
+    coarse = cv2.GaussianBlur(coarse, (0, 0), random.uniform(2, 8))
+    footage = 128 + coarse / coarse.std() * random.uniform(0.2, 10)
+    if seed % 2:
+        footage = cv2.blur(footage, (9, 1))
+    oval = np.zeros((100, 100), np.float32)
+    cv2.ellipse(oval, (50, 50), (42, 46), 0, 0, 360, 1.0, -1)
+    moved = random.uniform(4, 30)
+
+    numbers = detail.measure(
+        rounded(noise)[..., None].repeat(3, axis=2),
+        footage.astype(np.uint8)[..., None].repeat(3, axis=2),
+        oval,
+        (moved, 0.0),
+    )
+
+    assert np.isfinite(numbers).all()
+    assert 0 <= numbers[0] <= detail.SHUTTER * moved
+    assert numbers[1] == 0
+
+
 def test_face_too_small_to_measure_is_unchanged(photo):
     small = np.zeros(photo.shape[:2], np.float32)
     small[80:95, 80:95] = 1
@@ -215,3 +243,31 @@ def test_grain_is_one_frame_pixel_wide_on_large_and_small_faces(collins, collins
     assert grain[False, 0] < 0.5 * grain[None, 0]
     assert grain[True, 0] == pytest.approx(grain[None, 0], rel=0.2)
     assert not np.array_equal(frame_swaps[True, 0][nose], frame_swaps[True, 1][nose])
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 2), (1, 2), (4, 10)])
+def test_frames_share_numbers_except_of_motion(collins, collins_face, monkeypatch, step, expected):
+    """All detail is measured in every eighth frame; motion in every frame where the face moves."""
+    network = autoencoder.build(PRESETS["small"])
+    network.swap = lambda images, to, identity_strength, **_: images
+    trained = modelfile.TrainedModel(network, ("a", "b"), (0.0, 0.0, 0.0), 0)
+    found = []
+    for index in range(10):
+        moved = collins_face.landmarks + np.float32([step * index, 0])
+        frame = Frame(collins, index, Fraction(index, 25), Path("x"))
+        found.append((frame, [replace(collins_face, landmarks=moved, track=0)]))
+    measured, measure = [], detail.measure
+
+    def counted(*arguments):
+        measured.append(arguments[4])
+        return measure(*arguments)
+
+    monkeypatch.setattr(detail, "measure", counted)
+    config = ConvertConfig(color="none", mask="hull")
+    swaps = list(prepare_video(Swapper(trained, config, torch.device("cpu")), found))
+
+    assert len(measured) == expected
+    assert sum(known is None for known in measured) == 2
+    assert all(each[0].detail is not None for _, each in swaps)
+    if step == 0:
+        np.testing.assert_allclose(swaps[1][1][0].detail, swaps[2][1][0].detail)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from faceswap.config import COVERAGE
+from faceswap.crops.masks import hull
 from faceswap.faces.geometry import align_face, transform
-from faceswap.faces.masks import hull
 from faceswap.media.frame import Frame
 from faceswap.swapping.region import (
     Cover,
+    bare,
     brow_cover,
     covered,
     feathered,
@@ -161,3 +162,18 @@ def test_nothing_changes_where_there_is_no_cover():
 
     np.testing.assert_array_equal(merged, mask)
     assert (image == 200).all()
+
+
+def test_lines_drawn_beyond_the_eyes_do_not_darken_bare_skin(collins, collins_face):
+    """A brow of the new face can be longer than the footage's, and an eyeliner has a wing."""
+    points = collins_face.landmarks
+    x, y = round(float(points[[26, 45], 0].max())) + 27, round(float(points[45, 1]))
+    drawn = collins.copy()
+    drawn[y - 3 : y + 4, x - 4 : x + 5] = (20, 15, 15)
+    inside = np.zeros(collins.shape[:2], np.float32)
+    inside[y - 90 : y + 120, x - 200 : x + 8] = 1
+
+    plain, lined = (bare(image, points, inside) for image in (collins, drawn))
+
+    area = np.s_[y - 3 : y + 4, x - 4 : x + 5]
+    assert np.abs(lined[area].astype(float) - plain[area]).mean() < 15

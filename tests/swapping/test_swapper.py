@@ -11,6 +11,7 @@ from faceswap.errors import DeviceError, SettingsError
 from faceswap.media.frame import Frame
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
+from faceswap.swapping.compositor import ColorMatch
 from faceswap.swapping.render import paste_swaps
 from faceswap.swapping.swapper import Swapper
 
@@ -31,7 +32,7 @@ def test_copying_network_restores_the_photo(collins, collins_face):
     """The geometry from frame to network and back is exact, so a copying network moves nothing."""
     frame = Frame(collins, 0, Fraction(0), Path("x"))
 
-    swapper = swapper_of(lambda images: images)
+    swapper = swapper_of(lambda images: images, match_detail=False)
     (swaps,) = swapper.prepare([(frame, [collins_face])])
     swapped = paste_swaps(frame, swaps, swapper.config)
 
@@ -40,6 +41,28 @@ def test_copying_network_restores_the_photo(collins, collins_face):
     error = (swapped.image[window].astype(float) - collins[window]) ** 2
     assert len(swaps) == 1
     assert 10 * np.log10(255**2 / error.mean()) > 38
+
+
+@pytest.mark.parametrize(("smooth", "expected"), [(True, [0, 2, 4]), (False, [0, 1, 2, 3, 4])])
+def test_smoothed_colours_are_measured_in_every_second_frame(
+    collins, collins_face, smooth, expected
+):
+    measured = []
+    match = ColorMatch(
+        lambda face, footage, mask: measured.append(footage.mean()) or np.array([footage.mean()]),
+        lambda face, numbers: face,
+    )
+    swapper = swapper_of(lambda images: images, color=match, smooth=smooth, match_detail=False)
+    found = []
+    for index in range(5):
+        frame = Frame((collins * (1 - index / 10)).astype(np.uint8), index, Fraction(0), Path("x"))
+        found.append((frame, [replace(collins_face, track=0)]))
+
+    colors = [float(swap.color[0]) for frame in swapper.prepare(found) for swap in frame]
+
+    before = [max(index for index in expected if index <= frame) for frame in range(5)]
+    assert sorted(measured, reverse=True) == [colors[index] for index in expected]
+    assert colors == [colors[index] for index in before]
 
 
 def left_half(images):
@@ -126,7 +149,7 @@ def test_the_new_persons_own_hair_is_not_pasted(collins, collins_face, monkeypat
         assert (photos, view) == ("photos of b", SHARP.view)
         return np.repeat((np.arange(size) >= size // 2).astype(np.float32)[None], size, axis=0)
 
-    monkeypatch.setattr("faceswap.swapping.swapper.usual_skin", right_half)
+    monkeypatch.setattr("faceswap.swapping.swapper.usually_bare", right_half)
 
     ((swap,),) = Swapper(trained, ConvertConfig(), CPU).prepare([(frame, [collins_face])])
 

@@ -13,13 +13,14 @@ import pytest
 
 from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.errors import InputError, OutputError
-from faceswap.faces import extractor, tracking
 from faceswap.faces.geometry import Box, Face
+from faceswap.facesets import extractor
 from faceswap.media import reader, segments, writers
 from faceswap.media.frame import Frame
 from faceswap.media.writers import write_clip
 from faceswap.swapping import video
 from faceswap.swapping.converter import convert
+from faceswap.tracking import tracker
 from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
 
 # FFV1 output can be compared bit for bit; x264 output differs from run to run.
@@ -96,9 +97,9 @@ def work(monkeypatch):
         done["searched"] += len(images)
         return detect_in_span(detector, images, *rest)
 
-    detect_in_span = tracking.detect_in_span
+    detect_in_span = tracker.detect_in_span
     monkeypatch.setattr(writers, "VideoSegmentWriter", Counted)
-    monkeypatch.setattr(tracking, "detect_in_span", detect)
+    monkeypatch.setattr(tracker, "detect_in_span", detect)
     return done
 
 
@@ -345,7 +346,7 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
     read_video = reader.read_video
     with monkeypatch.context() as patch:
         patch.setattr(video.reader, "read_video", read)
-        patch.setattr(tracking, "detect_in_span", detect)
+        patch.setattr(tracker, "detect_in_span", detect)
         report = convert(source, target, model, QUICK)
     assert report.faces == report.frames
     return most

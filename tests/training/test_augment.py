@@ -17,7 +17,7 @@ BATCH = 16
 
 @pytest.fixture(scope="module")
 def crops(collins, hopper, collins_face):
-    from faceswap.faces.dlib_backend import detect_hog
+    from faceswap.faces.detection import detect_hog
 
     faces = [(collins, collins_face), (hopper, detect_hog(hopper, 0.2)[0])]
     images = [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap.faces.faceset import Faceset
+from faceswap.facesets.faceset import Faceset
 from faceswap.training.holdout import GAP, split
 
 
@@ -16,7 +16,9 @@ def faces_of(*sources):
     noise = np.random.default_rng(0).integers(0, 256, (len(keys), 8, 8, 3)).astype(np.uint8)
     crops = np.stack([cv2.resize(image, (64, 64)) for image in noise]).transpose(0, 3, 1, 2)
     points = np.zeros((len(keys), 68, 2), np.float32)
-    return Faceset("x", torch.from_numpy(crops.copy()), points, keys, 0.625, times)
+    unknown = np.full((len(keys), 128), np.nan, np.float32)
+    by = ["dlib"] * len(keys)
+    return Faceset("x", torch.from_numpy(crops.copy()), points, keys, 0.625, times, by, unknown)
 
 
 def video(name, seconds, rate=30.0):

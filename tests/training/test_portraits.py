@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap.faces.faceset import Faceset
 from faceswap.faces.geometry import align_face, transform
+from faceswap.facesets.faceset import Faceset
 from faceswap.media.frame import Frame
 from faceswap.models.architectures import PRESETS
 from faceswap.models.exemplars import identity_map
@@ -42,12 +43,13 @@ def faceset(collins, collins_face):
         landmarks.append(transform(points, matrix))
     stacked = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
     keys = [f"{number}.png#0-0" for number in range(COUNT)]
-    return Faceset("x", stacked, np.stack(landmarks).astype(np.float32), keys, 0.625,
-                   np.zeros(COUNT))  # fmt: skip
+    points, times = np.stack(landmarks).astype(np.float32), np.zeros(COUNT)
+    unknown = np.full((COUNT, 128), np.nan, np.float32)
+    return Faceset("x", stacked, points, keys, 0.625, times, ["dlib"] * COUNT, unknown)
 
 
 def changed(faceset, crops):
-    return Faceset("x", crops, faceset.landmarks, faceset.keys, 0.625, faceset.times)
+    return replace(faceset, crops=crops)
 
 
 def test_no_photo_is_chosen_twice(faceset):

@@ -52,7 +52,7 @@ def draws(number):
 
 
 def test_recorded_steps_use_the_random_numbers_of_their_own_turn(steps):
-    recorder = StepRecorder()
+    recorder = StepRecorder[Draw]()
 
     losses = [recorder(steps.step, draws(number)) for number in range(WARM_UP + 5)]
 
@@ -62,7 +62,7 @@ def test_recorded_steps_use_the_random_numbers_of_their_own_turn(steps):
 
 
 def test_a_forgotten_recording_is_made_again(steps):
-    recorder = StepRecorder()
+    recorder = StepRecorder[Draw]()
     for number in range(WARM_UP + 1):
         recorder(steps.step, draws(number))
 

@@ -4,12 +4,14 @@ import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from faceswap.config import TrainConfig
+from faceswap.crops.masks import outline
 from faceswap.errors import (
     DeviceError,
     InputError,
@@ -19,9 +21,8 @@ from faceswap.errors import (
     SettingsError,
     TrainingError,
 )
-from faceswap.faces import recognition
-from faceswap.faces.faceset import Faceset
-from faceswap.faces.masks import outline
+from faceswap.facesets import recognition
+from faceswap.facesets.faceset import Faceset
 from faceswap.media.photos import read_photo
 from faceswap.models import autoencoder, modelfile, tensorfile
 from faceswap.models.architectures import PRESETS
@@ -90,7 +91,7 @@ def test_run_writes_all_its_files(run):
 
 
 def test_model_keeps_photos_that_were_trained_on(run, faceset_folders):
-    from faceswap.faces.faceset import Faceset
+    from faceswap.facesets.faceset import Faceset
 
     trained = modelfile.load(run(replace(SHORT, exemplars=4)).folder)
 
@@ -105,7 +106,7 @@ def test_model_keeps_photos_that_were_trained_on(run, faceset_folders):
 
 
 def test_every_tenth_face_stays_held_out(run, faceset_folders):
-    from faceswap.faces.faceset import Faceset
+    from faceswap.facesets.faceset import Faceset
 
     folder = run().folder
     held_out = modelfile.load(folder).held_out
@@ -127,7 +128,7 @@ def mean_face_color(faceset):
 
 
 def test_color_shift_moves_a_to_b(run, faceset_folders):
-    from faceswap.faces.faceset import Faceset
+    from faceswap.facesets.faceset import Faceset
 
     trained = modelfile.load(run().folder)
     shift = trained.color_shift
@@ -488,6 +489,27 @@ def test_repeated_non_finite_loss_stops_and_keeps_the_last_state(run, monkeypatc
         run(replace(SHORT, steps=12))
 
     assert_equal(weights_of(folder), before)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch's own
+def test_compiled_network_learns_the_same(run, monkeypatch):
+    """The backend "eager" runs PyTorch's own kernels, so that no C compiler is needed."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = run().folder
+
+    compiled = run(replace(SHORT, compile=True), folder="compiled").folder
+
+    assert_equal(weights_of(plain), weights_of(compiled))
+
+
+def test_network_that_cannot_be_compiled_is_a_device_error(run, monkeypatch):
+    def without_compiler(graph, inputs):
+        raise RuntimeError("no C compiler found\nmore lines")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=without_compiler))
+
+    with pytest.raises(DeviceError, match=r"compiled for cpu \(.*without --compile$"):
+        run(replace(SHORT, compile=True))
 
 
 def test_plateau_of_the_score_warns_once(run, caplog, monkeypatch):

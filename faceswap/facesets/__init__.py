@@ -1,0 +1,1 @@
+"""Facesets: extract faces from photos and videos, describe them, tell people apart."""

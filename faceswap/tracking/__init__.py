@@ -1,0 +1,1 @@
+"""Follow faces through a video, and select those of one person."""
