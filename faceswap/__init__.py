@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from faceswap.provenance.credentials import Verification, verify
     from faceswap.swapping.compositor import ColorMatch
     from faceswap.swapping.converter import convert
+    from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.swapper import Swapper
-    from faceswap.swapping.video import ConvertReport
     from faceswap.training.trainer import TrainReport, train
     from faceswap.types import Progress
 
@@ -33,7 +33,7 @@ _HOMES = {
     "Box": "faces.geometry",
     "ColorMatch": "swapping.compositor",
     "ConvertConfig": "config",
-    "ConvertReport": "swapping.video",
+    "ConvertReport": "swapping.report",
     "EvaluateConfig": "config",
     "EvaluationReport": "evaluation.results",
     "ExtractConfig": "config",

@@ -42,6 +42,7 @@ class Option:
         low: The smallest number allowed.
         high: The largest number allowed.
         seam: The seam, if plug-ins can extend the setting.
+        forms: The forms of output that a setting of ``convert`` applies to; empty for all.
     """
 
     help: str
@@ -49,6 +50,7 @@ class Option:
     low: float = -math.inf
     high: float = math.inf
     seam: Seam | None = None
+    forms: tuple[str, ...] = ()
 
 
 class Settings:
@@ -255,6 +257,14 @@ AUTO_MODEL_SEAM = dataclasses.replace(MODEL_SEAM, built_in=("auto", *MODEL_SEAM.
 LANDMARKS_VARIABLE = "FACESWAP_LANDMARKS"  # the environment variable behind --landmarks
 # What --landmarks takes besides the path of a landmark model.
 AUTO_LANDMARKS, DLIB_LANDMARKS, MESH_LANDMARKS = "auto", "dlib", "mesh"
+# Forms of the output of ``convert``, in words.
+FORMS = {
+    "photo": "a photo", "photos": "a folder of photos", "movie": "a video",
+    "gif": "an animated GIF", "animation": "an animation", "images": "an image sequence",
+    "preview": "a preview",
+}  # fmt: skip
+IN_TIME = ("movie", "gif", "animation", "images", "preview")  # forms whose frames have times
+NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
 # A setting with a seam may also take an object, so its type is Any. The module that holds the
@@ -573,14 +583,31 @@ class ConvertConfig(Settings):
         str | None,
         Option(
             'Swap faces only in these frames of the source, such as "10-50,90-", counted from 0. '
-            "Faces in the other frames stay as they are.",
+            "Faces in the other frames stay as they are. Frames of an image sequence are named by "
+            "the numbers of their files.",
             SWAPPED,
+            forms=IN_TIME,
         ),
     ] = None
     start: Annotated[
-        str | None, Option("Start the output at this time, such as 12.5 or 1:30.", OUTPUT)
+        str | None,
+        Option("Start the output at this time, such as 12.5 or 1:30.", OUTPUT, forms=IN_TIME),
     ] = None
-    end: Annotated[str | None, Option("End the output at this time.", OUTPUT)] = None
+    end: Annotated[str | None, Option("End the output at this time.", OUTPUT, forms=IN_TIME)] = None
+    images: Annotated[
+        Literal["auto", "sequence", "photos"],
+        Option(
+            "Take a folder of images as the frames of a shot or as single photos. auto: as a shot "
+            "if they are numbered and neighbours look alike.",
+            OUTPUT,
+        ),
+    ] = "auto"
+    fps: Annotated[
+        float | None,
+        Option(
+            "Frames per second of an image sequence  [default: 24]", OUTPUT, low=1.0, high=1000.0
+        ),
+    ] = None
     matte: Annotated[
         bool,
         Option("Also write *.matte.*: white where faces were swapped, black elsewhere.", OUTPUT),
@@ -588,18 +615,33 @@ class ConvertConfig(Settings):
     layers: Annotated[
         bool,
         Option(
-            "Also write *.layers.*: only the swapped faces, on a transparent background.", OUTPUT
+            "Also write *.layers.*: only the swapped faces, on a transparent background.",
+            OUTPUT,
+            forms=("photo", "photos", "movie", "gif", "animation", "images"),
         ),
     ] = False
+    overwrite: Annotated[
+        bool, Option("Replace outputs that exist, without asking on a terminal.", OUTPUT)
+    ] = False
     codec: Annotated[
-        Any, Option("Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM)
+        Any,
+        Option(
+            "Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM, forms=("movie",)
+        ),
     ] = "auto"
     quality: Annotated[
         int,
-        Option("Constant rate factor (0 = lossless, lower = better).", OUTPUT, low=0, high=51),
+        Option(
+            "Constant rate factor (0 = lossless, lower = better).",
+            OUTPUT,
+            low=0,
+            high=51,
+            forms=("movie", "animation"),
+        ),
     ] = 18
     hardware: Annotated[
-        bool, Option("Encode video on the graphics hardware if possible.", OUTPUT)
+        bool,
+        Option("Encode video on the graphics hardware if possible.", OUTPUT, forms=("movie",)),
     ] = False
     detector: DetectorSetting = "auto"
     min_score: MinScoreSetting = 0.2
@@ -722,6 +764,16 @@ def seconds_of(text: str) -> Fraction:
     for part in text.split(":"):
         seconds = seconds * 60 + Fraction(part)
     return seconds
+
+
+def rate_of(fps: float | None) -> Fraction | None:
+    """Return a frame rate exactly: 23.976 and 23.98 mean 24000/1001; None stays None."""
+    if fps is None:
+        return None
+    whole = round(fps)
+    if abs(fps - whole * 1000 / 1001) < NTSC_ROUNDING and fps != whole:
+        return Fraction(whole * 1000, 1001)
+    return Fraction(fps).limit_denominator(1000)
 
 
 def identity_name(faces: Path) -> str:

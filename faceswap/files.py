@@ -13,6 +13,7 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -25,6 +26,7 @@ from faceswap.errors import BusyError, InputError, OutputError
 # take a Publish as an argument, so that they do not depend on signing. See Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
 
+MAX_NAME = 255  # bytes of a file name
 MAX_STEM = 40  # characters of the original name that a temporary name repeats
 LOCK = "lock"  # name of the lock file in a folder that only one process may use
 
@@ -184,6 +186,16 @@ def exclusive_folder(folder: Path, what: str) -> Iterator[None]:
         if new:
             with suppress(OSError):  # not empty: keep the results
                 folder.rmdir()
+
+
+def fitting(stem: str, ending: str) -> str:
+    """Return a file name of a stem and an ending; the stem is cut if the name is too long.
+
+    Most file systems allow 255 bytes.
+    """
+    room = MAX_NAME - len(os.fsencode(ending))
+    cut = os.fsencode(stem)[:room].decode(sys.getfilesystemencoding(), "ignore")
+    return f"{stem if len(os.fsencode(stem)) <= room else cut}{ending}"
 
 
 def make_folder(folder: Path) -> None:

@@ -10,8 +10,9 @@ from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainC
 from faceswap.errors import InputError, NoCredentialsError
 from faceswap.facesets import faceset
 from faceswap.facesets.weights import Weights, behind, described, every
-from faceswap.media import photos, reader
+from faceswap.media import photos, reader, segments, sources
 from faceswap.media.reader import StreamDescription
+from faceswap.media.segments import Unfinished
 from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.provenance import consent, credentials
@@ -118,7 +119,16 @@ class PhotoFacts:
     ]
 
 
-Facts = ModelFacts | FacesetFacts | VideoFacts | PhotoFacts
+@dataclass(frozen=True, slots=True)
+class OutputFacts:
+    """Conversions that were stopped and can go on, in a folder or for one output."""
+
+    kind: Literal["unfinished", "discarded"]
+    path: Path
+    conversions: list[Unfinished]
+
+
+Facts = ModelFacts | FacesetFacts | VideoFacts | PhotoFacts | OutputFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +199,35 @@ def inspect(path: str | Path) -> Facts:
     index = faceset.index_in(path)
     if index.is_file():
         return _faceset(index.parent)
+    stopped = _unfinished(path)
+    if stopped and (path.is_dir() or not path.exists()):
+        return OutputFacts("unfinished", path, stopped)
     return _video(path) if _footage_kind(path) == "video" else _photo(path)
+
+
+def discard(path: Path) -> OutputFacts:
+    """Delete the unfinished conversions in a folder, or those to one output.
+
+    Raises:
+        InputError: If there are none.
+        BusyError: If one of them is under way.
+        OutputError: If their segments cannot be deleted.
+    """
+    found = _unfinished(path)
+    if not found:
+        raise InputError(f"there is no unfinished conversion in or to {path}")
+    segments.discard(found)
+    return OutputFacts("discarded", path, found)
+
+
+def _unfinished(path: Path) -> list[Unfinished]:
+    """Return the unfinished conversions in a folder, and those to the output ``path``."""
+    folder = path.parent
+    to_output = [
+        kept for kept in (segments.unfinished(folder) if folder.is_dir() else [])
+        if kept.output == path
+    ]  # fmt: skip
+    return to_output + (segments.unfinished(path) if path.is_dir() else [])
 
 
 def _is_model(path: Path) -> bool:
@@ -202,11 +240,11 @@ def _footage_kind(path: Path) -> str:
     Raises:
         InputError: If it does not exist, or is a folder.
     """
-    kind = reader.kind_of(path)
+    kind = sources.kind_of(path)
     if kind == "folder":
         raise InputError(
             f"{path} is neither a model ({modelfile.MODEL_FILE}) nor a faceset ({faceset.INDEX}); "
-            "give one of them, a video or a photo"
+            "give one of them, a video or a photo; no conversion in it is unfinished either"
         )
     return kind
 

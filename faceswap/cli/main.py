@@ -196,12 +196,15 @@ def convert(
     source: Path, output: Path | None, model: Path | None, preview: int | None,
     config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Swap the faces in SOURCE: a video, a photo or a folder of photos.
+    """Swap the faces in SOURCE: a video, a photo, a folder of photos or an image sequence.
 
-    The output is of the same kind as SOURCE; a video becomes a folder of images if the output has
-    no suffix. To continue the stopped conversion of a video, run the same command again.
+    An image sequence is a folder of numbered images or a pattern such as shot.%04d.png or
+    shot.####.png. The output is of the same kind as SOURCE; a video becomes a folder of images if
+    the output has no suffix. To continue a stopped conversion, run the same command again.
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
+    if not (preview or settings.overwrite):
+        settings = replace(settings, overwrite=_may_replace(source, output, settings, as_json))
     pool.start_early(settings.landmarks)
     from faceswap.models.modelfile import newest
     from faceswap.swapping import converter
@@ -218,6 +221,25 @@ def convert(
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
     show(as_json, report, text.conversion(report))
+
+
+def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_json: bool) -> bool:
+    """Ask on a terminal whether outputs that exist may be replaced; False if there are none.
+
+    Raises:
+        OutputError: If they may not be replaced.
+    """
+    from faceswap.errors import OutputError
+    from faceswap.swapping.outputs import planned
+
+    if as_json or not (sys.stdin and sys.stdin.isatty()):
+        return False
+    found = planned(source, output, settings)
+    if not found:
+        return False
+    if click.confirm(f"{found[0]} exists already; replace it?", err=True):
+        return True
+    raise OutputError(f"{found[0]} is kept; pass another --output")
 
 
 @cli.command(cls=GroupedCommand)
@@ -270,11 +292,26 @@ def evaluate(
     help="List the pretrained weights behind PATH and their terms; without PATH, behind each "
     "command with its usual settings.",
 )  # fmt: skip
+@click.option(
+    "--discard", is_flag=True,
+    help="Delete the unfinished conversions in the folder PATH, or that of the output PATH.",
+)  # fmt: skip
 @json_option
-def info(path: Path | None, licences: bool, as_json: bool) -> None:
-    """Describe PATH: a model, a faceset, a video or a photo."""
+def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> None:
+    """Describe PATH: a model, a faceset, a video, a photo or a folder of outputs.
+
+    For a folder and for an output, this lists the conversions that were stopped and can go on.
+    """
     from faceswap.cli import info
 
+    if licences and discard:
+        raise click.UsageError("--licences and --discard exclude each other.")
+    if discard:
+        if path is None:
+            raise click.UsageError("Missing argument 'PATH'.")
+        discarded = info.discard(path)
+        show(as_json, discarded, text.facts(discarded))
+        return
     if licences:
         terms = info.licences(path)
         show(as_json, terms, text.licences(terms))

@@ -18,10 +18,11 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.evaluation.results import EvaluationReport, Score
     from faceswap.facesets.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
-    from faceswap.swapping.video import ConvertReport
+    from faceswap.swapping.report import ConvertReport
     from faceswap.training.trainer import TrainReport
 
 SOME_GLASSES = 0.05  # least share of faces with glasses that the report mentions
+WORST = 3  # troubles that the last line names
 MAX_LISTED = 20  # names of a long list that are shown
 
 
@@ -34,6 +35,7 @@ def extraction(report: "ExtractReport") -> list[str]:
         *_glasses(report),
         *_listed("without a face", report.without_face),
         *_listed("with other people only", report.others),
+        *_listed("neither a photo nor a video, and left out", report.left_out),
         *_listed("unreadable", report.unreadable),
     ]
 
@@ -82,18 +84,41 @@ def training(report: "TrainReport") -> list[str]:
 
 
 def conversion(report: "ConvertReport") -> list[str]:
+    from faceswap.swapping.records import WORDS
+
     return [
         f"{report.output}: {counted(report.frames, 'frame')}, "
         f"{counted(report.faces, 'face')} swapped, "
         f"{counted(report.without_face, 'frame')} without a swapped face "
         f"(detector: {report.detector})",
+        *(
+            f"not swapped: {counted(number, 'face')} {WORDS[fate]}"
+            for fate, number in report.not_swapped.items()
+        ),
+        *_troubles(report),
         *_listed("unreadable", report.unreadable),
+        *_listed("not a photo and left out", report.left_out),
         *(
             f"kept: {counted(kept.frames, 'frame')} of another, unfinished conversion to the same "
-            f"output, in {kept.folder}; delete that folder to discard them"
+            f"output; to delete them: faceswap info {report.output} --discard"
             for kept in report.unfinished
         ),
     ]
+
+
+def _troubles(report: "ConvertReport") -> list[str]:
+    """Name the worst runs of frames, and where all of them are listed."""
+    worst = [
+        f"{found.kind} in frame {found.first}"
+        if found.frames == 1
+        else f"{found.kind} in frames {found.first}-{found.last}"
+        for found in report.troubles[:WORST]
+    ]
+    if not worst:
+        return [f"every frame: {report.report}"]
+    more = len(report.troubles) - len(worst)
+    return [f"look at: {', '.join(worst)}" + (f" and {more} more" if more else "")
+            + f"; every frame: {report.report}"]  # fmt: skip
 
 
 def preview(report: PreviewReport) -> list[str]:

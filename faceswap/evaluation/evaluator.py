@@ -60,7 +60,7 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import Faceset
 from faceswap.facesets.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
-from faceswap.media import reader
+from faceswap.media import reader, sources
 from faceswap.media.frame import Frame, rounded
 from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
@@ -400,7 +400,7 @@ def measure_clip(
         InputError: If the clip cannot be read.
         NoFacesError: If fewer than 8 consecutive frames show a face.
     """
-    if reader.kind_of(clip) != "video":
+    if sources.kind_of(clip) != "video":
         raise InputError(f"{clip} is not a video; --clip needs one")
     runs: list[list[Moment]] = [[]]  # stretches of frames without a gap
     total = config.clip_frames or reader.probe(clip).frames or None

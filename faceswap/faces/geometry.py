@@ -37,7 +37,9 @@ class Face:
     ``track`` identifies the face across the frames of a video; -1 means that it is not tracked.
     ``target`` is the index of the face's swap target; only a conversion with ``--cast`` has several
     targets. ``placed_by`` says what placed the landmarks: "dlib" (or a model that takes its place),
-    "mesh" for FaceMesh, or "head" for an average head at the detector's points.
+    "mesh" for FaceMesh, or "head" for an average head at the detector's points. ``bridged`` faces
+    were not found but interpolated between two frames in which they were. ``distance`` is the
+    embedding distance to the person whom the face was compared with; None if it was not compared.
     """
 
     box: Box
@@ -46,6 +48,8 @@ class Face:
     track: int = -1
     target: int = 0
     placed_by: str = DLIB_LANDMARKS
+    bridged: bool = False
+    distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from faceswap.facesets.faceset import (
     FacesetWriter,
     discard,
     embedding_of_record,
+    facesets_in,
     png_of,
     read_records,
 )
@@ -31,15 +31,16 @@ from faceswap.facesets.people import groups_of
 from faceswap.facesets.recognition import embedding_of
 from faceswap.facesets.weights import behind
 from faceswap.files import exclusive_folder, sha256_of
-from faceswap.media import reader
+from faceswap.media import reader, sources
 from faceswap.media.frame import Frame
-from faceswap.media.photos import PHOTO_SUFFIXES, read_photo
+from faceswap.media.photos import DeepPhoto, read_photo
 from faceswap.tracking import tracker
 from faceswap.tracking.selection import FaceSelector, LargestTracks, select_faces
 from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
 
 log = logging.getLogger(__name__)
 
+OWN_FILES = ("CONSENT.md",)  # files beside photos that mean something
 LIBRARY = Path("data")  # train looks up identity names in this folder
 LISTED_FILES = 20  # crops of a person that a report names
 # Frames of a track after which a face is described whole again, and its expression is.
@@ -96,6 +97,9 @@ class ExtractReport:
     unreadable: Annotated[
         list[str], Meta(description="Files of this run that could not be read, and why.")
     ] = field(default_factory=list)
+    left_out: Annotated[
+        list[str], Meta(description="Files of the folder that are neither photos nor videos.")
+    ] = field(default_factory=list)
     detector: Annotated[
         str, Meta(description="Names of the detectors in the order in which they are tried.")
     ] = ""
@@ -146,9 +150,11 @@ def extract(
     """
     source, config = Path(source), config or ExtractConfig()
     folder = Path(output) if output else default_output(source)
-    photos, videos = _inputs(source, folder)
+    photos, videos, others = _inputs(source, folder)
     with exclusive_folder(folder, f"an extraction into {folder} is under way"):
-        return _extract_into(folder, source, photos, videos, config, on_progress)
+        report = _extract_into(folder, source, photos, videos, config, on_progress)
+    report.left_out = [path.relative_to(source).as_posix() for path in others]
+    return report
 
 
 def _extract_into(
@@ -269,17 +275,10 @@ def _crop_faces(
 ) -> Iterator[Cropped]:
     """Yield frames with the crops of their faces, and the crops as PNG files."""
     largest = LargestTracks(config.max_faces) if config.max_faces else None
-    counts: deque[int] = deque()
-
-    def counted_faces() -> Iterator[FrameFaces]:
-        for frame, faces in found:
-            counts.append(len(faces))
-            yield frame, faces
-
-    for frame, faces in select_faces(counted_faces(), selector):
+    for frame, faces, others in select_faces(found, selector):
         kept = largest.keep(frame.index, faces) if largest else faces
         crops = [align_face(frame, face, config.size, COVERAGE) for face in kept]
-        yield Cropped(frame, counts.popleft(), crops, [png_of(crop) for crop in crops])
+        yield Cropped(frame, len(faces) + len(others), crops, [png_of(crop) for crop in crops])
 
 
 def _store(
@@ -292,7 +291,7 @@ def _store(
     if one.crops:
         writer.add(name, frame, one.crops, one.pngs, descriptions)
         return
-    is_clip = frame.source.suffix.lower() not in PHOTO_SUFFIXES
+    is_clip = not isinstance(frame.pixels, np.ndarray | DeepPhoto)
     why, names = ("no face", report.without_face)
     if one.found:
         why, names = "other people", report.others
@@ -300,21 +299,20 @@ def _store(
     names.append(f"{name} frame {frame.index}" if is_clip else name)
 
 
-def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path]]:
-    kind = reader.kind_of(source)
+def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the photos and the videos to read, and the files that are neither."""
+    kind = sources.kind_of(source)
     if folder.exists() and folder.samefile(source):
         raise OutputError(f"the output {folder} is the input itself; pass another --output")
     if kind == "photo":
-        return [source], []
+        return [source], [], []
     if kind == "video":
-        return [], [source]
+        return [], [source], []
     # Crops of existing facesets are not source photos.
-    facesets = [folder, *(index.parent for index in source.rglob(INDEX))]
-    photos = reader.photos_in(source, skip=facesets)
-    videos = reader.files_in(source, reader.VIDEO_SUFFIXES, skip=facesets)
-    if not photos and not videos:
+    found = sources.search(source, skip=[folder, *facesets_in(source)])
+    if not found.photos and not found.videos:
         raise InputError(f"{source} contains neither a photo nor a video")
-    return photos, videos
+    return found.photos, found.videos, [path for path in found.others if path.name not in OWN_FILES]
 
 
 def _warn_about_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:

@@ -245,6 +245,11 @@ def png_of(aligned: AlignedFace) -> bytes:
     return data.tobytes()
 
 
+def facesets_in(folder: Path) -> list[Path]:
+    """Return the facesets below a folder."""
+    return [index.parent for index in folder.rglob(INDEX)]
+
+
 def index_in(folder: Path) -> Path:
     """Return the list of the faceset that a folder is, or contains as ``faces``."""
     if not (folder / INDEX).is_file() and (folder / "faces" / INDEX).is_file():

@@ -14,8 +14,8 @@ from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.geometry import Face
 from faceswap.faces.landmarks import predict
 from faceswap.facesets.faceset import Faceset
+from faceswap.media.footage import Footage
 from faceswap.media.photos import read_photo
-from faceswap.media.reader import sample_video
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ def _middle(face: Face) -> float:
     return (face.box.left + face.box.right) / 2
 
 
-def appears(person: Embedding, video: Path, spec: DetectorSpec) -> bool:
+def appears(person: Embedding, footage: Footage, spec: DetectorSpec) -> bool:
     """Return whether a person certainly appears in a video, judged by some of its key frames.
 
     Args:
         person: The mean embedding of the person's faces, (128,).
-        video: The video file.
+        footage: A video or an image sequence.
         spec: The detector and its landmark models.
 
     Returns:
@@ -67,7 +67,7 @@ def appears(person: Embedding, video: Path, spec: DetectorSpec) -> bool:
         video cannot be sampled, for example because its length is unknown.
     """
     try:
-        for frame in sample_video(video, SURVEY_FRAMES, exact=False):
+        for frame in footage.sample(SURVEY_FRAMES, exact=False):
             view = spec.view(frame, frame.gray(), middle=False, searched=True)
             for face in spec.detect_in_video(view, MIN_SCORE):
                 if (

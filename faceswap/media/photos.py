@@ -1,7 +1,7 @@
 """Read photos, and write them with their 16-bit depth, transparency, ICC profile and EXIF data.
 
-The output format must be able to store these. A TIFF's EXIF data and an ICC profile that is not for
-RGB are left out.
+The output format must be able to store these. A grey photo stays grey. A TIFF's EXIF data and an
+ICC profile that is neither for RGB nor for grey levels are left out.
 """
 
 import logging
@@ -9,55 +9,69 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pi_heif
 import tifffile
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageCms, ImageOps, UnidentifiedImageError
 
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media.frame import Frame, rounded
+from faceswap.media.sources import PNG_MARK
 
 log = logging.getLogger(__name__)
 
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# Suffixes of the photos that can be written; which photos can be read depends on their content.
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
+)
 
 EIGHT_TO_SIXTEEN_BITS = 257  # 16-bit levels per 8-bit level
 Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) RGBA
 
-TIFFS = (".tif", ".tiff")
-PNG_MARK = b"\x89PNG\r\n\x1a\n"
+TIFFS, JPEGS = (".tif", ".tiff"), (".jpg", ".jpeg", ".jpe", ".jfif")
 # PNG chunks to copy; an orientation in them is reset or dropped. The ICC profile and the EXIF data
 # are written as new chunks.
 KEPT_CHUNKS = (
     b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
-WITH_ALPHA = (".png", ".webp", *TIFFS)
+WITH_ALPHA = (".png", ".webp", ".avif", ".jp2", *TIFFS)
 ORIENTATION = 0x0112  # EXIF tag
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same tag in XMP
 RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # in text chunks by ImageMagick
 # Pillow detects formats by content. It runs external programs for some of the formats left out
 # here, such as Ghostscript for EPS.
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "HEIF")
+GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 MAX_PIXELS = 2**28  # per photo or video frame: 800 MB as RGB
+pi_heif.register_heif_opener()
 # Pillow warns above this limit and refuses an image above twice the limit.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeepPhoto:
-    """An upright photo with 16 bits per channel, (H, W, 3) or (H, W, 4)."""
+    """An upright photo with 16 bits per channel.
+
+    Attributes:
+        pixels: RGB (H, W, 3) or RGBA (H, W, 4).
+        is_gray: Whether the file stores grey levels, which are in all three channels here.
+    """
 
     pixels: Deep
+    is_gray: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -112,7 +126,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def read_deep(path: Path) -> DeepPhoto | None:
-    """Read an RGB or RGBA photo with 16 bits per channel (PNG or TIFF); return None for any other.
+    """Read a photo with 16 bits per channel (PNG or TIFF); return None for any other.
 
     Raises:
         ValueError: If the file is damaged or has more than MAX_PIXELS pixels.
@@ -135,13 +149,17 @@ def read_deep(path: Path) -> DeepPhoto | None:
             raise ValueError("the image is damaged or truncated")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
         pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
-        with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
+        with opened_photo(path) as photo:
             orientation = int(photo.getexif().get(ORIENTATION, 1))
     else:
         return None
-    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+    if pixels.dtype != np.uint16 or pixels.ndim not in (2, 3):
         return None
-    return DeepPhoto(np.ascontiguousarray(_upright(pixels, orientation)))
+    is_gray = pixels.ndim == 2
+    pixels = np.dstack([pixels] * 3) if is_gray else pixels
+    if pixels.shape[2] not in (3, 4):
+        return None
+    return DeepPhoto(np.ascontiguousarray(_upright(pixels, orientation)), is_gray)
 
 
 def _upright(pixels: Deep, orientation: int) -> Deep:
@@ -152,13 +170,18 @@ def _upright(pixels: Deep, orientation: int) -> Deep:
 
 
 def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
-    """Return a TIFF's first image and its orientation; None if it is not 16-bit RGB or RGBA."""
+    """Return a TIFF's first image and its orientation.
+
+    The result is None if it is not 16-bit grey, RGB or RGBA.
+    """
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
             check_pixels(int(page.imagewidth), int(page.imagelength))
             # A forged header can claim thousands of samples per pixel, so check before decoding.
-            if page.dtype != np.uint16 or page.samplesperpixel not in (3, 4) or page.imagedepth > 1:
+            layouts = {1: "MINISBLACK", 3: "RGB", 4: "RGB"}
+            layout = layouts.get(page.samplesperpixel)
+            if page.dtype != np.uint16 or page.imagedepth > 1 or page.photometric.name != layout:
                 return None
             tags: Any = getattr(page, "tags", {})
             orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
@@ -205,13 +228,17 @@ class PhotoWriter:
             self._write_deep(frame, original, metadata)
             return
         image: Any = frame.image if frame.layer is None else frame.layer
-        if image.shape[2] == 3 and metadata.alpha is not None and self._suffix in WITH_ALPHA:
+        if image.shape[2] == 3 and metadata.is_gray and self._may_be_gray(image):
+            image = image[..., 0]
+        if image.shape[2:] != (4,) and metadata.alpha is not None and self._suffix in WITH_ALPHA:
             image = np.dstack([image, metadata.alpha])
         extra: dict[str, Any] = {}
-        if self._suffix in (".jpg", ".jpeg"):
+        if self._suffix in JPEGS:
             extra = {"quality": 95, "subsampling": 0}
         elif self._suffix == ".webp":
             extra = {"lossless": True, "exact": True}
+        elif self._suffix == ".avif":
+            extra = {"quality": 95, "subsampling": "4:4:4"}
         if self._suffix != ".png":
             tags = {"exif": metadata.exif, "icc_profile": metadata.profile}
             extra |= {key: value for key, value in tags.items() if value}
@@ -221,8 +248,20 @@ class PhotoWriter:
         if self._suffix == ".png":
             self._write_png(self._temporary.read_bytes(), metadata)
 
+    def _may_be_gray(self, image: npt.NDArray[Any]) -> bool:
+        """Return whether all pixels (H, W, 3) are grey; warn if not."""
+        red, green, blue = (image[..., channel] for channel in range(3))
+        if np.array_equal(red, green) and np.array_equal(red, blue):
+            return self._suffix != ".webp"  # which stores RGB only
+        log.warning("%s is grey, but its swap has colours and is written as RGB", self._source)
+        return False
+
     def _write_deep(self, frame: Frame, original: DeepPhoto, metadata: "_Metadata") -> None:
-        pixels = np.dstack([deep_pixels(frame), original.pixels[..., 3:]])
+        levels = deep_pixels(frame)
+        if original.is_gray and self._may_be_gray(levels):
+            self._write_deep_gray(np.ascontiguousarray(levels[..., 0]), metadata)
+            return
+        pixels = np.dstack([levels, original.pixels[..., 3:]])
         if self._suffix in TIFFS:
             extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
             if metadata.resolution:
@@ -233,6 +272,15 @@ class PhotoWriter:
             return
         order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
         _, png = cv2.imencode(".png", cv2.cvtColor(pixels, order))
+        self._write_png(png.tobytes(), metadata)
+
+    def _write_deep_gray(self, pixels: Deep, metadata: "_Metadata") -> None:
+        if self._suffix in TIFFS:
+            extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
+            extra |= {"resolution": metadata.resolution} if metadata.resolution else {}
+            tifffile.imwrite(self._temporary, pixels, photometric="minisblack", **extra)
+            return
+        _, png = cv2.imencode(".png", pixels)
         self._write_png(png.tobytes(), metadata)
 
     def _write_png(self, data: bytes, metadata: "_Metadata") -> None:
@@ -258,6 +306,7 @@ class _Metadata:
         alpha: Upright alpha channel, (H, W); None if there is none.
         resolution: Horizontal and vertical resolution tags of a 16-bit TIFF; empty if unknown.
         density: Horizontal and vertical dots per inch; empty if unknown or out of range.
+        is_gray: Whether the photo stores grey levels with 8 bits.
     """
 
     exif: bytes = b""
@@ -265,6 +314,7 @@ class _Metadata:
     alpha: Image | None = None
     resolution: tuple[Any, ...] = ()
     density: tuple[float, ...] = ()
+    is_gray: bool = False
 
 
 def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
@@ -277,17 +327,18 @@ def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
                 for number in (34675, 282, 283)  # ICC profile, XResolution, YResolution
             ]
         return _Metadata(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
-    with Pillow.open(source, formats=PHOTO_FORMATS) as photo:
+    with opened_photo(source) as photo:
         if not deep:
             alpha = _alpha(photo)
         exif = photo.getexif()
         exif.pop(ORIENTATION, None)
         # A TIFF's tags also describe how the old pixels are stored, so do not copy them.
         exif_data = _exif_bytes(exif, source) if len(exif) and photo.format != "TIFF" else b""
-        # The output is RGB, so drop a grey or CMYK profile.
-        has_rgb_profile = photo.mode in ("RGB", "RGBA", "P") or deep
-        profile = (photo.info.get("icc_profile") if has_rgb_profile else None) or b""
-        return _Metadata(exif_data, profile, alpha, density=_density(photo))
+        is_gray = photo.mode in GRAY_MODES
+        # The output is RGB or grey, so drop the profile of any other.
+        has_profile = photo.mode in ("RGB", "RGBA", "P") or is_gray or deep
+        profile = (photo.info.get("icc_profile") if has_profile else None) or b""
+        return _Metadata(exif_data, profile, alpha, density=_density(photo), is_gray=is_gray)
 
 
 def _density(photo: Pillow.Image) -> tuple[float, ...]:
@@ -346,13 +397,13 @@ def read_photo(path: Path) -> Frame:
         deep = read_deep(path)
         if deep:
             return Frame(deep, 0, Fraction(0), path)
-        with Pillow.open(path, formats=PHOTO_FORMATS) as photo:
+        with opened_photo(path) as photo:
             check_pixels(*photo.size)
             # An MPO stores several views of one scene, so it needs no warning.
             if getattr(photo, "is_animated", False) and photo.format != "MPO":
                 log.warning("%s contains several images; only the first is read", path)
             upright = ImageOps.exif_transpose(photo)
-            image = np.asarray(_to_rgb(upright))
+            image = np.asarray(_to_rgb(upright, path))
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image this program can read") from error
     except Exception as error:  # decoders raise many types for a damaged file
@@ -361,11 +412,37 @@ def read_photo(path: Path) -> Frame:
     return Frame(image, 0, Fraction(0), path)
 
 
-def _to_rgb(photo: Pillow.Image) -> Pillow.Image:
+def opened_photo(path: Path) -> Pillow.Image:
+    """Open a photo of one of the formats that are read, by content.
+
+    Raises:
+        OSError: If it is not such a photo, or cannot be read.
+        ValueError: If the file is damaged.
+    """
+    return Pillow.open(path, formats=PHOTO_FORMATS)
+
+
+def _to_rgb(photo: Pillow.Image, path: Path) -> Pillow.Image:
     """Convert to 8-bit RGB, and scale 16-bit grey, which Pillow alone would clip to white."""
     if photo.mode.startswith("I"):
         levels = np.asarray(photo, np.float64) / EIGHT_TO_SIXTEEN_BITS
         return Pillow.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
     if photo.mode == "F":
         raise ValueError("floating-point pixels are not supported; save it with 8 or 16 bits")
+    if photo.mode in ("CMYK", "LAB"):
+        log.warning("%s has %s colours, which are converted to RGB", path, photo.mode)
+        return _by_profile(photo)
+    return photo.convert("RGB")
+
+
+def _by_profile(photo: Pillow.Image) -> Pillow.Image:
+    """Convert a photo to sRGB by its ICC profile, or by a formula if it has none that fits."""
+    profile = photo.info.get("icc_profile")
+    if profile:
+        with suppress(ImageCms.PyCMSError, OSError):
+            converted = ImageCms.profileToProfile(
+                photo, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
     return photo.convert("RGB")

@@ -1,16 +1,17 @@
-"""Read videos frame by frame, and find photos and videos in folders.
+"""Read videos frame by frame.
 
 The times of frames are exact fractions of a second.
 """
 
 import logging
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import av
 import numpy as np
@@ -23,15 +24,11 @@ from faceswap.errors import InputError
 from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
-from faceswap.media.photos import MAX_PIXELS, PHOTO_SUFFIXES, check_pixels
+from faceswap.media.photos import MAX_PIXELS, check_pixels
 from faceswap.types import Count
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
-     ".wmv", ".flv", ".3gp", ".ogv", ".mxf"}
-)  # fmt: skip
 # FFmpeg detects formats by content. Playlists (concat, hls, dash, sdp, ...) are left out, because
 # they name other files and URLs: a stranger's file could make us read the user's files.
 FORMATS = (
@@ -39,6 +36,7 @@ FORMATS = (
     "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
     "wtv", "yuv4mpegpipe",
 )  # fmt: skip
+UNTIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo", "obu", "vc1")  # packets without true times
 PLAIN = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 
 # Margin that is converted to RGB around a requested rect, as a share of its sides, and the largest
@@ -136,46 +134,6 @@ class VideoInfo:
     frames: int
     start: Fraction = Fraction(0)
     seconds: Fraction | None = None
-
-
-def kind_of(path: Path) -> Literal["folder", "photo", "video"]:
-    """Classify a path as a folder, a photo or a video; an unknown suffix counts as a video.
-
-    Raises:
-        InputError: If the path does not exist.
-    """
-    if path.is_dir():
-        return "folder"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give a photo, a video or a folder of them")
-    return "photo" if path.suffix.lower() in PHOTO_SUFFIXES else "video"
-
-
-def files_in(folder: Path, suffixes: frozenset[str], skip: Collection[Path] = ()) -> list[Path]:
-    """Return the sorted files below a folder that have one of these suffixes.
-
-    Files that are hidden or in a hidden folder are left out, as are files below a folder in
-    ``skip``.
-
-    Args:
-        folder: The folder; folders in it are searched too.
-        suffixes: Suffixes in lower case, such as ".jpg".
-        skip: Folders to leave out.
-    """
-    skipped = {path.resolve() for path in skip}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and skipped.isdisjoint(path.resolve().parents)
-    )
-
-
-def photos_in(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
-    """Return the photos below a folder, sorted by path; :func:`files_in` says what is left out."""
-    return files_in(folder, PHOTO_SUFFIXES, skip)
 
 
 @contextmanager
@@ -326,6 +284,100 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         if damaged or packets < stream.frames:  # count packets: an edit list can hide frames
             total = max(stream.frames, packets)
             log.warning("%s is damaged: %d of %d frames could be read", path, index, total)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """The times of all frames of a video, found without decoding it.
+
+    Attributes:
+        times: Timestamps of the frames in display order, in units of ``time_base``.
+        keys: Those of the key frames.
+        time_base: Seconds per unit.
+    """
+
+    times: list[int]
+    keys: list[int]
+    time_base: Fraction
+
+    def seek_point(self, index: int) -> int | None:
+        """Return the timestamp to seek to before a frame is decoded; None for the beginning.
+
+        This is the last but one key frame before it. What some encoders mark as a key frame can be
+        decoded exactly only after the frames before it.
+        """
+        before = bisect_left(self.keys, self.times[index] + 1)
+        return self.keys[before - 2] if before >= 2 else None
+
+
+def index_of(path: Path) -> FrameIndex | None:
+    """Read the times of all frames from the packets of a video.
+
+    Returns:
+        The index; None if packets do not tell the times of frames, as in AVI and in damaged files.
+
+    Raises:
+        InputError: If it is not a readable video.
+    """
+    with opened(path) as (container, stream):
+        if container.format.name in UNTIMED:
+            return None
+        times, keys = [], []
+        try:
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                if packet.pts is None or packet.is_corrupt or packet.is_discard:
+                    return None
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+        except (FFmpegError, OSError, MemoryError):
+            return None
+        if not times or len(set(times)) < len(times) or len(times) < stream.frames:
+            return None
+        return FrameIndex(sorted(times), sorted(keys), Fraction(stream.time_base))
+
+
+def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
+    """Decode a video from a frame on, without decoding all frames before it.
+
+    The frames equal those of :func:`read_video`.
+
+    Args:
+        path: The video.
+        first: Index of the first frame.
+        index: The times of its frames.
+
+    Raises:
+        InputError: If it is not a readable video, or is HDR.
+    """
+    if first >= len(index.times):
+        return
+    point, wanted = index.seek_point(first), index.times[first]
+    if point is not None:
+        with opened(path) as (container, stream):
+            _refuse_hdr(stream.codec_context, path)
+            container.seek(point, stream=stream)
+            number, last = first, None
+            for native in _decoded(container, stream, path):
+                if number == first and (native.pts is None or native.pts < wanted):
+                    continue
+                if number == first and native.pts != wanted:
+                    break  # the packets lied, so decode from the beginning
+                last = _repair_time(native, last, stream)
+                yield _to_frame(native, number, path)
+                number += 1
+            else:
+                return
+    yield from dropwhile(lambda frame: frame.index < first, read_video(path))
+
+
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """Yield the frames of a stream, without those of damaged packets."""
+    for packet in _packets(container, stream, path):
+        with suppress(FFmpegError):
+            yield from packet.decode()
 
 
 def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:

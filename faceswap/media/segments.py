@@ -1,8 +1,9 @@
 """Store finished segments of a conversion on disk, so that a killed run can be resumed.
 
-The folder is beside the output. Its name holds the output's name and a hash of everything that
-determines the result: source, model and settings. It contains the encoded segments, one line about
-each (``done.jsonl``), and the track log (``faces.jsonl``).
+The folder is beside the output. Its name holds the beginning of the output's name and a hash of the
+whole name and of everything that determines the result: source, model and settings. It contains a
+description of the conversion (``conversion.json``), the encoded segments, one line about each
+(``done.jsonl``), and the track log (``faces.jsonl``).
 """
 
 import hashlib
@@ -11,7 +12,10 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Annotated, Any, Protocol
 
@@ -22,6 +26,7 @@ from msgspec import Meta
 
 from faceswap.errors import BusyError, OutputError
 from faceswap.files import (
+    MAX_STEM,
     append_lines,
     drop_torn_line,
     fsync,
@@ -34,14 +39,17 @@ from faceswap.files import (
 )
 from faceswap.media import colorspace
 from faceswap.media.codecs import Encoding, add_video, stored_frame, tags_for
+from faceswap.media.footage import decoded
 from faceswap.media.frame import Frame
-from faceswap.media.photos import deep_pixels
+from faceswap.media.photos import PhotoWriter, deep_pixels
 from faceswap.media.reader import Decoded
 from faceswap.types import Count
 
 log = logging.getLogger(__name__)
 
 
+ABOUT, DONE = "conversion.json", "done.jsonl"
+PARTS = re.compile(r"\..*\.[0-9a-f]{12}\.parts", re.DOTALL)
 SEGMENT_FRAMES = 120  # frames per segment; a kill loses the unfinished segment
 MAX_SEGMENT_PACKETS = 10_000  # upper bound; subtracted from each dts, so that dts <= pts
 
@@ -53,51 +61,80 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
         path: The output.
         key: Everything that determines the result; must be JSON-serialisable.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return path.with_name(f".{path.name}.{digest[:12]}.parts")
+    named = json.dumps([path.name, key], sort_keys=True)
+    digest = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
+    return path.with_name(f".{path.name[:MAX_STEM]}.{digest[:12]}.parts")
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """The finished segments of a conversion that was stopped and can be resumed."""
 
-    folder: Annotated[
-        Path, Meta(description="The folder with the segments; deleting it discards them.")
-    ]
+    folder: Annotated[Path, Meta(description="The folder with the segments.")]
+    output: Annotated[Path, Meta(description="The output of the conversion.")]
+    source: Annotated[Path, Meta(description="The footage that is converted.")]
     frames: Annotated[Count, Meta(description="Frames in the segments.")]
+    bytes: Annotated[Count, Meta(description="Size of the folder.")]
+    stopped: Annotated[str, Meta(description="When the last segment was finished (ISO 8601).")]
 
 
-def unfinished(path: Path) -> list[Unfinished]:
-    """List the unfinished conversions to an output; each has its own settings.
+def unfinished(folder: Path) -> list[Unfinished]:
+    """List the unfinished conversions whose outputs are in a folder.
 
-    A folder that another process is writing is skipped, and so is one that cannot be locked, with a
-    warning. A folder without a finished segment has nothing to resume, so it is deleted.
+    A conversion that another process is running is skipped, and so is one whose segments cannot be
+    locked, with a warning. A conversion without a finished segment has nothing to resume, so its
+    folder is deleted.
 
     Args:
-        path: The output.
+        folder: The folder of the outputs.
 
     Raises:
-        OSError: If the folder of the output or a list of segments cannot be read.
+        OSError: If the folder or a list of segments cannot be read.
     """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.parts")
     found = []
-    for folder in sorted(child for child in path.parent.iterdir() if pattern.fullmatch(child.name)):
-        if folder.is_symlink() or not folder.is_dir():
+    for parts in sorted(child for child in folder.iterdir() if PARTS.fullmatch(child.name)):
+        if parts.is_symlink() or not parts.is_dir():
             continue
         try:
-            lock = _lock_folder(folder)
+            lock = _lock_folder(parts)
         except BusyError:
             continue
         except OutputError as error:
-            log.warning("cannot check whether %s holds an unfinished conversion: %s", folder, error)
+            log.warning("cannot check whether %s holds an unfinished conversion: %s", parts, error)
             continue
-        done = folder / "done.jsonl"
+        done = parts / DONE
         if not done.is_file() or not done.stat().st_size:
-            _delete_folder(folder, lock)
+            _delete_folder(parts, lock)
             continue
         lock.close()
-        found.append(Unfinished(folder, _count_frames(done)))
+        output, source = _described(parts)
+        size = sum(file.stat().st_size for file in parts.rglob("*") if file.is_file())
+        stopped = datetime.fromtimestamp(done.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        found.append(Unfinished(parts, folder / output, source, _count_frames(done), size, stopped))
     return found
+
+
+def _described(parts: Path) -> tuple[str, Path]:
+    """Return the name of the output and the source of an unfinished conversion.
+
+    If the description is damaged, the folder's own name takes the place of the output's.
+    """
+    try:
+        about = parse_json((parts / ABOUT).read_text(encoding="utf-8"))
+        return Path(str(about["output"])).name, Path(str(about["source"]))
+    except (KeyError, OSError, TypeError, ValueError):
+        return parts.name, Path()
+
+
+def discard(conversions: Iterable[Unfinished]) -> None:
+    """Delete the segments of unfinished conversions.
+
+    Raises:
+        BusyError: If another process has resumed one of them meanwhile.
+        OutputError: If a folder cannot be deleted.
+    """
+    for each in conversions:
+        _delete_folder(each.folder, _lock_folder(each.folder))
 
 
 def _count_frames(done: Path) -> int:
@@ -114,23 +151,30 @@ def _count_frames(done: Path) -> int:
 class SegmentStore:
     """The finished segments in a folder, which is locked against other processes.
 
+    Args:
+        folder: The folder; see :func:`folder_for`.
+        output: The output of the conversion.
+        source: The footage that is converted.
+
     Attributes:
         notes: One record per segment: ``times`` of its frames, ``last`` (duration of the last
-            frame), ``rotation``, ``delays`` by stream, ``faces`` and ``without_face`` (counts). A
-            segment whose file is missing is dropped, and so are all segments after it.
+            frame), ``rotation``, ``delays`` by stream, and ``records``, what the caller noted about
+            each frame. A segment whose file is missing is dropped, and so are all after it.
 
     Raises:
         BusyError: If another process holds the lock.
         OutputError: If the folder cannot be written, or ``done.jsonl`` is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, output: Path, source: Path) -> None:
         self.folder = folder
         make_folder(folder)
         self._lock = _lock_folder(folder)
         self.notes: list[dict[str, Any]] = []
         try:
-            self._load(folder / "done.jsonl")
+            about = {"output": output.name, "source": str(source.absolute())}
+            write_bytes(folder / ABOUT, json.dumps(about).encode())
+            self._load(folder / DONE)
         except BaseException:
             self._lock.close()
             raise
@@ -160,7 +204,7 @@ class SegmentStore:
         """
         self.notes = self.notes[:count]
         lines = "".join(f"{json.dumps(note)}\n" for note in self.notes)
-        write_bytes(self.folder / "done.jsonl", lines.encode())
+        write_bytes(self.folder / DONE, lines.encode())
 
     def add(self, note: dict[str, Any]) -> None:
         """Record a finished segment.
@@ -168,7 +212,7 @@ class SegmentStore:
         Raises:
             OutputError: If the list cannot be written.
         """
-        append_lines(self.folder / "done.jsonl", [json.dumps(note)], lasting=True)
+        append_lines(self.folder / DONE, [json.dumps(note)], lasting=True)
         self.notes.append(note)
 
     def close(self, keep: bool) -> None:
@@ -197,7 +241,8 @@ def _parse_note(line: str, path: Path) -> dict[str, Any]:
         note: dict[str, Any] = parse_json(line)
         times = [int(time) for time in note["times"]]
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
-        numbers = {name: int(note[name]) for name in ("last", "rotation", "faces", "without_face")}
+        numbers = {name: int(note[name]) for name in ("last", "rotation")}
+        records = list(note["records"])
         if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
             raise ValueError("times are not increasing, or delays are out of range")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -205,7 +250,7 @@ def _parse_note(line: str, path: Path) -> dict[str, Any]:
             f"{path} is damaged ({error}), so this conversion cannot be resumed: "
             f"delete {path.parent} to start over"
         ) from error
-    return {"times": times, "delays": delays} | numbers
+    return {"times": times, "delays": delays, "records": records} | numbers
 
 
 class SegmentWriter(Protocol):
@@ -246,15 +291,17 @@ class VideoSegmentWriter:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.pixels, Decoded), "expected a video frame"
+        if not isinstance(frame.pixels, Decoded):
+            frame = decoded(frame, Fraction(self._stream.time_base))
+        assert isinstance(frame.pixels, Decoded)
         if not self._started and self._upright:
             self._context.height, self._context.width = frame.shape
-        decoded = frame.pixels.frame
+        native = frame.pixels.frame
         if not self._started:
-            self._started, self._first = True, decoded.pts or 0
+            self._started, self._first = True, native.pts or 0
         output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
         output.pict_type = 0  # let the encoder choose the frame type instead of the source's
-        output.pts, output.time_base = decoded.pts, decoded.time_base
+        output.pts, output.time_base = native.pts, native.time_base
         self._mux(self._stream.encode(output))
 
     def _mux(self, packets: list[Any]) -> None:
@@ -279,38 +326,43 @@ class VideoSegmentWriter:
 
 
 class ImageSequenceWriter:
-    """Writes a segment as numbered PNGs.
+    """Writes a segment as images.
 
-    They have 16 bits per channel if the source has more than 8, but transparent layers always have
-    8.
+    Frames of a video become PNGs, with 16 bits per channel if the source has more than 8, but
+    transparent layers always have 8. Frames of an image sequence keep their format and their
+    metadata, and unchanged ones are copied.
 
     Args:
         folder: The folder of the segment; an existing one is replaced.
-        first: Number of frames before the segment. The names continue from there, so the first
-            image of a video is ``000001.png``.
+        name_of: Returns the file name of a frame; its suffix sets the format.
     """
 
-    def __init__(self, folder: Path, first: int) -> None:
+    def __init__(self, folder: Path, name_of: Callable[[Frame], str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        self._folder, self._number = folder, first
+        self._folder, self._name_of = folder, name_of
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        assert isinstance(frame.pixels, Decoded), "expected a video frame"
-        pixels: npt.NDArray[Any]
-        if frame.layer is not None:
-            pixels = frame.layer[..., [2, 1, 0, 3]]
-        elif colorspace.is_deep(frame.pixels.frame):
-            pixels = deep_pixels(frame)[..., ::-1]
+        path = self._folder / self._name_of(frame)
+        if isinstance(frame.pixels, Decoded):
+            path.write_bytes(_png(frame, colorspace.is_deep(frame.pixels.frame)))
+        elif not frame.changes and path.suffix == frame.source.suffix:
+            shutil.copyfile(frame.source, path)
         else:
-            pixels = frame.image[..., ::-1]
-        _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        self._number += 1
-        path = self._folder / f"{self._number:06d}.png"
-        path.write_bytes(png.tobytes())
+            PhotoWriter(path, frame.source).write(frame)
         fsync(path)
 
     def finish(self) -> int:
         """Return 0, because images are never reordered."""
         return 0
+
+
+def _png(frame: Frame, is_deep: bool) -> bytes:
+    pixels: npt.NDArray[Any]
+    if frame.layer is not None:
+        pixels = frame.layer[..., [2, 1, 0, 3]]
+    else:
+        pixels = (deep_pixels(frame) if is_deep else frame.image)[..., ::-1]
+    _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    return png.tobytes()

@@ -4,9 +4,10 @@ A video is encoded in segments (:mod:`faceswap.media.segments`), which are joine
 keep their own timestamps; those of an excerpt are shifted, so that it begins at 0.
 """
 
+import filecmp
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,10 +24,11 @@ from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import Publish, atomic_write, make_folder, reason, temporary_beside
 from faceswap.media import colorspace
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
+from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.frame import Frame
 from faceswap.media.muxer import Muxer, Segment, write_animation
 from faceswap.media.photos import PhotoWriter
-from faceswap.media.reader import Decoded, opened
+from faceswap.media.reader import Decoded
 from faceswap.media.segments import (
     SEGMENT_FRAMES,
     ImageSequenceWriter,
@@ -58,14 +60,14 @@ class StreamTarget:
         encoding: How the segments of the stream are encoded.
         sound: Whether to copy the source's other streams.
         quality: Quality of a WebP animation, on the scale of x264's constant rate factor.
-        image_sequence: Whether to write a folder of PNGs.
+        images: Returns the file name of a frame's image, if a folder of images is written.
     """
 
     path: Path
     encoding: Encoding
     sound: bool = False
     quality: int = QUALITY
-    image_sequence: bool = False
+    images: Callable[[Frame], str] | None = None
 
 
 def default_video_suffix(source: Path) -> str:
@@ -131,8 +133,8 @@ def copy_file(source: Path, path: Path) -> None:
 
 @contextmanager
 def open_video(
-    targets: dict[str, StreamTarget], source: Path, publish: Publish, folder: Path, *,
-    resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
+    targets: dict[str, StreamTarget], footage: Footage, publisher: Callable[[Path], Publish],
+    folder: Path, *, resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
     """Open a writer for a video and its companion streams, such as the matte.
 
@@ -141,23 +143,24 @@ def open_video(
 
     Args:
         targets: Where each stream is written, by name; must contain ``video``.
-        source: The source video.
-        publish: Moves finished files into place.
+        footage: The source.
+        publisher: Returns what moves finished files into place, given the file that they were made
+            from.
         folder: Folder of the segments.
         resume: Whether to keep the finished segments if the block fails.
         excerpt: Whether to write only part of the source, with timestamps from 0.
         end: Time in the source at which the excerpt ends, in seconds; None for the source's end.
 
     Raises:
-        InputError: If the source is not a readable video.
+        InputError: If the source cannot be read.
         BusyError: If another process is writing the output.
         OutputError: If the output cannot be written, or the finished segments are damaged.
         SettingsError: If the encoder that a plug-in chose cannot be used in the container.
     """
-    segments = SegmentStore(folder)
+    segments = SegmentStore(folder, targets["video"].path, footage.path)
     done = False
     try:
-        with opened(source) as (_, video):
+        with footage.opened() as (_, video):
             output = VideoOutput(targets, video, segments)
             try:
                 yield output
@@ -167,7 +170,7 @@ def open_video(
                 done = isinstance(error, NoFacesError)
                 raise
         for name, target in targets.items():
-            _join_segments(name, target, source, publish, segments, excerpt, end)
+            _join_segments(name, target, footage, publisher, segments, excerpt, end)
         done = True
     finally:
         segments.close(keep=resume and not done and bool(segments.notes))
@@ -178,8 +181,6 @@ class VideoOutput:
 
     Attributes:
         segments: The finished segments.
-        faces: Number of faces swapped so far, including those of a resumed run.
-        without_face: Number of frames without a swapped face so far, likewise.
     """
 
     def __init__(
@@ -190,44 +191,55 @@ class VideoOutput:
         self._times: list[int] = []
         self._last_duration = self._rotation = 0
         self._is_interlaced = False
-        self._restore_counts()
+        self._records: list[Any] = []
 
     @property
     def frames(self) -> int:
         """Number of frames written so far, including those of a resumed run."""
         return sum(len(note["times"]) for note in self.segments.notes) + len(self._times)
 
-    def write(self, frames: dict[str, Frame], faces: int = 0) -> None:
+    @property
+    def records(self) -> list[Any]:
+        """What was noted about each frame so far, including those of a resumed run."""
+        finished = [record for note in self.segments.notes for record in note["records"]]
+        return finished + self._records
+
+    def write(self, frames: dict[str, Frame], record: Any = None) -> None:
         """Append one frame to each stream.
 
         Args:
             frames: The frame of each stream, by name.
-            faces: Number of faces swapped in it.
+            record: What to note about it, as a JSON value.
 
         Raises:
+            InputError: If the frame is an image that can no longer be read.
             OutputError: If the frame cannot be encoded or written.
             SettingsError: If the encoder that a plug-in chose cannot be used for segments.
         """
-        pixels = frames["video"].pixels
-        assert isinstance(pixels, Decoded), "expected a video frame"
-        native: Any = pixels.frame
-        if native.interlaced_frame and not self._is_interlaced:
-            self._is_interlaced = True
-            log.warning("%s is interlaced: the output keeps both fields but is not flagged as "
-                        "interlaced; deinterlace it first", frames["video"].source)  # fmt: skip
         for name, target in self._targets.items():
-            with writing_media(target.path):
+            with writing_media(target.path), _reading_source(frames[name].source):
                 if name not in self._streams:
                     self._streams[name] = self._open_segment(name, target)
                 self._streams[name].write(frames[name])
+        self._note_time(frames["video"])
+        self._records.append(record)
+        if len(self._times) == SEGMENT_FRAMES:
+            self.finish()
+
+    def _note_time(self, frame: Frame) -> None:
+        if not isinstance(frame.pixels, Decoded):  # an image of a sequence
+            self._times.append(round(frame.time / self._video.time_base))
+            self._last_duration = 1
+            return
+        native: Any = frame.pixels.frame
+        if native.interlaced_frame and not self._is_interlaced:
+            self._is_interlaced = True
+            log.warning("%s is interlaced: the output keeps both fields but is not flagged as "
+                        "interlaced; deinterlace it first", frame.source)  # fmt: skip
         before = self._times[-1] if self._times else None
         self._last_duration = shown_for(native, self._video, before)
         self._rotation = native.rotation
         self._times.append(native.pts)
-        self.faces += faces
-        self.without_face += not faces
-        if len(self._times) == SEGMENT_FRAMES:
-            self.finish()
 
     def forget(self, segments: int) -> None:
         """Keep only this many segments, so that the later ones are rendered again.
@@ -236,19 +248,12 @@ class VideoOutput:
             OutputError: If the list of segments cannot be written.
         """
         self.segments.keep(segments)
-        self._restore_counts()
-
-    def _restore_counts(self) -> None:
-        """Restore the face counts from the finished segments."""
-        self.faces = sum(note["faces"] for note in self.segments.notes)
-        self.without_face = sum(note["without_face"] for note in self.segments.notes)
-        self._recorded_counts = self.faces, self.without_face
 
     def _open_segment(self, name: str, target: StreamTarget) -> SegmentWriter:
         number = len(self.segments.notes)
         path = self.segments.path(name, number)
-        if target.image_sequence:
-            return ImageSequenceWriter(path, number * SEGMENT_FRAMES)
+        if target.images:
+            return ImageSequenceWriter(path, target.images)
         return VideoSegmentWriter(path, self._video, target.encoding)
 
     def finish(self) -> None:
@@ -263,14 +268,11 @@ class VideoOutput:
         for name, stream in self._streams.items():
             with writing_media(self._targets[name].path):
                 delays[name] = stream.finish()
-        faces, without_face = self._recorded_counts
         self.segments.add({
             "times": self._times, "last": self._last_duration, "rotation": self._rotation,
-            "delays": delays, "faces": self.faces - faces,
-            "without_face": self.without_face - without_face,
+            "delays": delays, "records": self._records,
         })  # fmt: skip
-        self._recorded_counts = self.faces, self.without_face
-        self._times, self._streams = [], {}
+        self._times, self._streams, self._records = [], {}, []
 
     def abandon(self) -> None:
         """Close the encoders of the current segment without recording it."""
@@ -280,8 +282,8 @@ class VideoOutput:
 
 
 def _join_segments(
-    name: str, target: StreamTarget, source: Path, publish: Publish, segments: SegmentStore,
-    excerpt: bool, end: Fraction | None,
+    name: str, target: StreamTarget, footage: Footage, publisher: Callable[[Path], Publish],
+    segments: SegmentStore, excerpt: bool, end: Fraction | None,
 ) -> None:  # fmt: skip
     """Join a stream's segments into its output and publish it."""
     finished = [
@@ -290,12 +292,13 @@ def _join_segments(
     ]
     if not finished:
         return
-    if target.image_sequence:
-        _publish_images([segment.path for segment in finished], target.path, publish)
+    if target.images:
+        _publish_images([segment.path for segment in finished], target.path, footage, publisher)
         return
+    source = footage.files[0] if isinstance(footage, ImageSequence) else footage.path
     with (
-        publish(target.path) as temporary,
-        opened(source) as (container, video),
+        publisher(source)(target.path) as temporary,
+        footage.opened() as (container, video),
         writing_media(target.path),
     ):
         if target.path.suffix.lower() in ANIMATIONS:
@@ -312,30 +315,49 @@ def _join_segments(
             muxer.close()
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse an output folder that holds anything but numbered PNGs, as an earlier run wrote them.
+def check_folder(folder: Path, footage: Footage) -> None:
+    """Refuse an output folder that holds anything but the images of an earlier run.
+
+    Args:
+        folder: The folder; nothing is wrong if it does not exist.
+        footage: The source. The images of a sequence keep their names, frames of a video become
+            numbered PNGs.
 
     Raises:
         OutputError: If it holds another file, or is a file itself.
     """
     if folder.is_file():
         raise OutputError(f"the output {folder} is a file; an image sequence needs a folder")
+    is_sequence = isinstance(footage, ImageSequence)
+    stems = {file.stem for file in footage.files} if is_sequence else set()
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not (path.stem.isdecimal() and path.suffix == ".png"):
+        is_numbered = path.stem.isdecimal() and path.suffix == ".png"
+        if path.suffix != ".c2pa" and not (path.stem in stems if is_sequence else is_numbered):
             raise OutputError(
                 f"{folder} holds {path.name}; an image sequence needs a new or empty folder"
             )
 
 
-def _publish_images(folders: list[Path], target: Path, publish: Publish) -> None:
-    """Publish all images into a staging folder, which then replaces the target folder."""
-    check_folder(target)
+def _publish_images(
+    folders: list[Path], target: Path, footage: Footage, publisher: Callable[[Path], Publish]
+) -> None:
+    """Publish all images into a staging folder, which then replaces the target folder.
+
+    Images of a sequence that are copies stay exactly as they were, and are not signed.
+    """
+    check_folder(target, footage)
+    originals = footage.files if isinstance(footage, ImageSequence) else ()
+    by_stem = {file.stem: file for file in originals}
     staging = temporary_beside(target)
     make_folder(staging)
     try:
         with writing_media(target):
-            for image in sorted(path for folder in folders for path in folder.glob("*.png")):
-                with publish(staging / image.name) as temporary:
+            for image in sorted(path for folder in folders for path in folder.iterdir()):
+                original = by_stem.get(image.stem, footage.path)
+                if by_stem and filecmp.cmp(image, original, shallow=False):
+                    shutil.copyfile(image, staging / image.name)
+                    continue
+                with publisher(original)(staging / image.name) as temporary:
                     shutil.copyfile(image, temporary)
             if target.is_dir():
                 shutil.rmtree(target)

@@ -13,19 +13,34 @@ import torch
 
 from faceswap import parallel
 from faceswap.arrays import Image
-from faceswap.config import ConvertConfig
+from faceswap.config import ConvertConfig, frame_ranges, rate_of
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
+from faceswap.facesets.faceset import facesets_in
 from faceswap.files import sweep, writing
-from faceswap.media import reader, writers
+from faceswap.media import writers
+from faceswap.media.footage import Footage, ImageSequence, identify
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
+from faceswap.media.segments import SegmentStore, folder_for, unfinished
+from faceswap.media.sources import search
 from faceswap.parallel import cores
 from faceswap.provenance.credentials import sidecar_beside, sidecar_of
+from faceswap.swapping import outputs
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.plan import Conversion, beside, plan, refuse_preview
-from faceswap.swapping.video import ConvertReport, convert_video
+from faceswap.swapping.plan import Conversion, plan
+from faceswap.swapping.records import (
+    FrameRecord,
+    from_json,
+    is_pasted,
+    record_of,
+    to_json,
+    why_none,
+)
+from faceswap.swapping.report import ConvertReport, write_report
+from faceswap.swapping.troubles import troubles_in
+from faceswap.swapping.video import conversion_key, convert_video
 from faceswap.tracking.selection import select_faces
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
@@ -41,14 +56,15 @@ def convert(
     config: ConvertConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ConvertReport:
-    """Swap the faces of a photo, a video or a folder of photos.
+    """Swap the faces of a photo, a video, an image sequence or a folder of photos.
 
     The output keeps frame times, image size and, if its format has sound, audio. Frames in which no
     face is swapped stay unchanged except for the label. Unreadable photos of a folder are skipped
     and listed in the report.
 
     Args:
-        source: A photo, a video or a folder of photos.
+        source: A photo, a video, a folder of images, or the pattern of an image sequence, such as
+            ``shot.%04d.png``.
         output: Where to write [default: ``video.swapped.mp4`` for ``video.mp4``,
             ``photos.swapped`` for a folder ``photos``].
         model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
@@ -58,7 +74,7 @@ def convert(
 
     Raises:
         AlignmentError: If all landmarks of a detected face coincide.
-        BusyError: If another process is running the same conversion of a video.
+        BusyError: If another process is running the same conversion.
         DeviceError: If this machine does not have the device, its memory is too small for one face,
             or a face detection process was killed.
         InputError: If the source or another input, such as a reference photo or the landmark model,
@@ -66,25 +82,34 @@ def convert(
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is swapped, or none is found in a reference photo. No photo or
             video is written, but the photos of a folder are copied.
-        OutputError: If the output is the input or does not fit the source, or writing fails.
-        SettingsError: If the settings do not fit the model or the output, the cast file is not
-            valid, a plug-in cannot be imported, or the certificate cannot sign.
+        OutputError: If the output is the input, exists already or does not fit the source, or
+            writing fails.
+        SettingsError: If a setting has no effect on this kind of output, the settings do not fit
+            the model or the output, the cast file is not valid, a plug-in cannot be imported, or
+            the certificate cannot sign.
     """
     job = plan(
         Path(source), Path(output) if output else None, Path(model) if model else None,
         config or ConvertConfig(),
     )  # fmt: skip
-    is_video = job.kind == "video"
     report = ConvertReport(job.target, Path(model) if model else None, detector=job.spec.describe())
-    sweep(job.target if job.kind == "folder" else job.target.parent)
-    photos = [] if is_video else _photos(job)
+    sweep(job.target if job.form == "photos" else job.target.parent)
+    photos = [] if job.footage else _photos(job, report)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
     detectors = DetectorPool(job.config.min_score, workers, job.config.landmarks)
     with detectors as pool, _torch_threads(max(cores() // 2, 1)):
-        if is_video:
-            convert_video(job, pool, report, on_progress)
+        if job.footage:
+            records, report.resumed = convert_video(job, job.footage, pool, on_progress)
+            numbers = [job.footage.number_of(r.index) for r in records]
+            is_sequence = isinstance(job.footage, ImageSequence)
+            report.troubles = troubles_in(records, numbers if is_sequence else ())
         else:
-            _convert_photos(job, photos, pool, report, on_progress)
+            records = _convert_photos(job, photos, pool, report, on_progress)
+    report.count(records)
+    report.report = write_report(job, records, report.troubles)
+    report.unfinished = [
+        kept for kept in unfinished(job.target.parent) if kept.output == job.target
+    ]
     return report
 
 
@@ -108,11 +133,11 @@ def contact_sheet(
 ) -> int:
     """Write an image with rows of original, swap and matte for evenly spaced frames of a video.
 
-    The frames are spread over the whole video and are not smoothed over time, so the settings
-    ``start``, ``end``, ``frames`` and ``smooth`` have no effect.
+    The frames are spread over what ``start``, ``end`` and ``frames`` select. They are not smoothed
+    over time.
 
     Args:
-        source: The video.
+        source: The video or image sequence.
         output: The PNG to write.
         count: Number of frames. A damaged video may yield fewer.
         model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
@@ -126,24 +151,27 @@ def contact_sheet(
         AlignmentError: If all landmarks of a detected face coincide.
         DeviceError: If this machine does not have the device, its memory is too small for one face,
             or a face detection process was killed.
-        InputError: If the source is not a readable video of known duration, or another input, such
-            as a reference photo, is missing or unreadable.
+        InputError: If the source is not a readable video of known duration or an image sequence,
+            nothing of it is selected, or another input, such as a reference photo, is missing or
+            unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is found in a reference photo.
         OutputError: If the output is not a PNG or is the source, or writing fails.
         SettingsError: If the settings do not fit the model, the cast file is not valid, the label
             cannot be drawn, a plug-in cannot be imported, or the certificate cannot sign.
     """
-    source, output = Path(source), Path(output)
-    refuse_preview(source, output)
-    settings = replace(config or ConvertConfig(), matte=True, layers=False)
-    job = plan(source, None, Path(model) if model else None, settings)
+    source, output, config = Path(source), Path(output), config or ConvertConfig()
+    kind, footage = identify(source, config.images, rate_of(config.fps))
+    outputs.refuse_preview(source, kind, output)
+    assert footage is not None, "refused above"
+    settings = replace(config, matte=True)
+    job = plan(source, output, Path(model) if model else None, settings, "preview")
     rows, with_face = [], 0
     with DetectorPool(settings.min_score, settings.workers, settings.landmarks) as pool:
-        detected = pool.detect(reader.sample_video(source, count), job.spec.checked())
-        for frame, faces in select_faces(detected, job.selector, is_present=job.presence()):
+        detected = pool.detect(_samples(job, footage, count), job.spec.checked())
+        for frame, faces, _ in select_faces(detected, job.selector, is_present=job.presence()):
             (swaps,) = job.swapper.prepare([(frame, faces)])
-            with_face += bool(swaps)
+            with_face += any(map(is_pasted, swaps))
             streams = job.render(frame, swaps)
             row = (frame, streams["video"], streams["matte"])
             rows.append(np.hstack([_thumbnail(shown.image) for shown in row]))
@@ -155,24 +183,48 @@ def contact_sheet(
     return with_face
 
 
+def _samples(job: Conversion, footage: Footage, count: int) -> Iterator[Frame]:
+    """Yield frames that are evenly spaced over the part of the footage that is selected."""
+    config = job.config
+    if not (config.start or config.end or config.frames):
+        yield from footage.sample(count)
+        return
+    start, end = job.start, job.end
+    ranges = frame_ranges(config.frames or "0-")
+    origin = footage.probe().start
+    chosen = [
+        at for at, time in enumerate(footage.times())
+        if start <= time - origin and (end is None or time - origin < end)
+        and any(low <= footage.number_of(at) <= high for low, high in ranges)
+    ]  # fmt: skip
+    if not chosen:
+        raise InputError(f"{job.source} has no frame between --start and --end and in --frames")
+    wanted = sorted({chosen[int(len(chosen) * (n + 0.5) / count)] for n in range(count)})
+    for index in wanted:
+        yield next(footage.read(index))
+
+
 def _thumbnail(image: Image) -> Image:
     height = round(SHEET_WIDTH * image.shape[0] / image.shape[1])
     small = cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8)
 
 
-def _photos(job: Conversion) -> list[Path]:
-    """List the photos to convert; warn about videos in the folder, which are skipped."""
+def _photos(job: Conversion, report: ConvertReport) -> list[Path]:
+    """List the photos to convert; note in the report which files of the folder are left out."""
     if job.kind == "photo":
         return [job.source]
-    photos = reader.photos_in(job.source, skip=[job.target])
-    if not photos:
+    # Crops of facesets are not photos of their own.
+    found = search(job.source, skip=[*job.outputs.values(), *facesets_in(job.source)])
+    if not found.photos:
         raise InputError(f"{job.source} holds no photo; convert a video by giving its own path")
-    videos = reader.files_in(job.source, reader.VIDEO_SUFFIXES, skip=[job.target])
-    if videos:
-        log.warning("only the photos in %s are converted; skipping %s (first: %s)",
-                    job.source, counted(len(videos), "video"), videos[0].name)  # fmt: skip
-    return photos
+    if found.videos:
+        log.warning("only the photos in %s are converted; skipping %s (first: %s)", job.source,
+                    counted(len(found.videos), "video"), found.videos[0].name)  # fmt: skip
+    report.left_out = [
+        path.relative_to(job.source).as_posix() for path in sorted(found.videos + found.others)
+    ]
+    return found.photos
 
 
 def _convert_photos(
@@ -181,69 +233,107 @@ def _convert_photos(
     pool: DetectorPool,
     report: ConvertReport,
     on_progress: OnProgress,
-) -> None:
-    """Convert photos one by one; those of a folder keep their relative paths."""
-    readable = parallel.prefetch(_readable(photos, report), 4)
-    detected: Iterator[FrameFaces] = pool.detect(readable, job.spec)
-    stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share the stem a
-    is_folder = job.kind == "folder"
-    for frame, faces in select_faces(detected, job.selector):
-        relative = frame.source.relative_to(job.source) if is_folder else None
-        path = job.target / relative if relative else job.target
-        (swaps,) = job.swapper.prepare([(frame, faces)])
-        shares_stem = stems[frame.source.with_suffix("")] > 1
-        try:
-            _write_photo(job, frame, swaps, path, shares_stem)
-        except InputError as error:  # the photo was deleted after it was read
-            report.unreadable.append(str(error))
-            continue
-        report.frames += 1
-        report.faces += len(swaps)
-        report.without_face += not swaps
-        on_progress(Progress(report.frames, len(photos), "photos", counted(report.faces, "face")))
-    if not report.frames:
-        raise InputError(report.unreadable[0])
-    if not report.faces:
-        raise NoFacesError(
-            f"no face found or selected in {counted(report.frames, 'photo')} of {job.source}; "
-            f"the photos are copied to {job.target} unchanged"
-            if is_folder
-            else f"no face found or selected in {photos[0]}; nothing was written"
-        )
+) -> list[FrameRecord]:
+    """Convert photos one by one; those of a folder keep their relative paths.
+
+    What was done is noted photo by photo, so that an interrupted run continues where it stopped.
+    """
+    is_folder = job.kind == "photos"
+    names = {path: path.relative_to(job.source) if is_folder else Path(path.name)
+             for path in photos}  # fmt: skip
+    status = [(path.as_posix(), *_state(photo)) for photo, path in names.items()]
+    key = conversion_key(job, [str(job.source.absolute()), status])
+    store = SegmentStore(folder_for(job.target, key), job.target, job.source)
+    done = False
+    try:
+        known = {note["times"][0]: from_json(note["records"][0]) for note in store.notes}
+        report.resumed = len(known)
+        if not known:
+            outputs.refuse_existing(job.outputs) if not job.config.overwrite else None
+        records = list(known.values())
+        faces = sum(record.swapped for record in records)
+        left = [(at, path) for at, path in enumerate(photos) if at not in known]
+        readable = parallel.prefetch(_readable(left, report), 4)
+        detected: Iterator[FrameFaces] = pool.detect(readable, job.spec)
+        stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share stem a
+        for frame, kept, others in select_faces(detected, job.selector):
+            (swaps,) = job.swapper.prepare([(frame, kept)])
+            record = record_of(frame, swaps, [*others], names[frame.source].as_posix())
+            shares_stem = stems[frame.source.with_suffix("")] > 1
+            try:
+                _write_photo(job, frame, swaps, names[frame.source], shares_stem)
+            except InputError as error:  # the photo was deleted after it was read
+                report.unreadable.append(str(error))
+                continue
+            store.add({"times": [frame.index], "last": 1, "rotation": 0, "delays": {},
+                       "records": [to_json(record)]})  # fmt: skip
+            records.append(record)
+            faces += record.swapped
+            note = counted(faces, "face")
+            on_progress(Progress(len(records), len(photos), "photos", note))
+        if not records:
+            raise InputError(report.unreadable[0])
+        if not faces:
+            done = True
+            raise NoFacesError(
+                f"{why_none(records, 'photo')} of {job.source}; "
+                + (f"the photos are copied to {job.target} unchanged" if is_folder
+                   else "nothing was written")
+            )  # fmt: skip
+        done = True
+        return sorted(records, key=lambda record: record.index)
+    finally:
+        store.close(keep=not done and bool(store.notes) and is_folder)
+
+
+def _state(photo: Path) -> tuple[int, int]:
+    """Return what changes if a photo is replaced; zeros if it cannot be read."""
+    try:
+        status = photo.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _write_photo(
-    job: Conversion, frame: Frame, swaps: list[Swap], path: Path, shares_stem: bool
+    job: Conversion, frame: Frame, swaps: list[Swap], name: Path, shares_stem: bool
 ) -> None:
     """Write a photo's streams.
 
-    A photo without a swap is copied if it comes from a folder; otherwise nothing is written.
+    A photo without a swap is copied if it comes from a folder; otherwise nothing is written. Mattes
+    and layers of a folder's photos are written for every photo, in folders of their own.
+
+    Args:
+        job: The conversion.
+        frame: The photo.
+        swaps: Its swaps.
+        name: Its path in the folder.
+        shares_stem: Whether the folder holds another photo that differs in its suffix only.
     """
     source = frame.source
+    is_folder = job.kind == "photos"
     publish = job.publisher(source)
+    if not swaps and not is_folder:
+        return
+    streams = job.render(frame, swaps)
     if not swaps:
-        if job.kind != "folder":
-            return
-        if path.suffix.lower() == source.suffix.lower():
-            writers.copy_file(source, path)
-            _copy_sidecar(source, path)
-            return
-    layers = path.with_name(f"{path.name}.png") if shares_stem else path
-    paths = {
-        "video": path,
-        "matte": beside(path, "matte"),
-        "layers": beside(layers, "layers", ".png"),
-    }
-    for stream, rendered in job.render(frame, swaps).items():
-        if swaps or stream == "video":
-            with writers.photo_writer(paths[stream], source, publish) as writer:
-                writer.write(rendered)
+        writers.copy_file(source, job.target / name)
+        _copy_sidecar(source, job.target / name)
+        del streams["video"]
+    for stream, rendered in streams.items():
+        path = job.outputs[stream]
+        if is_folder:
+            base = f"{name.name}.png" if shares_stem else f"{name.stem}.png"
+            new = name.with_name(base)
+            path /= name.with_suffix(outputs.photo_suffix(source)) if stream == "video" else new
+        with writers.photo_writer(path, source, publish) as writer:
+            writer.write(rendered)
 
 
-def _readable(photos: list[Path], report: ConvertReport) -> Iterator[Frame]:
-    for path in photos:
+def _readable(photos: list[tuple[int, Path]], report: ConvertReport) -> Iterator[Frame]:
+    for index, path in photos:
         try:
-            yield read_photo(path)
+            yield replace(read_photo(path), index=index)
         except InputError as error:
             report.unreadable.append(str(error))
 

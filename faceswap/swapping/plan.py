@@ -6,20 +6,19 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-from faceswap.config import ConvertConfig, seconds_of
-from faceswap.errors import InputError, OutputError
+from faceswap.config import ConvertConfig, rate_of, seconds_of
 from faceswap.faces.detection import DetectorSpec
 from faceswap.facesets.recognition import appears, embedding_of
 from faceswap.facesets.weights import behind
 from faceswap.files import Publish, sha256_of
-from faceswap.media import reader, writers
+from faceswap.media.footage import Footage, identify
 from faceswap.media.frame import Frame
-from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.models import modelfile
 from faceswap.models.devices import resolve_device
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Signer
+from faceswap.swapping import outputs
 from faceswap.swapping.cast import MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.label import Label
@@ -33,9 +32,11 @@ class Conversion:
     """A conversion with everything it needs, resolved and loaded.
 
     Attributes:
-        source: The photo, the video or the folder of photos.
-        kind: The kind of source: "photo", "video" or "folder".
-        target: The output file or folder.
+        source: The photo, the video, the folder of images, or the pattern of an image sequence.
+        kind: The kind of source: "photo", "photos", "video" or "sequence".
+        footage: The frames of a video or of an image sequence; None for photos.
+        form: The form of the output; see :data:`faceswap.config.FORMS`.
+        outputs: The file or folder of each stream; "video" is the main output.
         config: Settings.
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
@@ -47,7 +48,9 @@ class Conversion:
 
     source: Path
     kind: str
-    target: Path
+    footage: Footage | None
+    form: str
+    outputs: dict[str, Path]
     config: ConvertConfig
     swapper: FaceSwapper
     selector: FaceSelector
@@ -55,6 +58,11 @@ class Conversion:
     label: Label | None
     model: ModelRecord
     signer: Signer
+
+    @property
+    def target(self) -> Path:
+        """The main output."""
+        return self.outputs["video"]
 
     @property
     def start(self) -> Fraction:
@@ -84,22 +92,25 @@ class Conversion:
         @cache
         def is_present() -> bool:
             person = self.selector.footage
-            return person is not None and appears(person, self.source, self.spec)
+            footage = self.footage
+            return bool(footage and person is not None and appears(person, footage, self.spec))
 
         return is_present
 
 
 def plan(
-    source: Path, output: Path | None, model: Path | None, config: ConvertConfig
-) -> Conversion:
+    source: Path, output: Path | None, model: Path | None, config: ConvertConfig,
+    form: str | None = None,
+) -> Conversion:  # fmt: skip
     """Resolve everything that a conversion needs, without writing any output.
 
     Args:
-        source: A photo, a video or a folder of photos.
-        output: The output [default: see :func:`default_output`].
+        source: A photo, a video, a folder of images, or the pattern of an image sequence.
+        output: The output [default: see :func:`outputs.default_output`].
         model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
             the model of the entries that name none.
         config: Settings.
+        form: The form of the output if its name does not tell, which is so for a preview.
 
     Raises:
         DeviceError: If this machine does not have the device.
@@ -109,14 +120,21 @@ def plan(
         NoFacesError: If no face is found in a reference photo.
         OutputError: If an output is the input, its type does not fit the source, or the user's own
             signing identity cannot be created.
-        SettingsError: If the cast file is not valid, the settings need a mask that a model does not
-            decode, the detector does not support the user's landmark model, the label cannot be
-            drawn, a plug-in cannot be imported, or the certificate cannot sign.
+        SettingsError: If a setting does not apply to this kind of output, the cast file is not
+            valid, the settings need a mask that a model does not decode, the detector does not
+            support the user's landmark model, the label cannot be drawn, a plug-in cannot be
+            imported, or the certificate cannot sign.
     """
-    kind = reader.kind_of(source)
-    target = output or default_output(source)
-    _refuse_overwriting(source, target, *_extra_outputs(target, kind, config))
-    _refuse_unfit_output(kind, source, target)
+    kind, footage = identify(source, config.images, rate_of(config.fps))
+    target = output or outputs.default_output(source, kind)
+    form = form or outputs.form_of(kind, target)
+    paths = outputs.all_outputs(target, form, config)
+    outputs.refuse_inapplicable(config, form, kind, source)
+    outputs.refuse_input(source, footage, paths)
+    if form != "preview":
+        outputs.refuse_unfit(kind, source, target)
+    if not config.overwrite and form not in ("photos", "preview"):  # photos may go on
+        outputs.refuse_existing(paths)
     swapper, selector, files = assemble(config, model)
     signer, record = signer_for(files, config)
     label = None
@@ -124,32 +142,8 @@ def plan(
         label = Label(config.label, config.label_position, config.label_size)
     spec = DetectorSpec(config.detector, config.landmarks).checked()
     return Conversion(
-        source, kind, target, config, swapper, selector, spec, label, record, signer
+        source, kind, footage, form, paths, config, swapper, selector, spec, label, record, signer
     )  # fmt: skip
-
-
-def default_output(source: Path) -> Path:
-    """Return ``video.swapped.mp4`` for ``video.mp4``, ``photos.swapped`` for a folder ``photos``.
-
-    A video in a container that cannot be written gets the suffix ``.mov``.
-    """
-    if source.is_dir():
-        named = source if source.name.strip(".") else source.resolve()  # "." has no name
-        return named.with_name(f"{named.name}.swapped")
-    is_photo = source.suffix.lower() in PHOTO_SUFFIXES
-    suffix = source.suffix if is_photo else writers.default_video_suffix(source)
-    return source.with_name(f"{source.stem}.swapped{suffix}")
-
-
-def beside(target: Path, stream: str, suffix: str | None = None) -> Path:
-    """Return the path of a stream beside the main output: ``video.matte.mp4`` for ``video.mp4``.
-
-    Args:
-        target: The main output.
-        stream: The name of the stream.
-        suffix: The suffix of the path [default: that of the main output].
-    """
-    return target.with_name(f"{target.stem}.{stream}{target.suffix if suffix is None else suffix}")
 
 
 def assemble(
@@ -217,53 +211,3 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
     digests = ", ".join(sha256_of(path) for path in paths)
     record = ModelRecord(", ".join(names), digests, notes, tuple(sorted(weights)))
     return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
-
-
-def _extra_outputs(target: Path, kind: str, config: ConvertConfig) -> list[Path]:
-    """List the matte and the layers that are written beside the output for a photo or a video."""
-    layers = ".png" if kind == "photo" else ".mov" if target.suffix else ""
-    return [
-        *([beside(target, "matte")] if config.matte else ()),
-        *([beside(target, "layers", layers)] if config.layers else ()),
-    ]
-
-
-def _refuse_overwriting(source: Path, *targets: Path) -> None:
-    for target in targets:
-        if target.exists() and target.samefile(source):
-            raise OutputError(f"the output {target} is the input itself; give another --output")
-
-
-def _refuse_unfit_output(kind: str, source: Path, target: Path) -> None:
-    """Raise an error if the output's type does not fit the source."""
-    if kind == "folder":
-        if target.is_file():
-            raise OutputError(
-                f"the output {target} is a file, but photos from a folder are written to a folder: "
-                "give another --output"
-            )
-        return
-    known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
-    if kind == "video" and not target.suffix:
-        return  # a folder of images
-    if target.suffix.lower() not in known:
-        raise OutputError(
-            f"cannot write {target}: {source} is a {kind}, and a {kind} is written as one of "
-            f"{', '.join(sorted(known))}"
-        )
-
-
-def refuse_preview(source: Path, output: Path) -> None:
-    """Raise an error unless the source is a video and the output is a PNG.
-
-    Raises:
-        InputError: If the source is missing or not a video.
-        OutputError: If the output is not a PNG, or is the source.
-    """
-    if reader.kind_of(source) != "video":
-        raise InputError(f"{source} is not a video; a preview needs one")
-    if output.suffix.lower() != ".png":
-        raise OutputError(
-            f"cannot write {output}: a preview is an image, so use a name ending in .png"
-        )
-    _refuse_overwriting(source, output)

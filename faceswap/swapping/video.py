@@ -1,128 +1,102 @@
-"""Convert a video frame by frame, and resume where an earlier run stopped."""
+"""Convert a video or an image sequence frame by frame, and resume where an earlier run stopped."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import Annotated, Any
-
-from msgspec import Meta
+from typing import Any
 
 from faceswap import parallel
 from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces import landmarks
-from faceswap.faces.geometry import FrameFaces
+from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.files import sha256_of
-from faceswap.media import reader, writers
+from faceswap.media import writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
+from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.frame import Frame
-from faceswap.media.segments import Unfinished, folder_for, unfinished
+from faceswap.media.reader import VideoInfo
+from faceswap.media.segments import folder_for
 from faceswap.media.writers import StreamTarget
-from faceswap.swapping.plan import Conversion, beside
+from faceswap.swapping import records
+from faceswap.swapping.outputs import photo_suffix
+from faceswap.swapping.plan import Conversion
+from faceswap.swapping.records import Fate, FrameRecord
 from faceswap.swapping.swapper import prepare_video
 from faceswap.tracking import tracker
-from faceswap.tracking.selection import Decisions, select_faces
+from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import FaceLog
-from faceswap.types import Count, OnProgress, Progress, counted
+from faceswap.types import OnProgress, Progress, counted
 
 # Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
 # batch of 8, with a frame beside it, rounded up; and three spans of 16, to compare a track's looks.
 CONTEXT_FRAMES = 72
 
 
-@dataclass(slots=True)
-class ConvertReport:
-    """The result of a conversion."""
-
-    output: Annotated[Path, Meta(description="The file or folder written.")]
-    model: Annotated[
-        Path | None,
-        Meta(
-            description="The model's folder or file; null if the call names none, as with --cast "
-            "and no --model."
-        ),
-    ] = None
-    frames: Annotated[Count, Meta(description="Photos or frames written.")] = 0
-    faces: Annotated[Count, Meta(description="Faces swapped.")] = 0
-    without_face: Annotated[
-        Count, Meta(description="Photos or frames in which no face was swapped.")
-    ] = 0
-    unreadable: Annotated[
-        list[str], Meta(description="Photos that could not be read, and why.")
-    ] = field(default_factory=list)
-    detector: Annotated[
-        str, Meta(description="Names of the detectors in the order in which they are tried.")
-    ] = ""
-    resumed: Annotated[Count, Meta(description="Frames taken over from an interrupted run.")] = 0
-    unfinished: Annotated[
-        list[Unfinished],
-        Meta(
-            description="Other unfinished conversions to the same output, from another source or "
-            "with another model or other settings. Their segments are kept."
-        ),
-    ] = field(default_factory=list)
-
-
 def convert_video(
-    job: Conversion, pool: DetectorPool, report: ConvertReport, on_progress: OnProgress
-) -> None:
-    """Swap the faces of a video.
+    job: Conversion, footage: Footage, pool: DetectorPool, on_progress: OnProgress
+) -> tuple[list[FrameRecord], int]:
+    """Swap the faces of a video or an image sequence.
 
     Args:
         job: The conversion.
+        footage: Its frames.
         pool: The processes that detect faces.
-        report: The report, whose counts are filled in.
         on_progress: Called after each frame.
+
+    Returns:
+        records: What happened to the faces of each frame.
+        resumed: Number of frames that were taken over from an interrupted run.
 
     Raises:
         AlignmentError: If all landmarks of a detected face coincide.
         BusyError: If another process is running the same conversion.
         DeviceError: If the device's memory is too small for one face, or a face detection process
             was killed.
-        InputError: If the video is unreadable or has no frame in the excerpt, or the track log of
+        InputError: If the footage is unreadable or has no frame in the excerpt, or the track log of
             an interrupted run is damaged.
         NoFacesError: If no face is swapped. No output is written.
         OutputError: If writing fails, or the list of finished segments is damaged.
         SettingsError: If the container cannot hold the codec, the label does not fit into the
             frames, or a plug-in cannot be imported.
     """
-    targets = _targets(job)
-    info = reader.probe(job.source)
+    info = footage.probe()
+    start = footage.first_at(info.start + job.start) if job.start else 0
+    targets = _targets(job, footage, start)
     excerpt = bool(job.config.start or job.config.end)
-    folder = folder_for(job.target, _key(job))
+    folder = folder_for(job.target, conversion_key(job, footage.identity()))
     end = None if job.end is None else info.start + job.end
     with writers.open_video(
-        targets, job.source, job.publisher(job.source), folder, excerpt=excerpt, end=end
+        targets, footage, job.publisher, folder, excerpt=excerpt, end=end
     ) as output:
         log = FaceLog(folder / "faces.jsonl")
-        first = _align_logs(output, log)
-        report.resumed = output.frames
-        found = _detected(job, pool, log, info.start)
+        first = _align_logs(output, log, start)
+        resumed = output.frames
+        faces = sum(records.from_json(record).swapped for record in output.records)
+        found = _detected(job, footage, pool, log, start, end)
         total = _total(job, info)
         # Closed before the output, because its threads write to the track log.
-        with closing(_render_all(job, found)) as rendered:
-            remaining = dropwhile(lambda result: result[0]["video"].index < first, rendered)
-            for frames, faces in parallel.prefetch(remaining, 4):
-                output.write(frames, faces)
-                on_progress(Progress(output.frames, total, "frames", counted(output.faces, "face")))
+        with closing(_render_all(job, footage, found)) as rendered:
+            remaining = dropwhile(lambda result: result[1].index < first, rendered)
+            for frames, record in parallel.prefetch(remaining, 4):
+                output.write(frames, records.to_json(record))
+                faces += record.swapped
+                on_progress(Progress(output.frames, total, "frames", counted(faces, "face")))
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
-        if not output.faces:
+        written = [records.from_json(record) for record in output.records]
+        if not faces:
             raise NoFacesError(
-                f"no face found or selected in {counted(output.frames, 'frame')} of {job.source}; "
-                "nothing was written"
+                f"{records.why_none(written, 'frame')} of {job.source}; nothing was written"
             )
-    report.unfinished = unfinished(job.target)
-    report.frames, report.faces = output.frames, output.faces
-    report.without_face = output.without_face
+    return written, resumed
 
 
-def _align_logs(output: writers.VideoOutput, log: FaceLog) -> int:
+def _align_logs(output: writers.VideoOutput, log: FaceLog, start: int) -> int:
     """Truncate segments and track log to the same frame; return the first frame to render.
 
     After a power cut, the log may lack lines that belong to finished segments.
@@ -130,78 +104,106 @@ def _align_logs(output: writers.VideoOutput, log: FaceLog) -> int:
     known = log.end - log.origin if log.entries else 0
     while output.frames > known:
         output.forget(len(output.segments.notes) - 1)
-    first = log.origin + output.frames
+    first = (log.origin if log.entries else start) + output.frames
     log.since(max(first - CONTEXT_FRAMES, 0))
     return first
 
 
 def _detected(
-    job: Conversion, pool: DetectorPool, log: FaceLog, origin: Fraction
-) -> Iterator[FrameFaces]:
-    """Yield frames with the faces to swap, from the first frame that the log still holds.
+    job: Conversion, footage: Footage, pool: DetectorPool, log: FaceLog, start: int,
+    end: Fraction | None,
+) -> Iterator[tuple[Selection, bool]]:  # fmt: skip
+    """Yield the faces of each frame and whether they may be swapped, from the first logged frame.
 
     Frames before the resume point are yielded again for smoothing; the caller drops them.
+
+    Args:
+        job: The conversion.
+        footage: Its frames.
+        pool: The processes that detect faces.
+        log: The track log.
+        start: Index of the first frame of the excerpt.
+        end: End of the excerpt on the source's own timeline, in seconds; None for the source's end.
     """
-    first = log.entries[0].first if log.entries else 0
-    frames = dropwhile(lambda frame: frame.index < first, reader.read_video(job.source))
-    excerpt = _excerpt(frames, job, origin)
+    frames = footage.read(log.entries[0].first if log.entries else start)
+    excerpt = frames if end is None else takewhile(lambda frame: frame.time < end, frames)
     tracked = tracker.track_faces(
         parallel.prefetch(excerpt, 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(list(log.votes), dict(log.distances), list(log.kept))
     ranges = frame_ranges(job.config.frames or "0-")
-    for frame, faces in select_faces(tracked, job.selector, decisions, job.presence()):
+    for selection in select_faces(tracked, job.selector, decisions, job.presence()):
         log.decide(decisions.votes, decisions.distances, decisions.kept)
-        inside = any(low <= frame.index <= high for low, high in ranges)
-        yield frame, faces if inside else []
-
-
-def _excerpt(frames: Iterator[Frame], job: Conversion, origin: Fraction) -> Iterator[Frame]:
-    start, end = job.start, job.end
-    for frame in frames:
-        time = frame.time - origin
-        if end is not None and time >= end:
-            return
-        if time >= start:
-            yield frame
+        number = footage.number_of(selection.frame.index)
+        yield selection, any(low <= number <= high for low, high in ranges)
 
 
 def _render_all(
-    job: Conversion, detected: Iterator[FrameFaces]
-) -> Generator[tuple[dict[str, Frame], int], None, None]:
-    """Yield the rendered streams of each frame and its number of swapped faces."""
+    job: Conversion, footage: Footage, detected: Iterator[tuple[Selection, bool]]
+) -> Generator[tuple[dict[str, Frame], FrameRecord], None, None]:
+    """Yield the rendered streams of each frame and what happened to its faces."""
+    left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
+    has_files = isinstance(footage, ImageSequence)
+
+    def to_swap() -> Iterator[FrameFaces]:
+        for selection, inside in detected:
+            frame, kept, others = selection
+            left_out[frame.index] = [(face, why) for face, why in others]
+            if not inside:
+                left_out[frame.index] += [(face, "outside") for face in kept]
+            yield frame, kept if inside else []
+
     # The next faces are prepared while these are pasted.
-    for frame, swaps in parallel.prefetch(prepare_video(job.swapper, detected), 2):
-        yield job.render(frame, swaps), len(swaps)
+    for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
+        file = frame.source.name if has_files else None
+        record = records.record_of(frame, swaps, left_out.pop(frame.index), file)
+        yield job.render(frame, swaps), record
 
 
-def _targets(job: Conversion) -> dict[str, StreamTarget]:
+def _targets(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
     config, suffix = job.config, job.target.suffix.lower()
+    if job.form == "images":
+        return _image_targets(job, footage, start)
     encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
-    sound, image_sequence = bool(suffix) and suffix not in ANIMATIONS, not suffix
-    targets = {"video": StreamTarget(job.target, encoding, sound, config.quality, image_sequence)}
-    if config.matte:
-        path = beside(job.target, "matte")
-        targets["matte"] = StreamTarget(path, encoding, False, config.quality, image_sequence)
-    if config.layers:
-        path = beside(job.target, "layers", ".mov" if suffix else "")
-        targets["layers"] = StreamTarget(path, TRANSPARENT, image_sequence=image_sequence)
-    for target in targets.values():
-        if target.image_sequence:
-            writers.check_folder(target.path)
+    targets = {}
+    for stream, path in job.outputs.items():
+        sound = stream == "video" and suffix not in ANIMATIONS
+        how = TRANSPARENT if stream == "layers" else encoding
+        targets[stream] = StreamTarget(path, how, sound, config.quality)
     return targets
 
 
-def _key(job: Conversion) -> dict[str, Any]:
-    """Collect everything that affects the segments, so only identical conversions share them."""
+def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
+    """Return the targets of an image sequence: images keep their names, frames are numbered."""
+    encoding = choose_encoding("", "auto", 0, hardware=False)
+    targets = {}
+    for stream, path in job.outputs.items():
+
+        def name_of(frame: Frame, stream: str = stream) -> str:
+            if not isinstance(footage, ImageSequence):
+                return f"{frame.index - start + 1:06d}.png"
+            suffix = photo_suffix(frame.source) if stream == "video" else ".png"
+            return f"{frame.source.stem}{suffix}"
+
+        targets[stream] = StreamTarget(path, encoding, images=name_of)
+        writers.check_folder(path, footage)
+    return targets
+
+
+def conversion_key(job: Conversion, source: list[Any]) -> dict[str, Any]:
+    """Collect everything that affects the segments, so only identical conversions share them.
+
+    Args:
+        job: The conversion.
+        source: JSON values that change if the source is changed.
+    """
     settings = job.config.to_dict()
-    for name in ("workers", "sign_cert", "sign_key"):
+    for name in ("workers", "sign_cert", "sign_key", "overwrite"):
         del settings[name]
     photos = [*job.config.who, *job.config.exclude, *([job.config.cast] if job.config.cast else [])]
-    status = job.source.stat()
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
-        "source": [str(job.source.resolve()), status.st_size, status.st_mtime_ns],
+        "source": source,
         "detector": job.spec.describe(),
         "landmarks": landmarks.digest(job.config.landmarks),
         "model": job.model.sha256, "settings": settings,
@@ -209,7 +211,7 @@ def _key(job: Conversion) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _total(job: Conversion, info: reader.VideoInfo) -> int | None:
+def _total(job: Conversion, info: VideoInfo) -> int | None:
     """Estimate the number of frames to write; None if the header has no frame count."""
     if not info.frames or not info.seconds:
         return info.frames or None

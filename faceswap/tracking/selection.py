@@ -6,8 +6,9 @@ looked at again from time to time, and the decision changes if its looks have ch
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -34,8 +35,37 @@ VOTE_EVERY, UNSURE_VOTE_EVERY, CHANGED = 24, 6, 3
 # frames, or if the other has been away for as many.
 MUCH_LARGER, SIZE_FRAMES = 1.25, 12
 
+Why = Literal["not chosen", "another person", "smaller"]
 References = tuple[Embedding, ...]  # reference embeddings of one target; empty means anyone
 Lookahead = deque[FrameFaces]  # the current frame and up to LOOKAHEAD_FRAMES after it
+
+
+class LeftOut(NamedTuple):
+    """A face that is not swapped.
+
+    Attributes:
+        face: The face.
+        why: "not chosen" if it is none of the wanted people or an excluded one, "another person"
+            if the model was trained to replace somebody else in the footage, "smaller" if only the
+            largest face is swapped.
+    """
+
+    face: Face
+    why: Why
+
+
+class Selection(NamedTuple):
+    """The faces of a frame: those to swap, each with its target, and the others.
+
+    Attributes:
+        frame: The frame.
+        kept: The faces to swap.
+        left_out: The others.
+    """
+
+    frame: Frame
+    kept: list[Face]
+    left_out: Sequence[LeftOut] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +109,11 @@ class FaceSelector:
         best = int(np.argmin(distances))
         return best if distances[best] < min(SAME_PERSON, excluded) else None
 
+    def distance_of(self, embedding: Embedding) -> float:
+        """Return the distance to the nearest wanted person, or else to the nearest excluded one."""
+        wanted = [reference for target in self.targets for reference in target]
+        return _nearest(embedding, tuple(wanted) or self.exclude)
+
 
 def _nearest(embedding: Embedding, others: tuple[Embedding, ...]) -> float:
     return min((float(np.linalg.norm(embedding - other)) for other in others), default=np.inf)
@@ -111,6 +146,12 @@ class Decisions:
     def _sort(self, votes: list[Vote]) -> None:
         for vote in votes:
             self._by_track.setdefault(vote.track, []).append(vote)
+
+    def distance_of(self, track: int) -> float | None:
+        """Return the smallest distance that was measured for a track; None if none was."""
+        voted = [vote.distance for vote in self._by_track.get(track, ()) if vote.distance < np.inf]
+        known = [*voted, *([self.distances[track]] if track in self.distances else [])]
+        return min(known, default=None)
 
     def votes_of(self, track: int, frame: int) -> list[Vote]:
         """Return the votes of a track that were cast up to a frame."""
@@ -208,8 +249,8 @@ def select_faces(
     selector: FaceSelector,
     decisions: Decisions | None = None,
     is_present: Callable[[], bool] | None = None,
-) -> Iterator[FrameFaces]:
-    """Yield every frame with only the faces to swap, each with its target.
+) -> Iterator[Selection]:
+    """Yield every frame with the faces to swap, each with its target, and the others.
 
     Each track is decided when it starts. If there are reference embeddings, up to three of its
     frames vote, from the first to 12 frames later, and a target needs a majority. Later frames
@@ -234,20 +275,23 @@ def select_faces(
         InputError: If an embedding is needed and dlib's weights are missing.
     """
     if selector.all_faces:
-        yield from found
+        yield from (Selection(frame, faces) for frame, faces in found)
         return
     decisions = Decisions() if decisions is None else decisions
     largest = LargestTracks(1, decisions.kept) if selector.largest else None
     quiet = selector.footage is None
     for lookahead in _with_lookahead(found):
         frame, faces = lookahead[0]
-        kept = _selected(lookahead, selector, decisions, is_present)
-        kept = largest.keep(frame.index, kept) if largest else kept
+        chosen, others = _divided(lookahead, selector, decisions, is_present)
+        kept = largest.keep(frame.index, chosen) if largest else chosen
         if not quiet and len(kept) < len(faces):
             quiet = True
             log.warning("the footage shows several people: only the one whom the model was trained "
                         "to replace is swapped; pass --all to swap everyone")  # fmt: skip
-        yield frame, kept
+        smaller = [face for face in chosen if not any(face is other for other in kept)]
+        why: Why = "another person" if selector.footage is not None else "not chosen"
+        left_out = [LeftOut(face, "smaller") for face in smaller]
+        yield Selection(frame, kept, [*left_out, *(LeftOut(face, why) for face in others)])
 
 
 def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
@@ -263,27 +307,32 @@ def _with_lookahead(found: Iterable[FrameFaces]) -> Iterator[Lookahead]:
         lookahead.popleft()
 
 
-def _selected(
+def _divided(
     lookahead: Lookahead,
     selector: FaceSelector,
     decisions: Decisions,
     is_present: Callable[[], bool] | None,
-) -> list[Face]:
-    """Select the faces to swap in the first frame of the lookahead."""
+) -> tuple[list[Face], list[Face]]:
+    """Return the faces to swap in the first frame of the lookahead, and the others."""
     frame, faces = lookahead[0]
     if any(face.track < 0 for face in faces):  # a photo counts as a video of one frame
         numbered = [replace(face, track=number) for number, face in enumerate(faces)]
-        kept = _selected(deque([(frame, numbered)]), selector, Decisions(), is_present)
-        return [replace(face, track=-1) for face in kept]
-    kept = []
+        alone = deque([(frame, numbered)])
+        chosen, others = _divided(alone, selector, Decisions(), is_present)
+        untracked = [[replace(face, track=-1) for face in part] for part in (chosen, others)]
+        return untracked[0], untracked[1]
+    chosen, others = [], []
     for face in faces:
         votes = decisions.votes_of(face.track, frame.index)
         if not votes or (selector.by_looks and _votes_again(votes, frame.index, face)):
             votes += _vote(face.track, lookahead, selector, decisions, is_present, not votes)
         target = elected(votes)
-        if target is not None:
-            kept.append(replace(face, target=target))
-    return kept
+        known = replace(face, distance=decisions.distance_of(face.track))
+        if target is None:
+            others.append(known)
+        else:
+            chosen.append(replace(known, target=target))
+    return chosen, others
 
 
 def _votes_again(votes: list[Vote], frame: int, face: Face) -> bool:
@@ -301,10 +350,11 @@ def _vote(
     index = lookahead[0][0].index
     if selector.by_looks:
         seen = _faces_of(track, lookahead) if is_new else _faces_of(track, lookahead)[:1]
-        votes = [
-            Vote(index, track, selector.target_of(_embed(frame, face)), is_knowable(face))
-            for frame, face in _spread(seen)
-        ]
+        votes = []
+        for frame, face in _spread(seen):
+            embedding = _embed(frame, face)
+            target, distance = selector.target_of(embedding), selector.distance_of(embedding)
+            votes.append(Vote(index, track, target, is_knowable(face), distance))
     else:
         target = _decide(track, lookahead, selector, decisions, is_present)
         votes = [Vote(index, track, target, True)]

@@ -247,7 +247,7 @@ def fill_gaps(
             for place in range(end + 1, start):
                 between = _between(other, face, (place - end) / (start - end))
                 if not same(between, found[place]):
-                    filled.append((place, replace(between, track=number)))
+                    filled.append((place, replace(between, track=number, bridged=True)))
             break
     return filled, numbers
 

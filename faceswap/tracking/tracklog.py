@@ -6,6 +6,7 @@ about which tracks are swapped. Landmarks are stored exactly.
 
 import base64
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -28,12 +29,14 @@ class Vote(NamedTuple):
         track: The track.
         target: Target index; None means that the track is not to be swapped.
         sure: Whether the face shows well enough who it is.
+        distance: Embedding distance to the nearest reference; infinite if there is none.
     """
 
     frame: int
     track: int
     target: int | None
     sure: bool
+    distance: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,12 @@ class FaceLog:
     def _load(self, record: dict[str, Any]) -> None:
         if "votes" in record:
             self.votes += [
-                Vote(int(frame), int(track), None if target is None else int(target), bool(sure))
-                for frame, track, target, sure in record["votes"]
-            ]
+                Vote(
+                    int(frame), int(track), None if target is None else int(target), bool(sure),
+                    math.inf if distance is None else float(distance),
+                )
+                for frame, track, target, sure, distance in record["votes"]
+            ]  # fmt: skip
             self.distances |= {int(t): float(d) for t, d in record["distances"].items()}
             self.kept += [(int(frame), tuple(map(int, tracks))) for frame, tracks in record["kept"]]
             return
@@ -142,7 +148,7 @@ class FaceLog:
             OutputError: If the log cannot be written.
         """
         new = {
-            "votes": votes[len(self.votes) :],
+            "votes": [_vote_to_json(vote) for vote in votes[len(self.votes) :]],
             "distances": {t: d for t, d in distances.items() if t not in self.distances},
             "kept": kept[len(self.kept) :],
         }
@@ -152,19 +158,34 @@ class FaceLog:
         self.votes, self.distances, self.kept = list(votes), dict(distances), list(kept)
 
 
+def _vote_to_json(vote: Vote) -> list[Any]:
+    return [*vote[:-1], vote.distance if math.isfinite(vote.distance) else None]
+
+
 def _to_json(item: Placed) -> list[Any]:
     place, face = item
     box = (face.box.left, face.box.top, face.box.right, face.box.bottom)
     landmarks = base64.b64encode(face.landmarks.astype("<f4").tobytes()).decode()
-    return [place, face.track, float(face.score), *map(float, box), face.placed_by, landmarks]
+    return [
+        place,
+        face.track,
+        float(face.score),
+        *map(float, box),
+        face.placed_by,
+        face.bridged,
+        landmarks,
+    ]
 
 
 def _from_json(item: list[Any]) -> Placed:
-    place, track, score, *box, placed_by, landmarks = item
+    place, track, score, *box, placed_by, bridged, landmarks = item
     points = np.frombuffer(base64.b64decode(landmarks, validate=True), "<f4").reshape(68, 2)
     sides = [float(side) for side in box]
     if not np.isfinite(points).all() or not np.isfinite([score, *sides]).all():
         raise ValueError("a coordinate or a score is not finite")
     box_and_score = Box(*sides), float(score)
-    face = Face(*box_and_score, points.astype(np.float32), int(track), placed_by=str(placed_by))
+    face = Face(
+        *box_and_score, points.astype(np.float32), int(track),
+        placed_by=str(placed_by), bridged=bool(bridged),
+    )  # fmt: skip
     return int(place), face

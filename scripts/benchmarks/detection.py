@@ -22,7 +22,7 @@ from faceswap.faces.detection import DetectorSpec, detect_yunet
 from faceswap.faces.geometry import Box
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.media.reader import photos_in
+from faceswap.media.sources import search
 from faceswap.tracking.tracker import overlap
 
 SIZES = (20, 24, 30, 50, 80, 120)  # width of the face's box in pixels
@@ -35,7 +35,7 @@ MIN_SCORE = 0.2
 def heads_in(folder: Path, count: int) -> list[Image]:
     """Square crops around the faces of portraits, all faces as wide."""
     heads = []
-    for path in photos_in(folder):
+    for path in search(folder).photos:
         image = read_photo(path).image
         for face in detect_yunet(image, MIN_SCORE)[:1]:
             box, side = face.box, face.box.right - face.box.left

@@ -37,7 +37,8 @@ from faceswap.faces.geometry import AlignedFace, align_face, invert, transform, 
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.media.reader import photos_in, read_video
+from faceswap.media.reader import read_video
+from faceswap.media.sources import search
 from faceswap.models.architectures import FIELD_OF_VIEW
 from faceswap.swapping.swapper import SKIN_EVERY
 from faceswap.tracking.tracker import track_faces
@@ -76,7 +77,7 @@ def cutouts(paths: list[Path]) -> list[Occluder]:
     found = []
     spec = DetectorSpec()
     for path in (
-        photo for each in paths for photo in (photos_in(each) if each.is_dir() else [each])
+        photo for each in paths for photo in (search(each).photos if each.is_dir() else [each])
     ):
         frame = read_photo(path)
         for face in spec.detect(frame.image, 0.2)[:1]:

@@ -19,7 +19,7 @@ from faceswap.arrays import Points
 from faceswap.faces.detection import detect_hog
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
-from faceswap.media.reader import photos_in
+from faceswap.media.sources import search
 
 CROP, SQUARE = 256, 160
 TARGET = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "mean_face.json"
@@ -34,7 +34,7 @@ MIRROR = [
 def landmarks_of(folder: Path) -> list[Points]:
     """Landmarks (68, 2) of the largest HOG face in each 256 px photo of a folder."""
     found = []
-    for path in photos_in(folder):
+    for path in search(folder).photos:
         image = read_photo(path).image
         if image.shape[:2] != (CROP, CROP):
             raise SystemExit(f"{path} is {image.shape[1]}x{image.shape[0]}, not a {CROP} px crop")

@@ -22,7 +22,7 @@ from faceswap.faces.detection import detect_hog
 from faceswap.faces.geometry import compose, face_matrix, invert, scale_of, transform
 from faceswap.files import write_bytes
 from faceswap.media.photos import read_photo
-from faceswap.media.reader import photos_in
+from faceswap.media.sources import search
 
 TARGET = Path(__file__).resolve().parents[2] / "faceswap" / "faces" / "mesh_offsets.json"
 HELD_OUT = 10  # every tenth photo is held out
@@ -39,7 +39,7 @@ def pairs_of(folder: Path) -> tuple[list[Pair], list[Pair]]:
     """Landmark pairs of the largest face in each photo: those to fit and those held out."""
     fitted: list[Pair] = []
     held_out: list[Pair] = []
-    for number, path in enumerate(photos_in(folder)):
+    for number, path in enumerate(search(folder).photos):
         image = read_photo(path).image
         for face in detect_hog(image, min_score=0.2)[:1]:
             found = mesh.fit_near(image, face.landmarks)

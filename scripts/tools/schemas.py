@@ -17,13 +17,13 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from faceswap.cli.doctor import Diagnosis
-from faceswap.cli.info import FacesetFacts, ModelFacts, PhotoFacts, VideoFacts
+from faceswap.cli.info import FacesetFacts, ModelFacts, OutputFacts, PhotoFacts, VideoFacts
 from faceswap.cli.results import DemoReport, Failure, ImportReport, PreviewReport
 from faceswap.evaluation.results import EvaluationReport
 from faceswap.facesets.extractor import ExtractReport
 from faceswap.files import write_bytes
 from faceswap.provenance.credentials import FileCredentials, FileError
-from faceswap.swapping.video import ConvertReport
+from faceswap.swapping.report import ConvertReport
 from faceswap.training.trainer import TrainReport
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -57,8 +57,8 @@ OUTPUTS = {
     ),
     "evaluate": Output("How good a model's swaps are.", (EvaluationReport,)),
     "info": Output(
-        "What a model, a faceset, a video or a photo is and holds.",
-        (ModelFacts, FacesetFacts, VideoFacts, PhotoFacts),
+        "What a model, a faceset, a video or a photo is and holds, or which conversions can go on.",
+        (ModelFacts, FacesetFacts, VideoFacts, PhotoFacts, OutputFacts),
     ),
     "verify": Output(
         "The Content Credentials of each file. The error, if any, is the worst of what was found; "

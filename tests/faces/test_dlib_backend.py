@@ -106,9 +106,9 @@ def test_the_largest_face_comes_first(collins, hopper):
 
 def test_closely_cropped_portraits_are_detected(shared):
     from faceswap.media.photos import read_photo
-    from faceswap.media.reader import photos_in
+    from faceswap.media.sources import search
 
     for name, expected in (("trump", 1.0), ("cage", 1.0)):
-        photos = photos_in(shared / name)[::20]
+        photos = search(shared / name).photos[::20]
         found = [bool(detect_yunet(read_photo(path).image, 0.2)) for path in photos]
         assert np.mean(found) >= expected, name

@@ -9,6 +9,7 @@ import pytest
 from faceswap.errors import SettingsError
 from faceswap.media import codecs, reader, writers
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, choose_encoding
+from faceswap.media.footage import VideoFile
 from tests.support.clips import (
     hdr_clip,
     make_clip,
@@ -230,7 +231,7 @@ def test_layer_over_full_range_source_keeps_its_brightness(tmp_path):
     layer = np.full((48, 64, 4), (200, 100, 50, 255), np.uint8)
     targets = {"video": writers.StreamTarget(tmp_path / "out.mov", codecs.TRANSPARENT)}
     with writers.open_video(
-        targets, source, signer().publisher(source), tmp_path / ".parts"
+        targets, VideoFile(source), signer().publisher, tmp_path / ".parts"
     ) as output:
         for frame in reader.read_video(source):
             output.write({"video": frame.repainted(layer)})

@@ -7,19 +7,26 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from faceswap.errors import BusyError, OutputError
-from faceswap.media.segments import SegmentStore, folder_for, unfinished
+from faceswap.media.segments import SegmentStore, discard, folder_for, unfinished
 
-NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2}, "faces": 3,
-        "without_face": 0}  # fmt: skip
+NOTE = {"times": [0, 40, 80], "last": 40, "rotation": 0, "delays": {"video": 2},
+        "records": [1, 1, 1]}  # fmt: skip
+OUTPUT, SOURCE = Path("x.mp4"), Path("clip.mp4")
+
+
+def open_store(folder):
+    return SegmentStore(folder, folder.parent / OUTPUT, SOURCE)
 
 
 def write_segments(folder, count):
     """Write finished segments and return the first timestamp of each."""
-    segments = SegmentStore(folder)
+    segments = open_store(folder)
     for number in range(count):
         segments.path("video", number).write_bytes(b"part")
         segments.add(NOTE | {"times": [time + 120 * number for time in NOTE["times"]]})
@@ -28,7 +35,7 @@ def write_segments(folder, count):
 
 
 def reload(folder):
-    segments = SegmentStore(folder)
+    segments = open_store(folder)
     segments.close(keep=True)
     return [note["times"][0] for note in segments.notes]
 
@@ -37,12 +44,12 @@ def test_finished_segments_are_reloaded_until_deleted(tmp_path):
     folder = tmp_path / ".x.parts"
     assert write_segments(folder, 3) == reload(folder) == [0, 120, 240]
 
-    segments = SegmentStore(folder)
+    segments = open_store(folder)
     segments.keep(1)
     segments.close(keep=True)
 
     assert reload(folder) == [0]
-    SegmentStore(folder).close(keep=False)
+    open_store(folder).close(keep=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +84,7 @@ def test_damaged_list_is_a_one_line_error_and_releases_the_lock(tmp_path, line):
     done.write_text(f"{line}\n{whole}")
 
     with pytest.raises(OutputError, match=r"done\.jsonl is damaged .*delete .* to start over") as e:
-        SegmentStore(folder)
+        open_store(folder)
 
     assert "\n" not in str(e.value)
     done.write_text(whole)
@@ -102,7 +109,7 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path):
     folder = tmp_path / ".x.parts"
     code = (
         "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import SegmentStore\n"
-        "store = SegmentStore(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
+        "store = SegmentStore(Path(sys.argv[1]), Path('x'), Path('y'))\nprint('held', flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -110,7 +117,7 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path):
     with other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(OutputError, match="is under way in another process; wait") as e:
-            SegmentStore(folder)
+            open_store(folder)
         assert "\n" not in str(e.value)
         other.send_signal(signal.SIGKILL)
         other.wait()
@@ -124,7 +131,7 @@ def test_segment_added_after_a_torn_line_starts_a_new_line(tmp_path):
     done = folder / "done.jsonl"
     done.write_bytes(done.read_bytes() + b'{"times": [240')
 
-    segments = SegmentStore(folder)
+    segments = open_store(folder)
     segments.path("video", 2).write_bytes(b"part")
     segments.add(NOTE | {"times": [240, 280]})
     segments.close(keep=True)
@@ -140,16 +147,26 @@ def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
         write_segments(folder, 2)
     with (damaged / "done.jsonl").open("a") as file:
         file.write("damaged\n")
-    busy_store = SegmentStore(busy)
+    busy_store = open_store(busy)
     (stuck / "lock").mkdir(parents=True)  # a folder cannot be locked
     empty.mkdir()
 
-    found = unfinished(target)
+    found = unfinished(tmp_path)
 
-    assert {kept.folder: kept.frames for kept in found} == {resumable: 6, damaged: 6}
+    assert {kept.folder: kept.frames for kept in found} == dict.fromkeys(
+        (resumable, damaged, *unrelated), 6
+    )
+    assert {(kept.output, kept.source) for kept in found} == {
+        (tmp_path / OUTPUT, SOURCE.absolute())
+    }
+    assert all(kept.bytes > 8 and kept.stopped.startswith("20") for kept in found)
     assert f"cannot check whether {stuck} holds an unfinished conversion: " in caplog.text
     assert all(folder.is_dir() for folder in (resumable, damaged, busy, stuck, *unrelated))
     assert not empty.exists()
+    with pytest.raises(BusyError):
+        discard([replace(found[0], folder=busy)])
+    discard(kept for kept in found if kept.folder != resumable)
+    assert [kept.folder for kept in unfinished(tmp_path)] == [resumable]
     busy_store.close(keep=False)
 
 
@@ -157,12 +174,12 @@ def test_unfinished_conversions_are_kept_and_listed(tmp_path, caplog):
 def test_folder_stays_locked_while_it_is_deleted(tmp_path, monkeypatch):
     folder, delete = tmp_path / ".x.parts", shutil.rmtree
     write_segments(folder, 1)
-    segments = SegmentStore(folder)
+    segments = open_store(folder)
     refused = []
 
     def delete_while_locked(*args, **kwargs):
         with pytest.raises(BusyError):
-            SegmentStore(folder)
+            open_store(folder)
         refused.append(True)
         delete(*args, **kwargs)
 

@@ -7,6 +7,7 @@ import pytest
 
 from faceswap.errors import OutputError
 from faceswap.media import colorspace
+from faceswap.media.footage import VideoFile
 from faceswap.media.writers import check_folder
 from tests.support.clips import make_clip, pass_on, segment_length, shown
 
@@ -68,11 +69,11 @@ def test_earlier_image_sequence_is_replaced_and_other_files_refused(tmp_path):
     (target / "notes.txt").write_text("mine")
     refusal = r"out holds notes\.txt; an image sequence needs a new or empty folder"
     with pytest.raises(OutputError, match=refusal):
-        check_folder(target)
+        check_folder(target, VideoFile(source))
     with pytest.raises(OutputError, match=r"out holds notes\.txt"):
         pass_on(source, target)
     assert (target / "notes.txt").read_text() == "mine"
     assert len(list(target.iterdir())) == 4
     with pytest.raises(OutputError, match=r"in\.mp4 is a file; an image sequence needs a folder"):
-        check_folder(source)
-    check_folder(tmp_path / "new")
+        check_folder(source, VideoFile(source))
+    check_folder(tmp_path / "new", VideoFile(source))

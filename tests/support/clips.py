@@ -11,6 +11,7 @@ import numpy as np
 from faceswap.files import temporary_beside
 from faceswap.media import reader, segments, writers
 from faceswap.media.codecs import choose_encoding
+from faceswap.media.footage import VideoFile
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.media.writers import StreamTarget
 from faceswap.provenance.credentials import ModelRecord
@@ -161,10 +162,11 @@ def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=Non
     suffix = target.suffix.lower()
     encoding = choose_encoding(suffix, codec, quality, hardware=False)
     sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
-    targets = {"video": StreamTarget(target, encoding, sound, quality, image_sequence=not suffix)}
+    images = None if suffix else (lambda frame: f"{frame.index + 1:06d}.png")
+    targets = {"video": StreamTarget(target, encoding, sound, quality, images)}
     folder = options.pop("folder", target.with_name(f".{target.name}.parts"))
     with writers.open_video(
-        targets, source, signer().publisher(source), folder, **options
+        targets, VideoFile(source), signer().publisher, folder, **options
     ) as output:
         for frame in frames or reader.read_video(source):
             output.write({"video": change(frame) if change else frame})
@@ -252,13 +254,13 @@ class OneStream:
 @contextmanager
 def open_writer(target, source):
     """Open the production writer for a photo or a video, chosen by suffix, with signed output."""
-    suffix, publish = target.suffix.lower(), signer().publisher(source)
+    suffix, publisher = target.suffix.lower(), signer().publisher
     if suffix in PHOTO_SUFFIXES:
-        with writers.photo_writer(target, source, publish) as writer:
+        with writers.photo_writer(target, source, publisher(source)) as writer:
             yield writer
         return
     encoding = choose_encoding(suffix, "auto", writers.QUALITY, hardware=False)
     targets = {"video": StreamTarget(target, encoding, sound=True)}
     folder = temporary_beside(target)
-    with writers.open_video(targets, source, publish, folder, resume=False) as output:
+    with writers.open_video(targets, VideoFile(source), publisher, folder, resume=False) as output:
         yield OneStream(output)

@@ -256,7 +256,7 @@ def test_model_prefers_the_footage_person_it_was_trained_on(folder, together, pa
         ({"who": (str(folder / "collins.png"),)}, [RED, None]),
         ({"exclude": (str(folder / "hopper.png"),)}, [RED, None]),
     ):
-        report = convert(folder / "x.png", None, known, replace(QUICK, **settings))
+        report = convert(folder / "x.png", None, known, replace(QUICK, overwrite=True, **settings))
         assert colors_of(read_photo(report.output).image, pair) == colors
 
 
@@ -269,6 +269,6 @@ def test_largest_and_all_faces_need_no_embedding(folder, together, pair, monkeyp
     monkeypatch.setattr("faceswap.tracking.selection.compute_embedding", None)
     frame = Frame(together, 0, Fraction(0), Path("x"))
 
-    ((_, kept),) = select_faces([(frame, pair)], selector)
+    ((_, kept, _),) = select_faces([(frame, pair)], selector)
 
     assert len(kept) == (1 if option == "largest" else 2)

@@ -16,7 +16,7 @@ from faceswap.media.writers import write_clip
 from faceswap.provenance.credentials import read
 from faceswap.swapping import converter
 from faceswap.swapping.converter import contact_sheet, convert
-from faceswap.swapping.plan import default_output
+from faceswap.swapping.outputs import default_output
 from tests.support.clips import sound_of, times_of
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
@@ -150,7 +150,9 @@ def test_faceless_photo_keeps_only_its_own_sidecar_credentials(tmp_path, collins
         (output / name).rename(source / name)
     wall = np.full((90, 90, 3), 7, np.uint8)
     Image.fromarray(wall).save(source / "plain.bmp")
-    exclude_all = replace(QUICK, exclude=(str(source / "face.bmp"), str(source / "wall.bmp")))
+    exclude_all = replace(
+        QUICK, exclude=(str(source / "face.bmp"), str(source / "wall.bmp")), overwrite=True
+    )
 
     with pytest.raises(NoFacesError):
         convert(source, model=model, config=exclude_all)
@@ -195,12 +197,18 @@ def test_output_of_another_kind_is_refused(clip, tmp_path, collins, model):
 def test_default_output_is_beside_its_source(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
-    assert default_output(Path()) == tmp_path / "photos.swapped"
+    assert default_output(Path(), "photos") == tmp_path / "photos.swapped"
     monkeypatch.chdir(tmp_path)
-    assert default_output(Path("photos/")) == Path("photos.swapped")
-    assert default_output(tmp_path / "a.mov").name == "a.swapped.mov"
-    assert default_output(tmp_path / "a.avi").name == "a.swapped.mov"
-    assert default_output(tmp_path / "a.JPG").name == "a.swapped.JPG"
+    assert default_output(Path("photos/"), "photos") == Path("photos.swapped")
+    for kind, name, expected in (
+        ("video", "a.mov", "a.swapped.mov"), ("video", "a.avi", "a.swapped.mov"),
+        ("photo", "a.JPG", "a.swapped.JPG"), ("photo", "a.HEIC", "a.swapped.jpg"),
+        ("photo", "a", "a.swapped.png"), ("sequence", "shot.####.png", "shot.swapped"),
+        ("sequence", "shot_%04d.png", "shot.swapped"), ("sequence", "####.png", "images.swapped"),
+        ("video", "x" * 251 + ".mp4", "x" * 243 + ".swapped.mp4"),
+        ("photo", "é" * 125 + ".png", "é" * 121 + ".swapped.png"),
+    ):  # fmt: skip
+        assert default_output(tmp_path / name, kind).name == expected
 
 
 def test_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
@@ -220,7 +228,9 @@ def test_contact_sheet_shows_original_swap_and_mask(clip, model, tmp_path):
 def test_contact_sheet_needs_a_video(model, tmp_path, collins):
     Image.fromarray(collins).save(tmp_path / "x.png")
 
-    with pytest.raises(InputError, match="is not a video; a preview needs one"):
+    with pytest.raises(
+        InputError, match="is not a video or an image sequence; a preview needs one"
+    ):
         contact_sheet(tmp_path / "x.png", tmp_path / "sheet.png", 3, model)
 
 
@@ -345,9 +355,9 @@ def test_photos_that_differ_only_in_suffix_have_separate_layers(tmp_path, collin
     report = convert(folder, model=model, config=replace(QUICK, layers=True))
 
     assert report.faces == 3
-    assert {path.name for path in report.output.glob("*.layers.png")} == {
-        "a.jpg.layers.png", "a.png.layers.png", "b.layers.png"
-    }  # fmt: skip
+    layers = tmp_path / "photos.swapped.layers"
+    assert {path.name for path in layers.iterdir()} == {"a.jpg.png", "a.png.png", "b.png"}
+    assert len(list(report.output.iterdir())) == 3
 
 
 def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog):

@@ -18,7 +18,6 @@ from faceswap.facesets import extractor
 from faceswap.media import reader, segments, writers
 from faceswap.media.frame import Frame
 from faceswap.media.writers import write_clip
-from faceswap.swapping import video
 from faceswap.swapping.converter import convert
 from faceswap.tracking import tracker
 from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
@@ -119,6 +118,7 @@ def check_equals_unbroken(clip, unbroken, report):
         "video.mp4",
         target.name,
         f"{target.name}.c2pa",
+        "video.swapped.report.json",
     ]
 
 
@@ -221,7 +221,9 @@ def test_segments_are_not_reused_with_other_settings(clip, model, unbroken, work
     assert [kept.frames for kept in bare.unfinished] == [20]
     assert bare.unfinished[0].folder == segment_folder(clip)
 
-    resumed = convert(clip, swapped(clip), model, QUICK)
+    with pytest.raises(OutputError, match="exists already; pass --overwrite"):
+        convert(clip, swapped(clip), model, QUICK)
+    resumed = convert(clip, swapped(clip), model, replace(QUICK, overwrite=True))
 
     assert (resumed.resumed, resumed.unfinished) == (20, [])
     assert packets(resumed.output, "video") == unbroken[0]
@@ -345,7 +347,7 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
     assert isinstance(face, Face)
     read_video = reader.read_video
     with monkeypatch.context() as patch:
-        patch.setattr(video.reader, "read_video", read)
+        patch.setattr(reader, "read_video", read)
         patch.setattr(tracker, "detect_in_span", detect)
         report = convert(source, target, model, QUICK)
     assert report.faces == report.frames

@@ -14,6 +14,12 @@ from faceswap.tracking.selection import Decisions, FaceSelector, select_faces
 from faceswap.tracking.tracklog import Vote
 
 
+def selected(*arguments, **options):
+    """Yield each frame with the faces to swap."""
+    for selection in select_faces(*arguments, **options):
+        yield selection.frame, selection.kept
+
+
 @pytest.fixture(scope="module")
 def people(collins, collins_face, hopper):
     (hopper_face,) = detect_hog(hopper, 0.2)
@@ -80,7 +86,7 @@ def test_track_is_decided_once_by_majority(embeddings_from_landmarks):
     # Track 0 matches the reference (0) in all frames but the first; track 1 (9) never does.
     frames = clip_of(*({0: 5 if i == 0 else 0, 1: 9} for i in range(40)))
 
-    found = select_faces(frames, FaceSelector((LIKE_0,)))
+    found = selected(frames, FaceSelector((LIKE_0,)))
 
     assert tracks_of(found) == [[0]] * 40
     later = 2 * (39 // selection.VOTE_EVERY)
@@ -93,7 +99,7 @@ def test_track_whose_looks_change_for_good_changes_its_target(embeddings_from_la
     odd = range(every, every + 1)
     frames = clip_of(*({0: 9 if i in odd or i >= 3 * every else 0} for i in range(7 * every)))
 
-    found = tracks_of(select_faces(frames, FaceSelector((LIKE_0,))))
+    found = tracks_of(selected(frames, FaceSelector((LIKE_0,))))
 
     change = found.index([])
     assert 3 * every <= change == (2 + selection.CHANGED) * every
@@ -109,7 +115,7 @@ def test_views_that_show_nobody_do_not_vote_once_others_did(embeddings_from_land
         for frame, faces in clip_of(*({0: 9 if i < turn or i > 60 else 0} for i in range(140)))
     ]  # fmt: skip
 
-    found = tracks_of(select_faces(frames, FaceSelector((LIKE_0,))))
+    found = tracks_of(selected(frames, FaceSelector((LIKE_0,))))
 
     assert not any(found[:turn])
     assert all(found[turn + every :])
@@ -179,22 +185,22 @@ def test_resumed_run_keeps_the_same_tracks():
 def test_largest_keeps_the_largest_selected_face(embeddings_from_landmarks):
     frames = clip_of(*({0: 9, 1: 0, 2: 0} for _ in range(3)))
 
-    found = select_faces(frames, FaceSelector((LIKE_0,), largest=True))
+    found = selected(frames, FaceSelector((LIKE_0,), largest=True))
 
     assert tracks_of(found) == [[1]] * 3
-    assert tracks_of(select_faces(frames, FaceSelector(largest=True))) == [[0]] * 3
+    assert tracks_of(selected(frames, FaceSelector(largest=True))) == [[0]] * 3
 
 
 def test_photos_are_decided_independently(embeddings_from_landmarks):
     frames = clip_of({-1: 0}, {-1: 9})
 
-    assert tracks_of(select_faces(frames, FaceSelector((LIKE_0,)))) == [[-1], []]
+    assert tracks_of(selected(frames, FaceSelector((LIKE_0,)))) == [[-1], []]
 
 
 def test_default_selector_keeps_all_faces():
     frames = clip_of({0: 1, 1: 2}, {})
 
-    assert list(select_faces(frames, FaceSelector())) == frames
+    assert list(selected(frames, FaceSelector())) == frames
 
 
 def test_face_gets_the_nearest_target(people):
@@ -211,7 +217,7 @@ def test_faces_carry_the_target_of_the_majority(embeddings_from_landmarks):
     # Tracks 0 and 1 each match a target, track 2 matches none, track 3 matches one in one frame.
     frames = clip_of(*({0: 0, 1: 1 if i else 0, 2: 9, 3: i % 3 * 9} for i in range(3)))
 
-    found = list(select_faces(frames, FaceSelector((LIKE_0, (np.ones(1, np.float32),)))))
+    found = list(selected(frames, FaceSelector((LIKE_0, (np.ones(1, np.float32),)))))
 
     assert [{face.track: face.target for face in faces} for _, faces in found] == [{0: 0, 1: 1}] * 3
 
@@ -222,7 +228,7 @@ FOOTAGE = FaceSelector(footage=np.zeros(1, np.float32))
 def test_footage_person_is_preferred_to_others_in_shot(embeddings_from_landmarks, caplog):
     frames = clip_of(*({0: 9, 1: 0.1, 2: 0.5} for _ in range(40)))
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[1]] * 40
+    assert tracks_of(selected(frames, FOOTAGE)) == [[1]] * 40
     assert len(embeddings_from_landmarks) == 3 * selection.MAX_VOTES
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "the footage shows several people"
@@ -232,7 +238,7 @@ def test_footage_person_is_preferred_to_others_in_shot(embeddings_from_landmarks
 def test_everyone_is_swapped_if_nobody_looks_like_the_footage(embeddings_from_landmarks, caplog):
     frames = clip_of(*({0: 9, 1: 0.7} for _ in range(5)))
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[0, 1]] * 5
+    assert tracks_of(selected(frames, FOOTAGE)) == [[0, 1]] * 5
     assert not caplog.records
 
 
@@ -247,18 +253,18 @@ def test_single_face_is_swapped_without_an_embedding(no_embeddings):
     shots = [{0: 9}] * 20 + [{}] * 3 + [{1: 9}] * 20  # every lookahead in between contains a cut
     frames = clip_of(*shots)
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [list(shot) for shot in shots]
-    assert tracks_of(select_faces(clip_of({-1: 9}, {}, {-1: 0}), FOOTAGE)) == [[-1], [], [-1]]
+    assert tracks_of(selected(frames, FOOTAGE)) == [list(shot) for shot in shots]
+    assert tracks_of(selected(clip_of({-1: 9}, {}, {-1: 0}), FOOTAGE)) == [[-1], [], [-1]]
 
 
 def test_track_that_starts_alone_is_swapped_to_its_end(embeddings_from_landmarks):
     single, joined = [{0: 9}] * 20, [{0: 9, 1: 0}] * 20
     frames = clip_of(*single, *joined)
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 20 + [[0, 1]] * 20
+    assert tracks_of(selected(frames, FOOTAGE)) == [[0]] * 20 + [[0, 1]] * 20
 
     frames = clip_of(*[{0: 0}] * 20, *[{0: 0, 1: 9}] * 20)
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 40
+    assert tracks_of(selected(frames, FOOTAGE)) == [[0]] * 40
 
 
 def test_lone_stranger_is_not_swapped_if_the_footage_person_appears_elsewhere(
@@ -272,12 +278,12 @@ def test_lone_stranger_is_not_swapped_if_the_footage_person_appears_elsewhere(
         calls.append(True)
         return True
 
-    kept = tracks_of(select_faces(shots, FOOTAGE, is_present=is_present))
+    kept = tracks_of(selected(shots, FOOTAGE, is_present=is_present))
 
     # A distance of 0.62 can be the person in a difficult pose.
     assert kept == [[]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5
     assert len(calls) == 1
-    all_faces = tracks_of(select_faces(shots, FOOTAGE, is_present=lambda: False))
+    all_faces = tracks_of(selected(shots, FOOTAGE, is_present=lambda: False))
     assert all_faces == [[1]] * 20 + [[0]] * 20 + [[]] * 5 + [[3]] * 5  # track 0 was seen by then
 
 
@@ -287,28 +293,26 @@ def test_presence_is_only_checked_if_it_matters(embeddings_from_landmarks):
     def is_present():
         pytest.fail("the footage was searched")
 
-    assert (
-        tracks_of(select_faces(frames, FOOTAGE, is_present=is_present)) == [[0]] * 20 + [[2]] * 20
-    )
+    assert tracks_of(selected(frames, FOOTAGE, is_present=is_present)) == [[0]] * 20 + [[2]] * 20
 
 
 def test_track_joined_within_the_lookahead_counts_as_in_shot_together(embeddings_from_landmarks):
     frames = clip_of(*[{0: 9}] * 5, *[{0: 9, 1: 0}] * 20)
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[]] * 5 + [[1]] * 20
+    assert tracks_of(selected(frames, FOOTAGE)) == [[]] * 5 + [[1]] * 20
 
 
 def test_one_outlier_frame_does_not_hide_the_footage_person(embeddings_from_landmarks):
     frames = clip_of(*({0: 9 if i == 4 else 0.2, 1: 0.5} for i in range(13)))
 
-    assert tracks_of(select_faces(frames, FOOTAGE)) == [[0]] * 13
+    assert tracks_of(selected(frames, FOOTAGE)) == [[0]] * 13
 
 
 def test_footage_preference_applies_to_each_photo(embeddings_from_landmarks):
     image = clip_of({-1: 9})[0][0]
     two = [face for _, faces in clip_of({-1: 9}, {-1: 0}) for face in faces]
 
-    ((_, kept), (_, single)) = select_faces([(image, two), (image, two[:1])], FOOTAGE)
+    ((_, kept), (_, single)) = selected([(image, two), (image, two[:1])], FOOTAGE)
 
     assert [(face.track, face.landmarks[0, 0]) for face in kept] == [(-1, 0)]
     assert [(face.track, face.landmarks[0, 0]) for face in single] == [(-1, 9)]
@@ -319,14 +323,14 @@ def test_targets_take_precedence_over_the_footage(embeddings_from_landmarks):
 
     selector = FaceSelector(((np.full(1, 9, np.float32),),), footage=np.zeros(1, np.float32))
 
-    assert tracks_of(select_faces(frames, selector)) == [[0]]
+    assert tracks_of(selected(frames, selector)) == [[0]]
 
 
 def test_earlier_decisions_are_reused_without_embeddings(embeddings_from_landmarks, monkeypatch):
     frames = clip_of(*({0: 9, 1: 0.1} for _ in range(30)), *({0: 9, 1: 0.1, 2: 0.3},) * 3)
     decisions = Decisions()
     first = [
-        (n, tracks) for n, tracks in enumerate(tracks_of(select_faces(frames, FOOTAGE, decisions)))
+        (n, tracks) for n, tracks in enumerate(tracks_of(selected(frames, FOOTAGE, decisions)))
     ]
     assert {vote.track: vote.target for vote in decisions.votes} == {0: None, 1: 0, 2: None}
     assert decisions.distances == pytest.approx({0: 9, 1: 0.1, 2: 0.3})
@@ -334,11 +338,11 @@ def test_earlier_decisions_are_reused_without_embeddings(embeddings_from_landmar
     monkeypatch.setattr(
         selection, "compute_embedding", lambda *_: pytest.fail("an embedding was computed")
     )
-    repeated = tracks_of(select_faces(frames[10:], FOOTAGE, decisions))
+    repeated = tracks_of(selected(frames[10:], FOOTAGE, decisions))
 
     assert list(enumerate(repeated, start=10)) == first[10:]
     decided = [Vote(0, 0, 0, True), Vote(0, 1, None, True)]
-    assert tracks_of(select_faces(frames[:2], FOOTAGE, Decisions(decided))) == [[0], [0]]
+    assert tracks_of(selected(frames[:2], FOOTAGE, Decisions(decided))) == [[0], [0]]
 
 
 def test_footage_person_is_preferred_in_a_real_photo_of_two(together, people):
@@ -347,7 +351,7 @@ def test_footage_person_is_preferred_in_a_real_photo_of_two(together, people):
     assert len(faces) == 2
 
     for name, is_left in (("collins", True), ("hopper", False)):
-        ((_, kept),) = select_faces([(frame, faces)], FaceSelector(footage=people[name]))
+        ((_, kept),) = selected([(frame, faces)], FaceSelector(footage=people[name]))
         assert [(face.box.left < 512) for face in kept] == [is_left]
-    ((_, kept),) = select_faces([(frame, faces)], FaceSelector(footage=people["hopper"] + 1))
+    ((_, kept),) = selected([(frame, faces)], FaceSelector(footage=people["hopper"] + 1))
     assert len(kept) == 2

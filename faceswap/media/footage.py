@@ -1,0 +1,334 @@
+"""Footage that is read frame by frame: a video file, or numbered images that are frames of a shot.
+
+Everything that follows faces through time works on :class:`Footage` and does not know which of the
+two it reads.
+"""
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from io import BytesIO
+from itertools import dropwhile, pairwise
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import av
+import cv2
+import numpy as np
+
+from faceswap.arrays import Image
+from faceswap.errors import InputError
+from faceswap.media import reader, sources
+from faceswap.media.frame import Frame
+from faceswap.media.photos import DeepPhoto, deep_pixels, read_photo
+from faceswap.media.reader import Decoded, VideoInfo
+
+RATE = Fraction(24)  # frames per second of a sequence whose rate nobody stated
+PATTERN = re.compile(r"%0?(\d*)d|(#+|@+)")  # shot.%04d.png, shot.####.png, shot.@@@@.png
+NUMBERED = re.compile(r"(.*?)(\d+)([^\d]*)", re.DOTALL)
+COMPARED = 8  # neighbouring images that are compared to find out whether they show motion
+THUMB, ALIKE = (32, 18), 12.0  # their size, and the mean difference of alike ones (0-255)
+
+
+class Footage(Protocol):
+    """Frames in order, with exact times.
+
+    Attributes:
+        path: The file, or the pattern of the images; messages name it.
+    """
+
+    @property
+    def path(self) -> Path: ...
+
+    def probe(self) -> VideoInfo:
+        """Return size, number of frames, start and duration, without decoding all frames."""
+
+    def read(self, first: int = 0) -> Iterator[Frame]:
+        """Yield the frames from an index on."""
+
+    def first_at(self, seconds: Fraction) -> int:
+        """Return the index of the first frame at or after a time on the source's own timeline."""
+
+    def times(self) -> list[Fraction]:
+        """Return the time of each frame in seconds, on the source's own timeline."""
+
+    def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:
+        """Yield frames evenly spaced; see :func:`reader.sample_video`."""
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """Open a container and its video stream, which an output takes its properties from."""
+
+    def identity(self) -> list[Any]:
+        """Return JSON values that change if the footage is changed."""
+
+    def number_of(self, index: int) -> int:
+        """Return the number by which a user knows a frame: its index, or its image's number."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video or an animation that FFmpeg decodes."""
+
+    path: Path
+
+    def probe(self) -> VideoInfo:
+        return reader.probe(self.path)
+
+    @cached_property
+    def _index(self) -> "reader.FrameIndex | None":
+        return reader.index_of(self.path)
+
+    def read(self, first: int = 0) -> Iterator[Frame]:
+        if first and self._index:
+            return reader.read_from(self.path, first, self._index)
+        return dropwhile(lambda frame: frame.index < first, reader.read_video(self.path))
+
+    def first_at(self, seconds: Fraction) -> int:
+        return bisect_left(self.times(), seconds)
+
+    def times(self) -> list[Fraction]:
+        if self._index:
+            return [time * self._index.time_base for time in self._index.times]
+        return [frame.time for frame in reader.read_video(self.path)]
+
+    def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:
+        return reader.sample_video(self.path, count, exact)
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        return reader.opened(self.path)
+
+    def identity(self) -> list[Any]:
+        status = self.path.stat()
+        return [str(self.path.resolve()), status.st_size, status.st_mtime_ns]
+
+    def number_of(self, index: int) -> int:
+        return index
+
+
+@dataclass(frozen=True)
+class ImageSequence:
+    """Numbered images that are the frames of one shot.
+
+    Attributes:
+        path: The pattern of the images, such as ``shots/shot.####.png``.
+        files: The images, sorted by number.
+        numbers: Their numbers. A gap in them is a gap in time.
+        rate: Frames per second.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    numbers: tuple[int, ...]
+    rate: Fraction = RATE
+
+    def at(self, rate: Fraction | None) -> Self:
+        """Return the same images at another frame rate; None keeps the rate."""
+        return replace(self, rate=rate) if rate else self
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The first and the last number of each gap."""
+        return [(a + 1, b - 1) for a, b in pairwise(self.numbers) if b - a > 1]
+
+    def probe(self) -> VideoInfo:
+        height, width = read_photo(self.files[0]).shape
+        length = (self.numbers[-1] - self.numbers[0] + 1) / self.rate
+        return VideoInfo(width, height, len(self.files), Fraction(0), length)
+
+    def read(self, first: int = 0) -> Iterator[Frame]:
+        shape: tuple[int, int] | None = None
+        for index in range(first, len(self.files)):
+            frame = self._frame(index, index)
+            if shape not in (None, frame.shape):
+                raise InputError(
+                    f"{self.files[index]} has {frame.shape[1]}x{frame.shape[0]} pixels, but the "
+                    f"images of {self.path} before it have {shape[1]}x{shape[0]}: "
+                    "the frames of a sequence must have one size"
+                )
+            shape = frame.shape
+            yield frame
+
+    def _frame(self, at: int, index: int) -> Frame:
+        return replace(read_photo(self.files[at]), index=index, time=self._time(at))
+
+    def _time(self, at: int) -> Fraction:
+        return (self.numbers[at] - self.numbers[0]) / self.rate
+
+    def first_at(self, seconds: Fraction) -> int:
+        return bisect_left(self.times(), seconds)
+
+    def times(self) -> list[Fraction]:
+        return [self._time(at) for at in range(len(self.files))]
+
+    def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:  # noqa: ARG002 - each is exact
+        for number in range(count):
+            yield self._frame(int(len(self.files) * (number + 0.5) / count), number)
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        """Open a video in memory that has the first image as its only frame."""
+        file = BytesIO()
+        native = native_of(read_photo(self.files[0]), 1 / self.rate)
+        with av.open(file, "w", format="nut") as out:
+            stream: Any = out.add_stream("rawvideo", rate=self.rate)
+            stream.width, stream.height = native.width, native.height
+            stream.pix_fmt = native.format.name
+            stream.time_base = stream.codec_context.time_base = 1 / self.rate
+            out.mux(stream.encode(native))
+            out.mux(stream.encode(None))
+        file.seek(0)
+        with av.open(file) as container:
+            yield container, container.streams.video[0]
+
+    def identity(self) -> list[Any]:
+        status = [file.stat() for file in self.files]
+        facts = [
+            [f.name, s.st_size, s.st_mtime_ns] for f, s in zip(self.files, status, strict=True)
+        ]
+        return [str(self.path.absolute()), str(self.rate), facts]
+
+    def number_of(self, index: int) -> int:
+        return self.numbers[index]
+
+
+def identify(
+    path: Path, images: str = "auto", rate: Fraction | None = None
+) -> tuple[str, Footage | None]:
+    """Find out what a source is.
+
+    Args:
+        path: A photo, a video, a folder of images, or the pattern of an image sequence.
+        images: How to take a folder: "auto", "sequence" or "photos".
+        rate: Frames per second of an image sequence, if that is stated; then "auto" takes a folder
+            as a sequence.
+
+    Returns:
+        kind: "photo", "photos", "video" or "sequence".
+        footage: A video's or a sequence's frames; None for photos.
+
+    Raises:
+        InputError: If the source does not exist or cannot be read, or a folder is to be taken as a
+            sequence but is not one.
+    """
+    sequence = sequence_at(path)
+    if sequence:
+        return "sequence", sequence.at(rate)
+    kind = sources.kind_of(path)
+    if kind != "folder":
+        return kind, None if kind == "photo" else VideoFile(path)
+    if images == "photos":
+        return "photos", None
+    sequence = sequence_in(path)
+    must_be = images == "sequence" or rate is not None
+    if must_be and not sequence:
+        raise InputError(
+            f"{path} is not an image sequence: it must hold only images whose names differ in one "
+            "number, such as shot.0001.png; or give their pattern, such as shot.%04d.png"
+        )
+    if sequence and (must_be or shows_motion(sequence)):
+        return "sequence", sequence.at(rate)
+    return "photos", None
+
+
+def decoded(frame: Frame, time_base: Fraction) -> Frame:
+    """Return a frame of an image sequence as if it had been decoded from a video.
+
+    Its pixels have 16 bits per channel if the image has, and its changes stay.
+    """
+    return replace(frame, pixels=Decoded(native_of(replace(frame, changes=()), time_base)))
+
+
+def native_of(frame: Frame, time_base: Fraction) -> av.VideoFrame:
+    """Return an image as a video frame, with its time in a time base."""
+    if isinstance(frame.pixels, DeepPhoto):  # planar, because swscale's exact flags garble rgb48
+        native = av.VideoFrame.from_ndarray(deep_pixels(frame), format="gbrp16le")
+    else:
+        native = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")
+    native.pts, native.time_base = round(frame.time / time_base), time_base
+    return native
+
+
+def sequence_at(path: Path) -> ImageSequence | None:
+    """Return the images that a pattern such as ``shot.%04d.png`` or ``shot.####.png`` names.
+
+    ``%04d`` and ``####`` stand for at least four digits, ``%d`` and ``#`` for any number of them.
+
+    Returns:
+        The sequence; None if the name holds no pattern, or is that of an existing file.
+
+    Raises:
+        InputError: If no file matches.
+    """
+    found = PATTERN.search(path.name)
+    if not found or path.exists():
+        return None
+    digits = int(found[1] or 1) if found[2] is None else len(found[2])
+    before, after = path.name[: found.start()], path.name[found.end() :]
+    name = re.compile(rf"{re.escape(before)}(\d{{{digits},}}){re.escape(after)}")
+    folder = path.parent
+    files = sorted(
+        (int(match[1]), file)
+        for file in (folder.iterdir() if folder.is_dir() else ())
+        if (match := name.fullmatch(file.name)) and file.is_file()
+    )
+    if not files:
+        raise InputError(f"no file matches {path}; the digits stand for the number of the image")
+    return ImageSequence(path, *_columns(files))
+
+
+def _columns(files: list[tuple[int, Path]]) -> tuple[tuple[Path, ...], tuple[int, ...]]:
+    return tuple(file for _, file in files), tuple(number for number, _ in files)
+
+
+def sequence_in(folder: Path) -> ImageSequence | None:
+    """Return the numbered images of a folder if they are all that it holds at its top.
+
+    All visible files at the top of the folder must be images whose names differ in one number only.
+    Whether they show a shot is another question; see :func:`shows_motion`.
+    """
+    groups: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
+    digits = 99
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        name = NUMBERED.fullmatch(file.name)
+        if not name or sources.content_of(file) != "photo":
+            return None
+        groups[name[1], name[3]].append((int(name[2]), file))
+        digits = min(digits, len(name[2]))
+    if len(groups) != 1:
+        return None
+    ((before, after), files), *_ = groups.items()
+    files.sort()
+    if len(files) < 2 or len({number for number, _ in files}) < len(files):  # 1.png and 01.png
+        return None
+    return ImageSequence(folder / f"{before}{'#' * digits}{after}", *_columns(files))
+
+
+def shows_motion(sequence: ImageSequence) -> bool:
+    """Return whether neighbouring images of a sequence look alike, as the frames of a shot do.
+
+    Photos from a camera are numbered as well, but each shows something else.
+    """
+    pairs = [at for at in range(len(sequence.files) - 1)
+             if sequence.numbers[at + 1] - sequence.numbers[at] == 1]  # fmt: skip
+    if not pairs:
+        return False
+    chosen = [pairs[at * len(pairs) // COMPARED] for at in range(COMPARED)]
+    differences = []
+    for at in sorted(set(chosen)):
+        one, other = (read_photo(sequence.files[place]) for place in (at, at + 1))
+        if one.shape != other.shape:
+            return False
+        differences.append(float(np.abs(_thumbnail(one) - _thumbnail(other)).mean()))
+    return float(np.median(differences)) < ALIKE
+
+
+def _thumbnail(frame: Frame) -> Image:
+    small = cv2.resize(frame.gray(), THUMB, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)

@@ -1,0 +1,215 @@
+"""Name the outputs of a conversion, and refuse what would be lost or ignored."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+from faceswap.config import FORMS, ConvertConfig, field_options, rate_of
+from faceswap.errors import InputError, OutputError, SettingsError
+from faceswap.files import fitting, writing
+from faceswap.media import writers
+from faceswap.media.codecs import ANIMATIONS
+from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
+from faceswap.media.photos import PHOTO_SUFFIXES
+from faceswap.media.segments import unfinished
+
+WRITTEN_FOR = {".heic": ".jpg", ".heif": ".jpg", ".hif": ".jpg"}  # formats that are only read
+FOLDERS = ("photos", "images")  # forms of output that are folders
+
+
+def default_output(source: Path, kind: str) -> Path:
+    """Return where the output is written if nobody says so.
+
+    This is ``video.swapped.mp4`` for ``video.mp4``, ``photos.swapped`` for a folder ``photos`` and
+    ``shot.swapped`` for the images ``shot.####.png``. A photo or a video whose format cannot be
+    written gets the suffix ``.jpg`` or ``.png`` or ``.mov``.
+
+    Args:
+        source: The source.
+        kind: "photo", "photos", "video" or "sequence".
+    """
+    if kind == "photos" or source.is_dir():
+        named = source if source.name.strip(".") else source.resolve()  # "." has no name
+        return named.with_name(fitting(named.name, ".swapped"))
+    if kind == "sequence":
+        stem = PATTERN.split(source.name)[0].strip("._- ") or "images"
+        return source.with_name(fitting(stem, ".swapped"))
+    suffix = photo_suffix(source) if kind == "photo" else writers.default_video_suffix(source)
+    return source.with_name(fitting(source.stem, f".swapped{suffix}"))
+
+
+def photo_suffix(source: Path) -> str:
+    """Return the suffix of a photo's output: its own, or else one that can be written."""
+    suffix = source.suffix.lower()
+    return source.suffix if suffix in PHOTO_SUFFIXES else WRITTEN_FOR.get(suffix, ".png")
+
+
+def form_of(kind: str, target: Path) -> str:
+    """Return the form of an output, one of :data:`FORMS`.
+
+    Args:
+        kind: "photo", "photos", "video" or "sequence".
+        target: The output.
+    """
+    suffix = target.suffix.lower()
+    if kind in ("photo", "photos"):
+        return kind
+    if suffix in ANIMATIONS:
+        return "gif" if suffix == ".gif" else "animation"
+    return "movie" if suffix in writers.VIDEO_SUFFIXES else "images"
+
+
+def companion(target: Path, stream: str, form: str) -> Path:
+    """Return where the matte or the layers are written, beside the main output.
+
+    This is ``video.matte.mp4`` for ``video.mp4``, and a folder ``photos.swapped.matte`` for a
+    folder ``photos.swapped``. Layers of a video are QuickTime, those of a photo are PNG.
+
+    Args:
+        target: The main output.
+        stream: "matte" or "layers".
+        form: The form of the output.
+    """
+    if form in FOLDERS:
+        return target.with_name(fitting(target.name, f".{stream}"))
+    suffix = target.suffix
+    if stream == "layers":
+        suffix = ".png" if form == "photo" else ".mov"
+    return target.with_name(fitting(target.stem, f".{stream}{suffix}"))
+
+
+def all_outputs(target: Path, form: str, config: ConvertConfig) -> dict[str, Path]:
+    """Return the path of every output by the name of its stream."""
+    extra = [name for name in ("matte", "layers") if getattr(config, name)]
+    return {"video": target} | {name: companion(target, name, form) for name in extra}
+
+
+def existing(outputs: dict[str, Path]) -> list[Path]:
+    """Return the outputs that exist; an empty folder does not count.
+
+    Raises:
+        OutputError: If a name is not allowed, for example because it is too long.
+    """
+    found = []
+    for path in outputs.values():
+        with writing(path):
+            if path.is_dir() and not path.is_symlink():
+                if any(path.iterdir()):
+                    found.append(path)
+            elif path.exists() or path.is_symlink():
+                found.append(path)
+    return found
+
+
+def planned(source: Path, output: Path | None, config: ConvertConfig) -> list[Path]:
+    """Return the outputs of a conversion that exist and would be replaced.
+
+    The folder of an interrupted conversion of photos does not count.
+
+    Raises:
+        InputError: If the source does not exist, or cannot be read.
+        OutputError: If the name of an output is not allowed.
+    """
+    kind, _ = identify(source, config.images, rate_of(config.fps))
+    target = output or default_output(source, kind)
+    form = form_of(kind, target)
+    found = existing(all_outputs(target, form, config))
+    if found and kind == "photos":
+        folder = target.parent
+        return [] if any(kept.output == target for kept in unfinished(folder)) else found
+    return found
+
+
+def refuse_existing(outputs: dict[str, Path]) -> None:
+    """Refuse to replace outputs that exist.
+
+    Raises:
+        OutputError: If one exists.
+    """
+    found = existing(outputs)
+    if found:
+        raise OutputError(
+            f"{found[0]} exists already; pass --overwrite to replace it, or another --output"
+        )
+
+
+def refuse_input(source: Path, footage: Footage | None, outputs: dict[str, Path]) -> None:
+    """Refuse outputs that would replace the source.
+
+    Raises:
+        OutputError: If an output is the source, or the folder of the source's images.
+    """
+    inputs = [source]
+    if isinstance(footage, ImageSequence):
+        inputs = [footage.files[0], footage.files[0].parent]
+    for target in outputs.values():
+        with writing(target):
+            if target.exists() and any(target.samefile(path) for path in inputs if path.exists()):
+                raise OutputError(f"the output {target} is the input itself; give another --output")
+
+
+def refuse_unfit(kind: str, source: Path, target: Path) -> None:
+    """Refuse an output whose type does not fit the source.
+
+    Raises:
+        OutputError: If it does not fit.
+    """
+    suffix = target.suffix.lower()
+    if kind == "photos" and target.is_file():
+        raise OutputError(
+            f"the output {target} is a file, but photos from a folder are written to a folder: "
+            "give another --output"
+        )
+    known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
+    is_folder = not suffix or suffix == ".swapped" or target.is_dir()
+    if kind == "photos" or suffix in known or (kind != "photo" and is_folder):
+        return
+    what = "photo" if kind == "photo" else "video"
+    raise OutputError(
+        f"cannot write {target}: {source} is a {kind}, and a {what} is written as one of "
+        f"{', '.join(sorted(known))}"
+    )
+
+
+def refuse_inapplicable(config: ConvertConfig, form: str, kind: str, source: Path) -> None:
+    """Refuse settings that have no effect on this output, instead of ignoring them.
+
+    Args:
+        config: Settings.
+        form: The form of the output.
+        kind: The kind of the source.
+        source: The source, for the message.
+
+    Raises:
+        SettingsError: If a setting differs from its default but does not apply.
+    """
+    options = field_options(ConvertConfig)
+    for field in dataclasses.fields(cast(Any, ConvertConfig)):
+        forms, value = options[field.name].forms, getattr(config, field.name)
+        if forms and form not in forms and value != field.default:
+            applies = ", ".join(FORMS[name] for name in forms)
+            raise SettingsError(
+                f"--{field.name} does not apply to {FORMS[form]}, only to {applies}: leave it out "
+                f"for {source}"
+            )
+    if config.fps is not None and kind != "sequence":
+        raise SettingsError(f"--fps applies to image sequences only: leave it out for {source}")
+    if config.images != "auto" and kind not in ("photos", "sequence"):
+        raise SettingsError(
+            f"--images applies to folders of images only: leave it out for {source}"
+        )
+
+
+def refuse_preview(source: Path, kind: str, output: Path) -> None:
+    """Refuse a preview of anything but footage in time, and one that is not a PNG.
+
+    Raises:
+        InputError: If the source is neither a video nor an image sequence.
+        OutputError: If the output is not a PNG, or is the source.
+    """
+    if kind not in ("video", "sequence"):
+        raise InputError(f"{source} is not a video or an image sequence; a preview needs one")
+    if output.suffix.lower() != ".png":
+        raise OutputError(
+            f"cannot write {output}: a preview is an image, so use a name ending in .png"
+        )

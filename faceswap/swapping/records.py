@@ -1,0 +1,184 @@
+"""What a conversion notes about each frame: its faces, and why each was swapped or not."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from faceswap.faces.geometry import Face
+from faceswap.faces.pose import facing
+from faceswap.media.frame import Frame
+from faceswap.swapping.compositor import Swap
+from faceswap.types import Count, counted
+
+HIDDEN_AREA = 0.01  # share of its crop of which less is pasted if a face does not count as swapped
+Fate = Literal["swapped", "not chosen", "another person", "smaller", "outside", "hidden"]
+# Each fate in words that follow a number of faces.
+WORDS: dict[Fate, str] = {
+    "swapped": "swapped",
+    "not chosen": "not among the people chosen",
+    "another person": "of people whom the model was not trained to replace",
+    "smaller": "smaller than the largest face (--largest)",
+    "outside": "outside --frames",
+    "hidden": "hidden by what is in front of them, or almost outside the frame",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRecord:
+    """A face that was found in a frame."""
+
+    fate: Annotated[
+        Fate,
+        Meta(
+            description="swapped, or why not. not chosen: it is none of the people of --who or "
+            "--cast, or one of --not. another person: the model was trained to replace somebody "
+            "else in the footage. smaller: only the largest face is swapped. outside: its frame is "
+            "not among --frames. hidden: almost nothing of it is visible."
+        ),
+    ]
+    track: Annotated[
+        int, Meta(description="The number that a face keeps through a shot; -1 in photos.")
+    ]
+    target: Annotated[Count, Meta(description="Index of the entry in the cast file; 0 otherwise.")]
+    box: Annotated[
+        tuple[float, float, float, float],
+        Meta(description="Left, top, right and bottom in pixels of the frame."),
+    ]
+    score: Annotated[float, Meta(description="Score of the detection, on the detector's scale.")]
+    yaw: Annotated[float, Meta(description="Degrees by which the head is turned to the right.")]
+    pitch: Annotated[float, Meta(description="Degrees by which the head is lowered.")]
+    distance: Annotated[
+        float | None,
+        Meta(
+            description="Embedding distance to the person that the face was compared with; below "
+            "0.6 they count as the same. null if it was not compared."
+        ),
+    ] = None
+    area: Annotated[
+        float | None,
+        Meta(description="Share of the aligned crop that is pasted; null if nothing was tried."),
+    ] = None
+    bridged: Annotated[
+        bool, Meta(description="Whether the face was not found but interpolated between finds.")
+    ] = False
+
+    @property
+    def width(self) -> float:
+        """Width of the box in pixels."""
+        return self.box[2] - self.box[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """A frame or a photo, with the faces found in it."""
+
+    index: Annotated[
+        Count, Meta(description="Frame of the source, counted from 0; number of the photo.")
+    ]
+    time: Annotated[float, Meta(description="Seconds on the source's own timeline; 0 in photos.")]
+    file: Annotated[
+        str | None, Meta(description="File name of a photo or image; null in videos.")
+    ] = None
+    faces: list[FaceRecord] = field(default_factory=list)
+
+    @property
+    def swapped(self) -> int:
+        """Number of faces swapped."""
+        return sum(face.fate == "swapped" for face in self.faces)
+
+
+def record_of(
+    frame: Frame, swaps: list[Swap], left_out: list[tuple[Face, Fate]], file: str | None
+) -> FrameRecord:
+    """Describe a frame and its faces.
+
+    Args:
+        frame: The frame.
+        swaps: Its swaps from :meth:`Swapper.prepare`.
+        left_out: The faces that are not swapped, and why not.
+        file: File name of a photo or image.
+    """
+    faces = [_face(swap.aligned.face, *_pasted(swap)) for swap in swaps]
+    faces += [_face(face, why) for face, why in left_out]
+    return FrameRecord(frame.index, float(frame.time), file, faces)
+
+
+def is_pasted(swap: Swap) -> bool:
+    """Return whether enough of a swap is pasted to count as a swapped face."""
+    return _pasted(swap)[0] == "swapped"
+
+
+def _pasted(swap: Swap) -> tuple[Fate, float]:
+    area = float(swap.mask.mean())
+    return "swapped" if area >= HIDDEN_AREA else "hidden", round(area, 3)
+
+
+def _face(face: Face, fate: Fate, area: float | None = None) -> FaceRecord:
+    yaw, pitch, _ = facing(face.landmarks)
+    box = face.box
+    near = face.distance is not None and np.isfinite(face.distance)
+    return FaceRecord(
+        fate=fate,
+        track=face.track,
+        target=face.target,
+        box=(round(box.left, 1), round(box.top, 1), round(box.right, 1), round(box.bottom, 1)),
+        score=round(float(face.score), 3),
+        yaw=round(yaw, 1),
+        pitch=round(pitch, 1),
+        distance=round(float(face.distance or 0), 3) if near else None,
+        area=area,
+        bridged=face.bridged,
+    )
+
+
+def to_json(record: FrameRecord) -> Any:
+    """Return a record as a JSON value."""
+    return msgspec.to_builtins(record)
+
+
+def from_json(value: Any) -> FrameRecord:
+    """Return the record that :func:`to_json` turned into a JSON value.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return msgspec.convert(value, FrameRecord)
+
+
+def counted_fates(records: list[FrameRecord]) -> dict[Fate, int]:
+    """Count the faces of all frames by fate."""
+    counts: dict[Fate, int] = {}
+    for record in records:
+        for face in record.faces:
+            counts[face.fate] = counts.get(face.fate, 0) + 1
+    return counts
+
+
+def why_none(records: list[FrameRecord], unit: str) -> str:
+    """Say why no face was swapped: none was found, or how many were found and why each was not.
+
+    Args:
+        records: The frames or photos.
+        unit: "frame" or "photo".
+    """
+    counts = counted_fates(records)
+    if not counts:
+        return f"no face found in {counted(len(records), unit)}"
+    reasons = ", ".join(f"{number} {WORDS[fate]}" for fate, number in counts.items())
+    strangers: tuple[Fate, ...] = ("not chosen", "another person")
+    distances = [
+        face.distance
+        for record in records
+        for face in record.faces
+        if face.distance is not None and face.fate in strangers
+    ]
+    near = ""
+    if distances:
+        near = f" (nearest distance {min(distances):.2f}; below 0.6 is the same person)"
+    return (
+        f"{counted(sum(counts.values()), 'face')} found in {counted(len(records), unit)}, but none "
+        f"is swapped: {reasons}{near}"
+    )
