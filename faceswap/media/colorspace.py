@@ -12,7 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.arrays import FloatImage, Image, Rect
-from faceswap.media.frame import rounded
+from faceswap.media.frame import gray_of_rgb, rounded
 
 # swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -89,6 +89,8 @@ def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArra
 
 def gray_of(frame: av.VideoFrame) -> Image:
     """Return the grey levels of a stored frame with 8 bits in full range, (H, W)."""
+    if is_rgb(frame.format.name):
+        return gray_of_rgb(rgb_rect(frame, (0, 0, frame.width, frame.height)))
     if not is_planar_yuv(frame):
         gray = frame.reformat(format="gray", interpolation=EXACT, dst_color_range=2).to_ndarray()
         return np.asarray(gray, np.uint8)

@@ -45,6 +45,10 @@ class Footage(Protocol):
     @property
     def path(self) -> Path: ...
 
+    @property
+    def first_file(self) -> Path:
+        """The file that outputs are said to be made from: the video, or the first image."""
+
     def probe(self) -> VideoInfo:
         """Return size, number of frames, start and duration, without decoding all frames."""
 
@@ -75,6 +79,10 @@ class VideoFile:
     """A video or an animation that FFmpeg decodes."""
 
     path: Path
+
+    @property
+    def first_file(self) -> Path:
+        return self.path
 
     def probe(self) -> VideoInfo:
         return reader.probe(self.path)
@@ -126,6 +134,10 @@ class ImageSequence:
     numbers: tuple[int, ...]
     rate: Fraction = RATE
 
+    @property
+    def first_file(self) -> Path:
+        return self.files[0]
+
     def at(self, rate: Fraction | None) -> Self:
         """Return the same images at another frame rate; None keeps the rate."""
         return replace(self, rate=rate) if rate else self
@@ -171,15 +183,17 @@ class ImageSequence:
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Any, Any]]:
-        """Open a video in memory that has the first image as its only frame."""
-        file = BytesIO()
-        native = native_of(read_photo(self.files[0]), 1 / self.rate)
-        with av.open(file, "w", format="nut") as out:
-            stream: Any = out.add_stream("rawvideo", rate=self.rate)
-            stream.width, stream.height = native.width, native.height
-            stream.pix_fmt = native.format.name
+        """Open a video in memory whose only frame has the size and the depth of the images."""
+        first, file = read_photo(self.files[0]), BytesIO()
+        height, width = first.shape
+        depth = "rgb48be" if isinstance(first.pixels, DeepPhoto) else "rgb24"
+        with av.open(file, "w", format="mov") as out:  # NUT would not tell the rate
+            stream: Any = out.add_stream("png", rate=self.rate)
+            stream.width, stream.height, stream.pix_fmt = width, height, depth
             stream.time_base = stream.codec_context.time_base = 1 / self.rate
-            out.mux(stream.encode(native))
+            only = av.VideoFrame(width, height, depth)
+            only.pts, only.time_base = 0, 1 / self.rate
+            out.mux(stream.encode(only))
             out.mux(stream.encode(None))
         file.seek(0)
         with av.open(file) as container:

@@ -5,10 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.arrays import LUMA, FloatImage, Image, Rect
+from faceswap.arrays import FloatImage, Image, Rect
 
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
 
@@ -97,7 +98,7 @@ class Frame:
     def gray(self) -> Image:
         """Return the grey levels of the frame as it was read, ignoring changes, (H, W)."""
         if isinstance(self.pixels, np.ndarray):
-            return rounded(self.pixels @ LUMA)
+            return gray_of_rgb(self.pixels)
         return self.pixels.gray()
 
     def changed(self, rect: Rect, pixels: Image | FloatImage) -> Self:
@@ -125,6 +126,11 @@ class Frame:
 def _overlap(first: Rect, second: Rect) -> bool:
     horizontally = max(first[0], second[0]) < min(first[2], second[2])
     return horizontally and max(first[1], second[1]) < min(first[3], second[3])
+
+
+def gray_of_rgb(image: Image) -> Image:
+    """Return the grey levels of RGB pixels (H, W, 3), (H, W)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def rounded(pixels: npt.NDArray[Any]) -> Image:

@@ -27,7 +27,7 @@ from PIL import ImageCms, ImageOps, UnidentifiedImageError
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.media.frame import Frame, rounded
+from faceswap.media.frame import Frame, gray_of_rgb, rounded
 from faceswap.media.sources import PNG_MARK
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,7 @@ class DeepPhoto:
     def gray(self) -> Image:
         """Return the grey levels of the whole photo with 8 bits, (H, W)."""
         height, width = self.shape
-        return np.asarray(
-            cv2.cvtColor(self.rgb((0, 0, width, height)), cv2.COLOR_RGB2GRAY), np.uint8
-        )
+        return gray_of_rgb(self.rgb((0, 0, width, height)))
 
 
 def deep_pixels(frame: Frame) -> Deep:

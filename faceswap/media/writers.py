@@ -229,7 +229,7 @@ class VideoOutput:
     def _note_time(self, frame: Frame) -> None:
         if not isinstance(frame.pixels, Decoded):  # an image of a sequence
             self._times.append(round(frame.time / self._video.time_base))
-            self._last_duration = 1
+            self._last_duration = round(1 / (self._video.average_rate * self._video.time_base))
             return
         native: Any = frame.pixels.frame
         if native.interlaced_frame and not self._is_interlaced:
@@ -295,9 +295,8 @@ def _join_segments(
     if target.images:
         _publish_images([segment.path for segment in finished], target.path, footage, publisher)
         return
-    source = footage.files[0] if isinstance(footage, ImageSequence) else footage.path
     with (
-        publisher(source)(target.path) as temporary,
+        publisher(footage.first_file)(target.path) as temporary,
         footage.opened() as (container, video),
         writing_media(target.path),
     ):
@@ -329,7 +328,7 @@ def check_folder(folder: Path, footage: Footage) -> None:
     if folder.is_file():
         raise OutputError(f"the output {folder} is a file; an image sequence needs a folder")
     is_sequence = isinstance(footage, ImageSequence)
-    stems = {file.stem for file in footage.files} if is_sequence else set()
+    stems = {file.stem for file in footage.files} if isinstance(footage, ImageSequence) else set()
     for path in folder.iterdir() if folder.is_dir() else ():
         is_numbered = path.stem.isdecimal() and path.suffix == ".png"
         if path.suffix != ".c2pa" and not (path.stem in stems if is_sequence else is_numbered):

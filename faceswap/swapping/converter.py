@@ -178,7 +178,7 @@ def contact_sheet(
     if not rows:
         raise InputError(f"{source} has no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    with job.publisher(source)(output) as temporary, writing(output):
+    with job.publisher(footage.first_file)(output) as temporary, writing(output):
         temporary.write_bytes(png.tobytes())
     return with_face
 

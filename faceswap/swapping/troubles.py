@@ -158,6 +158,8 @@ def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
             before = _same_place(records[at - 1], face)
             if before is None or _who(before) == _who(face):
                 continue
+            if "outside" in (before.fate, face.fate):  # the user's own choice
+                continue
             for later in range(at + 1, min(at + BRIEF, len(records))):
                 after = _same_place(records[later], face)
                 if after is None:
@@ -190,13 +192,16 @@ def _by_track(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRe
 
 def _jumping(records: Sequence[FrameRecord]) -> Iterator[int]:
     for track in _by_track(records):
+        off: dict[int, float] = defaultdict(float)  # distance from the path, in widths, by place
         for (a, before), (b, face), (c, after) in zip(track, track[1:], track[2:], strict=False):
-            if c - a != 2:
-                continue
-            ends = [np.array(_center(one)) for one in (before, after)]
-            off = float(np.linalg.norm(np.array(_center(face)) - (ends[0] + ends[1]) / 2))
-            if off > JUMP * max(face.width, 1.0):
-                yield b
+            if c - a == 2:
+                middle = np.mean([_center(before), _center(after)], axis=0)
+                away = float(np.linalg.norm(np.subtract(_center(face), middle)))
+                off[b] = away / max(face.width, 1.0)
+        yield from (
+            place for place, away in list(off.items())
+            if away > JUMP and away >= max(off[place - 1], off[place + 1])
+        )  # fmt: skip
 
 
 def _center(face: FaceRecord) -> tuple[float, float]:

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from faceswap.media import photos, reader
 from faceswap.media.photos import _chunk, _chunks
+from faceswap.media.sources import content_of
 from tests.support.clips import open_writer, picture
 
 BOX = (20, 10, 40, 30)
@@ -303,3 +305,87 @@ def test_invalid_print_resolution_is_dropped(tmp_path, dots):
     Image.fromarray(picture(0, 64, 48)).save(tmp_path / "in.tif", dpi=dots)
 
     assert photos.read_photo(rewrite(tmp_path / "in.tif", tmp_path / "out.jpg")).shape == (48, 64)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.png", "L"), ("x.jpg", "L"), ("x.png", "LA"),
+                                            ("x.tif", "L"), ("x.jp2", "L")])  # fmt: skip
+@pytest.mark.parametrize("is_gray", [True, False])
+def test_grey_photo_stays_grey_if_its_swap_is(tmp_path, name, mode, is_gray, caplog):
+    source, target = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
+    Image.fromarray(np.full((20, 30), 90, np.uint8)).convert(mode).save(source)
+    frame = photos.read_photo(source)
+    color = [120, 120, 120] if is_gray else [200, 20, 20]
+
+    photos.PhotoWriter(target, source).write(
+        frame.changed((0, 0, 10, 10), np.full((10, 10, 3), color, np.uint8))
+    )
+
+    with Image.open(target) as written:
+        expected = mode if is_gray else {"L": "RGB", "LA": "RGBA"}[mode]
+        assert written.mode == expected
+        assert abs(int(np.asarray(written.convert("RGB"))[15, 25, 0]) - 90) <= 1
+    assert ("is written as RGB" in caplog.text) != is_gray
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_grey_photo_keeps_its_depth(tmp_path, suffix):
+    import tifffile
+
+    source, target = tmp_path / f"x{suffix}", tmp_path / f"out{suffix}"
+    levels = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
+    if suffix == ".png":
+        cv2.imwrite(str(source), levels)
+    else:
+        tifffile.imwrite(source, levels, photometric="minisblack")
+    frame = photos.read_photo(source)
+    assert frame.shape == (20, 30)
+
+    photos.PhotoWriter(target, source).write(
+        frame.changed((0, 0, 10, 10), np.full((10, 10, 3), 7, np.uint8))
+    )
+
+    read = tifffile.imread(target) if suffix == ".tif" else cv2.imread(str(target), -1)
+    assert read.shape == (20, 30)
+    assert read.dtype == np.uint16
+    assert (read[:10, :10] == 7 * 257).all()
+    np.testing.assert_array_equal(read[10:], levels[10:])
+
+
+def test_cmyk_photo_is_converted_by_its_profile_and_told_of(tmp_path, caplog):
+    source = tmp_path / "x.jpg"
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(source, quality=100)
+
+    frame = photos.read_photo(source)
+
+    assert "has CMYK colours, which are converted to RGB" in caplog.text
+    red, green, blue = frame.image[8, 8]
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+HEIC = Path(__file__).parent / "data" / "tiny.heic"
+
+
+def test_heic_is_read_upright(tmp_path):
+    """The file was made by libheif's encoder: red above blue, turned by its orientation."""
+    frame = photos.read_photo(HEIC)
+
+    assert content_of(HEIC) == "photo"
+    assert frame.shape == (64, 48)
+    assert frame.image[8, 24, 0] > 200 > 60 > frame.image[8, 24, 2]
+    assert frame.image[56, 24, 2] > 200 > 60 > frame.image[56, 24, 0]
+    photos.PhotoWriter(tmp_path / "out.jpg", HEIC).write(frame)
+    with Image.open(tmp_path / "out.jpg") as written:
+        assert written.size == (48, 64)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2", ".jfif", ".jpe"])
+def test_photo_of_any_written_format_can_be_read_again(tmp_path, suffix):
+    source = tmp_path / "x.png"
+    Image.fromarray(picture(0, 64, 48)).save(source)
+    frame = photos.read_photo(source)
+
+    photos.PhotoWriter(tmp_path / f"out{suffix}", source).write(frame)
+
+    again = photos.read_photo(tmp_path / f"out{suffix}").image
+    assert np.abs(again.astype(int) - frame.image).mean() < 2

@@ -109,7 +109,8 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path):
     folder = tmp_path / ".x.parts"
     code = (
         "import sys\nfrom pathlib import Path\nfrom faceswap.media.segments import SegmentStore\n"
-        "store = SegmentStore(Path(sys.argv[1]), Path('x'), Path('y'))\nprint('held', flush=True)\nsys.stdin.read()"
+        "store = SegmentStore(Path(sys.argv[1]), Path('x'), Path('y'))\n"
+        "print('held', flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE

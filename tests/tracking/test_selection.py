@@ -16,8 +16,8 @@ from faceswap.tracking.tracklog import Vote
 
 def selected(*arguments, **options):
     """Yield each frame with the faces to swap."""
-    for selection in select_faces(*arguments, **options):
-        yield selection.frame, selection.kept
+    for frame, kept, _ in select_faces(*arguments, **options):
+        yield frame, kept
 
 
 @pytest.fixture(scope="module")
