@@ -59,7 +59,7 @@ def stages(folder: Path, minutes: float) -> Iterator[tuple[str, Stage]]:
     yield (
         f"5/6 faceswap convert {folder / CLIP} --model {model}",
         lambda watch: convert(folder / CLIP, folder / SWAPPED, model,
-                              ConvertConfig(device="cpu"), watch),
+                              ConvertConfig(device="cpu", overwrite=True), watch),
     )  # fmt: skip
     yield "6/6 drawing the image", lambda watch: _draw(folder, model, watch)
 

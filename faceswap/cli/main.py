@@ -223,6 +223,11 @@ def convert(
     show(as_json, report, text.conversion(report))
 
 
+def _is_terminal() -> bool:
+    """Return whether somebody can answer a question."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
+
+
 def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_json: bool) -> bool:
     """Ask on a terminal whether outputs that exist may be replaced; False if there are none.
 
@@ -232,7 +237,7 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
     from faceswap.errors import OutputError
     from faceswap.swapping.outputs import planned
 
-    if as_json or not (sys.stdin and sys.stdin.isatty()):
+    if as_json or not _is_terminal():
         return False
     found = planned(source, output, settings)
     if not found:

@@ -140,13 +140,7 @@ def read_deep(path: Path) -> DeepPhoto | None:
             return None
         pixels, orientation = tiff
     elif suffix == ".png" and _png_depth(path) == 16:
-        # Decode from memory, because cv2.imread crashes on a file name that is not valid Unicode.
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if stored is None:
-            raise ValueError("the image is damaged or truncated")
-        order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
-        pixels = cv2.cvtColor(stored, order) if stored.ndim == 3 else stored
+        pixels = _decode_with_opencv(path)
         with opened_photo(path) as photo:
             orientation = int(photo.getexif().get(ORIENTATION, 1))
     else:
@@ -183,11 +177,37 @@ def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
                 return None
             tags: Any = getattr(page, "tags", {})
             orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
-            return np.asarray(page.asarray()), orientation
+            return _tiff_pixels(path, page), orientation
     except (MemoryError, ValueError):
         raise
     except Exception as error:  # tifffile raises many exception types for a damaged file
         raise ValueError(f"the TIFF is damaged: {error}") from error
+
+
+def _tiff_pixels(path: Path, page: Any) -> npt.NDArray[Any]:
+    """Decode a TIFF page, also one whose compression tifffile alone does not know, such as LZW."""
+    try:
+        return np.asarray(page.asarray())
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    return _decode_with_opencv(path)
+
+
+def _decode_with_opencv(path: Path) -> npt.NDArray[Any]:
+    """Decode a photo at its stored depth: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4).
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    # Decode from memory, because cv2.imread crashes on a file name that is not valid Unicode.
+    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise ValueError("the image is damaged or truncated")
+    if stored.ndim == 2:
+        return np.asarray(stored)
+    order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(stored, order))
 
 
 def _png_depth(path: Path) -> int:

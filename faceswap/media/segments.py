@@ -3,7 +3,8 @@
 The folder is beside the output. Its name holds the beginning of the output's name and a hash of the
 whole name and of everything that determines the result: source, model and settings. It contains a
 description of the conversion (``conversion.json``), the encoded segments, one line about each
-(``done.jsonl``), and the track log (``faces.jsonl``).
+(``done.jsonl``), the track log (``faces.jsonl``), and an empty file once the output is written
+(``output-begun``).
 """
 
 import hashlib
@@ -48,7 +49,7 @@ from faceswap.types import Count
 log = logging.getLogger(__name__)
 
 
-ABOUT, DONE = "conversion.json", "done.jsonl"
+ABOUT, DONE, BEGUN = "conversion.json", "done.jsonl", "output-begun"
 PARTS = re.compile(r"\..*\.[0-9a-f]{12}\.parts", re.DOTALL)
 SEGMENT_FRAMES = 120  # frames per segment; a kill loses the unfinished segment
 MAX_SEGMENT_PACKETS = 10_000  # upper bound; subtracted from each dts, so that dts <= pts
@@ -76,6 +77,12 @@ class Unfinished:
     frames: Annotated[Count, Meta(description="Frames in the segments.")]
     bytes: Annotated[Count, Meta(description="Size of the folder.")]
     stopped: Annotated[str, Meta(description="When the last segment was finished (ISO 8601).")]
+    wrote_output: Annotated[
+        bool,
+        Meta(
+            description="Whether it had begun to write its output, so that a file there is its own."
+        ),
+    ] = False
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
@@ -214,6 +221,19 @@ class SegmentStore:
         """
         append_lines(self.folder / DONE, [json.dumps(note)], lasting=True)
         self.notes.append(note)
+
+    @property
+    def wrote_output(self) -> bool:
+        """Whether :meth:`begin_output` was called, in this run or in an interrupted one."""
+        return (self.folder / BEGUN).exists()
+
+    def begin_output(self) -> None:
+        """Note that the output is written from now on, so that a file there is this run's own.
+
+        Raises:
+            OutputError: If that cannot be noted.
+        """
+        write_bytes(self.folder / BEGUN, b"")
 
     def close(self, keep: bool) -> None:
         """Release the lock, and delete the folder unless ``keep``."""

@@ -169,6 +169,7 @@ def open_video(
                 output.abandon()
                 done = isinstance(error, NoFacesError)
                 raise
+        segments.begin_output()
         for name, target in targets.items():
             _join_segments(name, target, footage, publisher, segments, excerpt, end)
         done = True

@@ -20,7 +20,7 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import facesets_in
 from faceswap.files import sweep, writing
 from faceswap.media import writers
-from faceswap.media.footage import Footage, ImageSequence, identify
+from faceswap.media.footage import Footage, identify
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.segments import SegmentStore, folder_for, unfinished
@@ -31,15 +31,13 @@ from faceswap.swapping import outputs
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.records import (
-    FrameRecord,
     from_json,
     is_pasted,
     record_of,
     to_json,
     why_none,
 )
-from faceswap.swapping.report import ConvertReport, write_report
-from faceswap.swapping.troubles import troubles_in
+from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.video import conversion_key, convert_video
 from faceswap.tracking.selection import select_faces
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
@@ -99,14 +97,9 @@ def convert(
     detectors = DetectorPool(job.config.min_score, workers, job.config.landmarks)
     with detectors as pool, _torch_threads(max(cores() // 2, 1)):
         if job.footage:
-            records, report.resumed = convert_video(job, job.footage, pool, on_progress)
-            numbers = [job.footage.number_of(r.index) for r in records]
-            is_sequence = isinstance(job.footage, ImageSequence)
-            report.troubles = troubles_in(records, numbers if is_sequence else ())
+            convert_video(job, job.footage, pool, report, on_progress)
         else:
-            records = _convert_photos(job, photos, pool, report, on_progress)
-    report.count(records)
-    report.report = write_report(job, records, report.troubles)
+            _convert_photos(job, photos, pool, report, on_progress)
     report.unfinished = [
         kept for kept in unfinished(job.target.parent) if kept.output == job.target
     ]
@@ -233,7 +226,7 @@ def _convert_photos(
     pool: DetectorPool,
     report: ConvertReport,
     on_progress: OnProgress,
-) -> list[FrameRecord]:
+) -> None:
     """Convert photos one by one; those of a folder keep their relative paths.
 
     What was done is noted photo by photo, so that an interrupted run continues where it stopped.
@@ -248,8 +241,9 @@ def _convert_photos(
     try:
         known = {note["times"][0]: from_json(note["records"][0]) for note in store.notes}
         report.resumed = len(known)
-        if not known:
-            outputs.refuse_existing(job.outputs) if not job.config.overwrite else None
+        if not (store.wrote_output or job.config.overwrite):
+            outputs.refuse_existing(job.outputs)
+        store.begin_output()
         records = list(known.values())
         faces = sum(record.swapped for record in records)
         left = [(at, path) for at, path in enumerate(photos) if at not in known]
@@ -280,8 +274,8 @@ def _convert_photos(
                 + (f"the photos are copied to {job.target} unchanged" if is_folder
                    else "nothing was written")
             )  # fmt: skip
+        report.finish(job, sorted(records, key=lambda record: record.index), [])
         done = True
-        return sorted(records, key=lambda record: record.index)
     finally:
         store.close(keep=not done and bool(store.notes) and is_folder)
 

@@ -104,7 +104,7 @@ def existing(outputs: dict[str, Path]) -> list[Path]:
 def planned(source: Path, output: Path | None, config: ConvertConfig) -> list[Path]:
     """Return the outputs of a conversion that exist and would be replaced.
 
-    The folder of an interrupted conversion of photos does not count.
+    Those that an interrupted conversion has written do not count.
 
     Raises:
         InputError: If the source does not exist, or cannot be read.
@@ -114,10 +114,15 @@ def planned(source: Path, output: Path | None, config: ConvertConfig) -> list[Pa
     target = output or default_output(source, kind)
     form = form_of(kind, target)
     found = existing(all_outputs(target, form, config))
-    if found and kind == "photos":
-        folder = target.parent
-        return [] if any(kept.output == target for kept in unfinished(folder)) else found
-    return found
+    return [] if found and can_go_on(target) else found
+
+
+def can_go_on(target: Path) -> bool:
+    """Return whether an interrupted conversion has written to an output and can go on."""
+    folder = target.parent
+    return folder.is_dir() and any(
+        kept.output == target and kept.wrote_output for kept in unfinished(folder)
+    )
 
 
 def refuse_existing(outputs: dict[str, Path]) -> None:

@@ -133,7 +133,7 @@ def plan(
     outputs.refuse_input(source, footage, paths)
     if form != "preview":
         outputs.refuse_unfit(kind, source, target)
-    if not config.overwrite and form not in ("photos", "preview"):  # photos may go on
+    if not (config.overwrite or form == "preview" or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
     swapper, selector, files = assemble(config, model)
     signer, record = signer_for(files, config)

@@ -67,13 +67,19 @@ class ConvertReport:
         ),
     ] = field(default_factory=list)
 
-    def count(self, records: list[FrameRecord]) -> None:
-        """Fill in the counts from what happened to each frame."""
+    def finish(self, job: Conversion, records: list[FrameRecord], troubles: list[Trouble]) -> None:
+        """Fill in the counts from what happened to each frame, and write the report on every frame.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         self.frames = len(records)
         self.faces = sum(record.swapped for record in records)
         self.without_face = sum(not record.swapped for record in records)
         fates = counted_fates(records)
         self.not_swapped = {fate: n for fate, n in fates.items() if fate != "swapped"}
+        self.troubles = troubles
+        self.report = _write_report(job, records, troubles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,8 @@ def report_path(target: Path, form: str) -> Path:
     return target.with_name(fitting(stem, ".report.json"))
 
 
-def write_report(job: Conversion, records: list[FrameRecord], troubles: list[Trouble]) -> Path:
-    """Write the report of a conversion beside its output, and return its path.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
+def _write_report(job: Conversion, records: list[FrameRecord], troubles: list[Trouble]) -> Path:
+    """Write the report of a conversion beside its output, and return its path."""
     report = FrameReport(
         VERSION, str(job.source), job.target.name, job.model.name, job.model.sha256,
         job.config.to_dict(), job.spec.describe(), counted_fates(records), troubles, records,

@@ -23,10 +23,12 @@ from faceswap.media.reader import VideoInfo
 from faceswap.media.segments import folder_for
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping import records
-from faceswap.swapping.outputs import photo_suffix
+from faceswap.swapping.outputs import photo_suffix, refuse_existing
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import Fate, FrameRecord
+from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.swapper import prepare_video
+from faceswap.swapping.troubles import troubles_in
 from faceswap.tracking import tracker
 from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import FaceLog
@@ -38,19 +40,19 @@ CONTEXT_FRAMES = 72
 
 
 def convert_video(
-    job: Conversion, footage: Footage, pool: DetectorPool, on_progress: OnProgress
-) -> tuple[list[FrameRecord], int]:
+    job: Conversion, footage: Footage, pool: DetectorPool, report: ConvertReport,
+    on_progress: OnProgress,
+) -> None:  # fmt: skip
     """Swap the faces of a video or an image sequence.
+
+    The report on every frame is written before the output appears.
 
     Args:
         job: The conversion.
         footage: Its frames.
         pool: The processes that detect faces.
+        report: The result, which is filled in.
         on_progress: Called after each frame.
-
-    Returns:
-        records: What happened to the faces of each frame.
-        resumed: Number of frames that were taken over from an interrupted run.
 
     Raises:
         AlignmentError: If all landmarks of a detected face coincide.
@@ -60,7 +62,8 @@ def convert_video(
         InputError: If the footage is unreadable or has no frame in the excerpt, or the track log of
             an interrupted run is damaged.
         NoFacesError: If no face is swapped. No output is written.
-        OutputError: If writing fails, or the list of finished segments is damaged.
+        OutputError: If an output exists already and no interrupted run is resumed, writing fails,
+            or the list of finished segments is damaged.
         SettingsError: If the container cannot hold the codec, the label does not fit into the
             frames, or a plug-in cannot be imported.
     """
@@ -73,9 +76,11 @@ def convert_video(
     with writers.open_video(
         targets, footage, job.publisher, folder, excerpt=excerpt, end=end
     ) as output:
+        if not (job.config.overwrite or output.segments.wrote_output):
+            refuse_existing(job.outputs)
         log = FaceLog(folder / "faces.jsonl")
         first = _align_logs(output, log, start)
-        resumed = output.frames
+        report.resumed = output.frames
         faces = sum(records.from_json(record).swapped for record in output.records)
         found = _detected(job, footage, pool, log, start, end)
         total = _total(job, info)
@@ -93,7 +98,9 @@ def convert_video(
             raise NoFacesError(
                 f"{records.why_none(written, 'frame')} of {job.source}; nothing was written"
             )
-    return written, resumed
+        numbers = [footage.number_of(record.index) for record in written]
+        is_sequence = isinstance(footage, ImageSequence)
+        report.finish(job, written, troubles_in(written, numbers if is_sequence else ()))
 
 
 def _align_logs(output: writers.VideoOutput, log: FaceLog, start: int) -> int:

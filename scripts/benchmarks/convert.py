@@ -24,6 +24,7 @@ def main() -> None:
     import numpy as np
 
     from faceswap.cli.demo import public_photos
+    from faceswap.config import ConvertConfig
     from faceswap.crops.guidance import to_view
     from faceswap.faces.detection import detect_hog
     from faceswap.faces.geometry import align_face, transform
@@ -53,12 +54,21 @@ def main() -> None:
         modelfile.save(folder / "m" / modelfile.MODEL_FILE, trained)
 
         def ours(clip: Path) -> tuple[int, int]:
-            report = convert(clip, folder / "ours.mp4", folder / "m")
+            settings = ConvertConfig(overwrite=True)
+            report = convert(clip, folder / "ours.mp4", folder / "m", settings)
             return report.frames, report.faces
 
         def memory(clip: Path) -> float:
             return peak_memory(
-                ["convert", str(clip), "-o", str(folder / "m.mp4"), "--model", str(folder / "m")]
+                [
+                    "convert",
+                    str(clip),
+                    "-o",
+                    str(folder / "m.mp4"),
+                    "--model",
+                    str(folder / "m"),
+                    "--overwrite",
+                ]
             )
 
         def plain(clip: Path) -> int:

@@ -23,7 +23,7 @@ from faceswap.evaluation.results import EvaluationReport
 from faceswap.facesets.extractor import ExtractReport
 from faceswap.files import write_bytes
 from faceswap.provenance.credentials import FileCredentials, FileError
-from faceswap.swapping.report import ConvertReport
+from faceswap.swapping.report import ConvertReport, FrameReport
 from faceswap.training.trainer import TrainReport
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -40,12 +40,14 @@ class Output:
         results: The dataclasses that it can print.
         with_error: Whether a result that was printed can also hold an error.
         listed_in: If the results are the items of a list: the key of that list.
+        is_file: Whether this is a file that the command writes, which never holds an error.
     """
 
     description: str
     results: tuple[type, ...]
     with_error: bool = False
     listed_in: str | None = None
+    is_file: bool = False
 
 
 OUTPUTS = {
@@ -54,6 +56,9 @@ OUTPUTS = {
     "convert": Output(
         "What a conversion did; with --preview, what its image shows.",
         (ConvertReport, PreviewReport),
+    ),
+    "report": Output(
+        "The report that convert writes beside its output.", (FrameReport,), is_file=True
     ),
     "evaluate": Output("How good a model's swaps are.", (EvaluationReport,)),
     "info": Output(
@@ -98,11 +103,16 @@ def _schema(command: str, output: Output) -> Schema:
     elif output.with_error:
         for kind in output.results:
             definitions[kind.__name__]["properties"] |= error
+    if output.is_file:
+        title = "video.swapped.report.json"
+        del definitions[Failure.__name__]
+    else:
+        title, printed = f"faceswap {command} --json", [*printed, _object(error)]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"faceswap {command} --json",
+        "title": title,
         "description": output.description,
-        "anyOf": [*printed, _object(error)],
+        "anyOf": printed,
         "$defs": dict(sorted(definitions.items())),
     }
 

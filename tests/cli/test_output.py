@@ -12,10 +12,11 @@ from PIL import Image
 
 from faceswap.cli import demo, main, output, text
 from faceswap.cli.output import to_jsonable
-from faceswap.media.segments import Unfinished
+from faceswap.media.segments import SegmentStore, Unfinished, folder_for, unfinished
 from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import PRESETS
-from faceswap.swapping.video import ConvertReport
+from faceswap.swapping.report import ConvertReport
+from faceswap.swapping.troubles import Trouble
 from scripts.tools.schemas import schemas
 from tests.support.clips import make_clip
 from tests.support.commands import SCHEMAS, checked
@@ -54,7 +55,8 @@ def test_schemas_are_up_to_date():
 
 
 def test_every_command_has_a_schema():
-    assert {path.stem for path in SCHEMAS.glob("*.json")} == set(main.cli.commands)
+    files = {path.stem for path in SCHEMAS.glob("*.json")}
+    assert files == {*main.cli.commands, "report"}  # report describes a file
     for command in main.cli.commands.values():
         assert "--json" in [option for parameter in command.params for option in parameter.opts]
 
@@ -156,18 +158,88 @@ def test_argument_after_double_dash_is_a_file(monkeypatch):
     assert not output.wants_json()
 
 
+STOPPED = Unfinished(Path("y"), Path("x.mp4"), Path("clip.mp4"), 1, 9, "2026-01-01T00:00:00+00:00")
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_counts_are_grammatical(number):
     report = ConvertReport(Path("x.mp4"), frames=number, faces=number, without_face=number,
-                           unfinished=[Unfinished(Path("y"), number)])  # fmt: skip
+                           not_swapped={"smaller": number}, report=Path("x.report.json"),
+                           unfinished=[STOPPED])  # fmt: skip
     plural = "" if number == 1 else "s"
 
-    first, kept = text.conversion(report)
+    first, left_out, where, kept = text.conversion(report)
 
     assert first.startswith(
         f"x.mp4: {number} frame{plural}, {number} face{plural} swapped, {number} frame{plural} "
     )
-    assert kept.startswith(f"kept: {number} frame{plural} of ")
+    assert left_out.startswith(f"not swapped: {number} face{plural} smaller")
+    assert where == "every frame: x.report.json"
+    assert kept.startswith("kept: 1 frame of another, unfinished conversion to the same output; ")
+    assert kept.endswith("faceswap info x.mp4 --discard")
+
+
+def test_worst_troubles_are_named():
+    runs = [("lost face", 3, 5), ("sudden jump", 7, 7), ("low score", 8, 9), ("no face", 20, 30)]
+    troubles = [Trouble(kind, first, last, 1.0) for kind, first, last in runs]
+    report = ConvertReport(Path("x.mp4"), report=Path("x.report.json"), troubles=troubles)
+
+    assert text.conversion(report)[-1] == (
+        "look at: lost face in frames 3-5, sudden jump in frame 7, low score in frames 8-9 and 1 "
+        "more; every frame: x.report.json"
+    )
+
+
+def test_info_lists_conversions_that_can_go_on_and_discards_them(tmp_path, capsys, monkeypatch):
+    for name in ("a.mp4", "b.mp4"):
+        store = SegmentStore(folder_for(tmp_path / name, {}), tmp_path / name, Path("clip.mp4"))
+        store.path("video", 0).write_bytes(b"part")
+        store.add({"times": [0, 1], "last": 1, "rotation": 0, "delays": {"video": 0},
+                   "records": [None, None]})  # fmt: skip
+        store.close(keep=True)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["faceswap", "info", *map(str, arguments), "--json"])
+        code = 0
+        try:
+            main.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, checked("info", capsys.readouterr().out)
+
+    code, found = run(tmp_path)
+    assert (code, found["kind"]) == (0, "unfinished")
+    assert [Path(each["output"]).name for each in found["conversions"]] == ["a.mp4", "b.mp4"]
+    assert {each["frames"] for each in found["conversions"]} == {2}
+    code, gone = run(tmp_path / "a.mp4", "--discard")
+    assert (code, gone["kind"], len(gone["conversions"])) == (0, "discarded", 1)
+    assert [kept.output.name for kept in unfinished(tmp_path)] == ["b.mp4"]
+    code, none = run(tmp_path / "a.mp4", "--discard")
+    assert (code, none["error"]["kind"]) == (3, "InputError")
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_convert_asks_on_a_terminal_before_it_replaces(tmp_path, monkeypatch, answer):
+    clip = make_clip(tmp_path / "x.mp4", audio=0)
+    (tmp_path / "x.swapped.mp4").write_bytes(b"ten hours")
+    monkeypatch.setattr(main, "_is_terminal", lambda: True)
+    settings = []
+    monkeypatch.setattr(
+        "faceswap.swapping.converter.convert",
+        lambda *args: settings.append(args[3]) or ConvertReport(Path("x"), report=Path("y")),
+    )
+
+    result = CliRunner().invoke(
+        main.cli, ["convert", str(clip), "--model", "m"], input=f"{answer}\n"
+    )
+
+    assert "x.swapped.mp4 exists already; replace it? [y/N]" in result.output
+    if answer == "y":
+        assert settings[0].overwrite
+        assert result.exit_code == 0
+    else:
+        assert not settings
+        assert "x.swapped.mp4 is kept" in str(result.exception)
 
 
 def test_nan_is_printed_as_null():

@@ -7,6 +7,7 @@ from faceswap.faces.detection import DetectorSpec, detect_yunet
 from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.facesets.faceset import Faceset
 from faceswap.facesets.recognition import appears, centroid, embedding_of, pictures_of
+from faceswap.media.footage import VideoFile
 from faceswap.media.writers import write_clip
 
 
@@ -61,12 +62,12 @@ def test_appears_finds_a_person_late_in_a_video(tmp_path, collins, hopper, colli
     write_clip(clip, images, 25, np.zeros(96000, np.int16), 48000)
     person = compute_embedding(collins, collins_face.landmarks)
 
-    assert appears(person, clip, DetectorSpec())
-    assert not appears(-person, clip, DetectorSpec())
+    assert appears(person, VideoFile(clip), DetectorSpec())
+    assert not appears(-person, VideoFile(clip), DetectorSpec())
 
 
 def test_appears_is_false_for_a_video_of_unknown_length(tmp_path, collins, collins_face):
     person = compute_embedding(collins, collins_face.landmarks)
     Image.fromarray(collins).save(tmp_path / "x.mjpeg", "jpeg")
 
-    assert not appears(person, tmp_path / "x.mjpeg", DetectorSpec())
+    assert not appears(person, VideoFile(tmp_path / "x.mjpeg"), DetectorSpec())

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from faceswap.cli import info, text
 from faceswap.errors import InputError, NoCredentialsError, OutputError, SettingsError
-from faceswap.media import photos, reader, writers
+from faceswap.media import photos, reader, sources, writers
 from faceswap.provenance import credentials
 from faceswap.provenance.credentials import ModelRecord, read, sidecar_of, verify
 from faceswap.provenance.identity import own_identity_file, read_certificates, signing_identity
@@ -27,9 +27,21 @@ from faceswap.provenance.signer import SOURCE_TYPE, Signer
 from tests.support.certificates import organisation
 from tests.support.clips import make_clip, open_writer, picture, signer, sound_of, times_of
 
-PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-EMBEDDED = (".mp4", ".m4v", ".mov", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-BESIDE = (".mkv", ".webm", ".bmp")
+PHOTOS = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".bmp",
+    ".jp2",
+)
+EMBEDDED = (".mp4", ".m4v", ".mov", *PHOTOS[:-2])
+BESIDE = (".mkv", ".webm", ".bmp", ".jp2")
 
 
 def original(folder, suffix, name="original"):
@@ -44,7 +56,7 @@ def original(folder, suffix, name="original"):
 
 def written(source, target):
     """Rewrite a photo or clip with the product's own writer, which signs it."""
-    is_photo = reader.kind_of(source) == "photo"
+    is_photo = sources.kind_of(source) == "photo"
     frames = [photos.read_photo(source)] if is_photo else reader.read_video(source)
     with open_writer(target, source) as writer:
         for frame in frames:

@@ -360,7 +360,7 @@ def test_photos_that_differ_only_in_suffix_have_separate_layers(tmp_path, collin
     assert len(list(report.output.iterdir())) == 3
 
 
-def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog):
+def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog, tmp_path):
     Image.fromarray(collins).save(clip.with_name("a.png"))
 
     report = convert(clip.parent, model=model, config=QUICK)
@@ -369,7 +369,7 @@ def test_videos_in_a_photo_folder_are_reported(clip, collins, model, caplog):
     assert "skipping 1 video (first: video.mp4)" in caplog.text
     clip.with_name("a.png").unlink()
     with pytest.raises(InputError, match="holds no photo; convert a video by giving its own path"):
-        convert(clip.parent, model=model, config=QUICK)
+        convert(clip.parent, tmp_path / "new", model, QUICK)
 
 
 @pytest.mark.parametrize("with_face", [True, False])

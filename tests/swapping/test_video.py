@@ -368,3 +368,19 @@ def test_memory_does_not_grow_with_clip_length(tmp_path, monkeypatch, model, col
 
 def test_short_segments_fixture_applies():
     assert segments.SEGMENT_FRAMES == writers.SEGMENT_FRAMES == 10
+
+
+def test_run_that_was_killed_while_it_published_goes_on(clip, model, unbroken, monkeypatch):
+    def fail(*arguments):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "_join_segments", fail)
+        with pytest.raises(Stopped):
+            convert(clip, swapped(clip), model, QUICK)
+    swapped(clip).write_bytes(b"half an output")  # moved into place before the kill
+
+    report = convert(clip, swapped(clip), model, QUICK)
+
+    assert report.resumed == FRAMES
+    check_equals_unbroken(clip, unbroken, report)
