@@ -117,7 +117,10 @@ def unfinished(folder: Path) -> list[Unfinished]:
         output, source = _described(parts)
         size = sum(file.stat().st_size for file in parts.rglob("*") if file.is_file())
         stopped = datetime.fromtimestamp(done.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        found.append(Unfinished(parts, folder / output, source, _count_frames(done), size, stopped))
+        begun = (parts / BEGUN).exists()
+        found.append(
+            Unfinished(parts, folder / output, source, _count_frames(done), size, stopped, begun)
+        )
     return found
 
 
