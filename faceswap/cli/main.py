@@ -153,6 +153,16 @@ def train(
         sys.exit(INTERRUPTED)
 
 
+def model_path(path: Path | None) -> Path | None:
+    """Return the folder or file of a model; None stays None.
+
+    A bare name means ``models/<name>``, unless it exists in the current folder.
+    """
+    if path is None or path.name != str(path) or path.exists():
+        return path
+    return Path("models", path) if Path("models", path).exists() else path
+
+
 def faces_folder(name: str) -> Path:
     """Return the faceset's folder for an identity.
 
@@ -176,7 +186,7 @@ def faces_folder(name: str) -> Path:
     type=PATH,
     cls=GroupedOption,
     group=SWAPPED,
-    help="Model folder or file  [default: the newest in models/]",
+    help="Model folder or file, or a name for models/<name>  [default: the newest in models/]",
 )
 @click.option(
     "-o",
@@ -209,6 +219,7 @@ def convert(
     from faceswap.models.modelfile import newest
     from faceswap.swapping import converter
 
+    model = model_path(model)
     if model is None and not settings.cast:
         model = newest(Path("models"))
         echo(f"model: {model}", as_json)
@@ -282,7 +293,7 @@ def evaluate(
 
     with reporting() as on_progress:
         report = evaluator.evaluate(
-            model, faces_folder(a), faces_folder(b), settings, on_progress,
+            model_path(model) or model, faces_folder(a), faces_folder(b), settings, on_progress,
             clip=clip, html=html_file,
         )  # fmt: skip
     if save_json:

@@ -109,7 +109,8 @@ def load(folder: Path, device: torch.device | None = None) -> TrainedModel:
     """
     path = file_of(folder)
     if not path.is_file():
-        raise ModelError(f"{folder} holds no model ({MODEL_FILE}); train one with faceswap train")
+        missing = "does not exist" if not folder.exists() else f"holds no model ({MODEL_FILE})"
+        raise ModelError(f"{folder} {missing}; train one with faceswap train")
     try:
         with safe_open(path, framework="pt") as file:
             trained = _from_header(path, file.metadata() or {})

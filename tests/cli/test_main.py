@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_the_three_commands_work_as_typed(tmp_path, collins, hopper):
         (["train", "--a", "x", "--b", "y"], 3, "data/x/faces contains no faceset"),
         (["train", "--a", "x", "--b", "y", "--batch-size", "0"], 7, "batch_size must be from 1"),
         (["convert", "walls/wall.png"], 5, "no model in models"),
-        (["convert", "walls/wall.png", "--model", "nowhere"], 5, "nowhere holds no model"),
+        (["convert", "walls/wall.png", "--model", "nowhere"], 5, "nowhere does not exist"),
         (["import-checkpoint", "words.mp4", "models/x"], 5, "cannot be read as a checkpoint"),
         (["train", "--a", "x", "--b", "y", "--config", "words.mp4"], 7, "not JSON"),
     ],
@@ -80,8 +81,6 @@ def test_a_bug_keeps_its_traceback(tmp_path):
 
 
 def test_a_name_means_a_faceset_below_data_and_a_path_itself(tmp_path, monkeypatch):
-    from pathlib import Path
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "trump" / "faces").mkdir(parents=True)
     (tmp_path / "set").mkdir()
@@ -92,6 +91,18 @@ def test_a_name_means_a_faceset_below_data_and_a_path_itself(tmp_path, monkeypat
     assert main.faces_folder("data/trump/faces") == Path("data/trump/faces")
     assert main.faces_folder("set") == Path("set")
     assert main.faces_folder("nobody") == Path("data/nobody/faces")
+
+
+def test_bare_name_means_a_model_in_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("models/trump-cage", "models/both", "both"):
+        Path(folder).mkdir(parents=True)
+
+    assert main.model_path(Path("trump-cage")) == Path("models/trump-cage")
+    assert main.model_path(Path("both")) == Path("both")
+    assert main.model_path(Path("nothing")) == Path("nothing")
+    assert main.model_path(Path("models/trump-cage")) == Path("models/trump-cage")
+    assert main.model_path(None) is None
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):

@@ -145,7 +145,7 @@ def test_unreadable_cast_file_is_named(tmp_path):
     [
         ("nobody.png", "models/one", InputError, r"cast\.toml, swap 1: .*nobody\.png"),
         ("wall.png", "models/one", NoFacesError, r"swap 1: no face found in .*wall\.png"),
-        ("collins.png", "models/none", ModelError, r"swap 1: .*models/none holds no model"),
+        ("collins.png", "models/none", ModelError, r"swap 1: .*models/none does not exist"),
     ],
 )
 def test_missing_photo_face_or_model_in_a_cast_is_refused(folder, who, model, error, message):

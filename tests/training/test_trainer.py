@@ -393,7 +393,7 @@ def test_init_from_needs_the_same_architecture(run):
 
     with pytest.raises(SettingsError, match="'small' of 80 px, not 'original': leave out --model"):
         run(replace(SHORT, init_from=str(other), model="original"), "begun")
-    with pytest.raises(ModelError, match="holds no model"):
+    with pytest.raises(ModelError, match="nowhere does not exist"):
         run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
 
 
