@@ -218,13 +218,14 @@ def convert(
     pool.start_early(settings.landmarks)
     from faceswap.models.modelfile import newest
     from faceswap.swapping import converter
+    from faceswap.swapping.outputs import default_preview
 
     model = model_path(model)
     if model is None and not settings.cast:
         model = newest(Path("models"))
         echo(f"model: {model}", as_json)
     if preview:
-        sheet = output or source.with_suffix(".preview.png")
+        sheet = output or default_preview(source)
         shown = converter.contact_sheet(source, sheet, preview, model, settings)
         sheet_report = PreviewReport(model, sheet, preview, shown)
         show(as_json, sheet_report, text.preview(sheet_report))

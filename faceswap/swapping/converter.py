@@ -64,7 +64,8 @@ def convert(
         source: A photo, a video, a folder of images, or the pattern of an image sequence, such as
             ``shot.%04d.png``.
         output: Where to write [default: ``video.swapped.mp4`` for ``video.mp4``,
-            ``photos.swapped`` for a folder ``photos``].
+            ``photos.swapped`` for a folder ``photos``]. A photo or a video goes into a folder that
+            exists, under its default name.
         model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
             the model of the entries that name none.
         config: Settings.
@@ -149,7 +150,8 @@ def contact_sheet(
             unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is found in a reference photo.
-        OutputError: If the output is not a PNG or is the source, or writing fails.
+        OutputError: If the output is not a PNG, is the source, or exists already under another
+            name than the default one, or if writing fails.
         SettingsError: If the settings do not fit the model, the cast file is not valid, the label
             cannot be drawn, a plug-in cannot be imported, or the certificate cannot sign.
     """
@@ -157,6 +159,8 @@ def contact_sheet(
     kind, footage = identify(source, config.images, rate_of(config.fps))
     outputs.refuse_preview(source, kind, output)
     assert footage is not None, "refused above"
+    if not (config.overwrite or output == outputs.default_preview(source)):
+        outputs.refuse_existing({"video": output})
     settings = replace(config, matte=True)
     job = plan(source, output, Path(model) if model else None, settings, "preview")
     rows, with_face = [], 0

@@ -38,6 +38,37 @@ def default_output(source: Path, kind: str) -> Path:
     return source.with_name(fitting(source.stem, f".swapped{suffix}"))
 
 
+def default_preview(source: Path) -> Path:
+    """Return where a preview is written if nobody says so: ``video.preview.png``."""
+    stem = PATTERN.split(source.name)[0].strip("._- ") if PATTERN.search(source.name) else ""
+    return source.with_name(fitting(stem or source.stem or "images", ".preview.png"))
+
+
+def target_of(source: Path, output: Path | None, kind: str) -> Path:
+    """Return the main output of a conversion.
+
+    As with ``cp``, a photo or a video goes into a folder that exists, under its default name. Only
+    a folder that holds nothing but the numbered frames of an earlier run is the output itself.
+
+    Args:
+        source: The source.
+        output: What the user asked for; None for the default.
+        kind: "photo", "photos", "video" or "sequence".
+    """
+    name = default_output(source, kind)
+    if output is None:
+        return name
+    is_single = kind in ("photo", "video")
+    if is_single and output.is_dir() and not (kind == "video" and _holds_frames(output)):
+        return output / name.name
+    return output
+
+
+def _holds_frames(folder: Path) -> bool:
+    files = [path for path in folder.iterdir() if path.suffix != ".c2pa"]
+    return bool(files) and all(path.stem.isdecimal() and path.suffix == ".png" for path in files)
+
+
 def photo_suffix(source: Path) -> str:
     """Return the suffix of a photo's output: its own, or else one that can be written."""
     suffix = source.suffix.lower()
@@ -111,7 +142,7 @@ def planned(source: Path, output: Path | None, config: ConvertConfig) -> list[Pa
         OutputError: If the name of an output is not allowed.
     """
     kind, _ = identify(source, config.images, rate_of(config.fps))
-    target = output or default_output(source, kind)
+    target = target_of(source, output, kind)
     form = form_of(kind, target)
     found = existing(all_outputs(target, form, config))
     return [] if found and can_go_on(target) else found

@@ -106,7 +106,7 @@ def plan(
 
     Args:
         source: A photo, a video, a folder of images, or the pattern of an image sequence.
-        output: The output [default: see :func:`outputs.default_output`].
+        output: The output, see :func:`outputs.target_of`.
         model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
             the model of the entries that name none.
         config: Settings.
@@ -126,7 +126,7 @@ def plan(
             imported, or the certificate cannot sign.
     """
     kind, footage = identify(source, config.images, rate_of(config.fps))
-    target = output or outputs.default_output(source, kind)
+    target = outputs.target_of(source, output, kind)
     form = form or outputs.form_of(kind, target)
     paths = outputs.all_outputs(target, form, config)
     outputs.refuse_inapplicable(config, form, kind, source)

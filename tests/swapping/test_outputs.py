@@ -119,3 +119,34 @@ def test_folder_of_the_sources_images_is_no_output(tmp_path):
     with pytest.raises(OutputError, match="is the input itself"):
         outputs.refuse_input(tmp_path / "%03d.png", footage, {"video": tmp_path})
     outputs.refuse_input(tmp_path / "%03d.png", footage, {"video": tmp_path / "new"})
+
+
+def test_folder_that_exists_receives_photos_and_videos(tmp_path):
+    folder, frames, empty = tmp_path / "out", tmp_path / "frames", tmp_path / "empty"
+    for path in (folder, frames, empty):
+        path.mkdir()
+    (folder / "x.png").touch()
+    for name in ("000001.png", "000002.png"):
+        (frames / name).touch()
+    video, photo = Path("deep/v.mp4"), Path("deep/p.jpg")
+
+    for source, output, kind, expected in (
+        (video, folder, "video", folder / "v.swapped.mp4"),
+        (video, empty, "video", empty / "v.swapped.mp4"),
+        (video, frames, "video", frames),  # of an earlier run
+        (photo, frames, "photo", frames / "p.swapped.jpg"),
+        (video, tmp_path / "new", "video", tmp_path / "new"),
+        (video, None, "video", Path("deep/v.swapped.mp4")),
+        (Path("photos"), folder, "photos", folder),
+        (Path("shot.####.png"), folder, "sequence", folder),
+    ):
+        assert outputs.target_of(source, output, kind) == expected
+
+
+def test_default_preview_is_beside_its_source():
+    for source, name in (
+        ("deep/v.mp4", "v.preview.png"), ("deep/shot.%04d.png", "shot.preview.png"),
+        ("shots", "shots.preview.png"), ("####.png", "####.preview.png"),
+    ):  # fmt: skip
+        expected = Path(source).with_name(name)
+        assert outputs.default_preview(Path(source)) == expected

@@ -157,8 +157,10 @@ def test_preview_shows_only_what_is_selected(shots, model, tmp_path, images):
     shown = contact_sheet(shots, sheet, 2, model, replace(QUICK, frames="1006-1007"))
 
     assert shown == 0  # only these two show no face
+    with pytest.raises(OutputError, match="exists already"):
+        contact_sheet(shots, sheet, 2, model, replace(QUICK, frames="1006-1007"))
     with pytest.raises(InputError, match="has no frame between --start and --end and in --frames"):
-        contact_sheet(shots, sheet, 2, model, replace(QUICK, frames="1-9"))
+        contact_sheet(shots, tmp_path / "new.png", 2, model, replace(QUICK, frames="1-9"))
 
 
 def test_output_folder_with_other_files_is_never_replaced(shots, model, tmp_path):
