@@ -266,6 +266,8 @@ def _parse_note(line: str, path: Path) -> dict[str, Any]:
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
         numbers = {name: int(note[name]) for name in ("last", "rotation")}
         records = list(note["records"])
+        if len(records) != len(times):
+            raise ValueError("the number of records differs from that of frames")
         if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
             raise ValueError("times are not increasing, or delays are out of range")
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -159,6 +159,7 @@ def contact_sheet(
     kind, footage = identify(source, config.images, rate_of(config.fps))
     outputs.refuse_preview(source, kind, output)
     assert footage is not None, "refused above"
+    outputs.refuse_input(source, footage, {"video": output})
     if not (config.overwrite or output == outputs.default_preview(source)):
         outputs.refuse_existing({"video": output})
     settings = replace(config, matte=True)
@@ -243,7 +244,8 @@ def _convert_photos(
     store = SegmentStore(folder_for(job.target, key), job.target, job.source)
     done = False
     try:
-        known = {note["times"][0]: from_json(note["records"][0]) for note in store.notes}
+        notes = [note["records"][0] for note in store.notes]
+        known = {record.index: record for record in from_json(notes, store.folder)}
         report.resumed = len(known)
         if not (store.wrote_output or job.config.overwrite):
             outputs.refuse_existing(job.outputs)

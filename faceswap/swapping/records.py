@@ -1,12 +1,15 @@
 """What a conversion notes about each frame: its faces, and why each was swapped or not."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
+from faceswap.errors import OutputError
 from faceswap.faces.geometry import Face
 from faceswap.faces.pose import facing
 from faceswap.media.frame import Frame
@@ -139,13 +142,23 @@ def to_json(record: FrameRecord) -> Any:
     return msgspec.to_builtins(record)
 
 
-def from_json(value: Any) -> FrameRecord:
-    """Return the record that :func:`to_json` turned into a JSON value.
+def from_json(values: Iterable[Any], folder: Path) -> list[FrameRecord]:
+    """Return the records that :func:`to_json` turned into JSON values.
+
+    Args:
+        values: The JSON values.
+        folder: The folder of segments that they come from.
 
     Raises:
-        ValueError: If it is damaged.
+        OutputError: If one is damaged.
     """
-    return msgspec.convert(value, FrameRecord)
+    try:
+        return [msgspec.convert(value, FrameRecord) for value in values]
+    except ValueError as error:
+        raise OutputError(
+            f"the notes in {folder} are damaged ({error}), so this conversion cannot be resumed: "
+            f"delete {folder} to start over"
+        ) from error
 
 
 def counted_fates(records: list[FrameRecord]) -> dict[Fate, int]:

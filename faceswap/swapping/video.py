@@ -81,7 +81,7 @@ def convert_video(
         log = FaceLog(folder / "faces.jsonl")
         first = _align_logs(output, log, start)
         report.resumed = output.frames
-        faces = sum(records.from_json(record).swapped for record in output.records)
+        faces = sum(record.swapped for record in records.from_json(output.records, folder))
         found = _detected(job, footage, pool, log, start, end)
         total = _total(job, info)
         # Closed before the output, because its threads write to the track log.
@@ -93,7 +93,7 @@ def convert_video(
                 on_progress(Progress(output.frames, total, "frames", counted(faces, "face")))
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
-        written = [records.from_json(record) for record in output.records]
+        written = records.from_json(output.records, folder)
         if not faces:
             raise NoFacesError(
                 f"{records.why_none(written, 'frame')} of {job.source}; nothing was written"

@@ -134,7 +134,7 @@ def test_segment_added_after_a_torn_line_starts_a_new_line(tmp_path):
 
     segments = open_store(folder)
     segments.path("video", 2).write_bytes(b"part")
-    segments.add(NOTE | {"times": [240, 280]})
+    segments.add(NOTE | {"times": [240, 280], "records": [1, 1]})
     segments.close(keep=True)
 
     assert reload(folder) == [0, 120, 240]

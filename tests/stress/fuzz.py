@@ -90,6 +90,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.provenance.credentials import ModelRecord
     from faceswap.provenance.identity import signing_identity
     from faceswap.provenance.signer import Signer
+    from faceswap.swapping import records
     from faceswap.swapping.cast import read_cast
     from faceswap.tracking.tracklog import FaceLog
     from faceswap.training import checkpoint
@@ -142,7 +143,9 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         checkpoint.trim_metrics(path.parent, 5)
 
     def notes(path: Path) -> None:
-        SegmentStore(path.parent).close(keep=True)
+        store = SegmentStore(path.parent, path.parent / "x.mp4", Path("clip.mp4"))
+        store.close(keep=True)
+        records.from_json((one for note in store.notes for one in note["records"]), path.parent)
 
     return {
         "checkpoint": (folder / "t7" / "x.t7", classic_checkpoint),
@@ -206,6 +209,7 @@ def write_samples(folder: Path) -> None:
     from faceswap.provenance.credentials import ModelRecord
     from faceswap.provenance.identity import own_identity_file, signing_identity
     from faceswap.provenance.signer import Signer
+    from faceswap.swapping import records
     from faceswap.tracking.tracklog import FaceLog, SpanRecord, Vote
     from faceswap.training import checkpoint
     from faceswap.training.optimizer import Optimizer, recipe_of
@@ -245,8 +249,10 @@ def write_samples(folder: Path) -> None:
         writer.add("x.mp4", frame, [AlignedFace(face, image, np.eye(2, 3))])
     shutil.copytree(folder / "faces", folder / "crop")
     (folder / "parts").mkdir()
-    note = {"times": [0, 1, 2], "last": 1, "rotation": 0, "delays": {}, "faces": 2,
-            "without_face": 1}  # fmt: skip
+    seen = records.FaceRecord("swapped", 0, 0, (1.0, 2.0, 30.0, 40.0), 1.5, 3.0, -4.0, 0.2, 0.3)
+    noted = records.FrameRecord(0, 0.0, None, [seen])
+    note = {"times": [0, 1, 2], "last": 1, "rotation": 0, "delays": {},
+            "records": [records.to_json(noted) for _ in range(3)]}  # fmt: skip
     (folder / "parts" / "done.jsonl").write_text(f"{json.dumps(note)}\n" * 3)
     log = FaceLog(folder / "log" / "faces.jsonl")
     log.add(SpanRecord(0, 2, False, 1, [(0, face), (1, face)], []))

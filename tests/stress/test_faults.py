@@ -20,7 +20,7 @@ def test_no_finished_work_is_lost():
     command = [sys.executable, script, "--kills", "2", "--frames", "130"]
     done = subprocess.run(
         [*command, "--steps", "4", "--only", *FAULTS], capture_output=True, text=True,
-        timeout=500, check=False, cwd=ROOT,
+        timeout=1800, check=False, cwd=ROOT,
     )  # fmt: skip
 
     lines = done.stdout.splitlines()[1:]

@@ -40,7 +40,7 @@ def test_fuzzer_finds_no_faults():
         [sys.executable, ROOT / "tests" / "stress" / "fuzz.py", "--tries", "40", "--only", "model",
          "resume state", "old resume state", "old checkpoint", "faceset", "crop", "done.jsonl",
          "cast", "PNG", "TIFF, 16 bits", "MP4"],
-        capture_output=True, text=True, timeout=240, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
     )  # fmt: skip
 
     rows = [line.rsplit(None, 4) for line in done.stdout.splitlines()[1:]]

@@ -1,10 +1,12 @@
 """Troubles are found in what a conversion noted, and nothing is found where all is well."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from faceswap.errors import OutputError
 from faceswap.swapping.records import FaceRecord, FrameRecord, from_json, to_json, why_none
 from faceswap.swapping.troubles import troubles_in
 
@@ -103,9 +105,9 @@ def test_worst_comes_first():
 def test_records_survive_json():
     record = clip_of(1)[0]
 
-    assert from_json(to_json(record)) == record
-    with pytest.raises(ValueError, match="index"):
-        from_json({"time": 0})
+    assert from_json([to_json(record)], Path("x.parts")) == [record]
+    with pytest.raises(OutputError, match=r"x\.parts are damaged .*index.*: delete x\.parts"):
+        from_json([{"time": 0}], Path("x.parts"))
 
 
 def test_why_no_face_was_swapped():
