@@ -154,7 +154,7 @@ def from_json(values: Iterable[Any], folder: Path) -> list[FrameRecord]:
     """
     try:
         return [msgspec.convert(value, FrameRecord) for value in values]
-    except ValueError as error:
+    except (ValueError, msgspec.ValidationError) as error:  # one is the other in newer releases
         raise OutputError(
             f"the notes in {folder} are damaged ({error}), so this conversion cannot be resumed: "
             f"delete {folder} to start over"
