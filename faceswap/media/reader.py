@@ -314,7 +314,8 @@ def index_of(path: Path) -> FrameIndex | None:
     """Read the times of all frames from the packets of a video.
 
     Returns:
-        The index; None if packets do not tell the times of frames, as in AVI and in damaged files.
+        The index; None if the packets do not hold the times of the frames, as in AVI and in damaged
+        files.
 
     Raises:
         InputError: If it is not a readable video.

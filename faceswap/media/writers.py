@@ -328,14 +328,18 @@ def check_folder(folder: Path, footage: Footage) -> None:
     """
     if folder.is_file():
         raise OutputError(f"the output {folder} is a file; an image sequence needs a folder")
-    is_sequence = isinstance(footage, ImageSequence)
-    stems = {file.stem for file in footage.files} if isinstance(footage, ImageSequence) else set()
+    stems = {file.stem for file in footage.files} if isinstance(footage, ImageSequence) else None
     for path in folder.iterdir() if folder.is_dir() else ():
-        is_numbered = path.stem.isdecimal() and path.suffix == ".png"
-        if path.suffix != ".c2pa" and not (path.stem in stems if is_sequence else is_numbered):
+        is_ours = is_numbered_frame(path) if stems is None else path.stem in stems
+        if path.suffix != ".c2pa" and not is_ours:
             raise OutputError(
                 f"{folder} holds {path.name}; an image sequence needs a new or empty folder"
             )
+
+
+def is_numbered_frame(path: Path) -> bool:
+    """Return whether a file is named as a frame of a video that became a folder of PNGs."""
+    return path.stem.isdecimal() and path.suffix == ".png"
 
 
 def _publish_images(

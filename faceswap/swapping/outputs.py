@@ -66,7 +66,7 @@ def target_of(source: Path, output: Path | None, kind: str) -> Path:
 
 def _holds_frames(folder: Path) -> bool:
     files = [path for path in folder.iterdir() if path.suffix != ".c2pa"]
-    return bool(files) and all(path.stem.isdecimal() and path.suffix == ".png" for path in files)
+    return bool(files) and all(map(writers.is_numbered_frame, files))
 
 
 def photo_suffix(source: Path) -> str:

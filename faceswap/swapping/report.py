@@ -113,8 +113,8 @@ def _write_report(job: Conversion, records: list[FrameRecord], troubles: list[Tr
         job.config.to_dict(), job.spec.describe(), counted_fates(records), troubles, records,
     )  # fmt: skip
     path = report_path(job.target, job.form)
-    head, frames = msgspec.to_builtins(report), [msgspec.to_builtins(r) for r in records]
-    del head["frames"]
+    head = msgspec.to_builtins(report)
+    frames = head.pop("frames")
     lines = ",\n".join(json.dumps(frame) for frame in frames)  # one line a frame, for diffs
     text = json.dumps(head, indent=1)[:-2] + f',\n "frames": [\n{lines}\n]}}\n'
     write_bytes(path, text.encode())

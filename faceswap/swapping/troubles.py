@@ -1,7 +1,7 @@
 """Find runs of frames that may look wrong in what a conversion noted about each frame."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Annotated, Literal
@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
+from faceswap.faces.geometry import Box
 from faceswap.swapping.records import FaceRecord, FrameRecord
+from faceswap.tracking.tracker import overlap
 from faceswap.types import Count
 
 Kind = Literal[
@@ -134,7 +136,7 @@ def _lost(records: Sequence[FrameRecord]) -> Iterator[int]:
         for face in record.faces:
             if face.fate != "swapped":
                 continue
-            same = [item for item in last if _overlap(item[1].box, face.box) > SAME_PLACE]
+            same = [item for item in last if _overlap(item[1], face) > SAME_PLACE]
             before = max((place for place, _ in same), default=at)
             if 1 < at - before <= BRIEF:
                 between = range(before + 1, at)
@@ -145,7 +147,7 @@ def _lost(records: Sequence[FrameRecord]) -> Iterator[int]:
 
 
 def _is_occupied(record: FrameRecord, face: FaceRecord) -> bool:
-    return any(_overlap(other.box, face.box) > SAME_PLACE for other in record.faces)
+    return any(_overlap(other, face) > SAME_PLACE for other in record.faces)
 
 
 def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
@@ -176,8 +178,8 @@ def _who(face: FaceRecord) -> tuple[str, int, int]:
 
 
 def _same_place(record: FrameRecord, face: FaceRecord) -> FaceRecord | None:
-    best = max(record.faces, key=lambda other: _overlap(other.box, face.box), default=None)
-    return best if best and _overlap(best.box, face.box) > SAME_PLACE else None
+    best = max(record.faces, key=lambda other: _overlap(other, face), default=None)
+    return best if best and _overlap(best, face) > SAME_PLACE else None
 
 
 def _by_track(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRecord]]]:
@@ -223,9 +225,6 @@ def _of_strange_area(records: Sequence[FrameRecord]) -> Iterator[int]:
                 yield at
 
 
-def _overlap(one: Iterable[float], other: Iterable[float]) -> float:
-    """Return the intersection over union of two boxes."""
-    (l1, t1, r1, b1), (l2, t2, r2, b2) = one, other
-    shared = max(min(r1, r2) - max(l1, l2), 0.0) * max(min(b1, b2) - max(t1, t2), 0.0)
-    both = (r1 - l1) * (b1 - t1) + (r2 - l2) * (b2 - t2)
-    return shared / max(both - shared, 1e-9)
+def _overlap(one: FaceRecord, other: FaceRecord) -> float:
+    """Return the intersection over union of the boxes of two faces."""
+    return overlap(Box(*one.box), Box(*other.box))

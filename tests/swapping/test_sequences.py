@@ -19,21 +19,10 @@ from faceswap.provenance.credentials import read
 from faceswap.swapping.converter import contact_sheet, convert
 from scripts.tools.schemas import schemas
 from tests.support.clips import segment_length, times_of
+from tests.support.stops import Stopped, stop_after
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
 SHOWN = [n for n in range(14) if n not in (5, 6)]  # frames with a face
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_after(count):
-    def progress(event):
-        if event.done == count:
-            raise Stopped
-
-    return progress
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from faceswap.media.writers import write_clip
 from faceswap.swapping.converter import convert
 from faceswap.tracking import tracker
 from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
+from tests.support.stops import Stopped, stop_after
 
 # FFV1 output can be compared bit for bit; x264 output differs from run to run.
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
@@ -68,18 +69,6 @@ def unbroken(two_person_clip, model, tmp_path_factory):
         report = convert(two_person_clip, target, model, QUICK)
     assert 0 < report.without_face < 10
     return packets(target, "video"), packets(target, "audio"), report
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_after(count):
-    def progress(event):
-        if event.done == count:
-            raise Stopped
-
-    return progress
 
 
 @pytest.fixture
