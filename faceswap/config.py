@@ -43,6 +43,7 @@ class Option:
         high: The largest number allowed.
         seam: The seam, if plug-ins can extend the setting.
         forms: The forms of output that a setting of ``convert`` applies to; empty for all.
+        is_path: Whether the value is a path, or several.
     """
 
     help: str
@@ -51,6 +52,7 @@ class Option:
     high: float = math.inf
     seam: Seam | None = None
     forms: tuple[str, ...] = ()
+    is_path: bool = False
 
 
 class Settings:
@@ -160,6 +162,11 @@ def _plain(value: Any) -> Any:
 def clipped(text: str) -> str:
     """Shorten text from a file or the user to MAX_QUOTED characters for use in a message."""
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
+
+
+def is_name(value: Any) -> bool:
+    """Return whether a value from a file can be a path: text that is not empty, without NUL."""
+    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def field_types(settings: type) -> dict[str, Any]:
@@ -556,7 +563,11 @@ class ConvertConfig(Settings):
     ] = True
     who: Annotated[
         tuple[str, ...],
-        Option("Swap only the person in this photo; repeat the flag for several people.", SWAPPED),
+        Option(
+            "Swap only the person in this photo; repeat the flag for several people.",
+            SWAPPED,
+            is_path=True,
+        ),
     ] = ()
     all_faces: Annotated[
         bool,
@@ -568,12 +579,18 @@ class ConvertConfig(Settings):
     ] = False
     cast: Annotated[
         str | None,
-        Option("TOML file that assigns each of several people a model and a direction.", SWAPPED),
+        Option(
+            "TOML file that assigns each of several people a model and a direction.",
+            SWAPPED,
+            is_path=True,
+        ),
     ] = None
     exclude: Annotated[
         tuple[str, ...],
         Option(
-            "Do not swap the person in this photo; repeat the flag for several people.", SWAPPED
+            "Do not swap the person in this photo; repeat the flag for several people.",
+            SWAPPED,
+            is_path=True,
         ),
     ] = ()
     largest: Annotated[
@@ -676,6 +693,7 @@ class ConvertConfig(Settings):
             "Sign with this certificate (PEM)  [default: $FACESWAP_SIGN_CERT, otherwise a "
             "self-signed one that is created on first use]",
             MARKING,
+            is_path=True,
         ),
     ] = None
     sign_key: Annotated[
@@ -683,6 +701,7 @@ class ConvertConfig(Settings):
         Option(
             "The private key of that certificate (unencrypted PEM)  [default: $FACESWAP_SIGN_KEY]",
             MARKING,
+            is_path=True,
         ),
     ] = None
 

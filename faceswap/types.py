@@ -1,4 +1,4 @@
-"""Types without arrays that the stages exchange: identities, counts and progress.
+"""Types without arrays that the stages exchange: identities, counts, progress and failures.
 
 The command line imports this module for ``--help``, so it must not import NumPy.
 """
@@ -16,6 +16,22 @@ BOTH_IDENTITIES = Meta(
     extra_json_schema={"propertyNames": {"enum": ["a", "b"]}, "required": ["a", "b"]}
 )
 DIRECTIONS: tuple[tuple[Identity, Identity], ...] = (("a", "b"), ("b", "a"))  # (footage, new face)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a command failed, or one of several conversions."""
+
+    kind: Annotated[
+        str,
+        Meta(
+            description="Class of the error, such as InputError; UsageError if the command line "
+            "is wrong, Interrupted after Ctrl-C or SIGTERM; for a bug, the class of the Python "
+            "exception."
+        ),
+    ]
+    message: Annotated[str, Meta(description="The error message, a single line except for bugs.")]
+    exit_code: Annotated[int, Meta(ge=1, description="The exit code of the process.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,11 +21,13 @@ import click
 # torch and the detectors use the cores. numpy reads this variable when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from faceswap import errors
 from faceswap.cli import text
 from faceswap.cli.options import (
     PATH,
     GroupedCommand,
     GroupedOption,
+    given,
     identity_option,
     resolve,
     settings_options,
@@ -41,7 +43,7 @@ from faceswap.cli.output import (
     show,
     to_jsonable,
 )
-from faceswap.cli.progress import reporting
+from faceswap.cli.progress import Reporter, reporting
 from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.config import (
     IDENTITIES,
@@ -54,6 +56,10 @@ from faceswap.config import (
     identity_name,
 )
 from faceswap.faces import pool
+from faceswap.types import counted
+
+if TYPE_CHECKING:
+    from faceswap.swapping.batch import Job, JobReport
 
 
 class _OneLine(logging.Handler):
@@ -88,6 +94,7 @@ def cli() -> None:
     faceswap extract data/trump            find and align the faces of one person
     faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
+    faceswap run jobs.toml                 convert many files with their own settings
     faceswap verify video.swapped.mp4      show how it was made, and whether it changed
     faceswap demo                          try everything on public-domain photos
 
@@ -153,16 +160,6 @@ def train(
         sys.exit(INTERRUPTED)
 
 
-def model_path(path: Path | None) -> Path | None:
-    """Return the folder or file of a model; None stays None.
-
-    A bare name means ``models/<name>``, unless it exists in the current folder.
-    """
-    if path is None or path.name != str(path) or path.exists():
-        return path
-    return Path("models", path) if Path("models", path).exists() else path
-
-
 def faces_folder(name: str) -> Path:
     """Return the faceset's folder for an identity.
 
@@ -180,7 +177,7 @@ def faces_folder(name: str) -> Path:
 
 
 @cli.command(cls=GroupedCommand)
-@click.argument("source", type=PATH)
+@click.argument("sources", metavar="SOURCE...", type=PATH, nargs=-1, required=True)
 @click.option(
     "--model",
     type=PATH,
@@ -194,35 +191,54 @@ def faces_folder(name: str) -> Path:
     type=PATH,
     cls=GroupedOption,
     group=OUTPUT,
-    help="Output file or folder  [default: video.swapped.mp4 for video.mp4]",
+    help="Output file or folder; a folder for several sources  "
+    "[default: video.swapped.mp4 for video.mp4]",
 )
 @click.option(
     "--preview", type=click.IntRange(1, 200), cls=GroupedOption, group=OUTPUT,
     help="Write only one image that shows N frames of a video, their swaps and mattes.",
 )  # fmt: skip
+@click.option(
+    "--redo", metavar="FRAMES", cls=GroupedOption, group=OUTPUT,
+    help='Render only these frames of a finished output anew, such as "120-140,355", with the '
+    "settings and the model of its conversion or with those stated.",
+)  # fmt: skip
 @settings_options(ConvertConfig)
 @json_option
 def convert(
-    source: Path, output: Path | None, model: Path | None, preview: int | None,
-    config_file: Path | None, as_json: bool, **flags: Any,
+    sources: tuple[Path, ...], output: Path | None, model: Path | None, preview: int | None,
+    redo: str | None, config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Swap the faces in SOURCE: a video, a photo, a folder of photos or an image sequence.
 
     An image sequence is a folder of numbered images or a pattern such as shot.%04d.png or
     shot.####.png. The output is of the same kind as SOURCE; a video becomes a folder of images if
     the output has no suffix. To continue a stopped conversion, run the same command again.
+
+    Several sources are converted one after the other. One that fails does not stop the others, and
+    one that is done already is not repeated.
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
-    if not (preview or settings.overwrite):
+    source, *others = sources
+    if (preview or redo) and others:
+        raise click.UsageError("--preview and --redo take one source at a time.")
+    if preview and redo:
+        raise click.UsageError("--preview and --redo exclude each other.")
+    if redo:
+        changes = given(ConvertConfig, "convert", config_file, flags)
+        _redo(source, redo, output, model, changes, as_json)
+        return
+    if not (preview or others or settings.overwrite):
         settings = replace(settings, overwrite=_may_replace(source, output, settings, as_json))
     pool.start_early(settings.landmarks)
-    from faceswap.models.modelfile import newest
-    from faceswap.swapping import converter
+    from faceswap.models import modelfile
+    from faceswap.swapping import batch, converter
     from faceswap.swapping.outputs import default_preview
 
-    model = model_path(model)
-    if model is None and not settings.cast:
-        model = newest(Path("models"))
+    if model:
+        model = modelfile.named(model)
+    elif not settings.cast:
+        model = modelfile.newest(Path("models"))
         echo(f"model: {model}", as_json)
     if preview:
         sheet = output or default_preview(source)
@@ -230,9 +246,59 @@ def convert(
         sheet_report = PreviewReport(model, sheet, preview, shown)
         show(as_json, sheet_report, text.preview(sheet_report))
         return
+    if others:
+        _convert_all(batch.jobs_of(sources, output, model, settings), as_json)
+        return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
     show(as_json, report, text.conversion(report))
+
+
+def _redo(
+    source: Path, frames: str, output: Path | None, model: Path | None, changes: dict[str, Any],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Render some frames of a finished output anew."""
+    from faceswap.models import modelfile
+    from faceswap.swapping import redo
+
+    model = modelfile.named(model) if model else None
+    with reporting() as on_progress:
+        report = redo.redo(source, frames, output, model, changes, on_progress)
+    show(as_json, report, text.conversion(report))
+
+
+def _convert_all(jobs: "list[Job]", as_json: bool) -> None:
+    """Convert several sources, and show what became of each as soon as it is done.
+
+    Raises:
+        FaceswapError: As the first source that failed did, after all have been tried.
+    """
+    from faceswap.swapping import batch
+
+    reports: list[JobReport] = []
+    reporter = Reporter()
+
+    def announce(job: "Job") -> None:
+        reporter.restart()
+        echo(f"[{len(reports) + 1}/{len(jobs)}] {job.source}", as_json)
+
+    try:
+        for report in batch.convert_all(jobs, reporter, announce):
+            reporter.restart()
+            reports.append(report)
+            if report.error:
+                echo_err(f"faceswap: error: {report.error.message}")
+            elif report.result and not as_json:
+                show(False, {}, text.conversion(report.result))
+    finally:
+        reporter.close()
+    failures = [report.error for report in reports if report.error]
+    error = None
+    if failures:
+        what = f"{len(failures)} of {counted(len(reports), 'source')} could not be converted"
+        error = getattr(errors, failures[0].kind)(what)
+    report_and_exit(as_json, {"jobs": reports}, text.jobs(reports), error)
 
 
 def _is_terminal() -> bool:
@@ -246,7 +312,6 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
     Raises:
         OutputError: If they may not be replaced.
     """
-    from faceswap.errors import OutputError
     from faceswap.swapping.outputs import planned
 
     if as_json or not _is_terminal():
@@ -256,7 +321,22 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
         return False
     if click.confirm(f"{found[0]} exists already; replace it?", err=True):
         return True
-    raise OutputError(f"{found[0]} is kept; pass another --output")
+    raise errors.OutputError(f"{found[0]} is kept; pass another --output")
+
+
+@cli.command()
+@click.argument("jobs_file", metavar="JOBS.toml", type=PATH)
+@json_option
+def run(jobs_file: Path, as_json: bool) -> None:
+    """Convert everything that JOBS.toml lists.
+
+    Each [[job]] table has inputs, a source or a list of sources, and may have output, model and a
+    table of settings. Run it again to continue: what is done is not repeated. The exit code is that
+    of the first source that could not be converted, or 0.
+    """
+    from faceswap.swapping import batch
+
+    _convert_all(batch.read_jobs(jobs_file), as_json)
 
 
 @cli.command(cls=GroupedCommand)
@@ -291,10 +371,11 @@ def evaluate(
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
     from faceswap.evaluation import evaluator
     from faceswap.files import write_bytes
+    from faceswap.models import modelfile
 
     with reporting() as on_progress:
         report = evaluator.evaluate(
-            model_path(model) or model, faces_folder(a), faces_folder(b), settings, on_progress,
+            modelfile.named(model), faces_folder(a), faces_folder(b), settings, on_progress,
             clip=clip, html=html_file,
         )  # fmt: skip
     if save_json:

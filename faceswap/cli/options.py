@@ -166,6 +166,16 @@ def _none_if_unused(_: click.Context, __: click.Parameter, values: tuple[str, ..
 def resolve(settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]) -> S:
     """Build settings from the defaults, which the file overrides, which the flags override.
 
+    See :func:`given` for the arguments and the errors.
+    """
+    return settings.from_dict(given(settings, command, config_file, flags))
+
+
+def given(
+    settings: type[S], command: str, config_file: Path | None, flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the settings that the file or the flags state; flags override the file.
+
     Args:
         settings: The settings class.
         command: The command's name. If it is a key of the file, its value holds the settings;
@@ -192,4 +202,4 @@ def resolve(settings: type[S], command: str, config_file: Path | None, flags: di
         except SettingsError as error:
             raise SettingsError(f"{config_file}: {error}") from error
     values |= {name: value for name, value in flags.items() if value is not None}
-    return settings.from_dict(values)
+    return values

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import click
 from msgspec import UNSET
 
-from faceswap.cli.results import Failure
 from faceswap.errors import DeviceError, FaceswapError, InputError, OutputError
 from faceswap.files import reason
+from faceswap.types import Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -88,6 +88,12 @@ class Reporter:
         rate = (progress.done - self._first.done) / max(time.monotonic() - self._began, 1e-9)
         return f", {left / rate:.0f} s left" if rate > 0 else ""
 
+    def restart(self) -> None:
+        """Begin a new bar and a new clock with the next progress."""
+        self.close()
+        self._bar, self._first = None, Progress(0.0, None, "")
+        self._began = time.monotonic()
+
     def close(self) -> None:
         """Close the bar, or print the latest progress if no line has shown it yet."""
         with suppress(OSError):

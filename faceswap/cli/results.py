@@ -40,19 +40,3 @@ class DemoReport:
     image: Annotated[
         Path, Meta(description="Original, swap, last training preview and loss curve in one image.")
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a command failed."""
-
-    kind: Annotated[
-        str,
-        Meta(
-            description="Class of the error, such as InputError; UsageError if the command line "
-            "is wrong, Interrupted after Ctrl-C or SIGTERM; for a bug, the class of the Python "
-            "exception."
-        ),
-    ]
-    message: Annotated[str, Meta(description="The error message, a single line except for bugs.")]
-    exit_code: Annotated[int, Meta(ge=1, description="The exit code of the process.")]

@@ -1,5 +1,7 @@
 """Format the results of all commands as lines of text for people."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.evaluation.results import EvaluationReport, Score
     from faceswap.facesets.extractor import ExtractReport
     from faceswap.provenance.credentials import Credentials, Verification
+    from faceswap.swapping.batch import JobReport
     from faceswap.swapping.report import ConvertReport
     from faceswap.training.trainer import TrainReport
 
@@ -86,10 +89,13 @@ def training(report: "TrainReport") -> list[str]:
 def conversion(report: "ConvertReport") -> list[str]:
     from faceswap.swapping.records import WORDS
 
+    if report.done_before:
+        return [f"{report.output}: done before; every frame: {report.report}"]
+    redone = f", {counted(report.redone, 'frame')} redone" if report.redone else ""
     return [
         f"{report.output}: {counted(report.frames, 'frame')}, "
         f"{counted(report.faces, 'face')} swapped, "
-        f"{counted(report.without_face, 'frame')} without a swapped face "
+        f"{counted(report.without_face, 'frame')} without a swapped face{redone} "
         f"(detector: {report.detector})",
         *(
             f"not swapped: {counted(number, 'face')} {WORDS[fate]}"
@@ -104,6 +110,12 @@ def conversion(report: "ConvertReport") -> list[str]:
             for kept in report.unfinished
         ),
     ]
+
+
+def jobs(reports: Sequence["JobReport"]) -> list[str]:
+    states = Counter(report.state for report in reports)
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    return [f"{counted(len(reports), 'source')}: {counts}"]
 
 
 def _troubles(report: "ConvertReport") -> list[str]:

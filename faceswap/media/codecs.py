@@ -34,6 +34,7 @@ SOFTWARE: dict[CodecName, str] = {
 # Suffixes of FFmpeg's hardware encoders, such as h264_nvenc.
 MAKERS = ("nvenc", "qsv", "videotoolbox", "amf")
 HARDWARE: dict[CodecName, str] = {"h264": "h264", "h265": "hevc", "av1": "av1"}
+GROUP = 60  # most frames from one key frame to the next; replacing a frame encodes those after it
 ENCODERS = (*SOFTWARE.values(), *(f"{name}_{m}" for name in HARDWARE.values() for m in MAKERS))
 
 
@@ -113,7 +114,7 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
     The conversions follow comparisons by the encoders' developers and are approximate. ProRes and
     FFV1 have a fixed quality.
     """
-    crf = str(quality)
+    crf, group = str(quality), {"g": str(GROUP)}
     if encoder.endswith(MAKERS):
         maker = encoder.partition("_")[2]
         return {
@@ -121,16 +122,17 @@ def _options(encoder: str, quality: int) -> dict[str, str]:
             "qsv": {"global_quality": crf},
             "videotoolbox": {"q:v": str(max(100 - 2 * quality, 1))},
             "amf": {"rc": "cqp", "qp_i": crf, "qp_p": crf},
-        }[maker]
+        }[maker] | group
     return {
-        "libx264": {"crf": crf, "preset": "veryfast"},
+        "libx264": {"crf": crf, "preset": "veryfast", **group},
         "libx265": {
-            "crf": str(min(quality + 3, 51)), "preset": "veryfast", "x265-params": "log-level=none",
+            "crf": str(min(quality + 3, 51)), "preset": "veryfast",
+            "x265-params": "log-level=none:open-gop=0", **group,
         },
-        "libsvtav1": {"crf": str(min(round(quality * 1.5), 63)), "preset": "8"},
+        "libsvtav1": {"crf": str(min(round(quality * 1.5), 63)), "preset": "8", **group},
         "libvpx-vp9": {
             "crf": str(min(round(quality * 4 / 3), 63)), "b:v": "0", "deadline": "good",
-            "cpu-used": "5", "row-mt": "1",
+            "cpu-used": "5", "row-mt": "1", **group,
         },
         "prores_ks": {"profile": "3", "vendor": "apl0"},
         "ffv1": {"level": "3", "g": "1", "slicecrc": "1"},

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,19 @@ class Segment:
         times: Timestamps of its frames in display order, in the source's time base.
         last: Duration of the last frame in the same units; 0 if unknown.
         delay: The encoder's reordering delay in frames; 0 without B-frames.
+        skipped: Number of video packets in the file before those of the segment.
+        order: The place of each packet's frame in ``times``; None if the file holds only this
+            segment, so that its own timestamps tell.
+        has_lengths: Whether the parts of the packets begin with their lengths, not start codes.
     """
 
     path: Path
     times: list[int]
     last: int
     delay: int
+    skipped: int = 0
+    order: tuple[int, ...] | None = None
+    has_lengths: bool = False
 
 
 def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iterator[Any]:
@@ -71,20 +79,48 @@ def packets_of(segments: list[Segment], time_base: Fraction, shift: int) -> Iter
             segment.times[-1] + segment.last if following is None else following,
         ]
         lengths = {time: end - time for time, end in zip(segment.times, ends, strict=True)}
-        with av.open(f"file:{segment.path}", options=PLAIN) as opened:
-            container: Any = opened
-            # The segment container cannot store negative timestamps, so it may have shifted them.
-            offset: int | None = None
-            for packet in container.demux(video=0):
-                if packet.dts is None and not packet.size:
-                    continue
-                time = round(packet.pts * packet.time_base / time_base)
-                offset = time - segment.times[0] if offset is None else offset
-                time -= offset
-                packet.time_base = time_base
-                packet.pts, packet.dts = time - shift, decoding.popleft() - shift
-                packet.duration = lengths[time]
-                yield packet
+        for packet, time in _timed_packets(segment, time_base):
+            packet.time_base = time_base
+            packet.pts, packet.dts = time - shift, decoding.popleft() - shift
+            packet.duration = lengths[time]
+            yield packet
+
+
+def _timed_packets(segment: Segment, time_base: Fraction) -> Iterator[tuple[Any, int]]:
+    """Yield the packets of a segment with the timestamps of their frames."""
+    with av.open(f"file:{segment.path}", options=PLAIN) as opened:
+        container: Any = opened
+        stream = container.streams.video[0]
+        packets: Iterator[Any] = (one for one in container.demux(stream) if one.size)
+        if segment.order is not None:
+            end = segment.skipped + len(segment.order)
+            some: Iterator[Any] = islice(packets, segment.skipped, end)
+            for packet, place in zip(some, segment.order, strict=True):
+                copied = _with_start_codes(packet) if segment.has_lengths else packet
+                yield copied, segment.times[place]
+            return
+        # The segment container cannot store negative timestamps, so it may have shifted them.
+        offset: int | None = None
+        for packet in packets:
+            time = round(packet.pts * packet.time_base / time_base)
+            offset = time - segment.times[0] if offset is None else offset
+            yield packet, time - offset
+
+
+def _with_start_codes(packet: Any) -> Any:
+    """Return a copy of an H.264 or H.265 packet with start codes instead of lengths.
+
+    Muxers expect start codes, as encoders write them (ITU-T H.264, annex B), and turn them into
+    lengths of four bytes again (ISO/IEC 14496-15).
+    """
+    data, units, at = bytes(packet), bytearray(), 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        units += b"\0\0\0\1" + data[at + 4 : end]
+        at = end
+    copied: Any = av.Packet(bytes(units))
+    copied.is_keyframe = packet.is_keyframe
+    return copied
 
 
 class Muxer:

@@ -21,7 +21,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
-from faceswap.files import reason
 from faceswap.media import colorspace
 from faceswap.media.frame import Frame
 from faceswap.media.photos import MAX_PIXELS, check_pixels
@@ -147,11 +146,8 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", options=PLAIN)
     except (FFmpegError, OSError, MemoryError) as error:
-        raise InputError(
-            f"{path} is not a video this program can read: {reason(error)}"
-            if isinstance(error, OSError)
-            else f"{path} is not a video this program can read: {error}"
-        ) from error
+        message = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} is not a video this program can read: {message}") from error
     with container:
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]

@@ -62,9 +62,14 @@ def folder_for(path: Path, key: dict[str, Any]) -> Path:
         path: The output.
         key: Everything that determines the result; must be JSON-serialisable.
     """
-    named = json.dumps([path.name, key], sort_keys=True)
-    digest = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = digest_of([path.name, key])
     return path.with_name(f".{path.name[:MAX_STEM]}.{digest[:12]}.parts")
+
+
+def digest_of(key: Any) -> str:
+    """Return the SHA-256 of a JSON-serialisable value, hexadecimal."""
+    text = json.dumps(key, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

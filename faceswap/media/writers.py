@@ -345,10 +345,7 @@ def is_numbered_frame(path: Path) -> bool:
 def _publish_images(
     folders: list[Path], target: Path, footage: Footage, publisher: Callable[[Path], Publish]
 ) -> None:
-    """Publish all images into a staging folder, which then replaces the target folder.
-
-    Images of a sequence that are copies stay exactly as they were, and are not signed.
-    """
+    """Publish all images into a staging folder, which then replaces the target folder."""
     check_folder(target, footage)
     originals = footage.files if isinstance(footage, ImageSequence) else ()
     by_stem = {file.stem: file for file in originals}
@@ -358,16 +355,31 @@ def _publish_images(
         with writing_media(target):
             for image in sorted(path for folder in folders for path in folder.iterdir()):
                 original = by_stem.get(image.stem, footage.path)
-                if by_stem and filecmp.cmp(image, original, shallow=False):
-                    shutil.copyfile(image, staging / image.name)
-                    continue
-                with publisher(original)(staging / image.name) as temporary:
-                    shutil.copyfile(image, temporary)
+                publish_image(image, staging / image.name, original, publisher)
             if target.is_dir():
                 shutil.rmtree(target)
             staging.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish_image(
+    image: Path, path: Path, original: Path, publisher: Callable[[Path], Publish]
+) -> None:
+    """Copy an image of a sequence into place and sign it, unless it is a copy of its original.
+
+    Args:
+        image: The image.
+        path: Where it is written.
+        original: The file that it was made from.
+        publisher: See :func:`open_video`.
+    """
+    if filecmp.cmp(image, original, shallow=False):
+        with atomic_write(path) as temporary:
+            shutil.copyfile(image, temporary)
+        return
+    with publisher(original)(path) as temporary:
+        shutil.copyfile(image, temporary)
 
 
 def write_clip(

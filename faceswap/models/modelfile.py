@@ -228,6 +228,19 @@ def read_centroids(values: Any) -> dict[Identity, Embedding]:
     return centroids
 
 
+def named(path: Path, base: Path = Path()) -> Path:
+    """Return the folder or file of a model.
+
+    Args:
+        path: Its path, or a bare name, which means ``models/<name>`` unless ``<name>`` exists.
+        base: The folder in which relative paths start.
+    """
+    own = base / path
+    if path.name != str(path) or own.exists():
+        return own
+    return base / "models" / path if (base / "models" / path).exists() else own
+
+
 def newest(models: Path) -> Path:
     """Find the folder of the most recently written model among the subfolders of ``models``.
 

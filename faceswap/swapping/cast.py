@@ -7,7 +7,7 @@ face is pasted; it defaults to "b". Relative paths start at the folder of the ca
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import torch
 
-from faceswap.config import ConvertConfig, clipped
+from faceswap.config import ConvertConfig, clipped, is_name
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.facesets.recognition import embedding_of
 from faceswap.files import reason
@@ -27,6 +27,7 @@ from faceswap.tracking.selection import References
 from faceswap.types import Identity
 
 KEYS = ("who", "model", "to")
+Load = Callable[[Path, torch.device], TrainedModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,11 @@ def _entry(table: Any, path: Path, number: int) -> CastEntry:
         )
     who, model, to = table.get("who"), table.get("model"), table.get("to", "b")
     photos = [who] if isinstance(who, str) else who
-    if not isinstance(photos, list) or not photos or not all(map(_is_name, photos)):
+    if not isinstance(photos, list) or not photos or not all(map(is_name, photos)):
         raise SettingsError(
             f"{where}: who must be a photo or a list of photos, not {clipped(repr(who))}"
         )
-    if model is not None and not _is_name(model):
+    if model is not None and not is_name(model):
         raise SettingsError(
             f"{where}: model must be a model's folder or file, not {clipped(repr(model))}"
         )
@@ -137,10 +138,6 @@ def _entry(table: Any, path: Path, number: int) -> CastEntry:
     return CastEntry(
         tuple(folder / photo for photo in photos), folder / model if model else None, to
     )
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _where(path: Path, number: int) -> str:
@@ -153,6 +150,7 @@ def swappers_of(
     config: ConvertConfig,
     default: Path | None,
     device: torch.device,
+    load: Load = modelfile.load,
 ) -> list[Swapper]:
     """Build the swapper of each entry.
 
@@ -164,6 +162,7 @@ def swappers_of(
         config: Settings.
         default: The model for entries that name none; None if all of them name one.
         device: Where the networks run.
+        load: Loads a model.
 
     Raises:
         ModelError: If a model is missing or cannot be read.
@@ -179,7 +178,7 @@ def swappers_of(
         resolved = folder.resolve()
         try:
             if resolved not in loaded:
-                loaded[resolved] = modelfile.load(folder, device)
+                loaded[resolved] = load(folder, device)
             if (resolved, entry.to) not in built:
                 settings = replace(config, cast=None, to=entry.to)
                 built[resolved, entry.to] = Swapper(loaded[resolved], settings, device)

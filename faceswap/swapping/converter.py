@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,13 +24,13 @@ from faceswap.media import writers
 from faceswap.media.footage import Footage, identify
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.media.segments import SegmentStore, folder_for, unfinished
+from faceswap.media.segments import SegmentStore, digest_of, folder_for, unfinished
 from faceswap.media.sources import search
 from faceswap.parallel import cores
 from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping import outputs
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.plan import Conversion, plan
+from faceswap.swapping.plan import Conversion, key_of, plan
 from faceswap.swapping.records import (
     from_json,
     is_pasted,
@@ -37,8 +38,9 @@ from faceswap.swapping.records import (
     to_json,
     why_none,
 )
-from faceswap.swapping.report import ConvertReport
-from faceswap.swapping.video import conversion_key, convert_video
+from faceswap.swapping.report import ConvertReport, read_report, report_path
+from faceswap.swapping.resources import Resources
+from faceswap.swapping.video import convert_video
 from faceswap.tracking.selection import select_faces
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
@@ -91,20 +93,59 @@ def convert(
         Path(source), Path(output) if output else None, Path(model) if model else None,
         config or ConvertConfig(),
     )  # fmt: skip
-    report = ConvertReport(job.target, Path(model) if model else None, detector=job.spec.describe())
+    with Resources() as resources:
+        return carry_out(job, resources, on_progress)
+
+
+def carry_out(
+    job: Conversion, resources: Resources, on_progress: OnProgress, unless_done: bool = False
+) -> ConvertReport:
+    """Carry out a conversion that is planned; see :func:`convert`.
+
+    Args:
+        job: The conversion.
+        resources: The processes that detect faces.
+        on_progress: Called after each frame or photo.
+        unless_done: Whether to return the report of the same conversion instead if it has been
+            carried out before; other outputs that exist are refused, unless the settings allow to
+            replace them.
+    """
+    report = ConvertReport(job.target, job.model_path, detector=job.spec.describe())
     sweep(job.target if job.form == "photos" else job.target.parent)
     photos = [] if job.footage else _photos(job, report)
+    key = key_of(job, photos)
+    if unless_done:
+        if _is_done(job, key, report):
+            return report
+        if not (job.config.overwrite or outputs.can_go_on(job.target)):
+            outputs.refuse_existing(job.outputs)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
-    detectors = DetectorPool(job.config.min_score, workers, job.config.landmarks)
-    with detectors as pool, _torch_threads(max(cores() // 2, 1)):
+    pool = resources.pool(job.config, workers)
+    with _torch_threads(max(cores() // 2, 1)):
         if job.footage:
-            convert_video(job, job.footage, pool, report, on_progress)
+            convert_video(job, job.footage, key, pool, report, on_progress)
         else:
-            _convert_photos(job, photos, pool, report, on_progress)
+            _convert_photos(job, photos, key, pool, report, on_progress)
     report.unfinished = [
         kept for kept in unfinished(job.target.parent) if kept.output == job.target
     ]
     return report
+
+
+def _is_done(job: Conversion, key: dict[str, Any], report: ConvertReport) -> bool:
+    """Return whether all outputs exist and were made by the same conversion; if so, report it."""
+    if len(outputs.existing(job.outputs)) < len(job.outputs):
+        return False
+    path = report_path(job.target, job.form)
+    try:
+        written = read_report(path)
+    except InputError:  # then nobody knows what made the output
+        return False
+    if written.key != digest_of(key):
+        return False
+    report.count(written.frames, written.troubles)
+    report.report, report.done_before = path, True
+    return True
 
 
 @contextmanager
@@ -228,6 +269,7 @@ def _photos(job: Conversion, report: ConvertReport) -> list[Path]:
 def _convert_photos(
     job: Conversion,
     photos: list[Path],
+    key: dict[str, Any],
     pool: DetectorPool,
     report: ConvertReport,
     on_progress: OnProgress,
@@ -239,8 +281,6 @@ def _convert_photos(
     is_folder = job.kind == "photos"
     names = {path: path.relative_to(job.source) if is_folder else Path(path.name)
              for path in photos}  # fmt: skip
-    status = [(path.as_posix(), *_state(photo)) for photo, path in names.items()]
-    key = conversion_key(job, [str(job.source.absolute()), status])
     store = SegmentStore(folder_for(job.target, key), job.target, job.source)
     done = False
     try:
@@ -280,19 +320,10 @@ def _convert_photos(
                 + (f"the photos are copied to {job.target} unchanged" if is_folder
                    else "nothing was written")
             )  # fmt: skip
-        report.finish(job, sorted(records, key=lambda record: record.index), [])
+        report.finish(job, key, sorted(records, key=lambda record: record.index), [])
         done = True
     finally:
         store.close(keep=not done and bool(store.notes) and is_folder)
-
-
-def _state(photo: Path) -> tuple[int, int]:
-    """Return what changes if a photo is replaced; zeros if it cannot be read."""
-    try:
-        status = photo.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def _write_photo(

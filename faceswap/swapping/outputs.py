@@ -207,6 +207,30 @@ def refuse_unfit(kind: str, source: Path, target: Path) -> None:
     )
 
 
+def inapplicable(config: ConvertConfig, form: str, kind: str) -> dict[str, str]:
+    """Return the settings that have no effect on this output although they were changed.
+
+    Args:
+        config: Settings.
+        form: The form of the output.
+        kind: The kind of the source.
+
+    Returns:
+        What each of them applies to, in words, by the name of the setting.
+    """
+    options = field_options(ConvertConfig)
+    found = {}
+    for field in dataclasses.fields(cast(Any, ConvertConfig)):
+        forms = options[field.name].forms
+        if forms and form not in forms and getattr(config, field.name) != field.default:
+            found[field.name] = ", ".join(FORMS[name] for name in forms)
+    if config.fps is not None and kind != "sequence":
+        found["fps"] = "image sequences"
+    if config.images != "auto" and kind not in ("photos", "sequence"):
+        found["images"] = "folders of images"
+    return found
+
+
 def refuse_inapplicable(config: ConvertConfig, form: str, kind: str, source: Path) -> None:
     """Refuse settings that have no effect on this output, instead of ignoring them.
 
@@ -219,20 +243,10 @@ def refuse_inapplicable(config: ConvertConfig, form: str, kind: str, source: Pat
     Raises:
         SettingsError: If a setting differs from its default but does not apply.
     """
-    options = field_options(ConvertConfig)
-    for field in dataclasses.fields(cast(Any, ConvertConfig)):
-        forms, value = options[field.name].forms, getattr(config, field.name)
-        if forms and form not in forms and value != field.default:
-            applies = ", ".join(FORMS[name] for name in forms)
-            raise SettingsError(
-                f"--{field.name} does not apply to {FORMS[form]}, only to {applies}: leave it out "
-                f"for {source}"
-            )
-    if config.fps is not None and kind != "sequence":
-        raise SettingsError(f"--fps applies to image sequences only: leave it out for {source}")
-    if config.images != "auto" and kind not in ("photos", "sequence"):
+    for name, applies in inapplicable(config, form, kind).items():
         raise SettingsError(
-            f"--images applies to folders of images only: leave it out for {source}"
+            f"--{name} does not apply to {FORMS[form]}, only to {applies}: leave it out for "
+            f"{source}"
         )
 
 

@@ -1,12 +1,15 @@
 """Plan a conversion: resolve models, people, detector, caption and signer before work starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from faceswap.config import ConvertConfig, rate_of, seconds_of
+from faceswap.faces import landmarks
 from faceswap.faces.detection import DetectorSpec
 from faceswap.facesets.recognition import appears, embedding_of
 from faceswap.facesets.weights import behind
@@ -19,7 +22,7 @@ from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Signer
 from faceswap.swapping import outputs
-from faceswap.swapping.cast import MultiSwapper, read_cast, references_of, swappers_of
+from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.label import Label
 from faceswap.swapping.render import render
@@ -38,6 +41,7 @@ class Conversion:
         form: The form of the output; see :data:`faceswap.config.FORMS`.
         outputs: The file or folder of each stream; "video" is the main output.
         config: Settings.
+        model_path: The model's folder or file as the caller gave it; None if the caller gave none.
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
         spec: Detects faces.
@@ -52,6 +56,7 @@ class Conversion:
     form: str
     outputs: dict[str, Path]
     config: ConvertConfig
+    model_path: Path | None
     swapper: FaceSwapper
     selector: FaceSelector
     spec: DetectorSpec
@@ -100,7 +105,7 @@ class Conversion:
 
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig,
-    form: str | None = None,
+    form: str | None = None, load: Load = modelfile.load, may_exist: bool = False,
 ) -> Conversion:  # fmt: skip
     """Resolve everything that a conversion needs, without writing any output.
 
@@ -111,6 +116,8 @@ def plan(
             the model of the entries that name none.
         config: Settings.
         form: The form of the output if its name does not tell, which is so for a preview.
+        load: Loads a model.
+        may_exist: Whether not to refuse outputs that exist; then the caller must do so.
 
     Raises:
         DeviceError: If this machine does not have the device.
@@ -133,21 +140,58 @@ def plan(
     outputs.refuse_input(source, footage, paths)
     if form != "preview":
         outputs.refuse_unfit(kind, source, target)
-    if not (config.overwrite or form == "preview" or outputs.can_go_on(target)):
+    may_exist |= config.overwrite or form == "preview"
+    if not (may_exist or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
-    swapper, selector, files = assemble(config, model)
+    swapper, selector, files = assemble(config, model, load)
     signer, record = signer_for(files, config)
     label = None
     if config.label is not None:
         label = Label(config.label, config.label_position, config.label_size)
     spec = DetectorSpec(config.detector, config.landmarks).checked()
     return Conversion(
-        source, kind, footage, form, paths, config, swapper, selector, spec, label, record, signer
+        source, kind, footage, form, paths, config, model, swapper, selector, spec, label, record,
+        signer,
     )  # fmt: skip
 
 
+def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
+    """Collect everything that affects the result, so that only identical conversions share it.
+
+    Args:
+        job: The conversion.
+        photos: The photos of a folder, or the only photo.
+
+    Raises:
+        InputError: If a reference photo or the cast file cannot be read.
+    """
+    config = job.config
+    settings = config.to_dict()
+    for name in ("workers", "sign_cert", "sign_key", "overwrite"):
+        del settings[name]
+    looks = [*config.who, *config.exclude, *([config.cast] if config.cast else [])]
+    source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
+    return {
+        "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
+        "source": job.footage.identity() if job.footage else source,
+        "detector": job.spec.describe(),
+        "landmarks": landmarks.digest(config.landmarks),
+        "model": job.model.sha256, "settings": settings,
+        "looks": [sha256_of(Path(photo)) for photo in looks],
+    }  # fmt: skip
+
+
+def _state(photo: Path) -> tuple[int, int]:
+    """Return what changes if a photo is replaced; zeros if it cannot be read."""
+    try:
+        status = photo.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def assemble(
-    config: ConvertConfig, model: Path | None
+    config: ConvertConfig, model: Path | None, load: Load = modelfile.load
 ) -> tuple[FaceSwapper, FaceSelector, list[Path]]:
     """Load the models and build the swapper and the face selector.
 
@@ -155,6 +199,7 @@ def assemble(
         config: Settings.
         model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
             the model of the entries that name none.
+        load: Loads a model.
 
     Returns:
         The swapper, the face selector, and the models' folders or files.
@@ -177,12 +222,12 @@ def assemble(
         default = (model or modelfile.newest(Path("models"))) if needs_default else None
         given = [default] if default else []
         files = dict.fromkeys([*given, *(entry.model for entry in entries if entry.model)])
-        swappers = swappers_of(path, entries, config, default, device)
+        swappers = swappers_of(path, entries, config, default, device, load)
         references = references_of(path, entries, config.landmarks)
         selector = FaceSelector(references, exclude, config.largest)
         return MultiSwapper(swappers), selector, list(files)
     file = model or modelfile.newest(Path("models"))
-    trained = modelfile.load(file, device)
+    trained = load(file, device)
     who = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.who)
     is_named = who or exclude or config.largest or config.all_faces
     footage = None if is_named else trained.centroids.get("a" if config.to == "b" else "b")

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from faceswap.files import fitting, write_bytes
-from faceswap.media.segments import Unfinished
+from faceswap.errors import InputError
+from faceswap.files import fitting, parse_json, write_bytes
+from faceswap.media.segments import Unfinished, digest_of
 from faceswap.swapping.outputs import FOLDERS
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import Fate, FrameRecord, counted_fates
@@ -56,6 +57,14 @@ class ConvertReport:
     detector: Annotated[
         str, Meta(description="Names of the detectors in the order in which they are tried.")
     ] = ""
+    done_before: Annotated[
+        bool,
+        Meta(
+            description="Whether an earlier run did the same conversion, so that this one left the "
+            "output alone. This can happen only if several sources are converted."
+        ),
+    ] = False
+    redone: Annotated[Count, Meta(description="Frames that --redo rendered anew.")] = 0
     resumed: Annotated[
         Count, Meta(description="Photos or frames taken over from an interrupted run.")
     ] = 0
@@ -67,19 +76,44 @@ class ConvertReport:
         ),
     ] = field(default_factory=list)
 
-    def finish(self, job: Conversion, records: list[FrameRecord], troubles: list[Trouble]) -> None:
+    def finish(
+        self, job: Conversion, key: dict[str, Any], records: list[FrameRecord],
+        troubles: list[Trouble],
+    ) -> None:  # fmt: skip
         """Fill in the counts from what happened to each frame, and write the report on every frame.
 
+        Args:
+            job: The conversion.
+            key: What determines its result; see :func:`plan.key_of`.
+            records: What happened to each frame.
+            troubles: The runs of frames that may look wrong.
+
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the report cannot be written.
         """
+        self.count(records, troubles)
+        self.report = _write_report(job, key, records, troubles)
+
+    def count(self, records: list[FrameRecord], troubles: list[Trouble]) -> None:
+        """Fill in the counts from what happened to each frame."""
         self.frames = len(records)
         self.faces = sum(record.swapped for record in records)
         self.without_face = sum(not record.swapped for record in records)
         fates = counted_fates(records)
         self.not_swapped = {fate: n for fate, n in fates.items() if fate != "swapped"}
         self.troubles = troubles
-        self.report = _write_report(job, records, troubles)
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """Frames that were rendered anew after the conversion."""
+
+    frames: Annotated[str, Meta(description="The frames, as given to --redo.")]
+    model: Annotated[str, Meta(description="Names of the models.")]
+    model_sha256: Annotated[str, Meta(description="SHA-256 of the model files.")]
+    changes: Annotated[
+        dict[str, Any], Meta(description="Settings that differ from those of the conversion.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +123,17 @@ class FrameReport:
     version: Count
     source: Annotated[str, Meta(description="The footage.")]
     output: Annotated[str, Meta(description="The file or folder written.")]
+    key: Annotated[
+        str,
+        Meta(
+            description="Hash of everything that determines the result: source, model, settings "
+            "and versions."
+        ),
+    ]
     model: Annotated[str, Meta(description="Names of the models.")]
+    model_path: Annotated[
+        str | None, Meta(description="The model's folder or file; null if the call named none.")
+    ]
     model_sha256: Annotated[str, Meta(description="SHA-256 of the model files.")]
     settings: Annotated[dict[str, Any], Meta(description="Settings of the conversion.")]
     detector: Annotated[str, Meta(description="Names of the detectors.")]
@@ -98,6 +142,9 @@ class FrameReport:
         list[Trouble], Meta(description="Runs of frames that may look wrong, the worst first.")
     ]
     frames: list[FrameRecord]
+    redone: Annotated[
+        list[Redone], Meta(description="What --redo rendered anew, in the order of the runs.")
+    ] = field(default_factory=list)
 
 
 def report_path(target: Path, form: str) -> Path:
@@ -106,16 +153,45 @@ def report_path(target: Path, form: str) -> Path:
     return target.with_name(fitting(stem, ".report.json"))
 
 
-def _write_report(job: Conversion, records: list[FrameRecord], troubles: list[Trouble]) -> Path:
+def _write_report(
+    job: Conversion, key: dict[str, Any], records: list[FrameRecord], troubles: list[Trouble]
+) -> Path:
     """Write the report of a conversion beside its output, and return its path."""
+    model = str(job.model_path.absolute()) if job.model_path else None
     report = FrameReport(
-        VERSION, str(job.source), job.target.name, job.model.name, job.model.sha256,
-        job.config.to_dict(), job.spec.describe(), counted_fates(records), troubles, records,
+        VERSION, str(job.source.absolute()), job.target.name, digest_of(key), job.model.name, model,
+        job.model.sha256, job.config.to_dict(), job.spec.describe(), counted_fates(records),
+        troubles, records,
     )  # fmt: skip
     path = report_path(job.target, job.form)
+    write_report(path, report)
+    return path
+
+
+def write_report(path: Path, report: FrameReport) -> None:
+    """Write a report, with one line for each frame, so that versions of it can be compared.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     head = msgspec.to_builtins(report)
-    frames = head.pop("frames")
-    lines = ",\n".join(json.dumps(frame) for frame in frames)  # one line a frame, for diffs
+    lines = ",\n".join(json.dumps(frame) for frame in head.pop("frames"))
     text = json.dumps(head, indent=1)[:-2] + f',\n "frames": [\n{lines}\n]}}\n'
     write_bytes(path, text.encode())
-    return path
+
+
+def read_report(path: Path) -> FrameReport:
+    """Read the report of a conversion.
+
+    Raises:
+        InputError: If it is missing, damaged, or of another version of its format.
+    """
+    try:
+        values = parse_json(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("version") != VERSION:
+            raise InputError(f"{path} is not a report that this version of faceswap can read")
+        return msgspec.convert(values, FrameReport)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; convert writes it beside its output") from error
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise InputError(f"{path} is not a readable report: {error}") from error

@@ -3,18 +3,14 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
-from importlib.metadata import version
 from itertools import dropwhile, takewhile
-from pathlib import Path
 from typing import Any
 
 from faceswap import parallel
 from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
-from faceswap.faces import landmarks
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.files import sha256_of
 from faceswap.media import writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.footage import Footage, ImageSequence
@@ -40,8 +36,8 @@ CONTEXT_FRAMES = 72
 
 
 def convert_video(
-    job: Conversion, footage: Footage, pool: DetectorPool, report: ConvertReport,
-    on_progress: OnProgress,
+    job: Conversion, footage: Footage, key: dict[str, Any], pool: DetectorPool,
+    report: ConvertReport, on_progress: OnProgress,
 ) -> None:  # fmt: skip
     """Swap the faces of a video or an image sequence.
 
@@ -50,6 +46,7 @@ def convert_video(
     Args:
         job: The conversion.
         footage: Its frames.
+        key: What determines its result; see :func:`plan.key_of`.
         pool: The processes that detect faces.
         report: The result, which is filled in.
         on_progress: Called after each frame.
@@ -69,9 +66,9 @@ def convert_video(
     """
     info = footage.probe()
     start = footage.first_at(info.start + job.start) if job.start else 0
-    targets = _targets(job, footage, start)
+    targets = targets_of(job, footage, start)
     excerpt = bool(job.config.start or job.config.end)
-    folder = folder_for(job.target, conversion_key(job, footage.identity()))
+    folder = folder_for(job.target, key)
     end = None if job.end is None else info.start + job.end
     with writers.open_video(
         targets, footage, job.publisher, folder, excerpt=excerpt, end=end
@@ -85,7 +82,7 @@ def convert_video(
         found = _detected(job, footage, pool, log, start, end)
         total = _total(job, info)
         # Closed before the output, because its threads write to the track log.
-        with closing(_render_all(job, footage, found)) as rendered:
+        with closing(render_all(job, footage, found)) as rendered:
             remaining = dropwhile(lambda result: result[1].index < first, rendered)
             for frames, record in parallel.prefetch(remaining, 4):
                 output.write(frames, records.to_json(record))
@@ -100,7 +97,7 @@ def convert_video(
             )
         numbers = [footage.number_of(record.index) for record in written]
         is_sequence = isinstance(footage, ImageSequence)
-        report.finish(job, written, troubles_in(written, numbers if is_sequence else ()))
+        report.finish(job, key, written, troubles_in(written, numbers if is_sequence else ()))
 
 
 def _align_logs(output: writers.VideoOutput, log: FaceLog, start: int) -> int:
@@ -145,10 +142,16 @@ def _detected(
         yield selection, any(low <= number <= high for low, high in ranges)
 
 
-def _render_all(
+def render_all(
     job: Conversion, footage: Footage, detected: Iterator[tuple[Selection, bool]]
 ) -> Generator[tuple[dict[str, Frame], FrameRecord], None, None]:
-    """Yield the rendered streams of each frame and what happened to its faces."""
+    """Yield the rendered streams of each frame and what happened to its faces.
+
+    Args:
+        job: The conversion.
+        footage: Its frames.
+        detected: Consecutive frames with their faces, and whether these may be swapped.
+    """
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
 
@@ -167,7 +170,18 @@ def _render_all(
         yield job.render(frame, swaps), record
 
 
-def _targets(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
+def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
+    """Return where and how each stream of a conversion is written.
+
+    Args:
+        job: The conversion.
+        footage: Its frames.
+        start: Index of the first frame of the excerpt.
+
+    Raises:
+        OutputError: If a folder for images holds something else.
+        SettingsError: If the container cannot hold the codec, or a plug-in cannot be imported.
+    """
     config, suffix = job.config, job.target.suffix.lower()
     if job.form == "images":
         return _image_targets(job, footage, start)
@@ -195,27 +209,6 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
         targets[stream] = StreamTarget(path, encoding, images=name_of)
         writers.check_folder(path, footage)
     return targets
-
-
-def conversion_key(job: Conversion, source: list[Any]) -> dict[str, Any]:
-    """Collect everything that affects the segments, so only identical conversions share them.
-
-    Args:
-        job: The conversion.
-        source: JSON values that change if the source is changed.
-    """
-    settings = job.config.to_dict()
-    for name in ("workers", "sign_cert", "sign_key", "overwrite"):
-        del settings[name]
-    photos = [*job.config.who, *job.config.exclude, *([job.config.cast] if job.config.cast else [])]
-    return {
-        "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
-        "source": source,
-        "detector": job.spec.describe(),
-        "landmarks": landmarks.digest(job.config.landmarks),
-        "model": job.model.sha256, "settings": settings,
-        "looks": [sha256_of(Path(photo)) for photo in photos],
-    }  # fmt: skip
 
 
 def _total(job: Conversion, info: VideoInfo) -> int | None:

@@ -18,13 +18,15 @@ import msgspec
 
 from faceswap.cli.doctor import Diagnosis
 from faceswap.cli.info import FacesetFacts, ModelFacts, OutputFacts, PhotoFacts, VideoFacts
-from faceswap.cli.results import DemoReport, Failure, ImportReport, PreviewReport
+from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.evaluation.results import EvaluationReport
 from faceswap.facesets.extractor import ExtractReport
 from faceswap.files import write_bytes
 from faceswap.provenance.credentials import FileCredentials, FileError
+from faceswap.swapping.batch import JobReport
 from faceswap.swapping.report import ConvertReport, FrameReport
 from faceswap.training.trainer import TrainReport
+from faceswap.types import Failure
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
@@ -54,8 +56,16 @@ OUTPUTS = {
     "extract": Output("What an extraction did.", (ExtractReport,)),
     "train": Output("The result of a training run.", (TrainReport,)),
     "convert": Output(
-        "What a conversion did; with --preview, what its image shows.",
+        "What a conversion did; with --preview, what its image shows. For several sources, it "
+        "prints what run prints.",
         (ConvertReport, PreviewReport),
+    ),
+    "run": Output(
+        "What became of each source. The error, if any, says how many failed; the process ends "
+        "with its exit code, which is that of the first failure.",
+        (JobReport,),
+        with_error=True,
+        listed_in="jobs",
     ),
     "report": Output(
         "The report that convert writes beside its output.", (FrameReport,), is_file=True

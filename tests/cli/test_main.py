@@ -11,6 +11,7 @@ from PIL import Image
 from faceswap.cli import main, options, progress
 from faceswap.config import TrainConfig
 from faceswap.errors import InputError, SettingsError
+from faceswap.models import modelfile
 from faceswap.types import Progress
 from tests.support.commands import faceswap, one_line_error
 
@@ -94,15 +95,15 @@ def test_a_name_means_a_faceset_below_data_and_a_path_itself(tmp_path, monkeypat
 
 
 def test_bare_name_means_a_model_in_models(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     for folder in ("models/trump-cage", "models/both", "both"):
-        Path(folder).mkdir(parents=True)
+        (tmp_path / folder).mkdir(parents=True)
 
-    assert main.model_path(Path("trump-cage")) == Path("models/trump-cage")
-    assert main.model_path(Path("both")) == Path("both")
-    assert main.model_path(Path("nothing")) == Path("nothing")
-    assert main.model_path(Path("models/trump-cage")) == Path("models/trump-cage")
-    assert main.model_path(None) is None
+    assert modelfile.named(Path("both"), tmp_path) == tmp_path / "both"
+    monkeypatch.chdir(tmp_path)
+    assert modelfile.named(Path("trump-cage")) == Path("models/trump-cage")
+    assert modelfile.named(Path("both")) == Path("both")
+    assert modelfile.named(Path("nothing")) == Path("nothing")
+    assert modelfile.named(Path("models/trump-cage")) == Path("models/trump-cage")
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
