@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from faceswap.models.classic import import_checkpoint
     from faceswap.models.modelfile import TrainedModel, load_model
     from faceswap.provenance.credentials import Verification, verify
+    from faceswap.swapping.batch import Job, JobReport, convert_all
     from faceswap.swapping.compositor import ColorMatch
     from faceswap.swapping.converter import convert
+    from faceswap.swapping.redo import redo
     from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.swapper import Swapper
     from faceswap.training.trainer import TrainReport, train
@@ -42,6 +44,8 @@ _HOMES = {
     "Faceset": "facesets.faceset",
     "FaceswapError": "errors",
     "Frame": "media.frame",
+    "Job": "swapping.batch",
+    "JobReport": "swapping.batch",
     "ModelConfig": "models.architectures",
     "Progress": "types",
     "Swapper": "swapping.swapper",
@@ -50,11 +54,13 @@ _HOMES = {
     "TrainedModel": "models.modelfile",
     "Verification": "provenance.credentials",
     "convert": "swapping.converter",
+    "convert_all": "swapping.batch",
     "evaluate": "evaluation.evaluator",
     "extract": "facesets.extractor",
     "import_checkpoint": "models.classic",
     "inspect": "cli.info",
     "load_model": "models.modelfile",
+    "redo": "swapping.redo",
     "train": "training.trainer",
     "verify": "provenance.credentials",
 }
@@ -73,6 +79,8 @@ __all__ = [
     "Faceset",
     "FaceswapError",
     "Frame",
+    "Job",
+    "JobReport",
     "ModelConfig",
     "Progress",
     "Swapper",
@@ -81,11 +89,13 @@ __all__ = [
     "TrainedModel",
     "Verification",
     "convert",
+    "convert_all",
     "evaluate",
     "extract",
     "import_checkpoint",
     "inspect",
     "load_model",
+    "redo",
     "train",
     "verify",
 ]
