@@ -239,7 +239,8 @@ CodecName = Literal["auto", "h264", "h265", "av1", "vp9", "prores", "ffv1"]
 LossName = Literal["l1", "l1-dssim", "l1-dssim-scales"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
+Corner = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
+LabelPosition = Literal["auto", "bottom-right", "bottom-left", "top-right", "top-left"]
 
 DETECTOR_SEAM = Seam("detector", "faceswap.detectors", get_args(DetectorName))
 MASK_SEAM = Seam("mask", "faceswap.masks", get_args(MaskName))
@@ -263,6 +264,7 @@ FORMS = {
     "gif": "an animated GIF", "animation": "an animation", "images": "an image sequence",
     "preview": "a preview",
 }  # fmt: skip
+ICONS = {"generated": "AI GENERATED", "modified": "AI MODIFIED", "ai": "AI"}  # of --label-icon
 IN_TIME = ("movie", "gif", "animation", "images", "preview")  # forms whose frames have times
 NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
@@ -657,9 +659,30 @@ class ConvertConfig(Settings):
             MARKING,
         ),
     ] = None
-    label_position: Annotated[LabelPosition, Option("Corner of the label.", MARKING)] = (
-        "bottom-right"
-    )
+    label_icon: Annotated[
+        str | None,
+        Option(
+            "Draw an icon in the same way: generated, modified or ai (a badge AI GENERATED, AI "
+            "MODIFIED or AI), or the image in this file, such as a PNG with transparency.",
+            MARKING,
+        ),
+    ] = None
+    label_font: Annotated[
+        str | None,
+        Option(
+            "Font of the label: a .ttf, .otf or .ttc file, or the name of a font of this system  "
+            "[default: a built-in one, or a font of this system that has all letters]",
+            MARKING,
+        ),
+    ] = None
+    label_position: Annotated[
+        LabelPosition,
+        Option(
+            "Corner of the label. auto: words bottom right, an icon top right. With both, the "
+            "corner of the words.",
+            MARKING,
+        ),
+    ] = "auto"
     label_size: Annotated[
         float,
         Option(
@@ -695,9 +718,19 @@ class ConvertConfig(Settings):
             raise SettingsError(
                 "--cast names people and directions: leave out --who, --all and --to"
             )
+        self._check_label()
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
+
+    def _check_label(self) -> None:
+        if self.label_font is not None and self.label is None:
+            raise SettingsError("--label-font needs the words of a --label")
+        is_both = self.label is not None and self.label_icon is not None
+        if is_both and self.label_position == "top-right":
+            raise SettingsError(
+                "the icon is top right: choose another --label-position for the words"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

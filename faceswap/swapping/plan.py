@@ -21,7 +21,7 @@ from faceswap.provenance.signer import Signer
 from faceswap.swapping import outputs
 from faceswap.swapping.cast import MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.label import Label
+from faceswap.swapping.label import Label, label_of
 from faceswap.swapping.render import render
 from faceswap.swapping.swapper import FaceSwapper, Swapper
 from faceswap.tracking.selection import FaceSelector
@@ -41,7 +41,7 @@ class Conversion:
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
         spec: Detects faces.
-        label: Draws the caption; None if there is no caption.
+        label: Draws the caption or an icon; None if there is neither.
         model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
     """
@@ -115,7 +115,8 @@ def plan(
     Raises:
         DeviceError: If this machine does not have the device.
         InputError: If the source, the cast file, a reference photo, the landmark model, the
-            detector's files, the certificate or its key are missing or unreadable.
+            detector's files, the label's font or icon, the certificate or its key are missing or
+            unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is found in a reference photo.
         OutputError: If an output is the input, its type does not fit the source, or the user's own
@@ -135,11 +136,9 @@ def plan(
         outputs.refuse_unfit(kind, source, target)
     if not (config.overwrite or form == "preview" or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
+    label = label_of(config)
     swapper, selector, files = assemble(config, model)
     signer, record = signer_for(files, config)
-    label = None
-    if config.label is not None:
-        label = Label(config.label, config.label_position, config.label_size)
     spec = DetectorSpec(config.detector, config.landmarks).checked()
     return Conversion(
         source, kind, footage, form, paths, config, swapper, selector, spec, label, record, signer

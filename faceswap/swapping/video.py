@@ -215,6 +215,7 @@ def conversion_key(job: Conversion, source: list[Any]) -> dict[str, Any]:
         "landmarks": landmarks.digest(job.config.landmarks),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in photos],
+        "label": [sha256_of(file) for file in job.label.files] if job.label else [],
     }  # fmt: skip
 
 
