@@ -622,6 +622,14 @@ class ConvertConfig(Settings):
             forms=("photo", "photos", "movie", "gif", "animation", "images"),
         ),
     ] = False
+    html: Annotated[
+        bool,
+        Option(
+            "Also write *.report.html: a page with the runs of frames, or the photos, to look at.",
+            OUTPUT,
+            forms=("photo", "photos", "movie", "gif", "animation", "images"),
+        ),
+    ] = False
     overwrite: Annotated[
         bool, Option("Replace outputs that exist, without asking on a terminal.", OUTPUT)
     ] = False

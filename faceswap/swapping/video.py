@@ -205,7 +205,7 @@ def conversion_key(job: Conversion, source: list[Any]) -> dict[str, Any]:
         source: JSON values that change if the source is changed.
     """
     settings = job.config.to_dict()
-    for name in ("workers", "sign_cert", "sign_key", "overwrite"):
+    for name in ("workers", "sign_cert", "sign_key", "overwrite", "html"):
         del settings[name]
     photos = [*job.config.who, *job.config.exclude, *([job.config.cast] if job.config.cast else [])]
     return {
