@@ -44,6 +44,7 @@ class Option:
         seam: The seam, if plug-ins can extend the setting.
         forms: The forms of output that a setting of ``convert`` applies to; empty for all.
         is_path: Whether the value is a path, or several.
+        may_be_path: Whether the value is a name or a path.
     """
 
     help: str
@@ -53,6 +54,7 @@ class Option:
     seam: Seam | None = None
     forms: tuple[str, ...] = ()
     is_path: bool = False
+    may_be_path: bool = False
 
 
 class Settings:
@@ -246,7 +248,8 @@ CodecName = Literal["auto", "h264", "h265", "av1", "vp9", "prores", "ffv1"]
 LossName = Literal["l1", "l1-dssim", "l1-dssim-scales"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-LabelPosition = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
+Corner = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
+LabelPosition = Literal["auto", "bottom-right", "bottom-left", "top-right", "top-left"]
 
 DETECTOR_SEAM = Seam("detector", "faceswap.detectors", get_args(DetectorName))
 MASK_SEAM = Seam("mask", "faceswap.masks", get_args(MaskName))
@@ -270,6 +273,7 @@ FORMS = {
     "gif": "an animated GIF", "animation": "an animation", "images": "an image sequence",
     "preview": "a preview",
 }  # fmt: skip
+ICONS = {"generated": "AI GENERATED", "modified": "AI MODIFIED", "ai": "AI"}  # of --label-icon
 IN_TIME = ("movie", "gif", "animation", "images", "preview")  # forms whose frames have times
 NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
@@ -295,6 +299,7 @@ LandmarksSetting = Annotated[
         "mesh: one of them alone. Or the path of a dlib shape predictor (68 iBUG points) that "
         "takes the place of dlib's own.",
         FACES,
+        may_be_path=True,
     ),
 ]
 CleanSetting = Annotated[
@@ -637,6 +642,14 @@ class ConvertConfig(Settings):
             forms=("photo", "photos", "movie", "gif", "animation", "images"),
         ),
     ] = False
+    html: Annotated[
+        bool,
+        Option(
+            "Also write *.report.html: a page with the runs of frames, or the photos, to look at.",
+            OUTPUT,
+            forms=("photo", "photos", "movie", "gif", "animation", "images"),
+        ),
+    ] = False
     overwrite: Annotated[
         bool, Option("Replace outputs that exist, without asking on a terminal.", OUTPUT)
     ] = False
@@ -674,9 +687,32 @@ class ConvertConfig(Settings):
             MARKING,
         ),
     ] = None
-    label_position: Annotated[LabelPosition, Option("Corner of the label.", MARKING)] = (
-        "bottom-right"
-    )
+    label_icon: Annotated[
+        str | None,
+        Option(
+            "Draw an icon in the same way: generated, modified or ai (a badge AI GENERATED, AI "
+            "MODIFIED or AI), or the image in this file, such as a PNG with transparency.",
+            MARKING,
+            may_be_path=True,
+        ),
+    ] = None
+    label_font: Annotated[
+        str | None,
+        Option(
+            "Font of the label: a .ttf, .otf or .ttc file, or the name of a font of this system  "
+            "[default: a built-in one, or a font of this system that has all letters]",
+            MARKING,
+            may_be_path=True,
+        ),
+    ] = None
+    label_position: Annotated[
+        LabelPosition,
+        Option(
+            "Corner of the label. auto: words bottom right, an icon top right. With both, the "
+            "corner of the words.",
+            MARKING,
+        ),
+    ] = "auto"
     label_size: Annotated[
         float,
         Option(
@@ -714,9 +750,19 @@ class ConvertConfig(Settings):
             raise SettingsError(
                 "--cast names people and directions: leave out --who, --all and --to"
             )
+        self._check_label()
         start = seconds_of(self.start or "0")
         if self.end is not None and seconds_of(self.end) <= start:
             raise SettingsError(f"--end {self.end} must come after --start {self.start or 0}")
+
+    def _check_label(self) -> None:
+        if self.label_font is not None and self.label is None:
+            raise SettingsError("--label-font needs the words of a --label")
+        is_both = self.label is not None and self.label_icon is not None
+        if is_both and self.label_position == "top-right":
+            raise SettingsError(
+                "the icon is top right: choose another --label-position for the words"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

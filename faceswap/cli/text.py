@@ -102,6 +102,7 @@ def conversion(report: "ConvertReport") -> list[str]:
             for fate, number in report.not_swapped.items()
         ),
         *_troubles(report),
+        *([f"page: {report.page}"] if report.page else []),
         *_listed("unreadable", report.unreadable),
         *_listed("not a photo and left out", report.left_out),
         *(

@@ -1,14 +1,13 @@
 """An evaluation as one self-contained HTML page: scores, curves, swaps, and the worst of them."""
 
-import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import cv2
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import UNSET
 
+from faceswap import pages
 from faceswap.arrays import Image
 from faceswap.evaluation.measures import BASELINES, rows
 from faceswap.evaluation.results import (
@@ -77,16 +76,11 @@ def page(report: EvaluationReport, samples: dict[str, list[Sample]], metrics: Pa
         samples: The model's swaps by direction.
         metrics: The run's ``metrics.jsonl``; without it the page has no curves.
     """
-    environment = Environment(
-        loader=PackageLoader("faceswap.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["data_uri"] = _data_uri
     everyone = [sample for direction in samples.values() for sample in direction]
     a, b = report.names
-    return environment.get_template("report.html.j2").render(
+    return pages.render(
+        "faceswap.evaluation",
+        "report.html.j2",
         report=report,
         a=a,
         b=b,
@@ -116,10 +110,6 @@ def _direction(scores: DirectionScores, title: str, samples: list[Sample]) -> di
         "occlusion": scores.occlusion,
         "picks": samples[:: max(len(samples) // GRID, 1)][:GRID],
     }
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _scatter(report: EvaluationReport, samples: dict[str, list[Sample]]) -> bytes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from faceswap.arrays import FloatImage, Image, Rect
 
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
+Alpha = TypeVar("Alpha", npt.NDArray[np.uint8], npt.NDArray[np.uint16])
 
 
 class PixelSource(Protocol):
@@ -44,6 +45,7 @@ class Frame:
         time: Seconds on the source's own timeline; 0 for a photo.
         source: File the frame was read from.
         changes: Rects that do not overlap, with their new pixels, (H, W, 3) or (H, W, 4).
+        solid: Rects with the least opacity (H, W), 0..255, that they get in a transparent photo.
     """
 
     pixels: Image | PixelSource
@@ -51,6 +53,7 @@ class Frame:
     time: Fraction
     source: Path
     changes: tuple[Change, ...] = ()
+    solid: tuple[tuple[Rect, Image], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,6 +119,19 @@ class Frame:
             _overlay(merged, union, rect, pixels)
             return replace(self, changes=disjoint).changed(union, merged)
         return replace(self, changes=(*disjoint, (rect, pixels)))
+
+    def solid_at(self, rect: Rect, opacity: Image) -> Self:
+        """Return the frame with a least opacity (H, W), 0..255, of the pixels of a rect."""
+        return replace(self, solid=(*self.solid, (rect, opacity)))
+
+    def opacity(self, alpha: Alpha) -> Alpha:
+        """Return the alpha channel (H, W) of the original photo with what is solid, as a copy."""
+        alpha = alpha.copy()
+        for (left, top, right, bottom), least in self.solid:
+            part = alpha[top:bottom, left:right]
+            scale = np.iinfo(alpha.dtype).max // 255
+            np.maximum(part, least.astype(alpha.dtype) * scale, out=part, casting="unsafe")
+        return alpha
 
     def repainted(self, image: Image) -> Self:
         """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""

@@ -249,7 +249,7 @@ class PhotoWriter:
         if image.shape[2] == 3 and metadata.is_gray and self._may_be_gray(image):
             image = image[..., 0]
         if image.shape[2:] != (4,) and metadata.alpha is not None and self._suffix in WITH_ALPHA:
-            image = np.dstack([image, metadata.alpha])
+            image = np.dstack([image, frame.opacity(metadata.alpha)])
         extra: dict[str, Any] = {}
         if self._suffix in JPEGS:
             extra = {"quality": 95, "subsampling": 0}
@@ -279,7 +279,9 @@ class PhotoWriter:
         if original.is_gray and self._may_be_gray(levels):
             self._write_deep_gray(np.ascontiguousarray(levels[..., 0]), metadata)
             return
-        pixels = np.dstack([levels, original.pixels[..., 3:]])
+        pixels = levels
+        if original.pixels.shape[2] == 4:
+            pixels = np.dstack([levels, frame.opacity(original.pixels[..., 3])])
         if self._suffix in TIFFS:
             extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
             if metadata.resolution:

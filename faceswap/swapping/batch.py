@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from faceswap.config import ConvertConfig, clipped, field_options, is_name, rate_of
+from faceswap.config import ConvertConfig, Option, clipped, field_options, is_name, rate_of
 from faceswap.errors import FaceswapError, InputError, OutputError, SettingsError
 from faceswap.files import make_folder, reason
 from faceswap.media import writers
@@ -181,15 +181,19 @@ def _jobs_of_table(defaults: dict[str, Any], table: dict[str, Any], folder: Path
 def _anchored(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Let the relative paths among settings start at a folder."""
     options = field_options(ConvertConfig)
-    anchored = dict(settings)
-    for name, value in settings.items():
-        if name not in options or not options[name].is_path:
-            continue
+
+    def anchored(option: Option, value: Any) -> Any:
         if isinstance(value, list):
-            anchored[name] = [str(folder / one) if is_name(one) else one for one in value]
-        elif is_name(value):
-            anchored[name] = str(folder / value)
-    return anchored
+            return [anchored(option, one) for one in value]
+        is_path = is_name(value) and (
+            option.is_path or (option.may_be_path and (folder / value).is_file())
+        )
+        return str(folder / value) if is_path else value
+
+    return {
+        name: anchored(options[name], value) if name in options else value
+        for name, value in settings.items()
+    }
 
 
 def convert_all(

@@ -30,6 +30,7 @@ from faceswap.parallel import cores
 from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping import outputs
 from faceswap.swapping.compositor import Swap
+from faceswap.swapping.page import write_page
 from faceswap.swapping.plan import Conversion, key_of, plan
 from faceswap.swapping.records import (
     from_json,
@@ -84,7 +85,7 @@ def convert(
         NoFacesError: If no face is swapped, or none is found in a reference photo. No photo or
             video is written, but the photos of a folder are copied.
         OutputError: If the output is the input, exists already or does not fit the source, or
-            writing fails.
+            writing fails. If only the page of ``html`` cannot be written, the output is complete.
         SettingsError: If a setting has no effect on this kind of output, the settings do not fit
             the model or the output, the cast file is not valid, a plug-in cannot be imported, or
             the certificate cannot sign.
@@ -126,6 +127,8 @@ def carry_out(
             convert_video(job, job.footage, key, pool, report, on_progress)
         else:
             _convert_photos(job, photos, key, pool, report, on_progress)
+    if job.config.html:
+        report.page = write_page(job, report)
     report.unfinished = [
         kept for kept in unfinished(job.target.parent) if kept.output == job.target
     ]

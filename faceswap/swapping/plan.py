@@ -24,7 +24,7 @@ from faceswap.provenance.signer import Signer
 from faceswap.swapping import outputs
 from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
-from faceswap.swapping.label import Label
+from faceswap.swapping.label import Label, label_of
 from faceswap.swapping.render import render
 from faceswap.swapping.swapper import FaceSwapper, Swapper
 from faceswap.tracking.selection import FaceSelector
@@ -45,7 +45,7 @@ class Conversion:
         swapper: Swaps faces.
         selector: Chooses whose faces are swapped.
         spec: Detects faces.
-        label: Draws the caption; None if there is no caption.
+        label: Draws the caption or an icon; None if there is neither.
         model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
     """
@@ -122,7 +122,8 @@ def plan(
     Raises:
         DeviceError: If this machine does not have the device.
         InputError: If the source, the cast file, a reference photo, the landmark model, the
-            detector's files, the certificate or its key are missing or unreadable.
+            detector's files, the label's font or icon, the certificate or its key are missing or
+            unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is found in a reference photo.
         OutputError: If an output is the input, its type does not fit the source, or the user's own
@@ -143,11 +144,9 @@ def plan(
     may_exist |= config.overwrite or form == "preview"
     if not (may_exist or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
+    label = label_of(config)
     swapper, selector, files = assemble(config, model, load)
     signer, record = signer_for(files, config)
-    label = None
-    if config.label is not None:
-        label = Label(config.label, config.label_position, config.label_size)
     spec = DetectorSpec(config.detector, config.landmarks).checked()
     return Conversion(
         source, kind, footage, form, paths, config, model, swapper, selector, spec, label, record,
@@ -167,7 +166,7 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     """
     config = job.config
     settings = config.to_dict()
-    for name in ("workers", "sign_cert", "sign_key", "overwrite"):
+    for name in ("workers", "sign_cert", "sign_key", "overwrite", "html"):
         del settings[name]
     looks = [*config.who, *config.exclude, *([config.cast] if config.cast else [])]
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
@@ -178,6 +177,7 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
         "landmarks": landmarks.digest(config.landmarks),
         "model": job.model.sha256, "settings": settings,
         "looks": [sha256_of(Path(photo)) for photo in looks],
+        "label": [sha256_of(file) for file in job.label.files] if job.label else [],
     }  # fmt: skip
 
 

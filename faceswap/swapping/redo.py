@@ -24,6 +24,7 @@ from faceswap.media.frame import Frame
 from faceswap.media.splice import ImageSplice, Splice, VideoSplice
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping import outputs
+from faceswap.swapping.page import page_path, write_page
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.records import FaceRecord, FrameRecord, counted_fates
 from faceswap.swapping.report import (
@@ -46,7 +47,7 @@ FORMS = ("movie", "images")  # forms of output of which frames can be replaced
 # Settings that hold for a whole output.
 FIXED = (
     "start", "end", "frames", "images", "fps", "matte", "layers", "codec", "quality", "hardware",
-    "label", "label_position", "label_size",
+    "label", "label_font", "label_icon", "label_position", "label_size",
 )  # fmt: skip
 CHOICE = ("to", "who", "exclude", "cast", "largest", "all_faces")  # who is swapped
 # Frames before and after the redone ones that are read: for the smoothing of landmarks, latents and
@@ -130,6 +131,8 @@ def redo(
         write_report(path, new)
         for splice in splices.values():
             splice.publish(footage, job.publisher)
+        if job.config.html or page_path(target, form).exists():
+            report.page = write_page(job, report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return report

@@ -22,7 +22,7 @@ def render(
         frame: The original frame.
         swaps: The frame's swaps from :meth:`Swapper.prepare`.
         config: Settings; ``matte`` and ``layers`` enable those streams.
-        label: The caption of the video stream; None draws no caption.
+        label: The label of the video stream; None draws none.
 
     Returns:
         Frames by stream name: "video", and "matte" and "layers" if they are enabled.

@@ -35,6 +35,9 @@ class ConvertReport:
     report: Annotated[Path | None, Meta(description="The report on every frame, a JSON file.")] = (
         None
     )
+    page: Annotated[Path | None, Meta(description="The HTML page of --html; null without it.")] = (
+        None
+    )
     frames: Annotated[Count, Meta(description="Photos or frames written.")] = 0
     faces: Annotated[Count, Meta(description="Faces swapped.")] = 0
     without_face: Annotated[

@@ -68,21 +68,25 @@ def test_jobs_file_is_read_with_its_defaults(tmp_path):
     path.write_text(
         """
         model = "deep/model"
-        settings = { quality = 20, who = ["who.png"] }
+        settings = { quality = 20, who = ["who.png"], label = "x", label_font = "font.ttf" }
         [[job]]
         inputs = ["a.mp4", "/b.mov"]
         output = "out"
         [[job]]
         inputs = "c.mp4"
         model = "other"
-        settings = { quality = 30, cast = "cast.toml", who = [] }
+        settings = { quality = 30, cast = "cast.toml", who = [], label_font = "DejaVu Sans" }
         """
     )
+    (tmp_path / "font.ttf").touch()
 
     first, second, third = read_jobs(path)
 
     everything = frozenset(vars(ConvertConfig()))
-    shared = ConvertConfig(quality=20, who=(str(tmp_path / "who.png"),))
+    shared = ConvertConfig(
+        quality=20, who=(str(tmp_path / "who.png"),), label="x",
+        label_font=str(tmp_path / "font.ttf"),
+    )  # fmt: skip
     assert first == Job(
         tmp_path / "a.mp4", tmp_path / "out/a.mp4", tmp_path / "deep/model", shared, tmp_path,
         everything,
@@ -91,7 +95,10 @@ def test_jobs_file_is_read_with_its_defaults(tmp_path):
     assert second.output == tmp_path / "out/b.mov"
     assert third == Job(
         tmp_path / "c.mp4", None, tmp_path / "other",
-        ConvertConfig(quality=30, cast=str(tmp_path / "cast.toml")), tmp_path, frozenset(),
+        ConvertConfig(
+            quality=30, cast=str(tmp_path / "cast.toml"), label="x", label_font="DejaVu Sans"
+        ),
+        tmp_path, frozenset({"label"}),
     )  # fmt: skip
 
 

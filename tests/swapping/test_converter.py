@@ -16,6 +16,7 @@ from faceswap.media.writers import write_clip
 from faceswap.provenance.credentials import read
 from faceswap.swapping import converter
 from faceswap.swapping.converter import contact_sheet, convert
+from faceswap.swapping.label import icon, words
 from faceswap.swapping.outputs import default_output
 from tests.support.clips import sound_of, times_of
 
@@ -329,15 +330,13 @@ def test_organisation_certificate_signs_the_output(tmp_path, collins, model):
 
 
 def test_label_is_in_every_frame(clip, model, tmp_path, collins):
-    from faceswap.swapping.label import draw
-
     labelled = replace(QUICK, label="AI-generated", label_position="top-left", label_size=0.06)
     Image.fromarray(collins).save(tmp_path / "x.png")
 
     video = convert(clip, model=model, config=labelled).output
     photo = convert(tmp_path / "x.png", model=model, config=labelled).output
 
-    (left, top, right, bottom), plate = draw((512, 512), "AI-generated", "top-left", 0.06)
+    (left, top, right, bottom), plate = words("AI-generated", "top-left", 0.06)._draw(512, 512)
     assert np.array_equal(read_photo(photo).image[top:bottom, left:right], plate)
     frames = list(reader.read_video(video))  # 3 and 7 show no face
     assert len(frames) == 10
@@ -393,3 +392,31 @@ def test_photo_deleted_during_the_run_is_reported(tmp_path, collins, model, with
     assert report.frames == 1
     assert report.unreadable == [f"{folder / 'a.png'} cannot be read: No such file or directory"]
     assert [path.name for path in report.output.iterdir()] == ["b.png"]
+
+
+def test_icon_is_in_every_frame_upright_and_not_in_layers(tmp_path, collins, model):
+    import av
+
+    # Stored lying on its side, as phones record; shown upright after a quarter turn.
+    path = tmp_path / "phone.mov"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"crf": "4"})
+        video.height, video.width, video.pix_fmt = 512, 512, "yuv420p"
+        video.set_display_rotation(-90)
+        for _ in range(2):
+            lying = np.ascontiguousarray(np.rot90(collins))
+            out.mux(video.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        out.mux(video.encode(None))
+    config = replace(QUICK, label_icon="modified", label_size=0.03, matte=True, layers=True)
+
+    report = convert(path, model=model, config=config)
+
+    (left, top, right, bottom), badge = icon("modified", "top-right", 0.03)._draw(512, 512)
+    inner = np.s_[top + 2 : bottom - 2, left + 3 : right - 3]
+    assert right > 490
+    for frame in reader.read_video(report.output):
+        shown = frame.image[inner].astype(int)
+        assert np.abs(shown - badge[2:-2, 3:-3, :3]).mean() < 12  # loss of the encoder
+    matte, layers = (tmp_path / f"phone.swapped.{name}.mov" for name in ("matte", "layers"))
+    assert next(reader.read_video(matte)).image[inner].max() < 20
+    assert next(reader.read_video(layers)).image[inner].max() < 20
