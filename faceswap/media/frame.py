@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from faceswap.arrays import FloatImage, Image, Rect
 
+# An alpha channel, (H, W): uint8, or uint16 for images with more than 8 bits. The largest number of
+# the type is opaque.
+Alpha = npt.NDArray[Any]
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
 
 
@@ -44,6 +47,7 @@ class Frame:
         time: Seconds on the source's own timeline; 0 for a photo.
         source: File the frame was read from.
         changes: Rects that do not overlap, with their new pixels, (H, W, 3) or (H, W, 4).
+        opaque: Rects that are opaque whatever the transparency of the image, such as a label's.
     """
 
     pixels: Image | PixelSource
@@ -51,6 +55,7 @@ class Frame:
     time: Fraction
     source: Path
     changes: tuple[Change, ...] = ()
+    opaque: tuple[Rect, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,10 +122,30 @@ class Frame:
             return replace(self, changes=disjoint).changed(union, merged)
         return replace(self, changes=(*disjoint, (rect, pixels)))
 
+    def covered(self, rect: Rect, pixels: Image) -> Self:
+        """Return the frame with new pixels (H, W, 3) in a rect that becomes opaque."""
+        return replace(self.changed(rect, pixels), opaque=(*self.opaque, rect))
+
+    def with_opaque(self, alpha: Alpha) -> Alpha:
+        """Return the upright alpha channel (H, W) of the image with the opaque rects filled in."""
+        if not self.opaque:
+            return alpha
+        filled = alpha.copy()
+        for left, top, right, bottom in self.opaque:
+            filled[top:bottom, left:right] = np.iinfo(alpha.dtype).max
+        return filled
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing is left of the transparency of the image."""
+        height, width = self.shape
+        return (0, 0, width, height) in self.opaque
+
     def repainted(self, image: Image) -> Self:
         """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""
         height, width = self.shape
-        return replace(self, changes=(((0, 0, width, height), image),))
+        whole = (0, 0, width, height)
+        return replace(self, changes=((whole, image),), opaque=(whole,))
 
 
 def _overlap(first: Rect, second: Rect) -> bool:

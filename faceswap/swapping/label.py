@@ -39,14 +39,14 @@ class Label:
         self._draw = cache(lambda height, width: draw((height, width), text, position, size))
 
     def on(self, frame: Frame) -> Frame:
-        """Return the frame with the label.
+        """Return the frame with the label, which is opaque on transparent footage, too.
 
         Raises:
             SettingsError: If the label does not fit into the frame with the smallest legible
                 letters.
         """
         rect, pixels = self._draw(*frame.shape)
-        return frame.changed(rect, pixels)
+        return frame.covered(rect, pixels)
 
 
 def draw(

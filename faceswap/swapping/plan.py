@@ -135,6 +135,7 @@ def plan(
         outputs.refuse_unfit(kind, source, target)
     if not (config.overwrite or form == "preview" or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
+    outputs.note_container(source, output, kind, target)
     swapper, selector, files = assemble(config, model)
     signer, record = signer_for(files, config)
     label = None
