@@ -270,11 +270,12 @@ AUTO_LANDMARKS, DLIB_LANDMARKS, MESH_LANDMARKS = "auto", "dlib", "mesh"
 # Forms of the output of ``convert``, in words.
 FORMS = {
     "photo": "a photo", "photos": "a folder of photos", "movie": "a video",
-    "gif": "an animated GIF", "animation": "an animation", "images": "an image sequence",
-    "preview": "a preview",
+    "gif": "an animated GIF", "animation": "an animated WebP", "apng": "an animated PNG",
+    "images": "an image sequence", "preview": "a preview",
 }  # fmt: skip
 ICONS = {"generated": "AI GENERATED", "modified": "AI MODIFIED", "ai": "AI"}  # of --label-icon
-IN_TIME = ("movie", "gif", "animation", "images", "preview")  # forms whose frames have times
+# Forms whose frames have times.
+IN_TIME = ("movie", "gif", "animation", "apng", "images", "preview")
 NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
@@ -639,7 +640,7 @@ class ConvertConfig(Settings):
         Option(
             "Also write *.layers.*: only the swapped faces, on a transparent background.",
             OUTPUT,
-            forms=("photo", "photos", "movie", "gif", "animation", "images"),
+            forms=("photo", "photos", "movie", "gif", "animation", "apng", "images"),
         ),
     ] = False
     html: Annotated[
@@ -647,7 +648,7 @@ class ConvertConfig(Settings):
         Option(
             "Also write *.report.html: a page with the runs of frames, or the photos, to look at.",
             OUTPUT,
-            forms=("photo", "photos", "movie", "gif", "animation", "images"),
+            forms=("photo", "photos", "movie", "gif", "animation", "apng", "images"),
         ),
     ] = False
     overwrite: Annotated[
@@ -656,7 +657,11 @@ class ConvertConfig(Settings):
     codec: Annotated[
         Any,
         Option(
-            "Video codec. auto: H.264, or VP9 in WebM.", OUTPUT, seam=CODEC_SEAM, forms=("movie",)
+            "Video codec. auto: H.264, or VP9 in WebM; for transparent footage ProRes in MOV and "
+            "FFV1 in MKV.",
+            OUTPUT,
+            seam=CODEC_SEAM,
+            forms=("movie",),
         ),
     ] = "auto"
     quality: Annotated[

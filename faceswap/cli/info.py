@@ -10,7 +10,8 @@ from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainC
 from faceswap.errors import InputError, NoCredentialsError
 from faceswap.facesets import faceset
 from faceswap.facesets.weights import Weights, behind, described, every
-from faceswap.media import photos, reader, segments, sources
+from faceswap.media import photos, segments, sources
+from faceswap.media.footage import describe
 from faceswap.media.reader import StreamDescription
 from faceswap.media.segments import Unfinished
 from faceswap.models import modelfile
@@ -291,7 +292,7 @@ def _faceset(folder: Path) -> FacesetFacts:
 
 
 def _video(path: Path) -> VideoFacts:
-    video = reader.describe_video(path)
+    video = describe(path)
     return VideoFacts(
         kind="video",
         path=path,

@@ -63,10 +63,11 @@ if TYPE_CHECKING:
 
 
 class _OneLine(logging.Handler):
-    """Print the warnings of the stages on standard error, one line each."""
+    """Print the notes and the warnings of the stages on standard error, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        echo_err(f"faceswap: warning: {record.getMessage()}")
+        kind = "note" if record.levelno < logging.WARNING else "warning"
+        echo_err(f"faceswap: {kind}: {record.getMessage()}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
@@ -76,9 +77,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 def main() -> None:
     """Run the command line; :func:`output.error_boundary` turns errors into exit codes."""
-    handler = _OneLine(logging.WARNING)
     logger = logging.getLogger("faceswap")
-    logger.addHandler(handler)
+    logger.addHandler(_OneLine())
+    logger.setLevel(logging.INFO)
     logger.propagate = False
     signal.signal(signal.SIGTERM, _interrupt)
     with error_boundary():
@@ -212,8 +213,10 @@ def convert(
     """Swap the faces in SOURCE: a video, a photo, a folder of photos or an image sequence.
 
     An image sequence is a folder of numbered images or a pattern such as shot.%04d.png or
-    shot.####.png. The output is of the same kind as SOURCE; a video becomes a folder of images if
-    the output has no suffix. To continue a stopped conversion, run the same command again.
+    shot.####.png. The output is of the same kind as SOURCE: .mp4, .m4v, .mov, .mkv, .webm, .gif,
+    .webp and animated PNGs keep their format, and all other videos, such as .avi, .wmv, .ts and
+    .flv, become .mov unless --output says otherwise. A video becomes a folder of images if the
+    output has no suffix. To continue a stopped conversion, run the same command again.
 
     Several sources are converted one after the other. One that fails does not stop the others, and
     one that is done already is not repeated.

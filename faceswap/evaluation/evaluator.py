@@ -60,7 +60,8 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import Faceset
 from faceswap.facesets.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
-from faceswap.media import reader, sources
+from faceswap.media import sources
+from faceswap.media.footage import video_at
 from faceswap.media.frame import Frame, rounded
 from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
@@ -403,8 +404,9 @@ def measure_clip(
     if sources.kind_of(clip) != "video":
         raise InputError(f"{clip} is not a video; --clip needs one")
     runs: list[list[Moment]] = [[]]  # stretches of frames without a gap
-    total = config.clip_frames or reader.probe(clip).frames or None
-    frames = islice(reader.read_video(clip), config.clip_frames or None)
+    footage = video_at(clip)
+    total = config.clip_frames or footage.probe().frames or None
+    frames = islice(footage.read(), config.clip_frames or None)
     with DetectorPool(config.min_score, 0, config.landmarks) as pool:
         spec = DetectorSpec("auto", config.landmarks)
         found = tracker.track_faces(frames, pool, spec, config.smooth)

@@ -31,7 +31,8 @@ from faceswap.facesets.people import groups_of
 from faceswap.facesets.recognition import embedding_of
 from faceswap.facesets.weights import behind
 from faceswap.files import exclusive_folder, sha256_of
-from faceswap.media import reader, sources
+from faceswap.media import sources
+from faceswap.media.footage import video_at
 from faceswap.media.frame import Frame
 from faceswap.media.photos import DeepPhoto, read_photo
 from faceswap.tracking import tracker
@@ -333,7 +334,7 @@ def _frames(video: Path) -> int:
     The error is not lost, because reading the video reports it later.
     """
     try:
-        return reader.probe(video).frames
+        return video_at(video).probe().frames
     except InputError:
         return 0
 
@@ -367,7 +368,9 @@ def _read_video(
     name = _name(video, root)
     may_have_faces_now = _may_have_faces_now(name, video, writer)
     try:
-        for frame in reader.read_video(video, every):
+        for frame in video_at(video).read():
+            if frame.index % every:
+                continue
             if (name, frame.index) in writer.done and not may_have_faces_now:
                 report.known += 1
             else:

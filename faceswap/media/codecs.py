@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any, cast
@@ -26,7 +26,10 @@ CONTAINERS: dict[str, tuple[CodecName, ...]] = {
     ".mkv": ("h264", "h265", "av1", "vp9", "ffv1", "prores"),
     ".webm": ("vp9", "av1"),
 }
-ANIMATIONS = frozenset({".gif", ".webp"})  # written without audio
+# The default of sources with transparency; other containers have no codec that keeps it.
+TRANSPARENT_CODECS: dict[str, CodecName] = {".mov": "prores", ".mkv": "ffv1", ".webm": "vp9"}
+# Written without audio. A PNG is one only if the source is an animated PNG; else it is a photo.
+ANIMATIONS = frozenset({".gif", ".webp", ".apng", ".png"})
 SOFTWARE: dict[CodecName, str] = {
     "h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9",
     "prores": "prores_ks", "ffv1": "ffv1",
@@ -47,12 +50,16 @@ class Encoding:
         options: Encoder options as key-value pairs.
         pixel_format: Stored pixel format; if empty, the encoder's closest match to the source.
         upright: Whether frames are rotated before encoding, because the output has no rotation tag.
+        alpha: Whether to keep the transparency of the source.
+        deep: Whether RGB with 16 bits per channel keeps them in spite of ``pixel_format``.
     """
 
     encoder: str
     options: tuple[tuple[str, str], ...] = ()
     pixel_format: str = ""
     upright: bool = False
+    alpha: bool = False
+    deep: bool = False
 
 
 LOSSLESS_RGB = Encoding("ffv1", (("level", "3"), ("g", "1")), "bgr0", upright=True)
@@ -64,7 +71,9 @@ TRANSPARENT = Encoding("prores_ks", (("profile", "4"), ("alpha_bits", "16")), "y
 Codec = Callable[[str, int], Encoding]
 
 
-def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: bool) -> Encoding:
+def choose_encoding(
+    suffix: str, codec: str | Codec, quality: int, hardware: bool, alpha: bool = False
+) -> Encoding:
     """Choose the encoder for an output.
 
     Args:
@@ -73,10 +82,13 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
         codec: Name of a built-in or a plug-in, "auto" for the container's default, or an object.
         quality: Constant rate factor on x264's scale.
         hardware: Whether to use a hardware encoder if one opens.
+        alpha: Whether the source is transparent. Then "auto" is a codec that keeps transparency if
+            the container has one.
 
     Returns:
         The encoding. It is lossless RGB for an animation, whose segments are converted at the end,
-        and for an image sequence, which is written without an encoder.
+        and for an image sequence, which is written without an encoder. Its ``alpha`` tells whether
+        transparency is kept.
 
     Raises:
         SettingsError: If the output format does not support the codec, or a plug-in of this name
@@ -86,14 +98,16 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
         if codec != "auto":
             output = f"{suffix} files" if suffix else "image sequences"
             raise SettingsError(f"--codec {codec} does not apply to {output}; leave it out")
-        return LOSSLESS_RGB
-    if not isinstance(codec, str):
-        return codec(suffix, quality)
-    if codec not in CODEC_SEAM:
-        plugin: Codec = CODEC_SEAM.load(codec)
-        return plugin(suffix, quality)
+        name = "bgra" if alpha else LOSSLESS_RGB.pixel_format
+        deep = suffix in (".apng", ".png")
+        return replace(LOSSLESS_RGB, pixel_format=name, alpha=alpha, deep=deep)
+    if not isinstance(codec, str) or codec not in CODEC_SEAM:
+        plugin: Codec = CODEC_SEAM.load(codec) if isinstance(codec, str) else codec
+        chosen = plugin(suffix, quality)
+        return replace(chosen, alpha=alpha and _keeps_alpha(chosen))
     supported = CONTAINERS[suffix]
-    name = supported[0] if codec == "auto" else cast(CodecName, codec)
+    default = TRANSPARENT_CODECS.get(suffix, supported[0]) if alpha else supported[0]
+    name = default if codec == "auto" else cast(CodecName, codec)
     if name not in supported:
         suffixes = ", ".join(known for known, codecs in CONTAINERS.items() if name in codecs)
         raise SettingsError(
@@ -105,7 +119,23 @@ def choose_encoding(suffix: str, codec: str | Codec, quality: int, hardware: boo
         candidates = (f"{HARDWARE[name]}_{maker}" for maker in MAKERS)
         encoder = next((one for one in candidates if opens(one)), encoder)
     _quieten(encoder)
-    return Encoding(encoder, tuple(_options(encoder, quality).items()))
+    chosen = Encoding(encoder, tuple(_options(encoder, quality).items()))
+    return replace(chosen, alpha=alpha and name in TRANSPARENT_CODECS.values())
+
+
+def opaque(encoding: Encoding) -> Encoding:
+    """Return the encoding of a companion without transparency, such as the matte."""
+    name = "bgr0" if encoding.pixel_format == "bgra" else encoding.pixel_format
+    return replace(encoding, pixel_format=name, alpha=False)
+
+
+def _keeps_alpha(encoding: Encoding) -> bool:
+    """Return whether the encoding of a plug-in keeps transparency."""
+    if encoding.pixel_format:
+        return colorspace.has_alpha(encoding.pixel_format)
+    if encoding.encoder not in av.codecs_available:  # add_video says so
+        return False
+    return bool(colorspace.alpha_formats(encoding.encoder))
 
 
 def _options(encoder: str, quality: int) -> dict[str, str]:
@@ -175,10 +205,14 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
         SettingsError: If the encoder that a plug-in chose cannot be used in this container.
     """
     original = video.codec_context
-    name = encoding.pixel_format or colorspace.pixel_format(original, encoding.encoder)
+    name = encoding.pixel_format
+    if not name or (encoding.deep and _is_deep_rgb(original)):
+        name = colorspace.pixel_format(original, encoding.encoder, encoding.alpha)
     options = dict(encoding.options)
     if encoding.encoder == "prores_ks" and "444" in name:
         options["profile"] = "4"
+    if encoding.encoder == "libvpx-vp9" and encoding.alpha:
+        options["auto-alt-ref"] = "0"  # libvpx refuses it for transparent video
     try:
         stream = out.add_stream(encoding.encoder, rate=video.average_rate, options=options)
     except ValueError as error:  # only the codec of a plug-in can be unsuitable
@@ -196,6 +230,11 @@ def add_video(out: Any, video: Any, encoding: Encoding) -> Any:
     if encoding.encoder in ("libx265", "hevc_nvenc") and out.format.name in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # Apple's players require this tag
     return stream
+
+
+def _is_deep_rgb(original: Any) -> bool:
+    stored = av.VideoFormat(original.pix_fmt)
+    return bool(stored.is_rgb) and stored.components[0].bits > 8
 
 
 def shown_for(native: Any, video: Any, before: int | None) -> int:
@@ -250,13 +289,31 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
     """
     assert isinstance(frame.pixels, Decoded), "not a video frame"
     old, turns = frame.pixels.frame, frame.pixels.turns
-    if upright:
-        return colorspace.stored(frame.image, old).reformat(format=pixel_format)
-    if frame.layer is not None:
+    if frame.layer is not None and not upright:
         rgba = np.ascontiguousarray(np.rot90(frame.layer, -turns))
         return colorspace.converted(
             av.VideoFrame.from_ndarray(rgba, format="rgba"), pixel_format, tags
         )
+    alpha = frame.pixels.alpha() if colorspace.has_alpha(pixel_format) else None
+    if upright:
+        height, width = frame.shape
+        deep = any(part.bits > 8 for part in av.VideoFormat(pixel_format).components)
+        image = frame.rgb_float((0, 0, width, height)) if deep else frame.image
+        new = colorspace.converted(colorspace.stored(image, old), pixel_format, colorspace.NO_TAGS)
+    else:
+        new = _stored_colors(frame, pixel_format, tags)
+    if alpha is None or new is old:
+        return new
+    alpha = frame.with_solid(alpha)
+    return colorspace.with_alpha(new, alpha if upright else np.rot90(alpha, -turns))
+
+
+def _stored_colors(frame: Frame, pixel_format: str, tags: colorspace.Tags) -> av.VideoFrame:
+    """Return a frame in the encoder's pixel format; its alpha may be opaque."""
+    assert isinstance(frame.pixels, Decoded)
+    old, turns = frame.pixels.frame, frame.pixels.turns
+    if not colorspace.has_alpha(pixel_format):
+        old = colorspace.without_alpha(old)
     source_tags, same_format = colorspace.tags_of(old), old.format.name == pixel_format
     if not colorspace.is_rgb(old.format.name):
         if (source_tags["color_range"], tags["color_range"]) == (
@@ -268,7 +325,7 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
         tags = source_tags
     if not frame.changes:
         return old if same_format else colorspace.converted(old, pixel_format, tags)
-    if same_format and colorspace.is_planar_yuv(old):
+    if same_format and colorspace.is_planar(old):
         rects = [colorspace.turned(rect, -turns, *frame.shape) for rect, _ in frame.changes]
 
         def stored_rgb(rect: Rect) -> Any:

@@ -12,14 +12,13 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.arrays import FloatImage, Image, Rect
-from faceswap.media.frame import gray_of_rgb, rounded
+from faceswap.media.frame import Alpha, gray_of_rgb, rounded
 
 # swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Maps the AVColorSpace of a frame to swscale's constant for the same matrix; 5 is BT.601.
 SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-# 16-bit RGB, planar because the exact flags garble rgb48. The 8-bit level 255 becomes 255 * 256.
-DEEP, DEEP_SCALE = "gbrp16le", 256
+DEEP = "gbrp16le"  # 16-bit RGB, planar because the exact flags garble rgb48
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
 NO_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
@@ -28,6 +27,8 @@ BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, 
 GRID = 8
 # Pixels; rects grow to multiples of this, because every size of rect needs its own converter.
 CELL = 32
+# Formats with transparency in which an encoder opens, if these are fewer than FFmpeg lists.
+ALPHA_FORMATS: dict[str, tuple[str, ...]] = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
 Tags = dict[str, int]
 _converters = threading.local()
 
@@ -50,6 +51,8 @@ def _reformatter(frame: av.VideoFrame, target: str) -> VideoReformatter:
 
 def converted(frame: av.VideoFrame, pixel_format: str, tags: Tags) -> av.VideoFrame:
     """Convert a frame to another pixel format with these colour tags."""
+    if _differ_in_alpha_only(frame.format.name, pixel_format):
+        return _tagged(_copied(frame, pixel_format), tags)
     new = _reformatter(frame, pixel_format).reformat(
         frame,
         format=pixel_format,
@@ -66,20 +69,48 @@ def is_deep(frame: av.VideoFrame) -> bool:
     return any(component.bits > 8 for component in frame.format.components)
 
 
+def deep_scale(frame: av.VideoFrame) -> float:
+    """Return the steps of DEEP per 8-bit level: swscale scales RGB by powers of two."""
+    bits: int = frame.format.components[0].bits
+    return (2**bits - 1) * 2 ** (16 - bits) / 255 if is_rgb(frame.format.name) else 256.0
+
+
+def _differ_in_alpha_only(one: str, other: str) -> bool:
+    """Return whether planar formats differ in having alpha; swscale garbles some of these pairs."""
+    opaque, other_opaque = (re.sub("^(yuv|gbr)a", r"\1", name) for name in (one, other))
+    return one != other and opaque == other_opaque
+
+
+def _copied(frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+    """Copy a planar frame to a format that differs in alpha only; a new alpha plane is opaque."""
+    new, deep = _blank(frame, frame.width, frame.height, pixel_format), is_deep(frame)
+    for old, target in zip(frame.planes[:3], new.planes[:3], strict=True):
+        _pixels(target, deep)[:] = _pixels(old, deep)
+    for alpha in new.planes[3:]:
+        _pixels(alpha, deep)[:] = 2 ** new.format.components[3].bits - 1
+    return new
+
+
 def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArray[Any]:
     """Return the RGB of a rect of a stored frame, (H, W, 3).
 
-    The result is uint8, or uint16 in steps of 1 / DEEP_SCALE of an 8-bit level if ``deep``. It
+    The result is uint8, or uint16 with :func:`deep_scale` steps per 8-bit level if ``deep``. It
     equals that rect of the whole frame's RGB, but in planar YUV only the area around the rect is
     converted.
     """
     left, top, right, bottom = rect
+    if deep and _is_planar_rgb(frame):  # swscale would not be exact
+        shift = 16 - frame.format.components[0].bits
+        green, blue, red = (_pixels(plane, deep) for plane in frame.planes[:3])
+        return np.dstack([red, green, blue])[top:bottom, left:right] << shift
     name = DEEP if deep else "rgb24"
     grown = on_grid(rect, GRID, frame, cell=CELL)
     if is_planar_yuv(frame) and grown != (0, 0, frame.width, frame.height):
         x, y = grown[:2]
         frame = _cropped(frame, grown)
         left, top, right, bottom = left - x, top - y, right - x, bottom - y
+    if _differ_in_alpha_only(frame.format.name, name):
+        frame = _copied(frame, name)
     reformatter = _reformatter(frame, name)
     rgb = reformatter.reformat(
         frame, format=name, interpolation=EXACT, dst_color_range=FULL_RANGE, threads=1
@@ -156,7 +187,8 @@ def stored(pixels: Image | FloatImage, like: av.VideoFrame) -> av.VideoFrame:
     height, width = pixels.shape[:2]
     if is_deep(like):
         new = _blank(like, width, height, DEEP)
-        levels = np.clip(np.rint(pixels.astype(np.float32) * DEEP_SCALE), 0, 65535)
+        steps = np.float32(deep_scale(like))
+        levels = np.clip(np.rint(pixels.astype(np.float32) * steps), 0, 65535)
         for plane, channel in zip(new.planes, (1, 2, 0), strict=True):  # green, blue and red
             _pixels(plane, deep=True)[:] = levels[..., channel]
         return new
@@ -175,18 +207,26 @@ def patched(
 
     Args:
         rgb_of: Returns the RGB pixels of a rect, (H, W, 3).
-        rects: Rects to replace; a chroma block that a rect overlaps is replaced whole.
-        like: The stored frame, planar YUV.
+        rects: Rects to replace; a chroma block that a rect overlaps is replaced whole. Alpha stays.
+        like: The stored frame; see :func:`is_planar`.
     """
     deep, tags = is_deep(like), tags_of(like)
     new = _blank(like, like.width, like.height)
     for old, target in zip(like.planes, new.planes, strict=True):
         _pixels(target, deep)[:] = _pixels(old, deep)
+    colors = new.planes[:3]
+    if _is_planar_rgb(like):  # which has no chroma blocks, and swscale would not be exact
+        steps = np.float32((2 ** like.format.components[0].bits - 1) / 255)
+        for left, top, right, bottom in rects:
+            levels = np.rint(rgb_of((left, top, right, bottom)) * steps)
+            for plane, channel in zip(colors, (1, 2, 0), strict=True):  # green, blue and red
+                _pixels(plane, deep)[top:bottom, left:right] = levels[..., channel]
+        return new
     for rect in rects:
         # Convert a larger rect, because the filters read beyond the pixels that they write.
         inner, grown = on_grid(rect, 0, like), on_grid(rect, GRID, like)
         part = converted(stored(rgb_of(grown), like), like.format.name, tags)
-        for target, source in zip(new.planes, part.planes, strict=True):
+        for target, source in zip(colors, part.planes[:3], strict=True):
             across, down = -(-like.width // target.width), -(-like.height // target.height)
             x0, x1 = inner[0] // across, -(-inner[2] // across)
             y0, y1 = inner[1] // down, -(-inner[3] // down)
@@ -221,34 +261,104 @@ def _pixels(plane: Any, deep: bool) -> npt.NDArray[Any]:
 
 
 def is_planar_yuv(frame: av.VideoFrame) -> bool:
-    """Return whether a frame stores Y, U and V in separate planes."""
-    return frame.format.name.startswith("yuv") and len(frame.planes) == 3
+    """Return whether a frame stores Y, U and V, and perhaps alpha, in separate planes."""
+    return frame.format.name.startswith("yuv") and len(frame.planes) >= 3
+
+
+def is_planar(frame: av.VideoFrame) -> bool:
+    """Return whether a frame stores three colours, and perhaps alpha, as integers in planes."""
+    return is_planar_yuv(frame) or _is_planar_rgb(frame)
+
+
+def _is_planar_rgb(frame: av.VideoFrame) -> bool:
+    return bool(re.fullmatch(r"gbra?p(\d+le)?", frame.format.name))
 
 
 def is_rgb(pixel_format: str) -> bool:
     return bool(av.VideoFormat(pixel_format).is_rgb)
 
 
-def pixel_format(original: Any, codec: str) -> str:
+def has_alpha(pixel_format: str) -> bool:
+    """Return whether a pixel format stores transparency; that of a palette is not known."""
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)
+
+
+def alpha_of(frame: av.VideoFrame) -> Alpha | None:
+    """Return the alpha channel of a stored frame, (H, W); None if it has none.
+
+    It is uint8, or uint16 scaled to 16 bits if the frame stores more than 8.
+    """
+    name = frame.format.name
+    if not (has_alpha(name) or frame.format.has_palette):
+        return None
+    if len(frame.planes) < 4:
+        frame = frame.reformat(format="gbrap16le" if is_deep(frame) else "gbrap")
+    alpha = _pixels(frame.planes[3], is_deep(frame))
+    bits = frame.format.components[3].bits
+    return alpha.copy() if bits == 8 else _scaled(alpha, 2**bits - 1, 65535)
+
+
+def with_alpha(frame: av.VideoFrame, alpha: Alpha) -> av.VideoFrame:
+    """Return a frame with another alpha channel from :func:`alpha_of`, (H, W).
+
+    Args:
+        frame: A frame whose format has alpha. Its planes may be written to.
+        alpha: The new channel.
+    """
+    name, deep = frame.format.name, is_deep(frame)
+    is_packed = len(frame.planes) < 4
+    if is_packed:
+        tags = tags_of(frame)
+        frame = frame.reformat(format="gbrap16le" if deep else "gbrap")
+    plane, largest = frame.planes[3], 2 ** frame.format.components[3].bits - 1
+    _pixels(plane, deep)[:] = _scaled(alpha, int(np.iinfo(alpha.dtype).max), largest)
+    return _tagged(frame.reformat(format=name), tags) if is_packed else frame
+
+
+def _scaled(levels: npt.NDArray[Any], before: int, after: int) -> npt.NDArray[Any]:
+    """Scale levels of 0 to ``before`` to 0 to ``after``, so that the way back is exact."""
+    target = np.uint8 if after < 256 else np.uint16
+    if before == after:
+        return levels.astype(target)
+    return ((levels.astype(np.uint32) * after + before // 2) // before).astype(target)
+
+
+def without_alpha(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return a planar frame without its alpha plane; the other planes stay bit for bit."""
+    name = re.sub("^(yuv|gbr)a", r"\1", frame.format.name)
+    return frame if name == frame.format.name else converted(frame, name, tags_of(frame))
+
+
+def alpha_formats(codec: str) -> list[str]:
+    """Return the pixel formats with transparency that an encoder supports."""
+    if codec in ALPHA_FORMATS:
+        return list(ALPHA_FORMATS[codec])
+    return [f.name for f in av.Codec(codec, "w").video_formats or [] if has_alpha(f.name)]
+
+
+def pixel_format(original: Any, codec: str, alpha: bool = False) -> str:
     """Choose the pixel format of an encoder that loses the least of the source.
 
-    This is the source's own format if the encoder supports it at this size. Otherwise it is the
-    smallest of the formats that lose the least chroma resolution and, up to 10 bits, bit depth.
+    This is a format that holds the source exactly if the encoder supports it at this size.
+    Otherwise it is the smallest of the formats that lose the least chroma resolution and, up to
+    10 bits, bit depth.
 
     Args:
         original: The source's codec context.
         codec: FFmpeg's encoder name.
+        alpha: Whether to keep transparency, which needs one of :func:`alpha_formats`.
     """
-    name = str(original.pix_fmt).replace("yuvj", "yuv")
-    supported = [f.name for f in av.Codec(codec, "w").video_formats or []]
+    formats = [f.name for f in av.Codec(codec, "w").video_formats or []]
+    supported = alpha_formats(codec) if alpha else [f for f in formats if not has_alpha(f)]
     # An odd width or height needs full chroma resolution in that direction.
     odd_sides = (original.width % 2 and 1, original.height % 2 and 1)
-    if name in supported and not any(
-        odd and size > 1 for odd, size in zip(odd_sides, _chroma_block(name), strict=True)
-    ):
-        return name
-    source_format = av.VideoFormat(name)
-    block = (1, 1) if source_format.is_rgb and name != "pal8" else _chroma_block(name)
+    for name in _exact_formats(str(original.pix_fmt), alpha):
+        if name in supported and not any(
+            odd and size > 1 for odd, size in zip(odd_sides, _chroma_block(name), strict=True)
+        ):
+            return name
+    source_format = av.VideoFormat(str(original.pix_fmt))
+    block = (1, 1) if source_format.is_rgb else _chroma_block(source_format.name)
     wanted = tuple(1 if odd else size for odd, size in zip(odd_sides, block, strict=True))
     depth = max(component.bits for component in source_format.components)
 
@@ -258,8 +368,19 @@ def pixel_format(original: Any, codec: str) -> str:
         coarser = sum(max(size - w, 0) for size, w in zip(block, wanted, strict=True))
         return (coarser, max(min(depth, 10) - bits, 0), bits, -block[0] * block[1])
 
-    planar = [f for f in supported if re.fullmatch(r"yuv4\d\dp(\d+le)?", f)]
+    planar = [f for f in supported if re.fullmatch(r"yuva?4\d\dp(\d+le)?", f)]
     return min(planar or supported, key=loss)
+
+
+def _exact_formats(name: str, alpha: bool) -> list[str]:
+    """Return the formats of encoders, with or without alpha, that hold all pixels of another."""
+    stored = av.VideoFormat(name)
+    if not (stored.is_rgb or stored.has_palette):
+        return [re.sub("^yuv[aj]?", "yuva" if alpha else "yuv", name)]
+    planar = [re.sub("^gbra?p", "gbrap" if alpha else "gbrp", name)] if stored.is_planar else []
+    if any(component.bits > 8 for component in stored.components):
+        return planar or ["gbrap16le" if alpha else "gbrp16le"]
+    return [*planar, "bgra" if alpha else "bgr0"]
 
 
 def _chroma_block(name: str) -> tuple[int, int]:

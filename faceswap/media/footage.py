@@ -8,11 +8,10 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from io import BytesIO
 from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -23,10 +22,10 @@ import numpy as np
 
 from faceswap.arrays import Image
 from faceswap.errors import InputError
-from faceswap.media import reader, sources
+from faceswap.media import animations, colorspace, reader, sources
 from faceswap.media.frame import Frame
-from faceswap.media.photos import DeepPhoto, deep_pixels, read_photo
-from faceswap.media.reader import Decoded, VideoInfo
+from faceswap.media.photos import DeepPhoto, alpha_of, deep_pixels, has_alpha, read_photo
+from faceswap.media.reader import Decoded, StreamDescription, VideoDescription, VideoInfo
 
 RATE = Fraction(24)  # frames per second of a sequence whose rate nobody stated
 PATTERN = re.compile(r"%0?(\d*)d|(#+|@+)")  # shot.%04d.png, shot.####.png, shot.@@@@.png
@@ -63,6 +62,9 @@ class Footage(Protocol):
 
     def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:
         """Yield frames evenly spaced; see :func:`reader.sample_video`."""
+
+    def has_alpha(self) -> bool:
+        """Return whether the frames are transparent, as far as the format tells."""
 
     def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
         """Open a container and its video stream, which an output takes its properties from."""
@@ -107,6 +109,10 @@ class VideoFile:
     def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:
         return reader.sample_video(self.path, count, exact)
 
+    def has_alpha(self) -> bool:
+        with self.opened() as (_, video):
+            return colorspace.has_alpha(reader.pixel_format(video))
+
     def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
         return reader.opened(self.path)
 
@@ -116,6 +122,99 @@ class VideoFile:
 
     def number_of(self, index: int) -> int:
         return index
+
+
+@dataclass(frozen=True)
+class Animation(VideoFile):
+    """A GIF, an animated PNG or an animated WebP, which has no index and is decoded in order."""
+
+    @cached_property
+    def plays(self) -> int:
+        """How often it is played; :data:`animations.FOREVER` if it never ends."""
+        return animations.plays_of(self.path)
+
+    @cached_property
+    def _survey(self) -> tuple[VideoInfo, list[Fraction], bool]:
+        """Description, times of the frames, and whether a pixel of any frame is transparent."""
+        times, length, shape, transparent = [], Fraction(0), (0, 0), False
+        for frame in self.read():
+            assert isinstance(frame.pixels, Decoded)
+            native: Any = frame.pixels.frame
+            times.append(frame.time)
+            length, shape = native.duration * native.time_base, frame.shape
+            if not transparent:
+                alpha = frame.pixels.alpha()
+                transparent = alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max
+        seconds = times[-1] + length - times[0]
+        return VideoInfo(shape[1], shape[0], len(times), times[0], seconds), times, transparent
+
+    def probe(self) -> VideoInfo:
+        return self._survey[0]
+
+    def read(self, first: int = 0) -> Iterator[Frame]:
+        if self.format != "webp":
+            frames = reader.read_video(self.path)
+        else:
+            frames = (
+                reader.to_frame(native, index, self.path)
+                for index, native in enumerate(animations.read_webp(self.path))
+            )
+        return dropwhile(lambda frame: frame.index < first, frames)
+
+    @cached_property
+    def format(self) -> str | None:
+        """The file's format, see :func:`sources.animation_of`."""
+        return sources.animation_of(self.path)
+
+    def times(self) -> list[Fraction]:
+        return self._survey[1]
+
+    def has_alpha(self) -> bool:
+        return self._survey[2]
+
+    def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:  # noqa: ARG002 - each is exact
+        total = len(self.times())
+        wanted = [int(total * (number + 0.5) / count) for number in range(count)]
+        places = defaultdict(list)
+        for number, index in enumerate(wanted):
+            places[index].append(number)
+        for frame in self.read():
+            for number in places[frame.index]:
+                yield replace(frame, index=number)
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        if self.format != "webp":
+            return reader.opened(self.path)
+        info = self.probe()
+        assert info.seconds is not None
+        return animations.one_frame_video(
+            info.width, info.height, "rgba", info.seconds, animations.TIME_BASE
+        )
+
+
+def video_at(path: Path) -> VideoFile:
+    """Return the footage of a video or an animation."""
+    return Animation(path) if sources.animation_of(path) else VideoFile(path)
+
+
+def describe(path: Path) -> VideoDescription:
+    """Describe a video or an animation: its upright size, duration and streams.
+
+    Raises:
+        InputError: If it cannot be read, is HDR, or none of its frames can be decoded.
+    """
+    footage = video_at(path)
+    if not isinstance(footage, Animation):
+        return reader.describe_video(path)
+    info = footage.probe()
+    assert info.seconds is not None
+    name = {"png": "apng"}.get(str(footage.format), str(footage.format))
+    stream = StreamDescription("video", name, float(info.frames / info.seconds))
+    with footage.opened() as (_, video):
+        stored = reader.pixel_format(video)
+    return VideoDescription(
+        name, float(info.seconds), stored, info.width, info.height, info.frames, [stream]
+    )
 
 
 @dataclass(frozen=True)
@@ -181,23 +280,16 @@ class ImageSequence:
         for number in range(count):
             yield self._frame(int(len(self.files) * (number + 0.5) / count), number)
 
-    @contextmanager
-    def opened(self) -> Iterator[tuple[Any, Any]]:
+    def has_alpha(self) -> bool:
+        return any(map(has_alpha, self.files))
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
         """Open a video in memory whose only frame has the size and the depth of the images."""
-        first, file = read_photo(self.files[0]), BytesIO()
+        first = read_photo(self.files[0])
         height, width = first.shape
-        depth = "rgb48be" if isinstance(first.pixels, DeepPhoto) else "rgb24"
-        with av.open(file, "w", format="mov") as out:  # NUT would not tell the rate
-            stream: Any = out.add_stream("png", rate=self.rate)
-            stream.width, stream.height, stream.pix_fmt = width, height, depth
-            stream.time_base = stream.codec_context.time_base = 1 / self.rate
-            only = av.VideoFrame(width, height, depth)
-            only.pts, only.time_base = 0, 1 / self.rate
-            out.mux(stream.encode(only))
-            out.mux(stream.encode(None))
-        file.seek(0)
-        with av.open(file) as container:
-            yield container, container.streams.video[0]
+        is_deep, alpha = isinstance(first.pixels, DeepPhoto), self.has_alpha()
+        depth = ("rgba64be" if alpha else "rgb48be") if is_deep else "rgba" if alpha else "rgb24"
+        return animations.one_frame_video(width, height, depth, 1 / self.rate, 1 / self.rate)
 
     def identity(self) -> list[Any]:
         status = [file.stat() for file in self.files]
@@ -234,7 +326,7 @@ def identify(
         return "sequence", sequence.at(rate)
     kind = sources.kind_of(path)
     if kind != "folder":
-        return kind, None if kind == "photo" else VideoFile(path)
+        return kind, None if kind == "photo" else video_at(path)
     if images == "photos":
         return "photos", None
     sequence = sequence_in(path)
@@ -259,10 +351,18 @@ def decoded(frame: Frame, time_base: Fraction) -> Frame:
 
 def native_of(frame: Frame, time_base: Fraction) -> av.VideoFrame:
     """Return an image as a video frame, with its time in a time base."""
+    alpha = alpha_of(frame)
     if isinstance(frame.pixels, DeepPhoto):  # planar, because swscale's exact flags garble rgb48
         native = av.VideoFrame.from_ndarray(deep_pixels(frame), format="gbrp16le")
     else:
         native = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")
+    if alpha is not None:
+        native = colorspace.with_alpha(
+            colorspace.converted(
+                native, "gbrap16le" if alpha.dtype == np.uint16 else "rgba", colorspace.NO_TAGS
+            ),
+            alpha,
+        )
     native.pts, native.time_base = round(frame.time / time_base), time_base
     return native
 

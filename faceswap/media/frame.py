@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from faceswap.arrays import FloatImage, Image, Rect
 
+# An alpha channel, (H, W): uint8, or uint16 for images with more than 8 bits. The largest number of
+# the type is opaque.
+Alpha = npt.NDArray[Any]
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
-Alpha = TypeVar("Alpha", npt.NDArray[np.uint8], npt.NDArray[np.uint16])
 
 
 class PixelSource(Protocol):
@@ -45,7 +47,8 @@ class Frame:
         time: Seconds on the source's own timeline; 0 for a photo.
         source: File the frame was read from.
         changes: Rects that do not overlap, with their new pixels, (H, W, 3) or (H, W, 4).
-        solid: Rects with the least opacity (H, W), 0..255, that they get in a transparent photo.
+        solid: Rects that stay opaque in a transparent image, such as a label's, with their least
+            opacity (H, W), 0..255, or None if they are fully opaque.
     """
 
     pixels: Image | PixelSource
@@ -53,7 +56,7 @@ class Frame:
     time: Fraction
     source: Path
     changes: tuple[Change, ...] = ()
-    solid: tuple[tuple[Rect, Image], ...] = ()
+    solid: tuple[tuple[Rect, Image | None], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,23 +123,38 @@ class Frame:
             return replace(self, changes=disjoint).changed(union, merged)
         return replace(self, changes=(*disjoint, (rect, pixels)))
 
-    def solid_at(self, rect: Rect, opacity: Image) -> Self:
-        """Return the frame with a least opacity (H, W), 0..255, of the pixels of a rect."""
+    def covered(self, rect: Rect, pixels: Image) -> Self:
+        """Return the frame with new pixels (H, W, 3) in a rect that becomes opaque."""
+        return self.changed(rect, pixels).solid_at(rect)
+
+    def solid_at(self, rect: Rect, opacity: Image | None = None) -> Self:
+        """Return the frame with a least opacity (H, W), 0..255, in a rect; None is fully opaque."""
         return replace(self, solid=(*self.solid, (rect, opacity)))
 
-    def opacity(self, alpha: Alpha) -> Alpha:
-        """Return the alpha channel (H, W) of the original photo with what is solid, as a copy."""
-        alpha = alpha.copy()
+    def with_solid(self, alpha: Alpha) -> Alpha:
+        """Return the upright alpha channel (H, W) of the image with what is solid filled in."""
+        if not self.solid:
+            return alpha
+        filled, highest = alpha.copy(), np.iinfo(alpha.dtype).max
         for (left, top, right, bottom), least in self.solid:
-            part = alpha[top:bottom, left:right]
-            scale = np.iinfo(alpha.dtype).max // 255
-            np.maximum(part, least.astype(alpha.dtype) * scale, out=part, casting="unsafe")
-        return alpha
+            part = filled[top:bottom, left:right]
+            if least is None:
+                part[:] = highest
+            else:
+                np.maximum(part, least.astype(alpha.dtype) * (highest // 255), out=part)
+        return filled
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing is left of the transparency of the image."""
+        height, width = self.shape
+        return ((0, 0, width, height), None) in self.solid
 
     def repainted(self, image: Image) -> Self:
         """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""
         height, width = self.shape
-        return replace(self, changes=(((0, 0, width, height), image),))
+        whole = (0, 0, width, height)
+        return replace(self, changes=((whole, image),), solid=((whole, None),))
 
 
 def _overlap(first: Rect, second: Rect) -> bool:

@@ -101,7 +101,11 @@ def _timed_packets(segment: Segment, time_base: Fraction) -> Iterator[tuple[Any,
             return
         # The segment container cannot store negative timestamps, so it may have shifted them.
         offset: int | None = None
+        in_order = iter(segment.times)
         for packet in packets:
+            if not segment.delay:  # packets are in display order, and Matroska rounds times
+                yield packet, next(in_order)
+                continue
             time = round(packet.pts * packet.time_base / time_base)
             offset = time - segment.times[0] if offset is None else offset
             yield packet, time - offset
@@ -382,69 +386,6 @@ def _is_empty_subtitle(packet: Any) -> bool:
     return (
         packet.size == 2 and getattr(context, "name", "") == "mov_text" and not any(bytes(packet))
     )
-
-
-def write_animation(segments: list[Segment], temporary: Path, video: Any, quality: int) -> None:
-    """Write segments of lossless RGB as an animated GIF or WebP.
-
-    Each frame of a GIF gets its own palette of 256 colours.
-
-    Args:
-        segments: All segments, in order.
-        temporary: The file to write; its suffix sets the format.
-        video: The source's video stream.
-        quality: Quality of a WebP, on the scale of x264's constant rate factor.
-    """
-    is_gif = temporary.suffix.lower() == ".gif"
-    with av.open(f"file:{temporary}", "w", options={"loop": "0"}) as out:
-        options = {} if is_gif else {"quality": str(max(100 - quality, 1))}
-        stream: Any = out.add_stream(
-            "gif" if is_gif else "libwebp_anim", rate=video.average_rate, options=options
-        )
-        stream.pix_fmt = "pal8" if is_gif else "bgra"
-        shift = segments[0].times[0]
-        graph: Any = None
-        for frame in _decode_segments(segments, Fraction(video.time_base)):
-            frame.pts -= shift
-            if graph is None:
-                stream.width, stream.height = frame.width, frame.height
-                stream.time_base = stream.codec_context.time_base = video.time_base
-                graph = _build_palette_graph(frame, video) if is_gif else False
-            if graph:
-                graph.push(frame)
-                frame = graph.pull()
-            else:
-                frame = frame.reformat(format="bgra")
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-
-
-def _decode_segments(segments: list[Segment], time_base: Fraction) -> Iterator[Any]:
-    for segment in segments:
-        with av.open(f"file:{segment.path}", options=PLAIN) as opened:
-            container: Any = opened
-            for frame, time in zip(container.decode(video=0), segment.times, strict=True):
-                frame.pts, frame.time_base = time, time_base
-                yield frame
-
-
-def _build_palette_graph(frame: Any, video: Any) -> Any:
-    """Build a filter graph that computes and applies the best 256-colour palette of each frame."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=video.time_base
-    )
-    split = graph.add("split")
-    palette = graph.add("palettegen", "stats_mode=single")
-    mapped = graph.add("paletteuse", "new=1")
-    sink = graph.add("buffersink")
-    source.link_to(split)
-    split.link_to(palette, 0, 0)
-    split.link_to(mapped, 1, 0)
-    palette.link_to(mapped, 0, 1)
-    mapped.link_to(sink)
-    graph.configure()
-    return graph
 
 
 FORM = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.,])(\d\d)")

@@ -27,7 +27,7 @@ from PIL import ImageCms, ImageOps, UnidentifiedImageError
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.files import reason
-from faceswap.media.frame import Frame, gray_of_rgb, rounded
+from faceswap.media.frame import Alpha, Frame, gray_of_rgb, rounded
 from faceswap.media.sources import PNG_MARK
 
 log = logging.getLogger(__name__)
@@ -248,8 +248,9 @@ class PhotoWriter:
         image: Any = frame.image if frame.layer is None else frame.layer
         if image.shape[2] == 3 and metadata.is_gray and self._may_be_gray(image):
             image = image[..., 0]
-        if image.shape[2:] != (4,) and metadata.alpha is not None and self._suffix in WITH_ALPHA:
-            image = np.dstack([image, frame.opacity(metadata.alpha)])
+        alpha = None if frame.is_opaque else metadata.alpha
+        if image.shape[2:] != (4,) and alpha is not None and self._suffix in WITH_ALPHA:
+            image = np.dstack([image, frame.with_solid(alpha)])
         extra: dict[str, Any] = {}
         if self._suffix in JPEGS:
             extra = {"quality": 95, "subsampling": 0}
@@ -280,8 +281,8 @@ class PhotoWriter:
             self._write_deep_gray(np.ascontiguousarray(levels[..., 0]), metadata)
             return
         pixels = levels
-        if original.pixels.shape[2] == 4:
-            pixels = np.dstack([levels, frame.opacity(original.pixels[..., 3])])
+        if original.pixels.shape[2] == 4 and not frame.is_opaque:
+            pixels = np.dstack([levels, frame.with_solid(original.pixels[..., 3])])
         if self._suffix in TIFFS:
             extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
             if metadata.resolution:
@@ -381,9 +382,13 @@ def _exif_bytes(exif: Pillow.Exif, source: Path) -> bytes:
 
 def _alpha(photo: Pillow.Image) -> Image | None:
     """Return a photo's upright alpha channel, (H, W); None if it has none."""
-    if "A" not in photo.getbands() and "transparency" not in photo.info:
+    if not _has_alpha(photo):
         return None
     return np.asarray(ImageOps.exif_transpose(photo).convert("RGBA").getchannel("A"), np.uint8)
+
+
+def _has_alpha(photo: Pillow.Image) -> bool:
+    return bool("A" in photo.getbands() or "transparency" in photo.info)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -430,6 +435,35 @@ def read_photo(path: Path) -> Frame:
         message = reason(error) if isinstance(error, OSError) else str(error)
         raise InputError(f"{path} cannot be read: {message}") from error
     return Frame(image, 0, Fraction(0), path)
+
+
+def has_alpha(path: Path) -> bool:
+    """Return whether a photo stores transparency.
+
+    Raises:
+        InputError: If it is not a photo that can be read.
+    """
+    try:
+        with opened_photo(path) as photo:
+            return _has_alpha(photo)
+    except (OSError, ValueError):  # Pillow cannot open every 16-bit TIFF
+        pixels = read_photo(path).pixels
+        return isinstance(pixels, DeepPhoto) and bool(pixels.pixels.shape[2] == 4)
+
+
+def alpha_of(photo: Frame) -> Alpha | None:
+    """Return the upright alpha channel of a photo at its depth, (H, W); None if it has none.
+
+    Raises:
+        InputError: If the photo can no longer be read.
+    """
+    if isinstance(photo.pixels, DeepPhoto):
+        return photo.pixels.pixels[..., 3] if photo.pixels.pixels.shape[2] == 4 else None
+    try:
+        with opened_photo(photo.source) as opened:
+            return _alpha(opened)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{photo.source} cannot be read: {error}") from error
 
 
 def opened_photo(path: Path) -> Pillow.Image:

@@ -5,7 +5,7 @@ The times of frames are exact fractions of a second.
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,8 +22,9 @@ from msgspec import UNSET, Meta, UnsetType
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.media import colorspace
-from faceswap.media.frame import Frame
+from faceswap.media.frame import Alpha, Frame, gray_of_rgb, rounded
 from faceswap.media.photos import MAX_PIXELS, check_pixels
+from faceswap.media.sources import animation_of
 from faceswap.types import Count
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,13 @@ FORMATS = (
     "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
     "wtv", "yuv4mpegpipe",
 )  # fmt: skip
+LIMIT = {"max_pixels": str(MAX_PIXELS)}  # for decoders: later frames may be larger
 UNTIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo", "obu", "vc1")  # packets without true times
-PLAIN = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+# GIFs: browsers show a frame without a delay for a tenth of a second, as FFmpeg does. It would also
+# do so with a hundredth of a second, which is kept here.
+PLAIN = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file", "min_delay": "1"}
+# FFmpeg's own decoders of these codecs drop the alpha plane, which is a second stream.
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 # Margin that is converted to RGB around a requested rect, as a share of its sides, and the largest
 # share of the frame that is kept for the next request.
@@ -68,18 +74,27 @@ class Decoded:
 
     def rgb(self, rect: Rect) -> Image:
         """Return the pixels of a rect, (H, W, 3)."""
+        if colorspace.is_deep(self.frame) and colorspace.is_rgb(self.frame.format.name):
+            return rounded(self.rgb_float(rect))  # like a photo's; swscale would not round
         return self._rect(rect, deep=False)
 
     def rgb_float(self, rect: Rect) -> FloatImage:
         """Return the same pixels at the stored bit depth, scaled to 0..255."""
         if colorspace.is_deep(self.frame):
             levels: FloatImage = self._rect(rect, deep=True).astype(np.float32)
-            return levels / np.float32(colorspace.DEEP_SCALE)
+            return levels / np.float32(colorspace.deep_scale(self.frame))
         return self.rgb(rect).astype(np.float32)
 
     def gray(self) -> Image:
         """Return the grey levels of the whole frame, (H, W)."""
+        if colorspace.is_rgb(self.frame.format.name):
+            return gray_of_rgb(self.rgb((0, 0, *self.shape[::-1])))
         return np.ascontiguousarray(np.rot90(colorspace.gray_of(self.frame), self.turns))
+
+    def alpha(self) -> Alpha | None:
+        """Return the alpha channel of the whole frame, (H, W); None if it has none."""
+        alpha = colorspace.alpha_of(self.frame)
+        return None if alpha is None else np.ascontiguousarray(np.rot90(alpha, self.turns))
 
     def _rect(self, rect: Rect, deep: bool) -> npt.NDArray[Any]:
         kept = self._kept.get(deep)
@@ -144,7 +159,9 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             of more than MAX_PIXELS pixels.
     """
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace", options=PLAIN)
+        # FFmpeg takes an animated PNG with long metadata for a photo.
+        kind = "apng" if animation_of(path) == "png" else None
+        container = av.open(f"file:{path}", format=kind, metadata_errors="replace", options=PLAIN)
     except (FFmpegError, OSError, MemoryError) as error:
         message = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} is not a video this program can read: {message}") from error
@@ -163,9 +180,31 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             check_pixels(context.width, context.height)
         except ValueError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # later frames may be larger
+        context.options = LIMIT
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
+
+
+def _alpha_decoder(stream: Any) -> str | None:
+    """Return the decoder that keeps the transparency of a stream if the usual one does not."""
+    if stream.metadata.get("alpha_mode") != "1":
+        return None
+    return ALPHA_DECODERS.get(stream.codec_context.name)
+
+
+def pixel_format(stream: Any) -> str:
+    """Return the pixel format of a video stream's decoded frames."""
+    return "yuva420p" if _alpha_decoder(stream) else str(stream.codec_context.pix_fmt)
+
+
+def _decoding(stream: Any) -> Callable[[Any], list[Any]]:
+    """Return a function that decodes the packets of a stream; the last one is empty."""
+    name = _alpha_decoder(stream)
+    if name is None:
+        return lambda packet: list(packet.decode())
+    context: Any = av.CodecContext.create(name, "r")
+    context.options = LIMIT
+    return lambda packet: list(context.decode(packet if packet.size else None))
 
 
 def probe(path: Path) -> VideoInfo:
@@ -220,12 +259,12 @@ def describe_video(path: Path) -> VideoDescription:
         InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
     """
     with opened(path) as (container, video):
-        name, pixel_format = container.format.name, video.codec_context.pix_fmt
+        name, stored = container.format.name, pixel_format(video)
         seconds = container.duration / av.time_base if container.duration else None
         streams = [_describe_stream(stream) for stream in container.streams]
     height, width = next(islice(read_video(path), 1)).shape  # upright
     frames = probe(path).frames or None
-    return VideoDescription(name, seconds, pixel_format, width, height, frames, streams)
+    return VideoDescription(name, seconds, stored, width, height, frames, streams)
 
 
 def _describe_stream(stream: Any) -> StreamDescription:
@@ -242,12 +281,8 @@ def _describe_stream(stream: Any) -> StreamDescription:
     )
 
 
-def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
+def read_video(path: Path) -> Iterator[Frame]:
     """Decode a video to upright frames with exact times; skip damaged packets.
-
-    Args:
-        path: The video.
-        every: Yield only frames 0, every, 2 * every, ...
 
     Raises:
         InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
@@ -257,10 +292,11 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
         index, packets, damaged = 0, 0, 0
         last: int | None = None
         avi_offset: int | None = None
+        decode = _decoding(stream)
         for packet in _packets(container, stream, path):
             packets += bool(packet.size)
             try:
-                decoded = packet.decode()
+                decoded = decode(packet)
             except FFmpegError:  # of any kind: a damaged packet can even claim an impossible size
                 damaged += 1
                 continue
@@ -272,8 +308,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Frame]:
                     if avi_offset is not None:
                         native.pts = None if native.dts is None else native.dts - avi_offset
                 last = _repair_time(native, last, stream)
-                if index % every == 0:
-                    yield _to_frame(native, index, path)
+                yield to_frame(native, index, path)
                 index += 1
         if not index:
             raise InputError(f"{path} has no frame that can be decoded")
@@ -363,7 +398,7 @@ def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
                 if number == first and native.pts != wanted:
                     break  # the packets lied, so decode from the beginning
                 last = _repair_time(native, last, stream)
-                yield _to_frame(native, number, path)
+                yield to_frame(native, number, path)
                 number += 1
             else:
                 return
@@ -372,9 +407,10 @@ def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     """Yield the frames of a stream, without those of damaged packets."""
+    decode = _decoding(stream)
     for packet in _packets(container, stream, path):
         with suppress(FFmpegError):
-            yield from packet.decode()
+            yield from decode(packet)
 
 
 def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
@@ -425,7 +461,8 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
             latest: Any = None
             try:
                 container.seek(target, stream=stream)  # goes to the key frame before it
-                for native in container.decode(stream):
+                decode = _decoding(stream)  # a new one, because the old one may hold later frames
+                for native in (f for packet in container.demux(stream) for f in decode(packet)):
                     if latest is not None and (native.pts is None or native.pts > target):
                         break
                     latest = native
@@ -435,10 +472,11 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
                 log.warning("%s is damaged: %s", path, error)
             if latest is not None and (exact or latest.pts not in seen):
                 seen.add(latest.pts)
-                yield _to_frame(latest, number, path)
+                yield to_frame(latest, number, path)
 
 
-def _to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
+def to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
+    """Return a decoded frame with its time."""
     time = Fraction(native.pts or 0) * Fraction(native.time_base or 0)
     return Frame(Decoded(native), index, time, path)
 

@@ -22,6 +22,7 @@ from typing import IO, Annotated, Any, Protocol
 
 import av
 import cv2
+import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
@@ -308,8 +309,10 @@ class VideoSegmentWriter:
     def __init__(self, path: Path, video: Any, encoding: Encoding) -> None:
         path.unlink(missing_ok=True)
         self._path = path
-        # NUT has no codec tag for ProRes.
+        # NUT has no codec tag for ProRes, and no place for the alpha plane of VP9.
         container = "mov" if encoding.encoder == "prores_ks" else "nut"
+        if encoding.encoder == "libvpx-vp9" and encoding.alpha:
+            container = "matroska"
         self._out = av.open(f"file:{path}", "w", format=container)
         self._stream = add_video(self._out, video, encoding)
         self._context = self._stream.codec_context
@@ -358,9 +361,9 @@ class VideoSegmentWriter:
 class ImageSequenceWriter:
     """Writes a segment as images.
 
-    Frames of a video become PNGs, with 16 bits per channel if the source has more than 8, but
-    transparent layers always have 8. Frames of an image sequence keep their format and their
-    metadata, and unchanged ones are copied.
+    Frames of a video become PNGs, with alpha if the source has it, and with 16 bits per channel if
+    the source has more than 8, but transparent layers always have 8. Frames of an image sequence
+    keep their format and their metadata, and unchanged ones are copied.
 
     Args:
         folder: The folder of the segment; an existing one is replaced.
@@ -376,7 +379,7 @@ class ImageSequenceWriter:
         """Append one frame."""
         path = self._folder / self._name_of(frame)
         if isinstance(frame.pixels, Decoded):
-            path.write_bytes(_png(frame, colorspace.is_deep(frame.pixels.frame)))
+            path.write_bytes(_png(frame, frame.pixels))
         elif not frame.changes and path.suffix == frame.source.suffix:
             shutil.copyfile(frame.source, path)
         else:
@@ -388,11 +391,15 @@ class ImageSequenceWriter:
         return 0
 
 
-def _png(frame: Frame, is_deep: bool) -> bytes:
+def _png(frame: Frame, original: Decoded) -> bytes:
     pixels: npt.NDArray[Any]
     if frame.layer is not None:
         pixels = frame.layer[..., [2, 1, 0, 3]]
     else:
+        is_deep = colorspace.is_deep(original.frame)
         pixels = (deep_pixels(frame) if is_deep else frame.image)[..., ::-1]
+        alpha = None if frame.is_opaque else original.alpha()
+        if alpha is not None:
+            pixels = np.dstack([pixels, frame.with_solid(alpha)])
     _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     return png.tobytes()

@@ -9,13 +9,14 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from faceswap.errors import InputError
 from faceswap.files import reason
 
 log = logging.getLogger(__name__)
 
+MAX_CHUNKS = 4096  # that are looked at before the pixels of a PNG
 HEAD = 4096  # bytes that are read of each file
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
@@ -59,14 +60,47 @@ def content_of(path: Path) -> Content | None:
         OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
-        return _content(file.read(HEAD))
+        head = file.read(HEAD)
+        if head.startswith(PNG_MARK):
+            return "animation" if _is_animated_png(file) else "photo"
+        return _content(head)
+
+
+def animation_of(path: Path) -> Literal["gif", "png", "webp"] | None:
+    """Return the format of an animation that can be written as well; None for any other file.
+
+    It is None, too, if the file cannot be read; its reader says why.
+    """
+    try:
+        if content_of(path) != "animation":
+            return None
+        with path.open("rb") as file:
+            head = file.read(len(PNG_MARK))
+    except OSError:
+        return None
+    if head.startswith(PNG_MARK):
+        return "png"
+    if head.startswith(b"RIFF"):
+        return "webp"
+    return "gif" if head.startswith(b"GIF") else None  # AVIF is only read
+
+
+def _is_animated_png(file: BinaryIO) -> bool:
+    """Return whether a PNG has an acTL chunk, which may follow long metadata, before its pixels."""
+    file.seek(len(PNG_MARK))
+    for _ in range(MAX_CHUNKS):
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        if kind == b"acTL":
+            return True
+        if kind == b"IDAT" or len(kind) < 4:
+            return False
+        file.seek(length + 4, os.SEEK_CUR)
+    return False
 
 
 def _content(head: bytes) -> Content | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "animation"
-    if head.startswith(PNG_MARK):  # acTL must come before the pixels, but may follow long metadata
-        return "animation" if b"acTL" in head.partition(b"IDAT")[0] else "photo"
     if head.startswith(b"RIFF"):
         kind = head[8:12]
         if kind == b"WEBP":

@@ -22,11 +22,12 @@ from av.error import FFmpegError
 from faceswap.arrays import Image
 from faceswap.errors import InputError, NoFacesError, OutputError
 from faceswap.files import Publish, atomic_write, make_folder, reason, temporary_beside
-from faceswap.media import colorspace
+from faceswap.media import colorspace, sources
+from faceswap.media.animations import FOREVER, write_animation
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
-from faceswap.media.footage import Footage, ImageSequence
+from faceswap.media.footage import Animation, Footage, ImageSequence
 from faceswap.media.frame import Frame
-from faceswap.media.muxer import Muxer, Segment, write_animation
+from faceswap.media.muxer import Muxer, Segment
 from faceswap.media.photos import PhotoWriter
 from faceswap.media.reader import Decoded
 from faceswap.media.segments import (
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 QUALITY = 18  # visually lossless
-VIDEO_SUFFIXES = frozenset({*CONTAINERS, *ANIMATIONS})
+VIDEO_SUFFIXES = frozenset({*CONTAINERS, *ANIMATIONS} - {".png"})
 
 
 class FrameWriter(Protocol):
@@ -71,12 +72,17 @@ class StreamTarget:
 
 
 def default_video_suffix(source: Path) -> str:
-    """Return the output suffix for a source: its own if it is in CONTAINERS, otherwise .mov.
+    """Return the output suffix for a source.
 
-    The fallback is QuickTime because Matroska rounds timestamps to 1 ms and cannot store audio that
-    starts at a negative time.
+    A GIF, an animated PNG and an animated WebP stay what they are. A video keeps its suffix if it
+    is in CONTAINERS, and otherwise gets .mov, because Matroska rounds timestamps to 1 ms and cannot
+    store audio that starts at a negative time.
     """
     suffix = source.suffix.lower()
+    animation = sources.animation_of(source)
+    if animation:
+        fitting = {"gif": (".gif",), "webp": (".webp",), "png": (".png", ".apng")}[animation]
+        return source.suffix if suffix in fitting else fitting[0]
     return source.suffix if suffix in CONTAINERS else ".mov"
 
 
@@ -302,7 +308,8 @@ def _join_segments(
         writing_media(target.path),
     ):
         if target.path.suffix.lower() in ANIMATIONS:
-            write_animation(finished, temporary, video, target.quality)
+            plays = footage.plays if isinstance(footage, Animation) else FOREVER
+            write_animation(finished, temporary, video, target.quality, plays)
             return
         start = Fraction(finished[0].times[0] * video.time_base)
         muxer = Muxer(

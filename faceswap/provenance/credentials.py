@@ -22,7 +22,7 @@ from faceswap.provenance.identity import read_certificates
 
 TYPES = {
     ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".jpe": "image/jpeg", ".jfif": "image/jpeg",
-    ".png": "image/png", ".webp": "image/webp",
+    ".png": "image/png", ".apng": "image/png", ".webp": "image/webp",
     ".gif": "image/gif", ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp",
     ".avif": "image/avif", ".heic": "image/heic",
     ".mp4": "video/mp4", ".m4v": "video/x-m4v", ".mov": "video/quicktime", ".avi": "video/avi",

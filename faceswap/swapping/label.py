@@ -52,7 +52,7 @@ class Mark:
         self.file = file
 
     def on(self, frame: Frame) -> Frame:
-        """Return the frame with the mark.
+        """Return the frame with the mark, which is opaque on transparent footage, too.
 
         Raises:
             SettingsError: If the mark does not fit into the frame with the smallest legible
@@ -60,7 +60,7 @@ class Mark:
         """
         rect, pixels = self._draw(*frame.shape)
         if pixels.shape[2] == 3:
-            return frame.changed(rect, pixels).solid_at(rect, np.full(pixels.shape[:2], 255))
+            return frame.covered(rect, pixels)
         colors: FloatImage = pixels.astype(np.float32)
         share: FloatImage = colors[..., 3:] / np.float32(255)
         mixed = frame.rgb_float(rect) * (1 - share) + colors[..., :3] * share

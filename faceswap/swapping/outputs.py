@@ -1,6 +1,7 @@
 """Name the outputs of a conversion, and refuse what would be lost or ignored."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ from faceswap.media.codecs import ANIMATIONS
 from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.media.segments import unfinished
+from faceswap.media.sources import animation_of
+
+log = logging.getLogger(__name__)
 
 WRITTEN_FOR = {".heic": ".jpg", ".heif": ".jpg", ".hif": ".jpg"}  # formats that are only read
 FOLDERS = ("photos", "images")  # forms of output that are folders
@@ -21,7 +25,7 @@ def default_output(source: Path, kind: str) -> Path:
     """Return where the output is written if nobody says so.
 
     This is ``video.swapped.mp4`` for ``video.mp4``, ``photos.swapped`` for a folder ``photos`` and
-    ``shot.swapped`` for the images ``shot.####.png``. A photo or a video whose format cannot be
+    ``shot.swapped`` for the images ``shot.####.png``. A photo or a video whose format is not
     written gets the suffix ``.jpg`` or ``.png`` or ``.mov``.
 
     Args:
@@ -86,7 +90,7 @@ def form_of(kind: str, target: Path) -> str:
     if kind in ("photo", "photos"):
         return kind
     if suffix in ANIMATIONS:
-        return "gif" if suffix == ".gif" else "animation"
+        return {".gif": "gif", ".webp": "animation"}.get(suffix, "apng")
     return "movie" if suffix in writers.VIDEO_SUFFIXES else "images"
 
 
@@ -156,6 +160,15 @@ def can_go_on(target: Path) -> bool:
     )
 
 
+def note_container(source: Path, output: Path | None, kind: str, target: Path) -> None:
+    """Log once that a video gets another container if nobody chose one."""
+    suffix = source.suffix.lower()
+    is_default = output is None or target != output
+    if kind == "video" and is_default and suffix != target.suffix.lower():
+        written = f"{suffix} files are not written" if suffix else "its name has no suffix"
+        log.info("%s becomes %s, because %s; --output names another", source, target.name, written)
+
+
 def refuse_existing(outputs: dict[str, Path]) -> None:
     """Refuse to replace outputs that exist.
 
@@ -197,6 +210,8 @@ def refuse_unfit(kind: str, source: Path, target: Path) -> None:
             "give another --output"
         )
     known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
+    if kind == "video" and suffix == ".png" and animation_of(source):
+        return  # else a .png is more likely meant to be a photo
     is_folder = not suffix or suffix == ".swapped" or target.is_dir()
     if kind == "photos" or suffix in known or (kind != "photo" and is_folder):
         return

@@ -144,6 +144,7 @@ def plan(
     may_exist |= config.overwrite or form == "preview"
     if not (may_exist or outputs.can_go_on(target)):
         outputs.refuse_existing(paths)
+    outputs.note_container(source, output, kind, target)
     label = label_of(config)
     swapper, selector, files = assemble(config, model, load)
     signer, record = signer_for(files, config)

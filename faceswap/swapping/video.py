@@ -1,5 +1,6 @@
 """Convert a video or an image sequence frame by frame, and resume where an earlier run stopped."""
 
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -11,7 +12,7 @@ from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.media import writers
+from faceswap.media import codecs, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.frame import Frame
@@ -29,6 +30,8 @@ from faceswap.tracking import tracker
 from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import FaceLog
 from faceswap.types import OnProgress, Progress, counted
+
+log = logging.getLogger(__name__)
 
 # Frames to re-decode before the resume point: 4 (colour smoothing) + 4 (landmark smoothing) + one
 # batch of 8, with a frame beside it, rounded up; and three spans of 16, to compare a track's looks.
@@ -185,12 +188,19 @@ def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, Strea
     config, suffix = job.config, job.target.suffix.lower()
     if job.form == "images":
         return _image_targets(job, footage, start)
-    encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware)
+    alpha = footage.has_alpha()
+    encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware, alpha)
+    if alpha and not encoding.alpha:
+        log.warning(
+            "the transparency of %s is lost, because %s with %s cannot store it; .mov with --codec "
+            "prores, .mkv with --codec ffv1, .webm with --codec vp9 and a folder of PNGs keep it",
+            footage.path, suffix, encoding.encoder,
+        )  # fmt: skip
+    streams = {"video": encoding, "matte": codecs.opaque(encoding), "layers": TRANSPARENT}
     targets = {}
     for stream, path in job.outputs.items():
         sound = stream == "video" and suffix not in ANIMATIONS
-        how = TRANSPARENT if stream == "layers" else encoding
-        targets[stream] = StreamTarget(path, how, sound, config.quality)
+        targets[stream] = StreamTarget(path, streams[stream], sound, config.quality)
     return targets
 
 

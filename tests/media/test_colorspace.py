@@ -78,7 +78,7 @@ def ramp(tmp_path):
 
 
 def test_chroma_of_a_rect_lies_on_the_left_of_its_pixels_as_in_h264(ramp):
-    rgb = colorspace.rgb_rect(ramp, (40, 16, 88, 48), deep=True) / colorspace.DEEP_SCALE
+    rgb = colorspace.rgb_rect(ramp, (40, 16, 88, 48), deep=True) / colorspace.deep_scale(ramp)
 
     # BT.601 in studio range. A sample lies on every second pixel: chroma rises by 1 per pixel.
     blue = 255 / 219 * (128 - 16) + 255 / 224 * 1.772 * (64 + np.arange(40, 88) - 128)
@@ -142,6 +142,11 @@ def test_turned_rect_contains_the_same_pixels():
         ("yuv420p", (65, 47), "libx264", "yuv444p"),
         ("rgb24", (64, 48), "libx264", "yuv444p"),
         ("pal8", (64, 48), "libx264", "yuv420p"),
+        ("rgb24", (64, 48), "ffv1", "bgr0"),  # FFV1 holds RGB as it is
+        ("gbrp", (64, 48), "ffv1", "bgr0"),
+        ("rgb48be", (65, 47), "ffv1", "gbrp16le"),
+        ("gbrp10le", (64, 48), "ffv1", "gbrp10le"),
+        ("yuva420p", (64, 48), "libx265", "yuv420p"),  # x265 lists yuva420p, but does not open
         ("yuv420p", (64, 48), "prores_ks", "yuv422p10le"),
         ("yuv444p", (64, 48), "prores_ks", "yuv444p10le"),
         ("yuv444p", (64, 48), "libsvtav1", "yuv420p"),

@@ -63,8 +63,8 @@ def test_reading_from_a_frame_equals_reading_all(tmp_path, name, suffix):
 def test_reading_from_a_late_frame_decodes_few_others(tmp_path, monkeypatch):
     clip = VideoFile(make_clip(tmp_path / "x.mp4", times=range(200), audio=0, options={"g": "10"}))
     made = []
-    to_frame = reader._to_frame
-    monkeypatch.setattr(reader, "_to_frame", lambda *args: made.append(1) or to_frame(*args))
+    to_frame = reader.to_frame
+    monkeypatch.setattr(reader, "to_frame", lambda *args: made.append(1) or to_frame(*args))
 
     next(clip.read(180))
 

@@ -265,12 +265,6 @@ def test_audio_only_file_is_refused(tmp_path):
         reader.probe(path)
 
 
-def test_every_yields_every_nth_frame(tmp_path):
-    source = make_clip(tmp_path / "in.mp4")
-
-    assert [f.index for f in reader.read_video(source, every=5)] == [0, 5, 10]
-
-
 def test_sampled_frames_match_frames_at_evenly_spaced_times(tmp_path):
     source = make_clip(tmp_path / "in.mp4")
     frames = list(reader.read_video(source))

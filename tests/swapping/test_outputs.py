@@ -19,6 +19,7 @@ CONFIG = ConvertConfig(device="cpu")
     [
         ("photo", "x.png", "photo"), ("photos", "x.swapped", "photos"), ("video", "x.mp4", "movie"),
         ("video", "x.GIF", "gif"), ("video", "x.webp", "animation"), ("video", "frames", "images"),
+        ("video", "x.png", "apng"), ("video", "x.apng", "apng"),
         ("sequence", "shot.swapped", "images"), ("sequence", "shot.mov", "movie"),
     ],
 )  # fmt: skip
@@ -68,6 +69,7 @@ APPLIES = {
     "photo": {"layers"}, "photos": {"layers"}, "movie": set(SETTINGS),
     "gif": {"start", "end", "frames", "layers"}, "images": {"start", "end", "frames", "layers"},
     "animation": {"start", "end", "frames", "layers", "quality"},
+    "apng": {"start", "end", "frames", "layers"},
     "preview": {"start", "end", "frames"},
 }  # fmt: skip
 
