@@ -332,6 +332,9 @@ class ExtractConfig(Settings):
     landmarks: LandmarksSetting = AUTO_LANDMARKS
     clean: CleanSetting = False
     workers: WorkersSetting = 0
+    prune: Annotated[
+        bool, Option("Drop the faces of photos and videos that do not exist any more.", OUTPUT)
+    ] = False
     restart: Annotated[bool, Option("Discard the existing faceset and start over.", OUTPUT)] = False
 
 

@@ -98,19 +98,22 @@ def cli() -> None:
 
 
 @cli.command(cls=GroupedCommand)
-@click.argument("source", type=PATH)
+@click.argument("source", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=PATH, cls=GroupedOption, group=OUTPUT,
-    help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
+    help="Faceset folder; several sources need it  [default: SOURCE/faces, or data/<name>/faces "
+    "for a single file]",
 )  # fmt: skip
 @settings_options(ExtractConfig)
 @json_option
 def extract(
-    source: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
-) -> None:
-    """Find every face in SOURCE (a photo, a video or a folder), align it and store its crop.
+    source: tuple[Path, ...], output: Path | None, config_file: Path | None, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Find every face in SOURCE, align it and store its crop.
 
-    Run it again to continue: files that are already done are skipped.
+    SOURCE is a photo, a video or a folder of them, or several of these. Faces are added to a
+    faceset that exists. Run it again to continue: files that are already done are skipped.
     """
     settings = resolve(ExtractConfig, "extract", config_file, flags)
     pool.start_early(settings.landmarks)

@@ -7,7 +7,8 @@ crop. A kill leaves at most one torn line, and crops of one image that are not i
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,7 @@ from faceswap.config import DLIB_LANDMARKS, identity_name
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faces.geometry import AlignedFace, resized, transform
 from faceswap.facesets.description import EMBEDDED, Description, embedding_in
+from faceswap.facesets.sourcelist import SOURCES
 from faceswap.files import (
     append_lines,
     drop_torn_line,
@@ -62,7 +64,7 @@ def discard(folder: Path) -> None:
             found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # works for damaged lines too
             if found:
                 (folder / found[1]).unlink(missing_ok=True)
-        for name in (SKIPPED, INDEX):
+        for name in (SKIPPED, SOURCES, INDEX):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -78,11 +80,13 @@ class FacesetWriter:
         weights: Names of the pretrained weights that the extraction uses.
 
     Attributes:
-        done: Keys of the images that earlier runs have read. An unreadable file has the frame index
-            -1. Images without a face and unreadable files only count if the earlier run used the
-            same detectors.
-        with_faces: Source files in which a face was found.
-        faces: Number of faces in the faceset.
+        done: Keys of the images that earlier runs have read: the permanent key of the source and
+            the frame index. An unreadable file has the frame index -1. Images without a face and
+            unreadable files only count if the earlier run used the same detectors.
+        crops: Number of crops of each source, by its permanent key.
+        deleted: Number of faces in the list whose crops were deleted.
+        sizes: Sizes of the sources in bytes by permanent key, as far as the lists tell.
+        settings: Extraction settings of the existing faceset.
 
     Raises:
         InputError: If the existing faceset is damaged or has a newer format.
@@ -100,12 +104,9 @@ class FacesetWriter:
         weights: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self.settings = settings
         self._detector = detector
-        self.done: set[Key] = set()
-        self.with_faces: set[str] = set()  # source files
-        self._bytes: dict[str, int] = {}  # file sizes when they were read, by source
-        self.faces = 0
-        self._images = 0
+        self._names: dict[str, str] = {}  # names of renamed sources, by permanent key
         sweep(folder)
         index = folder / INDEX
         header = {
@@ -116,43 +117,107 @@ class FacesetWriter:
             self._resume(header)
         else:
             write_bytes(index, (json.dumps(header) + "\n").encode())
+        self._load()
+
+    @property
+    def faces(self) -> int:
+        """Number of faces in the faceset, without those whose crops were deleted."""
+        return sum(self.crops.values())
 
     def _resume(self, header: dict[str, Any]) -> None:
-        index, skipped = self.folder / INDEX, self.folder / SKIPPED
+        index = self.folder / INDEX
         drop_torn_line(index)
-        old = read_header(index)
+        self.settings = read_header(index)["settings"]
         changed = [
-            f"{name} {old['settings'].get(name)!r}, not {value!r}"
+            f"{name} {self.settings.get(name)!r}, not {value!r}"
             for name, value in header["settings"].items()
-            if old["settings"].get(name) != value
+            if self.settings.get(name) != value
         ]
         if changed:
             raise SettingsError(
                 f"{self.folder} was extracted with {'; '.join(changed)}: pass another --output, "
                 "or --restart to start over"
             )
-        if skipped.is_file():
-            drop_torn_line(skipped)
-            for record in _read_skipped(skipped):
-                if record.get("detector") == self._detector:
-                    self._mark_done(record)
-        for record in read_records(index):
-            self._mark_done(record)
-            self.with_faces.add(record["source"])
-            self.faces += 1
+        if (self.folder / SKIPPED).is_file():
+            drop_torn_line(self.folder / SKIPPED)
+
+    def _load(self) -> None:
+        """Find out from the lists what earlier runs have done."""
+        self.done: set[Key] = set()
+        self.crops: Counter[str] = Counter()
+        self.sizes: dict[str, int | None] = {}
+        self.deleted = self._images = 0
+        for record in _read_skipped(self.folder / SKIPPED):
+            self._note_size(record["source"], record)
+            if record.get("detector") == self._detector:
+                self.done.add((record["source"], record["index"]))
+        present = {path.name for path in self.folder.iterdir()}
+        for record in read_records(self.folder / INDEX):
+            source = source_key(record)
+            self.done.add((source, record["index"]))
+            self._note_size(source, record)
+            if record["file"] in present:
+                self.crops[source] += 1
+            else:
+                self.deleted += 1
             self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
 
-    def _mark_done(self, record: dict[str, Any]) -> None:
-        self.done.add((record["source"], record["index"]))
-        if isinstance(record.get("bytes"), int):
-            self._bytes[record["source"]] = record["bytes"]
+    def _note_size(self, source: str, record: dict[str, Any]) -> None:
+        size = record.get("bytes")
+        if isinstance(size, int) or source not in self.sizes:
+            self.sizes[source] = size if isinstance(size, int) else None
 
-    def has_changed(self, source: str, path: Path) -> bool:
-        """Return whether a source file's size differs from the size that an earlier run stored.
+    def forget(self, sources: Collection[str]) -> None:
+        """Remove sources with their crops, so that they are read as if they were new.
 
-        The result is False if no size was stored or the file is gone.
+        The crops go first. If the process is killed before their lines are removed, they look as if
+        a user had deleted them, and the next run removes the lines.
+
+        Args:
+            sources: Their permanent keys.
+
+        Raises:
+            OutputError: If a file cannot be deleted or written.
         """
-        return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
+        if not sources:
+            return
+        index, skipped = self.folder / INDEX, self.folder / SKIPPED
+        header, *lines = read_lines(index)
+        kept = []
+        for line, record in zip(lines, read_records(index), strict=True):
+            if source_key(record) not in sources:
+                kept.append(line)
+                continue
+            with writing(self.folder):
+                (self.folder / record["file"]).unlink(missing_ok=True)
+        _write_lines(index, [header, *kept])
+        if skipped.is_file():
+            left = [r for r in _read_skipped(skipped) if r["source"] not in sources]
+            _write_lines(skipped, [json.dumps(record) for record in left])
+        self._load()
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Write the names that sources have now to the lines of their faces.
+
+        The keys of the faces stay, because models name their held-out faces by them.
+
+        Args:
+            names: The names by permanent key. Sources that are not in it keep theirs.
+
+        Raises:
+            OutputError: If the list cannot be written.
+        """
+        self._names |= {key: name for key, name in names.items() if name != key}
+        index = self.folder / INDEX
+        header, *lines = read_lines(index)
+        renamed = []
+        for line, record in zip(lines, read_records(index), strict=True):
+            name = names.get(source_key(record), record["source"])
+            if name != record["source"]:
+                line = json.dumps(record | {"source": name, "key": face_key(record)})
+            renamed.append(line)
+        if renamed != lines:
+            _write_lines(index, [header, *renamed])
 
     def add(
         self,
@@ -165,7 +230,7 @@ class FacesetWriter:
         """Store the faces of one image: first the crops, then all lines in one write.
 
         Args:
-            source: The name by which the lists refer to the frame's file.
+            source: The permanent key of the frame's file.
             frame: The frame that shows the faces.
             faces: The faces.
             pngs: The crops encoded by :func:`png_of`, if the caller already has them.
@@ -181,7 +246,7 @@ class FacesetWriter:
             face, box = aligned.face, aligned.face.box
             record = {
                 "file": name,
-                "source": source,
+                "source": self._names.get(source, source),
                 "index": frame.index,
                 "bytes": _file_size(frame.source),
                 "time": str(frame.time),
@@ -193,22 +258,24 @@ class FacesetWriter:
                 "track": face.track,
                 **(descriptions[number].to_json() if descriptions else {}),
             }
+            if record["source"] != source:
+                record["key"] = f"{source}#{frame.index}-{number}"
             lines.append(json.dumps(record))
         append_lines(self.folder / INDEX, lines)
-        self.faces += len(faces)
+        self.crops[source] += len(faces)
         self._images += 1
 
     def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
         """List an image without a face, or an unreadable file, in ``skipped.jsonl``.
 
-        Later runs read an image without a face again only if its file or the detector has changed.
-        They always try an unreadable file again.
+        Later runs read an image without a face again only if the detector has changed or they
+        :meth:`forget` it. They always try an unreadable file again.
 
         Args:
-            source: The name by which the lists refer to the image's file.
+            source: The permanent key of the image's file.
             index: The frame index; -1 for an unreadable file.
             why: Why it was skipped, such as "no face".
-            path: The file, whose size is stored to detect changes later; None stores no size.
+            path: The file, whose size is stored; None stores no size.
 
         Raises:
             OutputError: If writing fails.
@@ -227,13 +294,17 @@ def _file_size(path: Path) -> int | None:
 
 def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
     """Read ``skipped.jsonl``. Damaged lines are ignored, so their images are searched again."""
-    for line in read_lines(path):
+    for line in read_lines(path) if path.is_file() else []:
         try:
             record = parse_json(line)
             if isinstance(record["source"], str) and isinstance(record["index"], int):
                 yield record
         except (KeyError, TypeError, ValueError):
             continue
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def png_of(aligned: AlignedFace) -> bytes:
@@ -302,11 +373,64 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError("file must be a plain name such as 000012-0.png")
             record["index"] = int(record["index"])
             record["source"] = str(record["source"])
+            if "#" not in str(record.get("key", "#")):
+                raise ValueError("key must be the key of a face, such as photo.jpg#0-0")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{index} line {number} is damaged: {error}; run faceswap extract with --restart"
             ) from error
         yield record
+
+
+def _existing_index(folder: Path) -> Path:
+    """Return the list of the faceset that a folder is or contains.
+
+    Raises:
+        InputError: If there is none.
+    """
+    index = index_in(folder)
+    if not index.is_file():
+        folder = index.parent
+        source = folder.parent if folder.name == "faces" else folder
+        raise InputError(
+            f"{folder} contains no faceset ({INDEX}); create one: faceswap extract {source}"
+        )
+    return index
+
+
+def _place(record: dict[str, Any]) -> tuple[str, int, str]:
+    """Return by what the faces of a faceset are sorted. Renaming a source changes nothing."""
+    return source_key(record), record["index"], record["file"]
+
+
+def read_keys(folder: Path) -> dict[str, bool]:
+    """Return the keys of all faces of a faceset in its order, and whether their crops exist.
+
+    Args:
+        folder: The faceset's folder, or a folder that contains it as ``faces``.
+
+    Raises:
+        InputError: If the folder is not a faceset, or its list is damaged.
+    """
+    index = _existing_index(folder)
+    read_header(index)
+    present = {path.name for path in index.parent.iterdir()}
+    faces = sorted((*_place(r), face_key(r), r["file"] in present) for r in read_records(index))
+    return {key: exists for *_, key, exists in faces}
+
+
+def face_key(record: Mapping[str, Any]) -> str:
+    """Return the permanent key of a face: its source, frame and number within the frame.
+
+    Faces of a source that was renamed store theirs.
+    """
+    number = Path(record["file"]).stem.rpartition("-")[2]
+    return str(record.get("key", f"{record['source']}#{record['index']}-{number}"))
+
+
+def source_key(record: Mapping[str, Any]) -> str:
+    """Return the permanent key of a face's source, by which ``sources.jsonl`` names it."""
+    return face_key(record).rpartition("#")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,19 +475,13 @@ class Faceset:
             InputError: If the folder is not a faceset, or its list or a crop is damaged.
             NoFacesError: If no crop is left.
         """
-        index = index_in(folder)
+        index = _existing_index(folder)
         folder = index.parent
-        if not index.is_file():
-            source = folder.parent if folder.name == "faces" else folder
-            raise InputError(
-                f"{folder} contains no faceset ({INDEX}); create one: faceswap extract {source}"
-            )
         header = read_header(index)
-        records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
+        wanted = (r for r in read_records(index) if keys is None or face_key(r) in keys)
+        records = sorted(wanted, key=_place)
         kept = [record for record in records if (folder / record["file"]).is_file()]
-        if keys is not None:
-            kept = [record for record in kept if _key(record) in keys]
-        elif len(kept) < len(records):  # users delete bad crops by hand
+        if keys is None and len(kept) < len(records):  # users delete bad crops by hand
             missing = len(records) - len(kept)
             what = counted(missing, "face")
             log.warning("%s: skipping %s whose crops were deleted", folder, what)
@@ -385,7 +503,7 @@ class Faceset:
             identity_name(folder),
             torch.stack(crops),
             landmarks,
-            [_key(record) for record in kept],
+            [face_key(record) for record in kept],
             header["coverage"],
             times,
             [str(record.get("placed_by", DLIB_LANDMARKS)) for record in kept],
@@ -424,11 +542,6 @@ class Faceset:
             crops=torch.stack([_resize(crop, size) for crop in self.crops]),
             landmarks=_scaled(self.landmarks, size / current),
         )
-
-
-def _key(record: dict[str, Any]) -> str:
-    number = Path(record["file"]).stem.rpartition("-")[2]
-    return f"{record['source']}#{record['index']}-{number}"
 
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
