@@ -731,6 +731,9 @@ class EvaluateConfig(Settings):
     landmarks: LandmarksSetting = AUTO_LANDMARKS
     clean: CleanSetting = False
     device: DeviceSetting = "auto"
+    overwrite: Annotated[
+        bool, Option("Replace files that exist, without asking on a terminal.", OUTPUT)
+    ] = False
 
 
 def frame_ranges(text: str) -> list[tuple[int, float]]:

@@ -249,17 +249,30 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
     Raises:
         OutputError: If they may not be replaced.
     """
-    from faceswap.errors import OutputError
     from faceswap.swapping.outputs import planned
 
     if as_json or not _is_terminal():
         return False
-    found = planned(source, output, settings)
+    return _confirmed(planned(source, output, settings), "another --output")
+
+
+def _confirmed(found: list[Path], instead: str) -> bool:
+    """Ask whether files that exist may be replaced; False if there are none.
+
+    Args:
+        found: The files.
+        instead: What to pass instead, for the message.
+
+    Raises:
+        OutputError: If they may not be replaced.
+    """
+    from faceswap.errors import OutputError
+
     if not found:
         return False
     if click.confirm(f"{found[0]} exists already; replace it?", err=True):
         return True
-    raise OutputError(f"{found[0]} is kept; pass another --output")
+    raise OutputError(f"{found[0]} is kept; pass {instead}")
 
 
 @cli.command(cls=GroupedCommand)
@@ -294,7 +307,15 @@ def evaluate(
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
     from faceswap.evaluation import evaluator
     from faceswap.files import write_bytes
+    from faceswap.swapping.outputs import existing, refuse_existing
 
+    files = {"json": save_json, "html": html_file}
+    outputs = {name: file for name, file in files.items() if file}
+    if not (settings.overwrite or as_json) and _is_terminal():
+        asked = _confirmed(existing(outputs), "another file")
+        settings = replace(settings, overwrite=asked)
+    if not settings.overwrite:
+        refuse_existing(outputs, "another file")
     with reporting() as on_progress:
         report = evaluator.evaluate(
             model_path(model) or model, faces_folder(a), faces_folder(b), settings, on_progress,

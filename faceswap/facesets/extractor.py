@@ -18,11 +18,8 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.description import Depth, Description, describe
 from faceswap.facesets.faceset import (
     INDEX,
-    FacesetWriter,
-    discard,
     embedding_of_record,
     facesets_in,
-    png_of,
     read_records,
 )
 from faceswap.facesets.people import groups_of
@@ -38,6 +35,7 @@ from faceswap.facesets.sourcelist import (
     write_sources,
 )
 from faceswap.facesets.weights import behind
+from faceswap.facesets.writer import FacesetWriter, discard, png_of
 from faceswap.files import exclusive_folder, sha256_of
 from faceswap.media import reader, sources
 from faceswap.media.frame import Frame

@@ -156,8 +156,12 @@ def can_go_on(target: Path) -> bool:
     )
 
 
-def refuse_existing(outputs: dict[str, Path]) -> None:
+def refuse_existing(outputs: dict[str, Path], instead: str = "another --output") -> None:
     """Refuse to replace outputs that exist.
+
+    Args:
+        outputs: The outputs by the name of their stream.
+        instead: What to pass instead, for the message.
 
     Raises:
         OutputError: If one exists.
@@ -165,7 +169,7 @@ def refuse_existing(outputs: dict[str, Path]) -> None:
     found = existing(outputs)
     if found:
         raise OutputError(
-            f"{found[0]} exists already; pass --overwrite to replace it, or another --output"
+            f"{found[0]} exists already; pass --overwrite to replace it, or {instead}"
         )
 
 

@@ -179,7 +179,7 @@ def test_replacement_that_a_kill_interrupted_is_completed(photos, collins, monke
     extract(photos, config=QUICK)
     Image.fromarray(collins[30:, 20:]).save(photos / "1.png")
     with monkeypatch.context() as patch:
-        patch.setattr("faceswap.facesets.faceset._write_lines", interrupt)
+        patch.setattr("faceswap.facesets.writer._write_lines", interrupt)
         with pytest.raises(KeyboardInterrupt):
             extract(photos, config=QUICK)
 
