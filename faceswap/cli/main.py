@@ -305,8 +305,6 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure MODEL on the faces that were held out of its training."""
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
-    from faceswap.evaluation import evaluator
-    from faceswap.files import write_bytes
     from faceswap.swapping.outputs import existing, refuse_existing
 
     files = {"json": save_json, "html": html_file}
@@ -316,6 +314,9 @@ def evaluate(
         settings = replace(settings, overwrite=asked)
     if not settings.overwrite:
         refuse_existing(outputs, "another file")
+    from faceswap.evaluation import evaluator
+    from faceswap.files import write_bytes
+
     with reporting() as on_progress:
         report = evaluator.evaluate(
             model_path(model) or model, faces_folder(a), faces_folder(b), settings, on_progress,
