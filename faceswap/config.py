@@ -345,6 +345,9 @@ class ExtractConfig(Settings):
     landmarks: LandmarksSetting = AUTO_LANDMARKS
     clean: CleanSetting = False
     workers: WorkersSetting = 0
+    prune: Annotated[
+        bool, Option("Drop the faces of photos and videos that do not exist any more.", OUTPUT)
+    ] = False
     restart: Annotated[bool, Option("Discard the existing faceset and start over.", OUTPUT)] = False
 
 
@@ -798,6 +801,9 @@ class EvaluateConfig(Settings):
     landmarks: LandmarksSetting = AUTO_LANDMARKS
     clean: CleanSetting = False
     device: DeviceSetting = "auto"
+    overwrite: Annotated[
+        bool, Option("Replace files that exist, without asking on a terminal.", OUTPUT)
+    ] = False
 
 
 def frame_ranges(text: str) -> list[tuple[int, float]]:

@@ -50,7 +50,7 @@ def faceset_folders(tmp_path_factory, collins, hopper):
     from faceswap.config import COVERAGE
     from faceswap.faces.detection import detect_hog
     from faceswap.faces.geometry import align_face
-    from faceswap.facesets.faceset import FacesetWriter
+    from faceswap.facesets.writer import FacesetWriter
     from faceswap.media.frame import Frame
 
     root = tmp_path_factory.mktemp("facesets")

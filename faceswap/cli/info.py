@@ -9,6 +9,7 @@ from msgspec import Meta
 from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig
 from faceswap.errors import InputError, NoCredentialsError
 from faceswap.facesets import faceset
+from faceswap.facesets.sourcelist import read_sources
 from faceswap.facesets.weights import Weights, behind, described, every
 from faceswap.media import photos, segments, sources
 from faceswap.media.footage import describe
@@ -63,6 +64,7 @@ class FacesetFacts:
     faces: Annotated[Count, Meta(description="Crops in the folder.")]
     deleted: Annotated[Count, Meta(description="Crops in the index whose files are missing.")]
     sources: Annotated[Count, Meta(description="Photos and videos that the faces come from.")]
+    gone: Annotated[Count, Meta(description="Those of them that do not exist any more.")]
     size: Annotated[Count, Meta(description="Side of a crop in pixels.")]
     settings: Annotated[dict[str, Any], Meta(description="Settings of the extraction.")]
 
@@ -278,16 +280,20 @@ def _photos_in(trained: TrainedModel, key: Identity) -> int:
 def _faceset(folder: Path) -> FacesetFacts:
     index = folder / faceset.INDEX
     header, records = faceset.read_header(index), list(faceset.read_records(index))
-    crops = [folder / record["file"] for record in records if (folder / record["file"]).is_file()]
+    kept = [record for record in records if (folder / record["file"]).is_file()]
+    crops = [folder / record["file"] for record in kept]
+    sizes = {faceset.source_key(record): None for record in kept}
+    sources = read_sources(folder, header["settings"], sizes)
     return FacesetFacts(
         kind="faceset",
         path=folder,
         bytes=sum(file.stat().st_size for file in (index, *crops)),
         faces=len(crops),
         deleted=len(records) - len(crops),
-        sources=len({record["source"] for record in records}),
+        sources=len(sizes),
+        gone=sum(sources[key].gone for key in sizes),
         size=header["size"],
-        settings=header["settings"],
+        settings={key: value for key, value in header["settings"].items() if key != "source"},
     )
 
 

@@ -106,19 +106,22 @@ def cli() -> None:
 
 
 @cli.command(cls=GroupedCommand)
-@click.argument("source", type=PATH)
+@click.argument("source", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=PATH, cls=GroupedOption, group=OUTPUT,
-    help="Faceset folder  [default: SOURCE/faces, or data/<name>/faces for a single file]",
+    help="Faceset folder; several sources need it  [default: SOURCE/faces, or data/<name>/faces "
+    "for a single file]",
 )  # fmt: skip
 @settings_options(ExtractConfig)
 @json_option
 def extract(
-    source: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
-) -> None:
-    """Find every face in SOURCE (a photo, a video or a folder), align it and store its crop.
+    source: tuple[Path, ...], output: Path | None, config_file: Path | None, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Find every face in SOURCE, align it and store its crop.
 
-    Run it again to continue: files that are already done are skipped.
+    SOURCE is a photo, a video or a folder of them, or several of these. Faces are added to a
+    faceset that exists. Run it again to continue: files that are already done are skipped.
     """
     settings = resolve(ExtractConfig, "extract", config_file, flags)
     pool.start_early(settings.landmarks)
@@ -319,12 +322,24 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
 
     if as_json or not _is_terminal():
         return False
-    found = planned(source, output, settings)
+    return _confirmed(planned(source, output, settings), "another --output")
+
+
+def _confirmed(found: list[Path], instead: str) -> bool:
+    """Ask whether files that exist may be replaced; False if there are none.
+
+    Args:
+        found: The files.
+        instead: What to pass instead, for the message.
+
+    Raises:
+        OutputError: If they may not be replaced.
+    """
     if not found:
         return False
     if click.confirm(f"{found[0]} exists already; replace it?", err=True):
         return True
-    raise errors.OutputError(f"{found[0]} is kept; pass another --output")
+    raise errors.OutputError(f"{found[0]} is kept; pass {instead}")
 
 
 @cli.command()
@@ -372,6 +387,15 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure MODEL on the faces that were held out of its training."""
     settings = resolve(EvaluateConfig, "evaluate", config_file, flags)
+    from faceswap.swapping.outputs import existing, refuse_existing
+
+    files = {"json": save_json, "html": html_file}
+    outputs = {name: file for name, file in files.items() if file}
+    if not (settings.overwrite or as_json) and _is_terminal():
+        asked = _confirmed(existing(outputs), "another file")
+        settings = replace(settings, overwrite=asked)
+    if not settings.overwrite:
+        refuse_existing(outputs, "another file")
     from faceswap.evaluation import evaluator
     from faceswap.files import write_bytes
     from faceswap.models import modelfile

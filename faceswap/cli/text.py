@@ -31,15 +31,33 @@ MAX_LISTED = 20  # names of a long list that are shown
 
 def extraction(report: "ExtractReport") -> list[str]:
     known = f" ({report.known} more were already done)" if report.known else ""
+    deleted = f"; {counted(report.deleted, 'deleted crop')} left out" if report.deleted else ""
     return [
         f"{counted(report.images, 'image')} read{known}, {counted(report.faces, 'face')} in "
-        f"{report.folder} (found by {report.detector})",
+        f"{report.folder} (found by {report.detector}){deleted}",
+        *_listed("renamed, with the faces that they had", report.renamed),
+        *_listed("changed, so their old faces were replaced", report.replaced),
+        *_gone(report),
         *_people(report),
         *_glasses(report),
         *_listed("without a face", report.without_face),
         *_listed("with other people only", report.others),
         *_listed("neither a photo nor a video, and left out", report.left_out),
         *_listed("unreadable", report.unreadable),
+    ]
+
+
+def _gone(report: "ExtractReport") -> list[str]:
+    if not report.gone:
+        return []
+    named = ", ".join(report.gone[:MAX_LISTED]) + (", ..." if report.gone[MAX_LISTED:] else "")
+    faces = counted(report.gone_faces, "face")
+    if report.pruned:
+        return [f"dropped {faces} of {counted(len(report.gone), 'source')} that no longer "
+                f"exist{'s' if len(report.gone) == 1 else ''}: {named}"]  # fmt: skip
+    return [
+        f"{faces} kept of {counted(len(report.gone), 'source')} that no longer "
+        f"exist{'s' if len(report.gone) == 1 else ''}: {named}; pass --prune to drop them"
     ]
 
 

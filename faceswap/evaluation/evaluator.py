@@ -5,6 +5,7 @@ swap: a blur, the other person's average face, the footage, each person's own de
 resolution, and real faces.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,10 +19,10 @@ import torch
 from skimage.metrics import structural_similarity
 
 from faceswap.arrays import LUMA, Embedding, Image, Mask, Points
-from faceswap.config import ConvertConfig, EvaluateConfig
+from faceswap.config import ConvertConfig, EvaluateConfig, identity_name
 from faceswap.crops import eyes
 from faceswap.crops.masks import DECODED_MASKS, hull_of
-from faceswap.errors import InputError, NoFacesError
+from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.evaluation import flicker as clips
 from faceswap.evaluation import report, texture
 from faceswap.evaluation.bootstrap import mean_of
@@ -57,7 +58,7 @@ from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.geometry import AlignedFace, Face, invert, typical_box, warp_mask
 from faceswap.faces.landmarks import predict
 from faceswap.faces.pool import DetectorPool
-from faceswap.facesets.faceset import Faceset
+from faceswap.facesets.faceset import Faceset, evenly, index_in, read_header, read_keys
 from faceswap.facesets.recognition import centroid, pictures_of
 from faceswap.files import write_bytes
 from faceswap.media import sources
@@ -67,12 +68,15 @@ from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap, alpha, paste
+from faceswap.swapping.outputs import refuse_existing
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder
 from faceswap.swapping.render import matched
 from faceswap.swapping.swapper import Swapper, prepare_video
 from faceswap.tracking import tracker
 from faceswap.training import checkpoint
-from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, ignore_progress
+from faceswap.types import DIRECTIONS, Identity, OnProgress, Progress, counted, ignore_progress
+
+log = logging.getLogger(__name__)
 
 CENTROID_FACES = 150  # training faces whose embeddings are averaged
 MIN_CLIP = 8  # consecutive frames needed to measure flicker
@@ -147,25 +151,27 @@ def evaluate(
         InputError: If a folder is not a faceset, or the clip cannot be read.
         ModelError: If the model cannot be read.
         NoFacesError: If a faceset has no held-out faces, or the clip too few frames with a face.
-        OutputError: If the page cannot be written.
+        SettingsError: If a and b are exchanged.
+        OutputError: If the page cannot be written, or exists and ``config.overwrite`` is not set.
     """
     config = config or EvaluateConfig()
+    if html and not config.overwrite:
+        refuse_existing({"html": Path(html)}, "another file")
     device = devices.resolve_device(config.device)
     trained = modelfile.load(Path(model), device)
-    facesets: dict[Identity, Faceset] = {
-        "a": Faceset.read(Path(a)).resized(texture.SIZE),
-        "b": Faceset.read(Path(b)).resized(texture.SIZE),
-    }
-    unseen = {key: _unseen(faceset, key, trained, config) for key, faceset in facesets.items()}
-    known = {
-        key: _known(f, [*trained.held_out[key], *trained.left_out[key]])
-        for key, f in facesets.items()
-    }
+    folders: dict[Identity, Path] = {"a": Path(a), "b": Path(b)}
+    listed: dict[Identity, dict[str, bool]] = {key: read_keys(f) for key, f in folders.items()}
+    _refuse_exchanged(folders, listed, trained)
+    unseen, known = {}, {}
+    for key, faces in folders.items():
+        not_seen = [*trained.held_out[key], *trained.left_out[key]]
+        unseen[key] = _read(faces, _unseen(faces, listed[key], key, trained, config))
+        known[key] = _read(faces, _known(listed[key], not_seen))
     # Of each person: originals, own decoder, limit, real faces; then swaps, blur and average.
     counter = _Counter(on_progress, 7 * sum(len(f.keys) for f in unseen.values()))
     people = {
         key: _measure_person(trained, key, unseen[key], known[key], config, device, counter)
-        for key in facesets
+        for key in folders
     }
     centroids = {key: centroid(f, choice=config.landmarks) for key, f in known.items()}
     samples: dict[str, list[Sample]] = {}
@@ -211,24 +217,88 @@ def evaluate(
     return found
 
 
-def _unseen(
-    faceset: Faceset, key: Identity, trained: TrainedModel, config: EvaluateConfig
-) -> Faceset:
-    """Return the held-out faces, or as many of them as the settings ask for, evenly spaced."""
-    held_out = faceset.subset(trained.held_out[key])
-    if not held_out.keys:
-        raise NoFacesError(
-            f"{faceset.name} contains none of the {len(trained.held_out[key])} faces that training "
-            "held out: give the faceset that the model was trained on (see train --holdout)"
+def _refuse_exchanged(
+    folders: dict[Identity, Path], keys: dict[Identity, dict[str, bool]], trained: TrainedModel
+) -> None:
+    """Refuse the facesets of the model with a and b exchanged, judged by name or by their keys.
+
+    Args:
+        folders: The facesets' folders.
+        keys: The keys of all their faces.
+        trained: The model.
+
+    Raises:
+        SettingsError: If they are exchanged.
+    """
+    a, b = folders["a"], folders["b"]
+    names = (identity_name(a), identity_name(b))
+    crossed = all(
+        trained.held_out[own] and not keys[own].keys() & trained.held_out[own]
+        and keys[other].keys() & trained.held_out[own]
+        for own, other in DIRECTIONS
+    )  # fmt: skip
+    if crossed or (names[0] != names[1] and names == trained.names[::-1]):
+        raise SettingsError(
+            f"a and b are the wrong way round: the model's a is {trained.names[0]} and its b is "
+            f"{trained.names[1]}; pass --a {b} --b {a}"
         )
-    return held_out.evenly(config.faces) if config.faces else held_out
 
 
-def _known(faceset: Faceset, not_seen: list[str]) -> Faceset:
+def _read(folder: Path, keys: list[str]) -> Faceset:
+    """Read some faces of a faceset at the size at which they are measured."""
+    stored = read_header(index_in(folder))["size"]
+    read = Faceset.read(folder, min(stored, texture.SIZE), set(keys))
+    return read.resized(texture.SIZE)
+
+
+def _unseen(
+    folder: Path, present: dict[str, bool], key: Identity, trained: TrainedModel,
+    config: EvaluateConfig,
+) -> list[str]:  # fmt: skip
+    """Return the held-out faces, or as many of them as the settings ask for, evenly spaced.
+
+    Args:
+        folder: The faceset's folder.
+        present: The keys of the faceset, and whether their crops exist.
+        key: The identity.
+        trained: The model.
+        config: Settings.
+
+    Raises:
+        NoFacesError: If there are none.
+    """
+    held_out = trained.held_out[key]
+    if not held_out:
+        raise NoFacesError(
+            f"training held out no faces of {trained.names[key == 'b']}, so there are none to "
+            "measure: train a new model with train --holdout 0.1"
+        )
+    name = identity_name(folder)
+    wanted = set(held_out)
+    found = [face for face, exists in present.items() if exists and face in wanted]
+    if found:
+        if len(found) < len(held_out):
+            log.warning(
+                "%s: measuring %d of the %s that training held out; the others were deleted",
+                folder, len(found), counted(len(held_out), "face"),
+            )  # fmt: skip
+        return evenly(found, config.faces) if config.faces else found
+    if wanted & present.keys():
+        raise NoFacesError(
+            f"the crops of all {counted(len(held_out), 'face')} of {name} that training held out "
+            "were deleted, and only those can be measured: restore them, or train a new model"
+        )
+    raise NoFacesError(
+        f"{name} contains none of the {counted(len(held_out), 'face')} that training held out: "
+        "give the faceset that the model was trained on (see train --holdout)"
+    )
+
+
+def _known(present: dict[str, bool], not_seen: list[str]) -> list[str]:
     """Return about 150 of the faces that training has seen, or of all faces if it has seen none."""
-    seen = faceset.subset(not_seen, inside=False)
-    seen = seen if seen.keys else faceset
-    return seen.subset(seen.keys[:: max(len(seen.keys) // CENTROID_FACES, 1)])
+    faces, left = [face for face, exists in present.items() if exists], set(not_seen)
+    seen = [face for face in faces if face not in left] or faces
+    return seen[:: max(len(seen) // CENTROID_FACES, 1)]
 
 
 def _measure_person(

@@ -1,8 +1,6 @@
 """Extract the faces in photos and videos of one person into a faceset."""
 
-import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +10,7 @@ from msgspec import Meta
 
 from faceswap import parallel
 from faceswap.config import COVERAGE, ExtractConfig
-from faceswap.errors import InputError, NoFacesError, OutputError
+from faceswap.errors import InputError, NoFacesError, OutputError, SettingsError
 from faceswap.faces import landmarks
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import AlignedFace, Face, FrameFaces, align_face
@@ -20,16 +18,24 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.description import Depth, Description, describe
 from faceswap.facesets.faceset import (
     INDEX,
-    FacesetWriter,
-    discard,
     embedding_of_record,
     facesets_in,
-    png_of,
     read_records,
 )
 from faceswap.facesets.people import groups_of
 from faceswap.facesets.recognition import embedding_of
+from faceswap.facesets.sourcelist import (
+    Recognised,
+    Source,
+    append_source,
+    drop_torn_source,
+    located,
+    read_sources,
+    recognise,
+    write_sources,
+)
 from faceswap.facesets.weights import behind
+from faceswap.facesets.writer import FacesetWriter, discard, png_of
 from faceswap.files import exclusive_folder, sha256_of
 from faceswap.media import sources
 from faceswap.media.footage import video_at
@@ -38,8 +44,6 @@ from faceswap.media.photos import DeepPhoto, read_photo
 from faceswap.tracking import tracker
 from faceswap.tracking.selection import FaceSelector, LargestTracks, select_faces
 from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
-
-log = logging.getLogger(__name__)
 
 OWN_FILES = ("CONSENT.md",)  # files beside photos that mean something
 LIBRARY = Path("data")  # train looks up identity names in this folder
@@ -86,7 +90,35 @@ class ExtractReport:
         Count,
         Meta(description="Photos and frames that this run skipped, as an earlier run read them."),
     ] = 0
-    faces: Annotated[Count, Meta(description="Faces in the faceset after this run.")] = 0
+    faces: Annotated[
+        Count,
+        Meta(
+            description="Faces in the faceset after this run, without those whose crops were "
+            "deleted."
+        ),
+    ] = 0
+    deleted: Annotated[
+        Count,
+        Meta(description="Faces whose crops were deleted. They stay out and are not read again."),
+    ] = 0
+    renamed: Annotated[
+        list[str],
+        Meta(description='Known photos and videos with new names, as "old.jpg is now new.jpg".'),
+    ] = field(default_factory=list)
+    replaced: Annotated[
+        list[str],
+        Meta(
+            description="Photos and videos that hold something else than before. Their old faces "
+            "were removed, and they were read again."
+        ),
+    ] = field(default_factory=list)
+    gone: Annotated[
+        list[str], Meta(description="Photos and videos with faces that do not exist any more.")
+    ] = field(default_factory=list)
+    gone_faces: Annotated[Count, Meta(description="Number of faces of those.")] = 0
+    pruned: Annotated[
+        bool, Meta(description="Whether the faces of those were dropped (--prune).")
+    ] = False
     without_face: Annotated[
         list[str],
         Meta(description='Photos (or "clip.mp4 frame 12") of this run in which no face was found.'),
@@ -123,19 +155,20 @@ def default_output(source: Path) -> Path:
 
 
 def extract(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     config: ExtractConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
-    """Detect, align and store the faces of a photo, a video or a folder of both.
+    """Detect, align and store the faces of photos, videos and folders of both.
 
-    Photos and frames that an earlier run read are not searched again. If the process is killed, the
-    faces of every image reported so far are kept.
+    They are added to the faceset if it exists. Photos and frames that an earlier run read are not
+    searched again, even if their files were renamed since then. If the process is killed, the faces
+    of every image reported so far are kept.
 
     Args:
-        source: A photo, a video, or a folder, which is searched recursively.
-        output: The faceset's folder [default: see :func:`default_output`].
+        source: A photo, a video, or a folder, which is searched recursively; or several of them.
+        output: The faceset's folder [default: see :func:`default_output`]. Several sources need it.
         config: Settings.
         on_progress: Called after each image that this run searches.
 
@@ -143,27 +176,30 @@ def extract(
         InputError: If there is no readable photo or video, the existing faceset is damaged, or the
             detector's files or the landmark model cannot be used.
         NoFacesError: If the faceset has no face at the end.
-        SettingsError: If the existing faceset was made with other settings, or the detector cannot
-            be loaded or combined with the landmark model.
+        SettingsError: If the existing faceset was made with other settings, the detector cannot be
+            loaded or combined with the landmark model, several sources have no ``output``, or the
+            default output of a photo or video holds the faces of another one.
         OutputError: If the faceset cannot be written or its folder is the source itself.
         BusyError: If another process is writing the faceset.
         DeviceError: If a worker process is killed, usually because memory ran out.
     """
-    source, config = Path(source), config or ExtractConfig()
-    folder = Path(output) if output else default_output(source)
-    photos, videos, others = _inputs(source, folder)
+    roots = [Path(source)] if isinstance(source, str | Path) else [Path(each) for each in source]
+    if len(roots) != 1 and not output:
+        raise SettingsError(
+            f"{len(roots)} sources have no default faceset: pass --output data/<name>"
+        )
+    config = config or ExtractConfig()
+    folder = Path(output) if output else default_output(roots[0])
+    inputs = _inputs(roots, folder)
+    adds = bool(output) or roots[0].is_dir()
     with exclusive_folder(folder, f"an extraction into {folder} is under way"):
-        report = _extract_into(folder, source, photos, videos, config, on_progress)
-    report.left_out = [path.relative_to(source).as_posix() for path in others]
-    return report
+        return _extract_into(folder, inputs, config, on_progress, adds)
 
 
 def _extract_into(
-    folder: Path, source: Path, photos: list[Path], videos: list[Path], config: ExtractConfig,
-    on_progress: OnProgress,
-) -> ExtractReport:  # fmt: skip
+    folder: Path, inputs: "Inputs", config: ExtractConfig, on_progress: OnProgress, adds: bool
+) -> ExtractReport:
     """Extract into a folder that this process has locked."""
-    root = source if source.is_dir() else source.parent
     spec = DetectorSpec(config.detector, config.landmarks)
     detectors = spec.describe()
     if config.restart:
@@ -171,35 +207,77 @@ def _extract_into(
     settings = {key: getattr(config, key) for key in ("size", "every", "max_faces", "min_score")}
     settings["landmarks"] = landmarks.digest(config.landmarks)
     settings["who"] = [sha256_of(Path(photo)) for photo in config.who] or None
-    settings["source"] = Path(os.path.relpath(source, folder)).as_posix()
     who = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.who)
     selector = FaceSelector((who,))
     used = behind(config)
     writer = FacesetWriter(folder, config.size, COVERAGE, settings, detectors, used)
-    report = ExtractReport(folder, detector=detectors)
-    _warn_about_changes([*photos, *videos], root, writer)
-    total = len(photos) + sum(-(-_frames(video) // config.every) for video in videos)
-    workers = 1 if not videos and len(photos) <= 2 else config.workers
+    report = ExtractReport(folder, detector=detectors, left_out=inputs.left_out)
+    files = _recognise(inputs, writer, report, config, adds)
+    videos = inputs.videos
+    total = len(inputs.photos) + sum(-(-_frames(video) // config.every) for video in videos)
+    workers = 1 if not videos and len(inputs.photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers, config.landmarks) as pool:
-        frames = parallel.prefetch(_read_photos(photos, root, writer, report), 4)
+        frames = parallel.prefetch(_read_photos(inputs.photos, files, writer, report), 4)
         runs = [pool.detect(frames, spec)]
         for video in videos:
-            frames = parallel.prefetch(_read_video(video, config.every, root, writer, report), 4)
+            frames = parallel.prefetch(_read_video(video, config.every, files, writer, report), 4)
             runs.append(_detect_in_video(frames, pool, config, spec))
         for found in runs:
             cropped = parallel.prefetch(_crop_faces(found, config, selector), 8)
             described = pool.map(cropped, describe_all, _to_describe())
             for one, descriptions in described:
-                _store(one, descriptions, _name(one.frame.source, root), writer, report)
+                _store(one, descriptions, files.keys[one.frame.source], writer, report)
                 done, note = report.images + report.known, counted(writer.faces, "face")
                 on_progress(Progress(done, total or None, "images", note))
-    report.faces = writer.faces
-    _check(report, source)
+    report.faces, report.deleted = writer.faces, writer.deleted
+    _check(report, inputs.named)
     records = [r for r in read_records(folder / INDEX) if (folder / r["file"]).is_file()]
     report.people = people_in(records, folder / INDEX)
     looked_at = [record["glasses"] for record in records if record.get("glasses") is not None]
     report.glasses = sum(looked_at) / len(looked_at) if looked_at else None
     return report
+
+
+def _recognise(
+    inputs: "Inputs", writer: FacesetWriter, report: ExtractReport, config: ExtractConfig,
+    adds: bool,
+) -> Recognised:  # fmt: skip
+    """Find out which files earlier runs have read under any name, and bring the faceset up to date.
+
+    The faces of a replaced file are removed, since the file no longer shows them. Those of a file
+    that is gone stay unless ``config.prune`` is set: users also move videos away once they are
+    extracted, and a disk may only be unplugged.
+
+    Raises:
+        SettingsError: If a new file would be added although nobody asked for it.
+    """
+    folder = writer.folder
+    drop_torn_source(folder)
+    sources = read_sources(folder, writer.settings, writer.sizes)
+    found = recognise(inputs.names, sources)
+    new = [path for path, key in found.keys.items() if key not in found.known]
+    if new and sources and not adds:
+        raise SettingsError(
+            f"{folder} holds the faces of {_shown(next(iter(sources.values())))}: pass "
+            f"--output {folder} to add those of {new[0]}, or another --output"
+        )
+    with_crops = [source for source in found.gone if writer.crops[source.key]]
+    report.gone = [source.name for source in with_crops]
+    report.gone_faces = sum(writer.crops[source.key] for source in with_crops)
+    report.renamed = [f"{before} is now {after}" for before, after in found.renamed]
+    report.replaced = [source.name for source in found.replaced if writer.crops[source.key]]
+    report.pruned = config.prune
+    dropped = {source.key for source in (*found.replaced, *(found.gone if config.prune else ()))}
+    writer.forget(dropped)
+    kept = {key: source for key, source in found.known.items() if key not in dropped}
+    if kept != sources:
+        write_sources(folder, kept.values())
+    writer.rename({key: source.name for key, source in kept.items()})
+    return found
+
+
+def _shown(source: Source) -> str:
+    return str(source.path or source.name)
 
 
 def people_in(records: list[dict[str, Any]], index: Path) -> list[PersonFaces]:
@@ -300,8 +378,49 @@ def _store(
     names.append(f"{name} frame {frame.index}" if is_clip else name)
 
 
-def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the photos and the videos to read, and the files that are neither."""
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What to extract.
+
+    Attributes:
+        photos: The photos.
+        videos: The videos.
+        names: The names of both, relative to the folders that are extracted.
+        left_out: Files of the folders that are neither.
+        named: The sources as the user named them, for messages.
+    """
+
+    photos: list[Path]
+    videos: list[Path]
+    names: dict[Path, str]
+    left_out: list[str]
+    named: str
+
+
+def _inputs(roots: list[Path], folder: Path) -> Inputs:
+    """List the photos and the videos to read, each file once.
+
+    Raises:
+        InputError: If a source does not exist, or is a folder without photos and videos.
+        OutputError: If the faceset's folder is a source.
+    """
+    inputs = Inputs([], [], {}, [], ", ".join(map(str, roots)))
+    seen: set[Path] = set()
+    for root in roots:
+        photos, videos, others = _files_of(root, folder)
+        base = root if root.is_dir() else root.parent
+        for files, chosen in ((photos, inputs.photos), (videos, inputs.videos)):
+            for path in files:
+                if located(path) not in seen:
+                    seen.add(located(path))
+                    chosen.append(path)
+                    inputs.names[path] = path.relative_to(base).as_posix()
+        inputs.left_out.extend(path.relative_to(base).as_posix() for path in others)
+    return inputs
+
+
+def _files_of(source: Path, folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the photos and the videos of a source, and the files that are neither."""
     kind = sources.kind_of(source)
     if folder.exists() and folder.samefile(source):
         raise OutputError(f"the output {folder} is the input itself; pass another --output")
@@ -316,18 +435,6 @@ def _inputs(source: Path, folder: Path) -> tuple[list[Path], list[Path], list[Pa
     return found.photos, found.videos, [path for path in found.others if path.name not in OWN_FILES]
 
 
-def _warn_about_changes(files: list[Path], root: Path, writer: FacesetWriter) -> None:
-    """Warn about files that changed since their faces were extracted."""
-    names = {_name(path, root): path for path in files}
-    changed = [
-        n for n, path in names.items() if n in writer.with_faces and writer.has_changed(n, path)
-    ]
-    if changed:
-        log.warning("%s changed since the faces were extracted (first: %s); pass --restart to "
-                    "extract all faces again", counted(len(changed), "file"),
-                    changed[0])  # fmt: skip
-
-
 def _frames(video: Path) -> int:
     """Return the frame count in a video's header; 0 if it cannot be read.
 
@@ -339,68 +446,72 @@ def _frames(video: Path) -> int:
         return 0
 
 
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _may_have_faces_now(name: str, path: Path, writer: FacesetWriter) -> bool:
-    """Return whether a file in which no face was found has changed since then."""
-    return name not in writer.with_faces and writer.has_changed(name, path)
-
-
 def _read_photos(
-    photos: list[Path], root: Path, writer: FacesetWriter, report: ExtractReport
+    photos: list[Path], files: Recognised, writer: FacesetWriter, report: ExtractReport
 ) -> Iterator[Frame]:
     for path in photos:
-        name = _name(path, root)
-        if (name, 0) in writer.done and not _may_have_faces_now(name, path, writer):
+        key = files.keys[path]
+        if (key, 0) in writer.done:
             report.known += 1
             continue
         try:
+            _note_source(path, files, writer)
             yield read_photo(path)
         except InputError as error:
-            _record_unreadable(name, error, writer, report)
+            _record_unreadable(key, error, writer, report)
 
 
 def _read_video(
-    video: Path, every: int, root: Path, writer: FacesetWriter, report: ExtractReport
+    video: Path, every: int, files: Recognised, writer: FacesetWriter, report: ExtractReport
 ) -> Iterator[Frame]:
-    name = _name(video, root)
-    may_have_faces_now = _may_have_faces_now(name, video, writer)
+    key = files.keys[video]
     try:
+        _note_source(video, files, writer)
         for frame in video_at(video).read():
             if frame.index % every:
                 continue
-            if (name, frame.index) in writer.done and not may_have_faces_now:
+            if (key, frame.index) in writer.done:
                 report.known += 1
             else:
                 yield frame
     except InputError as error:
-        _record_unreadable(name, error, writer, report)
+        _record_unreadable(key, error, writer, report)
+
+
+def _note_source(path: Path, files: Recognised, writer: FacesetWriter) -> None:
+    """List a new file before its first face, so that every listed face has its source."""
+    key = files.keys[path]
+    if key not in files.known:
+        append_source(writer.folder, path, key)
 
 
 def _record_unreadable(
-    name: str, error: InputError, writer: FacesetWriter, report: ExtractReport
+    key: str, error: InputError, writer: FacesetWriter, report: ExtractReport
 ) -> None:
     report.unreadable.append(str(error))
     # Every run retries unreadable files in case they were repaired, so an earlier run may already
     # have recorded this one.
-    if (name, -1) not in writer.done:
-        writer.skip(name, -1, str(error))
+    if (key, -1) not in writer.done:
+        writer.skip(key, -1, str(error))
 
 
-def _check(report: ExtractReport, source: Path) -> None:
+def _check(report: ExtractReport, named: str) -> None:
     """Raise an error if the faceset has no face."""
     if report.faces:
         return
+    if report.deleted:
+        raise NoFacesError(
+            f"all {counted(report.deleted, 'crop')} of {report.folder} were deleted, and deleted "
+            "crops stay deleted; pass --restart to extract them again"
+        )
     if report.others:
         raise NoFacesError(
-            f"{counted(len(report.others), 'image')} of {source} show faces, but none of them is "
+            f"{counted(len(report.others), 'image')} of {named} show faces, but none of them is "
             "the person in the photo of --who; pass another photo of that person"
         )
     if report.unreadable and not report.images + report.known:
-        raise InputError(f"no file in {source} can be read: {report.unreadable[0]}")
+        raise InputError(f"no file in {named} can be read: {report.unreadable[0]}")
     raise NoFacesError(
-        f"no face found in {counted(report.images + report.known, 'image')} of {source}; use "
+        f"no face found in {counted(report.images + report.known, 'image')} of {named}; use "
         "sharper or larger faces"
     )

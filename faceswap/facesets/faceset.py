@@ -1,44 +1,29 @@
-"""Faceset on disk: a folder of face crops and ``faces.jsonl``, which describes them.
+"""Faceset on disk: a folder of face crops and ``faces.jsonl``, which describes them."""
 
-The crops of an image are written before their lines in the list, so every complete line has its
-crop. A kill leaves at most one torn line, and crops of one image that are not in the list.
-"""
-
-import json
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
 from faceswap.arrays import Embedding, Points
 from faceswap.config import DLIB_LANDMARKS, identity_name
-from faceswap.errors import InputError, NoFacesError, SettingsError
-from faceswap.faces.geometry import AlignedFace, resized, transform
-from faceswap.facesets.description import EMBEDDED, Description, embedding_in
-from faceswap.files import (
-    append_lines,
-    drop_torn_line,
-    parse_json,
-    read_lines,
-    sweep,
-    write_bytes,
-    writing,
-)
-from faceswap.media.frame import Frame
+from faceswap.errors import InputError, NoFacesError
+from faceswap.faces.geometry import resized, transform
+from faceswap.facesets.description import EMBEDDED, embedding_in
+from faceswap.files import parse_json, read_lines
 from faceswap.types import counted
 
 log = logging.getLogger(__name__)
 
 
-if TYPE_CHECKING:  # writing a faceset needs no torch, which takes 1-2 s to import
+if TYPE_CHECKING:  # looking at a faceset needs no torch, which takes 1-2 s to import
     from torch import Tensor
 
 FORMAT, VERSION = "faceswap-faces", 1
@@ -46,203 +31,6 @@ INDEX, SKIPPED = "faces.jsonl", "skipped.jsonl"
 CROP_NAME = re.compile(r"[0-9]{1,9}-[0-9]{1,9}\.png")
 MAX_SIZE = 4096  # pixels, side of a crop
 MAX_LANDMARK = 1e5  # pixels; a larger coordinate in the crop means that the list is damaged
-
-Key = tuple[str, int]  # source file relative to the input, frame index in that file
-
-
-def discard(folder: Path) -> None:
-    """Delete a faceset's lists and the crops that they name, but no other files in its folder.
-
-    Raises:
-        OutputError: If a file cannot be deleted.
-    """
-    index = folder / INDEX
-    with writing(folder):
-        for line in read_lines(index) if index.is_file() else []:
-            found = re.search(r'"file": "(\d+-\d+\.png)"', line)  # works for damaged lines too
-            if found:
-                (folder / found[1]).unlink(missing_ok=True)
-        for name in (SKIPPED, INDEX):
-            (folder / name).unlink(missing_ok=True)
-
-
-class FacesetWriter:
-    """Adds faces to a new or existing faceset and knows which images earlier runs have read.
-
-    Args:
-        folder: The faceset's folder, created if needed.
-        size: Side of the crops in pixels.
-        coverage: Fraction of a crop's side that the face's square covers.
-        settings: Extraction settings, which must equal those of an existing faceset.
-        detector: Names of the detectors, stored with each image in which they found no face.
-        weights: Names of the pretrained weights that the extraction uses.
-
-    Attributes:
-        done: Keys of the images that earlier runs have read. An unreadable file has the frame index
-            -1. Images without a face and unreadable files only count if the earlier run used the
-            same detectors.
-        with_faces: Source files in which a face was found.
-        faces: Number of faces in the faceset.
-
-    Raises:
-        InputError: If the existing faceset is damaged or has a newer format.
-        SettingsError: If it was made with other settings.
-        OutputError: If the folder cannot be written.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        size: int,
-        coverage: float,
-        settings: dict[str, Any],
-        detector: str = "",
-        weights: Sequence[str] = (),
-    ) -> None:
-        self.folder = folder
-        self._detector = detector
-        self.done: set[Key] = set()
-        self.with_faces: set[str] = set()  # source files
-        self._bytes: dict[str, int] = {}  # file sizes when they were read, by source
-        self.faces = 0
-        self._images = 0
-        sweep(folder)
-        index = folder / INDEX
-        header = {
-            "format": FORMAT, "version": VERSION, "size": size, "coverage": coverage,
-            "settings": settings, "weights": list(weights),
-        }  # fmt: skip
-        if index.is_file():
-            self._resume(header)
-        else:
-            write_bytes(index, (json.dumps(header) + "\n").encode())
-
-    def _resume(self, header: dict[str, Any]) -> None:
-        index, skipped = self.folder / INDEX, self.folder / SKIPPED
-        drop_torn_line(index)
-        old = read_header(index)
-        changed = [
-            f"{name} {old['settings'].get(name)!r}, not {value!r}"
-            for name, value in header["settings"].items()
-            if old["settings"].get(name) != value
-        ]
-        if changed:
-            raise SettingsError(
-                f"{self.folder} was extracted with {'; '.join(changed)}: pass another --output, "
-                "or --restart to start over"
-            )
-        if skipped.is_file():
-            drop_torn_line(skipped)
-            for record in _read_skipped(skipped):
-                if record.get("detector") == self._detector:
-                    self._mark_done(record)
-        for record in read_records(index):
-            self._mark_done(record)
-            self.with_faces.add(record["source"])
-            self.faces += 1
-            self._images = max(self._images, int(record["file"].split("-")[0]) + 1)
-
-    def _mark_done(self, record: dict[str, Any]) -> None:
-        self.done.add((record["source"], record["index"]))
-        if isinstance(record.get("bytes"), int):
-            self._bytes[record["source"]] = record["bytes"]
-
-    def has_changed(self, source: str, path: Path) -> bool:
-        """Return whether a source file's size differs from the size that an earlier run stored.
-
-        The result is False if no size was stored or the file is gone.
-        """
-        return _file_size(path) not in (None, self._bytes.get(source, _file_size(path)))
-
-    def add(
-        self,
-        source: str,
-        frame: Frame,
-        faces: list[AlignedFace],
-        pngs: list[bytes] | None = None,
-        descriptions: list[Description] | None = None,
-    ) -> None:
-        """Store the faces of one image: first the crops, then all lines in one write.
-
-        Args:
-            source: The name by which the lists refer to the frame's file.
-            frame: The frame that shows the faces.
-            faces: The faces.
-            pngs: The crops encoded by :func:`png_of`, if the caller already has them.
-            descriptions: What the faces look like, if that is known.
-
-        Raises:
-            OutputError: If writing fails.
-        """
-        lines = []
-        for number, aligned in enumerate(faces):
-            name = f"{self._images:06d}-{number}.png"
-            write_bytes(self.folder / name, png_of(aligned) if pngs is None else pngs[number])
-            face, box = aligned.face, aligned.face.box
-            record = {
-                "file": name,
-                "source": source,
-                "index": frame.index,
-                "bytes": _file_size(frame.source),
-                "time": str(frame.time),
-                "box": [round(v, 2) for v in (box.left, box.top, box.right, box.bottom)],
-                "score": round(face.score, 4),
-                "landmarks": face.landmarks.astype(float).round(2).tolist(),
-                "matrix": aligned.matrix.round(8).tolist(),
-                "placed_by": face.placed_by,
-                "track": face.track,
-                **(descriptions[number].to_json() if descriptions else {}),
-            }
-            lines.append(json.dumps(record))
-        append_lines(self.folder / INDEX, lines)
-        self.faces += len(faces)
-        self._images += 1
-
-    def skip(self, source: str, index: int, why: str, path: Path | None = None) -> None:
-        """List an image without a face, or an unreadable file, in ``skipped.jsonl``.
-
-        Later runs read an image without a face again only if its file or the detector has changed.
-        They always try an unreadable file again.
-
-        Args:
-            source: The name by which the lists refer to the image's file.
-            index: The frame index; -1 for an unreadable file.
-            why: Why it was skipped, such as "no face".
-            path: The file, whose size is stored to detect changes later; None stores no size.
-
-        Raises:
-            OutputError: If writing fails.
-        """
-        record = {"source": source, "index": index, "why": why, "detector": self._detector}
-        record |= {"bytes": _file_size(path)} if path else {}
-        append_lines(self.folder / SKIPPED, [json.dumps(record)])
-
-
-def _file_size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:  # the file is gone
-        return None
-
-
-def _read_skipped(path: Path) -> Iterator[dict[str, Any]]:
-    """Read ``skipped.jsonl``. Damaged lines are ignored, so their images are searched again."""
-    for line in read_lines(path):
-        try:
-            record = parse_json(line)
-            if isinstance(record["source"], str) and isinstance(record["index"], int):
-                yield record
-        except (KeyError, TypeError, ValueError):
-            continue
-
-
-def png_of(aligned: AlignedFace) -> bytes:
-    """Encode a face crop as PNG.
-
-    OpenCV takes a third of the time that Pillow takes, for files of about the same size.
-    """
-    _, data = cv2.imencode(".png", aligned.image[..., ::-1])
-    return data.tobytes()
 
 
 def facesets_in(folder: Path) -> list[Path]:
@@ -302,11 +90,70 @@ def read_records(index: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError("file must be a plain name such as 000012-0.png")
             record["index"] = int(record["index"])
             record["source"] = str(record["source"])
+            if "#" not in str(record.get("key", "#")):
+                raise ValueError("key must be the key of a face, such as photo.jpg#0-0")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{index} line {number} is damaged: {error}; run faceswap extract with --restart"
             ) from error
         yield record
+
+
+def _existing_index(folder: Path) -> Path:
+    """Return the list of the faceset that a folder is or contains.
+
+    Raises:
+        InputError: If there is none.
+    """
+    index = index_in(folder)
+    if not index.is_file():
+        folder = index.parent
+        source = folder.parent if folder.name == "faces" else folder
+        raise InputError(
+            f"{folder} contains no faceset ({INDEX}); create one: faceswap extract {source}"
+        )
+    return index
+
+
+def _place(record: dict[str, Any]) -> tuple[str, int, str]:
+    """Return by what the faces of a faceset are sorted. Renaming a source changes nothing."""
+    return source_key(record), record["index"], record["file"]
+
+
+def read_keys(folder: Path) -> dict[str, bool]:
+    """Return the keys of all faces of a faceset in its order, and whether their crops exist.
+
+    Args:
+        folder: The faceset's folder, or a folder that contains it as ``faces``.
+
+    Raises:
+        InputError: If the folder is not a faceset, or its list is damaged.
+    """
+    index = _existing_index(folder)
+    read_header(index)
+    present = {path.name for path in index.parent.iterdir()}
+    faces = sorted((*_place(r), face_key(r), r["file"] in present) for r in read_records(index))
+    return {key: exists for *_, key, exists in faces}
+
+
+def evenly(keys: list[str], most: int) -> list[str]:
+    """Return at most ``most`` of the keys, evenly spaced."""
+    number = len(keys)
+    return keys if number <= most else [keys[i * number // most] for i in range(most)]
+
+
+def face_key(record: Mapping[str, Any]) -> str:
+    """Return the permanent key of a face: its source, frame and number within the frame.
+
+    Faces of a source that was renamed store theirs.
+    """
+    number = Path(record["file"]).stem.rpartition("-")[2]
+    return str(record.get("key", f"{record['source']}#{record['index']}-{number}"))
+
+
+def source_key(record: Mapping[str, Any]) -> str:
+    """Return the permanent key of a face's source, by which ``sources.jsonl`` names it."""
+    return face_key(record).rpartition("#")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,19 +198,13 @@ class Faceset:
             InputError: If the folder is not a faceset, or its list or a crop is damaged.
             NoFacesError: If no crop is left.
         """
-        index = index_in(folder)
+        index = _existing_index(folder)
         folder = index.parent
-        if not index.is_file():
-            source = folder.parent if folder.name == "faces" else folder
-            raise InputError(
-                f"{folder} contains no faceset ({INDEX}); create one: faceswap extract {source}"
-            )
         header = read_header(index)
-        records = sorted(read_records(index), key=lambda r: (r["source"], r["index"], r["file"]))
+        wanted = (r for r in read_records(index) if keys is None or face_key(r) in keys)
+        records = sorted(wanted, key=_place)
         kept = [record for record in records if (folder / record["file"]).is_file()]
-        if keys is not None:
-            kept = [record for record in kept if _key(record) in keys]
-        elif len(kept) < len(records):  # users delete bad crops by hand
+        if keys is None and len(kept) < len(records):  # users delete bad crops by hand
             missing = len(records) - len(kept)
             what = counted(missing, "face")
             log.warning("%s: skipping %s whose crops were deleted", folder, what)
@@ -385,7 +226,7 @@ class Faceset:
             identity_name(folder),
             torch.stack(crops),
             landmarks,
-            [_key(record) for record in kept],
+            [face_key(record) for record in kept],
             header["coverage"],
             times,
             [str(record.get("placed_by", DLIB_LANDMARKS)) for record in kept],
@@ -407,10 +248,7 @@ class Faceset:
 
     def evenly(self, most: int) -> Self:
         """Return at most ``most`` of the faces, evenly spaced."""
-        count = len(self.keys)
-        if count <= most:
-            return self
-        return self.subset({self.keys[i * count // most] for i in range(most)})
+        return self if len(self.keys) <= most else self.subset(set(evenly(self.keys, most)))
 
     def resized(self, size: int) -> Self:
         """Return the same faces with crops resized to ``size`` pixels."""
@@ -424,11 +262,6 @@ class Faceset:
             crops=torch.stack([_resize(crop, size) for crop in self.crops]),
             landmarks=_scaled(self.landmarks, size / current),
         )
-
-
-def _key(record: dict[str, Any]) -> str:
-    number = Path(record["file"]).stem.rpartition("-")[2]
-    return f"{record['source']}#{record['index']}-{number}"
 
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:

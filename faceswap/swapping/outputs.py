@@ -169,8 +169,12 @@ def note_container(source: Path, output: Path | None, kind: str, target: Path) -
         log.info("%s becomes %s, because %s; --output names another", source, target.name, written)
 
 
-def refuse_existing(outputs: dict[str, Path]) -> None:
+def refuse_existing(outputs: dict[str, Path], instead: str = "another --output") -> None:
     """Refuse to replace outputs that exist.
+
+    Args:
+        outputs: The outputs by the name of their stream.
+        instead: What to pass instead, for the message.
 
     Raises:
         OutputError: If one exists.
@@ -178,7 +182,7 @@ def refuse_existing(outputs: dict[str, Path]) -> None:
     found = existing(outputs)
     if found:
         raise OutputError(
-            f"{found[0]} exists already; pass --overwrite to replace it, or another --output"
+            f"{found[0]} exists already; pass --overwrite to replace it, or {instead}"
         )
 
 

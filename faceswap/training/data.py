@@ -1,11 +1,13 @@
 """Prepare a training run from facesets, settings and an optional saved state; make its batches."""
 
 import copy
+import logging
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ from faceswap.arrays import Embedding
 from faceswap.config import TrainConfig
 from faceswap.crops.masks import outline
 from faceswap.errors import InputError, ModelError, NoFacesError, SettingsError
-from faceswap.facesets.faceset import Faceset, index_in, read_header, weights_in
+from faceswap.facesets.faceset import Faceset, index_in, read_header, read_keys, weights_in
+from faceswap.facesets.people import ONE_PERSON
 from faceswap.facesets.recognition import centroid
 from faceswap.facesets.weights import behind
 from faceswap.models import autoencoder, modelfile, sampling
@@ -36,6 +39,8 @@ from faceswap.training.portraits import (
     portraits,
 )
 from faceswap.types import Identity, OnProgress, Progress, counted, ignore_progress
+
+log = logging.getLogger(__name__)
 
 MIN_FACES = 25
 LARGE_FACES = 384  # faces per person that the refiners learn from
@@ -88,8 +93,9 @@ def prepare(
             ``CONSENT.md`` cannot be read, or dlib's weights or the landmark model cannot be used.
         NoFacesError: If a person has fewer than MIN_FACES faces.
         ModelError: If the state or the model in ``config.init_from`` is missing or corrupt.
-        SettingsError: If the settings contradict the state or the initial model, the architecture
-            is unknown, a folder is given twice, or a consent note is invalid.
+        SettingsError: If the settings contradict the state or the initial model, the facesets are
+            exchanged or of other people than the state, the architecture is unknown, a folder is
+            given twice, or a consent note is invalid.
     """
     init_network = (
         modelfile.load(Path(config.init_from)).network if config.init_from and not state else None
@@ -105,12 +111,12 @@ def prepare(
             f"--also needs people with names of their own besides {' and '.join(names)}, each "
             f"once, not {', '.join(config.also)}"
         )
+    folders: dict[Identity, Path] = {"a": a, "b": b}
     if state and state.names not in (names, ("a", "b")):
-        raise SettingsError(
-            f"{folder} was trained on {' and '.join(state.names)}, not {' and '.join(names)}: "
-            "give another --output, or pass --restart to start over"
-        )
+        _check_renamed(state, folders, facesets, folder, config.landmarks)
     held_out, left_out = _unseen_keys(facesets, config, state)
+    if state:
+        _warn_about_unseen(facesets, held_out)
     trained = {
         key: f.subset({*held_out[key], *left_out[key]}, inside=False) for key, f in facesets.items()
     }
@@ -127,7 +133,6 @@ def prepare(
         run.centroids = _centroids(trained, config.landmarks, on_progress)
         warn_about_likeness(run.centroids)
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
-    folders: dict[Identity, Path] = {"a": a, "b": b}
     large, unseen = {}, {}
     exemplars = config.exemplars if recipe_of(preset.name).refine else 0
     samples = {key: faceset.evenly(LARGE_FACES).keys for key, faceset in trained.items()}
@@ -165,6 +170,72 @@ def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
     wanted = round(preset.size * scale_for(preset) / preset.view)
     stored = faceset.crops.shape[-1]
     return faceset.resized(max(min(stored, wanted), preset.crop_size))
+
+
+def _check_renamed(
+    state: ResumeState, folders: dict[Identity, Path], facesets: dict[Identity, Faceset],
+    folder: Path, landmarks: str,
+) -> None:  # fmt: skip
+    """Refuse facesets of other people than those of a state, but not if only their folders differ.
+
+    Two facesets may use the same file names, so both the faces' keys and the person must agree.
+
+    Args:
+        state: The state, which names other people.
+        folders: The facesets' folders.
+        facesets: Their faces.
+        folder: The model's folder, for messages.
+        landmarks: The choice of landmark models.
+
+    Raises:
+        SettingsError: If the facesets are exchanged, or not known to be those of the state.
+    """
+    names = tuple(faceset.name for faceset in facesets.values())
+    if names == state.names[::-1]:
+        raise SettingsError(
+            f"a and b are the wrong way round: {folder} was trained with {state.names[0]} as a and "
+            f"{state.names[1]} as b; pass --a {state.names[0]} --b {state.names[1]}"
+        )
+    renamed = []
+    for before, (key, faceset) in zip(state.names, facesets.items(), strict=True):
+        if faceset.name == before:
+            continue
+        if not _is_of_state(state, key, folders[key], faceset, landmarks):
+            raise SettingsError(
+                f"{folder} was trained on {' and '.join(state.names)}, not {' and '.join(names)}: "
+                f"if {before} was renamed to {faceset.name}, rename it back; otherwise give "
+                "another --output, or pass --restart to start over"
+            )
+        renamed.append(f"{before} is now {faceset.name}")
+    log.warning("%s goes on with the same faces under other names: %s", folder, ", ".join(renamed))
+
+
+def _is_of_state(
+    state: ResumeState, key: Identity, folder: Path, faceset: Faceset, landmarks: str
+) -> bool:
+    """Return whether a faceset lists all faces that a state held out, and shows the same person."""
+    held_out, known = state.held_out.get(key), state.centroids.get(key)
+    if not held_out or known is None or not set(held_out) <= read_keys(folder).keys():
+        return False
+    found = centroid(faceset.evenly(MAX_EMBEDDED_FACES), choice=landmarks)
+    return float(np.linalg.norm(found - known)) < ONE_PERSON
+
+
+def _warn_about_unseen(facesets: dict[Identity, Faceset], held_out: HeldOut) -> None:
+    """Warn if faces that training held out are missing when it goes on."""
+    for key, faceset in facesets.items():
+        wanted = held_out[key]
+        present = len(set(wanted) & set(faceset.keys))
+        if wanted and not present:
+            log.warning(
+                "%s: all %s that training held out were deleted, so it goes on without held-out "
+                "scores and cannot be evaluated", faceset.name, counted(len(wanted), "face"),
+            )  # fmt: skip
+        elif present < len(wanted):
+            log.warning(
+                "%s: only %d of the %s that training held out are left for held-out scores",
+                faceset.name, present, counted(len(wanted), "face"),
+            )  # fmt: skip
 
 
 def _unseen_keys(

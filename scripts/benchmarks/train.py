@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from faceswap.config import COVERAGE, DeviceName, ModelName, TrainConfig
 from faceswap.faces.geometry import AlignedFace, Box, Face
-from faceswap.facesets.faceset import FacesetWriter
+from faceswap.facesets.writer import FacesetWriter
 from faceswap.media.frame import Frame
 from faceswap.models import autoencoder, devices
 from faceswap.models.architectures import PRESETS

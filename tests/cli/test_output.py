@@ -12,6 +12,7 @@ from PIL import Image
 
 from faceswap.cli import demo, main, output, text
 from faceswap.cli.output import to_jsonable
+from faceswap.errors import InputError
 from faceswap.media.segments import SegmentStore, Unfinished, folder_for, unfinished
 from faceswap.models import autoencoder, classic, modelfile
 from faceswap.models.architectures import PRESETS
@@ -240,6 +241,33 @@ def test_convert_asks_on_a_terminal_before_it_replaces(tmp_path, monkeypatch, an
     else:
         assert not settings
         assert "x.swapped.mp4 is kept" in str(result.exception)
+
+
+@pytest.mark.parametrize("option", ["--save-json", "--html"])
+def test_evaluate_asks_before_it_replaces(tmp_path, monkeypatch, option):
+    kept = tmp_path / "numbers"
+    kept.write_text("last week's numbers")
+    args = ["evaluate", "m", "--a", "x", "--b", "y", option, str(kept)]
+    asked = []
+
+    def evaluate(*args, **_):
+        asked.append(args[3].overwrite)
+        raise InputError("measuring")
+
+    monkeypatch.setattr("faceswap.evaluation.evaluator.evaluate", evaluate)
+
+    refused = CliRunner().invoke(main.cli, args)
+    CliRunner().invoke(main.cli, [*args, "--overwrite"])
+    monkeypatch.setattr(main, "_is_terminal", lambda: True)
+    no = CliRunner().invoke(main.cli, args, input="n\n")
+    yes = CliRunner().invoke(main.cli, args, input="y\n")
+
+    assert "numbers exists already; pass --overwrite to replace it" in str(refused.exception)
+    assert "numbers exists already; replace it? [y/N]" in no.output
+    assert "numbers is kept; pass another file" in str(no.exception)
+    assert str(yes.exception) == "measuring"
+    assert asked == [True, True]
+    assert kept.read_text() == "last week's numbers"
 
 
 def test_nan_is_printed_as_null():

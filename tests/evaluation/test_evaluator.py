@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -5,12 +6,13 @@ import pytest
 import torch
 
 from faceswap.config import ConvertConfig, EvaluateConfig, TrainConfig
-from faceswap.errors import NoFacesError
+from faceswap.errors import NoFacesError, OutputError, SettingsError
 from faceswap.evaluation import evaluator
 from faceswap.evaluation.results import SwapScores
 from faceswap.faces.detection import detect_hog
 from faceswap.faces.dlib_backend import compute_embedding
-from faceswap.facesets.faceset import Faceset
+from faceswap.facesets import faceset
+from faceswap.facesets.faceset import Faceset, face_key, read_keys, read_records
 from faceswap.facesets.recognition import pictures_of
 from faceswap.models import modelfile
 from faceswap.swapping.swapper import Swapper
@@ -35,6 +37,122 @@ def report(folder, faceset_folders):
     """
     config = EvaluateConfig(faces=3, mask="hull")
     return evaluator.evaluate(folder, *faceset_folders, config, html=folder / "page.html")
+
+
+class Measuring(Exception):
+    """Raised where measuring begins: the checks before it are over."""
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Return what would be measured: the identity, the unseen faces and the known ones."""
+    seen = []
+
+    def measure(trained, key, unseen, known, *_):
+        seen.append((key, unseen, known))
+        if key == "b":
+            raise Measuring
+
+    monkeypatch.setattr(evaluator, "_measure_person", measure)
+    return seen
+
+
+@pytest.fixture
+def copies(faceset_folders, tmp_path):
+    """Copies of both facesets that a test may change."""
+    for faces in faceset_folders:
+        shutil.copytree(faces, tmp_path / faces.parent.name / "faces")
+    return tmp_path / "collins" / "faces", tmp_path / "hopper" / "faces"
+
+
+def delete_held_out(folder, faces, most=None):
+    held_out = modelfile.load(folder).held_out["a"][:most]
+    for record in read_records(faces / "faces.jsonl"):
+        if face_key(record) in held_out:
+            (faces / record["file"]).unlink()
+
+
+def test_only_measured_faces_are_read(folder, faceset_folders, stopped, monkeypatch):
+    """Whole facesets at full size need half a megabyte of memory a face."""
+    read, crops = faceset._read_crop, []
+    monkeypatch.setattr(faceset, "_read_crop", lambda *args: crops.append(args[0]) or read(*args))
+    monkeypatch.setattr(evaluator, "CENTROID_FACES", 5)
+
+    with pytest.raises(Measuring):
+        evaluator.evaluate(folder, *faceset_folders, EvaluateConfig(faces=1))
+    number = len(crops)
+
+    trained = modelfile.load(folder)
+    for key, unseen, known in stopped:
+        whole = Faceset.read(faceset_folders[key == "b"]).resized(256)
+        assert unseen.keys == whole.subset(trained.held_out[key]).evenly(1).keys
+        not_seen = {*trained.held_out[key], *trained.left_out[key]}
+        seen = whole.subset(not_seen, inside=False).keys
+        assert known.keys == seen[:: len(seen) // 5]
+        assert 5 <= len(known.keys) < 10
+        assert torch.equal(known.crops, whole.subset(known.keys).crops)
+        assert np.array_equal(known.landmarks, whole.subset(known.keys).landmarks)
+    assert number == sum(len(u.keys) + len(k.keys) for _, u, k in stopped)
+
+
+def test_exchanged_facesets_are_named(folder, faceset_folders, tmp_path):
+    with pytest.raises(SettingsError, match="the wrong way round: the model's a is collins"):
+        evaluator.evaluate(folder, *reversed(faceset_folders))
+
+
+def test_exchanged_facesets_with_other_names_are_known_by_their_keys(folder, copies, tmp_path):
+    for faces, name in zip(copies, ("one", "two"), strict=True):
+        index = faces / "faces.jsonl"
+        index.write_text(index.read_text().replace('"source": "', f'"source": "{name}-'))
+        faces.parent.rename(tmp_path / name)
+    trained = modelfile.load(folder)
+    held_out = {
+        key: [f"{name}-{face}" for face in trained.held_out[key]]
+        for key, name in (("a", "one"), ("b", "two"))
+    }
+    trained = replace(trained, held_out=held_out)
+    checked = {key: read_keys(tmp_path / name) for key, name in (("a", "two"), ("b", "one"))}
+    folders = {"a": tmp_path / "two" / "faces", "b": tmp_path / "one" / "faces"}
+
+    with pytest.raises(SettingsError, match=r"pass --a .*one/faces --b .*two/faces"):
+        evaluator._refuse_exchanged(folders, checked, trained)
+    evaluator._refuse_exchanged(
+        {"a": folders["b"], "b": folders["a"]}, {"a": checked["b"], "b": checked["a"]}, trained
+    )
+
+
+def test_deleted_held_out_crops_are_told_as_what_they_are(folder, copies):
+    delete_held_out(folder, copies[0])
+
+    with pytest.raises(NoFacesError, match="all 3 faces of collins that training held out were"):
+        evaluator.evaluate(folder, *copies)
+
+
+def test_some_deleted_held_out_crops_are_a_warning(folder, copies, stopped, caplog):
+    delete_held_out(folder, copies[0], most=1)
+
+    with pytest.raises(Measuring):
+        evaluator.evaluate(folder, *copies)
+
+    assert "measuring 2 of the 3 faces that training held out; the others were" in caplog.text
+
+
+def test_another_faceset_is_still_refused(folder, copies):
+    index = copies[0] / "faces.jsonl"
+    index.write_text(index.read_text().replace('"source": "', '"source": "other-'))
+
+    with pytest.raises(NoFacesError, match="collins contains none of the 3 faces"):
+        evaluator.evaluate(folder, *copies)
+
+
+def test_page_is_replaced_only_if_asked(folder, faceset_folders, stopped, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("last week's page")
+
+    with pytest.raises(OutputError, match=r"page\.html exists already; pass --overwrite .*file"):
+        evaluator.evaluate(folder, *faceset_folders, html=page)
+    with pytest.raises(Measuring):
+        evaluator.evaluate(folder, *faceset_folders, EvaluateConfig(overwrite=True), html=page)
 
 
 def test_embeddings_tell_people_apart(collins, hopper, collins_face):

@@ -8,7 +8,8 @@ import torch
 
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faces.geometry import align_face
-from faceswap.facesets.faceset import Faceset, FacesetWriter, discard, read_records
+from faceswap.facesets.faceset import Faceset, read_records
+from faceswap.facesets.writer import FacesetWriter, discard
 from faceswap.media.frame import Frame
 
 SETTINGS = {"size": 64, "min_score": 0.2}

@@ -82,7 +82,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.cli.options import resolve
     from faceswap.config import ConvertConfig, Settings, TrainConfig
     from faceswap.crops.masks import outline
-    from faceswap.facesets import faceset
+    from faceswap.facesets import faceset, writer
     from faceswap.media import photos, reader
     from faceswap.media.segments import SegmentStore
     from faceswap.models import autoencoder, classic, modelfile
@@ -105,7 +105,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         for act in (
             lambda: info.inspect(path.parent),
             lambda: [outline(x, 64) for x in faceset.Faceset.read(path.parent, 64).landmarks],
-            lambda: faceset.FacesetWriter(path.parent, 64, 0.625, {}),
+            lambda: writer.FacesetWriter(path.parent, 64, 0.625, {}),
         ):
             ignore_refusal(act)
 
@@ -201,7 +201,7 @@ def write_samples(folder: Path) -> None:
 
     from faceswap.config import ConvertConfig, TrainConfig
     from faceswap.faces.geometry import AlignedFace, Box, Face
-    from faceswap.facesets.faceset import FacesetWriter
+    from faceswap.facesets.writer import FacesetWriter
     from faceswap.media import writers
     from faceswap.media.frame import Frame
     from faceswap.models import autoencoder

@@ -23,6 +23,7 @@ from faceswap.cli import info
 from faceswap.errors import FaceswapError, InputError, ModelError
 from faceswap.faces.geometry import AlignedFace, Box, Face
 from faceswap.facesets import faceset
+from faceswap.facesets.writer import FacesetWriter
 from faceswap.files import parse_json
 from faceswap.media import photos, reader
 from faceswap.media.frame import Frame
@@ -144,7 +145,7 @@ def test_frame_larger_than_its_header_is_not_decoded(tmp_path, monkeypatch):
 
 def test_crop_of_the_wrong_size_is_refused_before_decoding(tmp_path, collins_face):
     image = np.zeros((64, 64, 3), np.uint8)
-    writer = faceset.FacesetWriter(tmp_path, 64, 0.625, {})
+    writer = FacesetWriter(tmp_path, 64, 0.625, {})
     frame = Frame(image, 0, Fraction(0), Path("x.jpg"))
     writer.add("x.jpg", frame, [AlignedFace(collins_face, image, np.eye(2, 3))])
     (tmp_path / "000000-0.png").write_bytes(png_header(16384, 16384))
@@ -159,7 +160,7 @@ def test_crop_of_the_wrong_size_is_refused_before_decoding(tmp_path, collins_fac
      "000000-0.png\n", "~/000000-0.png", ".", "", "x-0.png", 7, None, ["000000-0.png"]],
 )  # fmt: skip
 def test_faceset_cannot_name_files_outside_its_folder(tmp_path, name):
-    faceset.FacesetWriter(tmp_path / "faces", 64, 0.625, {})
+    FacesetWriter(tmp_path / "faces", 64, 0.625, {})
     index = tmp_path / "faces" / faceset.INDEX
     record = {"file": name, "source": "x", "index": 0}
     index.write_text(index.read_text() + json.dumps(record) + "\n")
@@ -167,7 +168,7 @@ def test_faceset_cannot_name_files_outside_its_folder(tmp_path, name):
     with pytest.raises(InputError, match="line 2 is damaged"):
         list(faceset.read_records(index))
     with pytest.raises(InputError, match="line 2 is damaged"):
-        faceset.FacesetWriter(tmp_path / "faces", 64, 0.625, {})
+        FacesetWriter(tmp_path / "faces", 64, 0.625, {})
 
 
 def test_checkpoint_with_a_huge_strided_view_is_refused(tmp_path):
@@ -251,7 +252,7 @@ PROPERTY_SETTINGS = settings(
 def test_any_value_in_a_faceset_record_is_read_or_refused(tmp_path_factory, key, value):
     folder = tmp_path_factory.mktemp("faces")
     image = np.zeros((64, 64, 3), np.uint8)
-    writer = faceset.FacesetWriter(folder, 64, 0.625, {})
+    writer = FacesetWriter(folder, 64, 0.625, {})
     frame = Frame(image, 0, Fraction(0), Path("x.jpg"))
     writer.add("x.jpg", frame, [AlignedFace(FACE, image, np.eye(2, 3))])
     index = folder / faceset.INDEX

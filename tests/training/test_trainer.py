@@ -22,7 +22,7 @@ from faceswap.errors import (
     TrainingError,
 )
 from faceswap.facesets import recognition
-from faceswap.facesets.faceset import Faceset
+from faceswap.facesets.faceset import Faceset, face_key, read_records
 from faceswap.media.photos import read_photo
 from faceswap.models import autoencoder, modelfile, tensorfile
 from faceswap.models.architectures import PRESETS
@@ -430,11 +430,76 @@ def test_mask_head_learns_the_face_outline(run):
     assert decoded[30:50, 30:50].mean() > corners.max() + 0.3
 
 
-def test_facesets_of_other_people_are_refused(run, faceset_folders, tmp_path):
-    run()
+@pytest.fixture
+def people(faceset_folders, tmp_path):
+    """Copies of both facesets that a test may rename or change."""
+    for faces in faceset_folders:
+        shutil.copytree(faces, tmp_path / "data" / faces.parent.name / "faces")
+    return tmp_path / "data"
 
-    with pytest.raises(SettingsError, match="trained on collins and hopper, not hopper and"):
-        trainer.train(*reversed(faceset_folders), tmp_path / "model", SHORT)
+
+def train_on(people, a, b, config=SHORT, folder="model"):
+    return trainer.train(people / a / "faces", people / b / "faces", people / folder, config)
+
+
+def test_exchanged_facesets_are_named(people):
+    train_on(people, "collins", "hopper", replace(SHORT, steps=1))
+
+    with pytest.raises(SettingsError, match=r"wrong way round.*pass --a collins --b hopper"):
+        train_on(people, "hopper", "collins")
+
+
+def test_renamed_faceset_goes_on_under_its_new_name(people, caplog):
+    train_on(people, "collins", "hopper", replace(SHORT, steps=1))
+    (people / "collins").rename(people / "eileen")
+
+    report = train_on(people, "eileen", "hopper", replace(SHORT, steps=2))
+
+    assert report.step == 2
+    assert "goes on with the same faces under other names: collins is now eileen" in caplog.text
+    assert modelfile.load(people / "model").names == ("eileen", "hopper")
+
+
+def test_another_person_with_the_same_file_names_is_refused(people):
+    """Both facesets come from 0.jpg, 1.jpg and so on, so their keys prove nothing."""
+    train_on(people, "collins", "hopper", replace(SHORT, steps=1))
+    shutil.rmtree(people / "collins")
+    shutil.copytree(people / "hopper", people / "donald")
+
+    with pytest.raises(SettingsError, match="if collins was renamed to donald, rename it back"):
+        train_on(people, "donald", "hopper")
+
+
+def test_same_person_from_other_photos_is_refused(people):
+    train_on(people, "collins", "hopper", replace(SHORT, steps=1))
+    (people / "collins").rename(people / "eileen")
+    index = people / "eileen" / "faces" / "faces.jsonl"
+    index.write_text(index.read_text().replace('"source": "', '"source": "new-'))
+
+    with pytest.raises(SettingsError, match="if collins was renamed to eileen, rename it back"):
+        train_on(people, "eileen", "hopper")
+
+
+def test_training_says_that_held_out_crops_were_deleted(people, caplog):
+    train_on(people, "collins", "hopper", replace(SHORT, steps=1))
+    crops = sorted((people / "collins" / "faces").glob("*.png"))
+    held_out = modelfile.load(people / "model").held_out["a"]
+    files = {
+        face_key(record): record["file"]
+        for record in read_records(people / "collins" / "faces" / "faces.jsonl")
+    }
+    one, *others = [people / "collins" / "faces" / files[key] for key in held_out]
+    one.unlink()
+
+    train_on(people, "collins", "hopper", replace(SHORT, steps=2))
+    assert "only 2 of the 3 faces that training held out are left" in caplog.text
+    for crop in others:
+        crop.unlink()
+    report = train_on(people, "collins", "hopper", replace(SHORT, steps=3))
+
+    assert "collins: all 3 faces that training held out were deleted, so it goes on" in caplog.text
+    assert report.step == 3
+    assert len(crops) - len(list(crops[0].parent.glob("*.png"))) == 3
 
 
 def test_too_few_faces_name_the_minimum(faceset_folders, tmp_path):
