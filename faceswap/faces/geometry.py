@@ -201,6 +201,15 @@ def typical_box(landmarks: Points) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
+def overlap(one: Box, other: Box) -> float:
+    """Return the intersection over union of two boxes."""
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    shared = max(width, 0.0) * max(height, 0.0)
+    both = sum((b.right - b.left) * (b.bottom - b.top) for b in (one, other))
+    return shared / max(both - shared, 1e-9)
+
+
 def centers_apart(one: Box, other: Box) -> float:
     """Return the distance between the centres of two boxes in pixels."""
     across = one.left + one.right - other.left - other.right

@@ -24,6 +24,9 @@ MOST = 5000  # boxes that are compared with one another
 # box above that was a face in a clip with profiles and an audience out of focus.
 SHIFT = 0.2 - math.log(0.8 / 0.2)
 ALMOST_ONE = 1 - 1e-6
+# An aligned crop is searched at this side, at which its face is about 80 pixels wide. The face must
+# lie within a fifth of the side from the middle.
+CROP_SIDE, OFF_CENTER = 128, 0.2
 # A narrower image is padded to this side in pixels: OpenCV 4 returns boxes out of uninitialised
 # memory for images of at most 32 pixels.
 NARROWEST = 64
@@ -82,3 +85,20 @@ def detect(image: Image, min_score: float, longest: int) -> list[Detection]:
             detection = Detection(box, score, row[4:14].reshape(5, 2))
             found.append(scale_detection(detection, 1 / scale))
     return found
+
+
+def certainty(crop: Image) -> float:
+    """Return the probability, from 0 to 1, that an aligned crop (S, S, 3) shows a face.
+
+    Only a face in the middle of the crop counts. The network reports none below one half, for which
+    0 is returned. A clear frontal face has about 0.93, a profile 0.8 to 0.9.
+    """
+    small, _ = shrunk(crop, CROP_SIDE)
+    middle, reach = len(small) / 2, OFF_CENTER * len(small)
+    scores = [
+        found.score
+        for found in detect(small, -math.inf, CROP_SIDE)
+        if abs(found.box.left + found.box.right - 2 * middle) < 2 * reach
+        and abs(found.box.top + found.box.bottom - 2 * middle) < 2 * reach
+    ]
+    return 1 / (1 + math.exp(SHIFT - max(scores))) if scores else 0.0

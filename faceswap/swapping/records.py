@@ -1,7 +1,7 @@
 """What a conversion notes about each frame: its faces, and why each was swapped or not."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,10 +10,12 @@ import numpy as np
 from msgspec import Meta
 
 from faceswap.errors import OutputError
-from faceswap.faces.geometry import Face
+from faceswap.faces import yunet
+from faceswap.faces.geometry import Face, transform
 from faceswap.faces.pose import facing
 from faceswap.media.frame import Frame
 from faceswap.swapping.compositor import Swap
+from faceswap.tracking.appearance import Look, Visits
 from faceswap.types import Count, counted
 
 HIDDEN_AREA = 0.01  # share of its crop of which less is pasted if a face does not count as swapped
@@ -50,7 +52,13 @@ class FaceRecord:
         tuple[float, float, float, float],
         Meta(description="Left, top, right and bottom in pixels of the frame."),
     ]
-    score: Annotated[float, Meta(description="Score of the detection, on the detector's scale.")]
+    score: Annotated[
+        float,
+        Meta(
+            description="Score of the detection from which the face was tracked, on the detector's "
+            "scale."
+        ),
+    ]
     yaw: Annotated[float, Meta(description="Degrees by which the head is turned to the right.")]
     pitch: Annotated[float, Meta(description="Degrees by which the head is lowered.")]
     distance: Annotated[
@@ -67,6 +75,20 @@ class FaceRecord:
     bridged: Annotated[
         bool, Meta(description="Whether the face was not found but interpolated between finds.")
     ] = False
+    certainty: Annotated[
+        float | None,
+        Meta(
+            description="Probability, from 0 to 1, that this frame shows a face there: YuNet looks "
+            "at the aligned crop, whichever detector found the face. null if nothing was tried."
+        ),
+    ] = None
+    away: Annotated[
+        Count | None,
+        Meta(
+            description="Number of frames before this one in which somebody else was in the place "
+            "of this face; null if nobody was."
+        ),
+    ] = None
 
     @property
     def width(self) -> float:
@@ -94,8 +116,9 @@ class FrameRecord:
 
 
 def record_of(
-    frame: Frame, swaps: list[Swap], left_out: list[tuple[Face, Fate]], file: str | None
-) -> FrameRecord:
+    frame: Frame, swaps: list[Swap], left_out: list[tuple[Face, Fate]], file: str | None,
+    visits: Visits | None = None,
+) -> FrameRecord:  # fmt: skip
     """Describe a frame and its faces.
 
     Args:
@@ -103,10 +126,20 @@ def record_of(
         swaps: Its swaps from :meth:`Swapper.prepare`.
         left_out: The faces that are not swapped, and why not.
         file: File name of a photo or image.
+        visits: Who was seen in the frames before; None in photos.
     """
-    faces = [_face(swap.aligned.face, *_pasted(swap)) for swap in swaps]
+    faces = [_swapped(frame.index, swap, visits) for swap in swaps]
     faces += [_face(face, why) for face, why in left_out]
     return FrameRecord(frame.index, float(frame.time), file, faces)
+
+
+def _swapped(frame: int, swap: Swap, visits: Visits | None) -> FaceRecord:
+    fate, area = _pasted(swap)
+    face, crop = swap.aligned.face, swap.aligned.image
+    in_crop = replace(face, landmarks=transform(face.landmarks, swap.aligned.matrix))
+    away = visits.frames_away(frame, face.box, Look(crop, in_crop)) if visits else None
+    certainty = round(yunet.certainty(crop), 3)
+    return replace(_face(face, fate), area=area, certainty=certainty, away=away)
 
 
 def is_pasted(swap: Swap) -> bool:
@@ -119,7 +152,7 @@ def _pasted(swap: Swap) -> tuple[Fate, float]:
     return "swapped" if area >= HIDDEN_AREA else "hidden", round(area, 3)
 
 
-def _face(face: Face, fate: Fate, area: float | None = None) -> FaceRecord:
+def _face(face: Face, fate: Fate) -> FaceRecord:
     yaw, pitch, _ = facing(face.landmarks)
     box = face.box
     near = face.distance is not None and np.isfinite(face.distance)
@@ -132,7 +165,6 @@ def _face(face: Face, fate: Fate, area: float | None = None) -> FaceRecord:
         yaw=round(yaw, 1),
         pitch=round(pitch, 1),
         distance=round(float(face.distance or 0), 3) if near else None,
-        area=area,
         bridged=face.bridged,
     )
 

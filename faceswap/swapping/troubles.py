@@ -7,11 +7,11 @@ from itertools import groupby, pairwise
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
-from faceswap.faces.geometry import Box
+from faceswap.faces.geometry import Box, overlap
 from faceswap.swapping.records import FaceRecord, FrameRecord
-from faceswap.tracking.tracker import overlap
 from faceswap.types import Count
 
 Kind = Literal[
@@ -26,10 +26,13 @@ SEVERITY: dict[Kind, float] = {
 }  # fmt: skip
 BRIEF = 24  # frames; a face that is away for longer has left
 SAME_PLACE = 0.3  # intersection over union of the boxes of one face before and after
-NEIGHBOURS = 6  # frames on either side that a frame is compared with
+NEIGHBOURS = 24  # frames before and as many after, with which a frame is compared
+MIN_NEIGHBOURS = 6  # of them, on one side
 AREA_CHANGE = 0.3  # share of the usual area pasted
 JUMP = 0.12  # widths of the face beside the middle between the frames before and after
-LOW_SCORE = 0.5
+# A frame's certainty that is low, and by how much it is lower than usual where the face is doubted
+# only for a while. Frontal faces have 0.92 to 0.94, profiles 0.8 to 0.9.
+LOW_SCORE, LOWER_SCORE = 0.8, 0.04
 SMALL = 40.0  # pixels, width of the box
 WIDE_YAW, WIDE_PITCH = 60.0, 40.0  # degrees
 GAP = 1.5  # usual frame lengths
@@ -81,7 +84,7 @@ def troubles_in(records: Sequence[FrameRecord], numbers: Sequence[int] = ()) -> 
         "identity flicker": set(_flickering(records)),
         "sudden jump": set(_jumping(records)),
         "mask anomaly": set(_of_strange_area(records)),
-        "low score": set(_with_face(records, lambda face: face.score < LOW_SCORE)),
+        "low score": set(_doubtful(records)),
         "small face": set(_with_face(records, lambda face: face.width < SMALL)),
         "extreme pose": set(
             _with_face(records, lambda f: abs(f.yaw) > WIDE_YAW or abs(f.pitch) > WIDE_PITCH)
@@ -114,6 +117,16 @@ def _is_unmatched(record: FrameRecord) -> bool:
     return bool(record.faces) and all(
         face.fate in ("not chosen", "another person") for face in record.faces
     )
+
+
+def _doubtful(records: Sequence[FrameRecord]) -> Iterator[int]:
+    """Yield the places at which a face can hardly be seen, or much worse than around them."""
+    for path in _by_place(records):
+        certain = np.array([1.0 if face.certainty is None else face.certainty for _, face in path])
+        for number, (at, face) in enumerate(path):
+            lowest = min(_around(certain, number), default=0.0)
+            if face.fate == "swapped" and certain[number] < max(LOW_SCORE, lowest - LOWER_SCORE):
+                yield at
 
 
 def _after_gaps(records: Sequence[FrameRecord], numbers: Sequence[int]) -> Iterator[int]:
@@ -153,10 +166,11 @@ def _is_occupied(record: FrameRecord, face: FaceRecord) -> bool:
 def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
     """Yield the places at which the face in one place changes for a moment.
 
-    What changes is whether it is swapped, whose face it gets, or its track.
+    What changes is whether it is swapped, whose face it gets, its track, or how it looks.
     """
     for at in range(1, len(records)):
         for face in records[at].faces:
+            yield from range(max(at - (face.away or 0), 0), at)
             before = _same_place(records[at - 1], face)
             if before is None or _who(before) == _who(face):
                 continue
@@ -192,6 +206,33 @@ def _by_track(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRe
     yield from tracks.values()
 
 
+def _by_place(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRecord]]]:
+    """Yield the faces that follow each other in one place, whatever their tracks, with the frames.
+
+    A fault in the picture often looks like a cut, at which tracks end.
+    """
+    paths: list[list[tuple[int, FaceRecord]]] = []
+    for at, record in enumerate(records):
+        yield from (path for path in paths if at - path[-1][0] > BRIEF)
+        paths = [path for path in paths if at - path[-1][0] <= BRIEF]
+        for face in record.faces:
+            if face.fate not in ("swapped", "hidden"):
+                continue
+            near = [path for path in paths
+                    if path[-1][0] < at and _overlap(path[-1][1], face) > SAME_PLACE]  # fmt: skip
+            if near:
+                max(near, key=lambda path: path[-1][0]).append((at, face))
+            else:
+                paths.append([(at, face)])
+    yield from paths
+
+
+def _around(values: npt.NDArray[np.float64], number: int) -> list[float]:
+    """Return the medians of the values before and after one; without a side that is too short."""
+    sides = values[max(number - NEIGHBOURS, 0) : number], values[number + 1 :][:NEIGHBOURS]
+    return [float(np.median(side)) for side in sides if len(side) >= MIN_NEIGHBOURS]
+
+
 def _jumping(records: Sequence[FrameRecord]) -> Iterator[int]:
     for track in _by_track(records):
         off: dict[int, float] = defaultdict(float)  # distance from the path, in widths, by place
@@ -213,15 +254,13 @@ def _center(face: FaceRecord) -> tuple[float, float]:
 
 def _of_strange_area(records: Sequence[FrameRecord]) -> Iterator[int]:
     """Yield the places at which much more or less of a face is pasted than around them."""
-    for track in _by_track(records):
-        areas = np.array([face.area or 0.0 for _, face in track])
-        for number, (at, _) in enumerate(track):
-            around = np.r_[areas[max(number - NEIGHBOURS, 0) : number],
-                           areas[number + 1 : number + 1 + NEIGHBOURS]]  # fmt: skip
-            if len(around) < NEIGHBOURS:
-                continue
-            usual = float(np.median(around))
-            if abs(areas[number] - usual) > AREA_CHANGE * max(usual, 1e-3):
+    for path in _by_place(records):
+        areas = np.array([face.area or 0.0 for _, face in path])
+        for number, (at, _) in enumerate(path):
+            usual = _around(areas, number)
+            if usual and not (
+                (1 - AREA_CHANGE) * min(usual) <= areas[number] <= (1 + AREA_CHANGE) * max(usual)
+            ):
                 yield at
 
 

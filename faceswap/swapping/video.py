@@ -25,8 +25,9 @@ from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.swapper import prepare_video
-from faceswap.swapping.troubles import troubles_in
+from faceswap.swapping.troubles import BRIEF, SAME_PLACE, troubles_in
 from faceswap.tracking import tracker
+from faceswap.tracking.appearance import Visits
 from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import FaceLog
 from faceswap.types import OnProgress, Progress, counted
@@ -157,6 +158,7 @@ def render_all(
     """
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
+    visits = Visits(BRIEF, SAME_PLACE)
 
     def to_swap() -> Iterator[FrameFaces]:
         for selection, inside in detected:
@@ -169,7 +171,7 @@ def render_all(
     # The next faces are prepared while these are pasted.
     for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
         file = frame.source.name if has_files else None
-        record = records.record_of(frame, swaps, left_out.pop(frame.index), file)
+        record = records.record_of(frame, swaps, left_out.pop(frame.index), file, visits)
         yield job.render(frame, swaps), record
 
 

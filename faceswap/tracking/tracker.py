@@ -18,7 +18,7 @@ import numpy as np
 
 from faceswap.arrays import Image
 from faceswap.faces.detection import DetectorSpec, FrameView
-from faceswap.faces.geometry import Box, Face, FrameFaces, centers_apart
+from faceswap.faces.geometry import Box, Face, FrameFaces, centers_apart, overlap
 from faceswap.faces.landmarks import LandmarkTracker
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.frame import Frame
@@ -499,15 +499,6 @@ def same(face: Face, others: list[Face]) -> Face | None:
     """
     best = max(others, key=lambda other: overlap(face.box, other.box), default=None)
     return best if best and overlap(face.box, best.box) > SAME_FACE_IOU else None
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes."""
-    width = min(one.right, other.right) - max(one.left, other.left)
-    height = min(one.bottom, other.bottom) - max(one.top, other.top)
-    shared = max(width, 0.0) * max(height, 0.0)
-    both = sum((b.right - b.left) * (b.bottom - b.top) for b in (one, other))
-    return shared / max(both - shared, 1e-9)
 
 
 def _landmarks(item: FrameFaces) -> TrackValues:

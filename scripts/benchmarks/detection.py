@@ -19,11 +19,10 @@ import numpy as np
 
 from faceswap.arrays import Image
 from faceswap.faces.detection import DetectorSpec, detect_yunet
-from faceswap.faces.geometry import Box
+from faceswap.faces.geometry import Box, overlap
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.sources import search
-from faceswap.tracking.tracker import overlap
 
 SIZES = (20, 24, 30, 50, 80, 120)  # width of the face's box in pixels
 PLACES = ((0.2, 0.3), (0.7, 0.6))  # of the face's centre, as shares of the frame
