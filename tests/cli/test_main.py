@@ -182,6 +182,7 @@ def test_help_shows_the_example_commands_line_by_line():
   faceswap extract data/trump            find and align the faces of one person
   faceswap train --a trump --b cage      train a model on both faces
   faceswap convert video.mp4             put b's face onto a's footage
+  faceswap run jobs.toml                 convert many files with their own settings
   faceswap verify video.swapped.mp4      show how it was made, and whether it changed
   faceswap demo                          try everything on public-domain photos
 """
