@@ -19,6 +19,7 @@ from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import facesets_in
+from faceswap.facesets.weights import judges_faces
 from faceswap.files import sweep, writing
 from faceswap.media import writers
 from faceswap.media.footage import Footage, identify
@@ -301,7 +302,8 @@ def _convert_photos(
         stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share stem a
         for frame, kept, others in select_faces(detected, job.selector):
             (swaps,) = job.swapper.prepare([(frame, kept)])
-            record = record_of(frame, swaps, [*others], names[frame.source].as_posix())
+            name = names[frame.source].as_posix()
+            record = record_of(frame, swaps, [*others], name, judged=judges_faces(job.config))
             shares_stem = stems[frame.source.with_suffix("")] > 1
             try:
                 _write_photo(job, frame, swaps, names[frame.source], shares_stem)

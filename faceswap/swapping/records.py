@@ -79,7 +79,8 @@ class FaceRecord:
         float | None,
         Meta(
             description="Probability, from 0 to 1, that this frame shows a face there: YuNet looks "
-            "at the aligned crop, whichever detector found the face. null if nothing was tried."
+            "at the aligned crop, whichever detector found the face. null if nothing was tried "
+            "or with --detector blaze."
         ),
     ] = None
     away: Annotated[
@@ -117,7 +118,7 @@ class FrameRecord:
 
 def record_of(
     frame: Frame, swaps: list[Swap], left_out: list[tuple[Face, Fate]], file: str | None,
-    visits: Visits | None = None,
+    visits: Visits | None = None, judged: bool = True,
 ) -> FrameRecord:  # fmt: skip
     """Describe a frame and its faces.
 
@@ -127,18 +128,19 @@ def record_of(
         left_out: The faces that are not swapped, and why not.
         file: File name of a photo or image.
         visits: Who was seen in the frames before; None in photos.
+        judged: Whether YuNet says how certain it is of each swapped face.
     """
-    faces = [_swapped(frame.index, swap, visits) for swap in swaps]
+    faces = [_swapped(frame.index, swap, visits, judged) for swap in swaps]
     faces += [_face(face, why) for face, why in left_out]
     return FrameRecord(frame.index, float(frame.time), file, faces)
 
 
-def _swapped(frame: int, swap: Swap, visits: Visits | None) -> FaceRecord:
+def _swapped(frame: int, swap: Swap, visits: Visits | None, judged: bool) -> FaceRecord:
     fate, area = _pasted(swap)
     face, crop = swap.aligned.face, swap.aligned.image
     in_crop = replace(face, landmarks=transform(face.landmarks, swap.aligned.matrix))
     away = visits.frames_away(frame, face.box, Look(crop, in_crop)) if visits else None
-    certainty = round(yunet.certainty(crop), 3)
+    certainty = round(yunet.certainty(crop), 3) if judged else None
     return replace(_face(face, fate), area=area, certainty=certainty, away=away)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from faceswap import parallel
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, SettingsError
-from faceswap.faces.geometry import Box, FrameFaces
+from faceswap.faces.geometry import Box, FrameFaces, overlap
 from faceswap.faces.pool import DetectorPool
 from faceswap.files import make_folder, sweep, temporary_beside
 from faceswap.media.footage import Footage, identify
@@ -287,5 +287,5 @@ def _as_before(
 
 
 def _same_face(record: FrameRecord, box: Box) -> FaceRecord | None:
-    best = max(record.faces, key=lambda face: tracker.overlap(Box(*face.box), box), default=None)
-    return best if best and tracker.overlap(Box(*best.box), box) > SAME_PLACE else None
+    best = max(record.faces, key=lambda face: overlap(Box(*face.box), box), default=None)
+    return best if best and overlap(Box(*best.box), box) > SAME_PLACE else None
