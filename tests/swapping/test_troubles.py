@@ -1,16 +1,34 @@
 """Troubles are found in what a conversion noted, and nothing is found where all is well."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from faceswap.errors import OutputError
-from faceswap.swapping.records import FaceRecord, FrameRecord, from_json, to_json, why_none
-from faceswap.swapping.troubles import troubles_in
+from faceswap.faces.detection import detect_hog
+from faceswap.faces.geometry import Box, align_face
+from faceswap.media.frame import Frame
+from faceswap.swapping.compositor import Swap
+from faceswap.swapping.records import (
+    FaceRecord,
+    FrameRecord,
+    from_json,
+    record_of,
+    to_json,
+    why_none,
+)
+from faceswap.swapping.troubles import BRIEF, SAME_PLACE, troubles_in
+from faceswap.tracking.appearance import Visits
 
-FACE = FaceRecord("swapped", 0, 0, (100, 100, 200, 220), 2.5, 5.0, -3.0, None, 0.3)
+# Numbers of clear frontal faces, from scripts/benchmarks/troubles.py.
+AREA, CERTAINTY = 0.31, 0.93
+FACE = FaceRecord(
+    "swapped", 0, 0, (100, 100, 200, 220), 1.6, 5.0, -3.0, None, AREA, certainty=CERTAINTY
+)
 
 
 def clip_of(count=60, rate=25, **changes):
@@ -23,7 +41,8 @@ def clip_of(count=60, rate=25, **changes):
         face = replace(
             FACE,
             box=tuple(map(float, (left + x, top + y, right + x, bottom + y))),
-            area=float(0.3 + rng.normal(0, 0.01)),
+            area=float(AREA + rng.normal(0, 0.01)),
+            certainty=float(CERTAINTY + rng.normal(0, 0.005)),
         )
         frames.append(FrameRecord(index, index / rate, None, [replace(face, **changes)]))
     return frames
@@ -61,6 +80,13 @@ def test_brief_changes_at_one_place_are_flicker():
     assert kinds(changed_for_good) == set()
 
 
+def test_somebody_else_who_keeps_the_track_is_flicker():
+    frames = clip_of()
+    frames[33] = with_faces(frames[33], away=3)  # seen in the picture: back after three frames
+
+    assert kinds(frames) == {("identity flicker", 30, 32)}
+
+
 def test_jumps_and_strange_masks_are_found():
     frames = clip_of()
     left, top, right, bottom = frames[10].faces[0].box
@@ -69,6 +95,43 @@ def test_jumps_and_strange_masks_are_found():
         frames[index] = with_faces(frames[index], area=0.12)
 
     assert kinds(frames) == {("sudden jump", 10, 10), ("mask anomaly", 40, 42)}
+
+
+@pytest.mark.parametrize("length", [1, 3, 10])
+def test_thing_before_half_of_the_face_is_a_mask_anomaly_on_whatever_track(length):
+    """A thing that covers much of the picture looks like a cut, at which tracks end."""
+    frames = clip_of(80)
+    for index in range(30, 30 + length):
+        frames[index] = with_faces(frames[index], area=0.19, track=1)
+    for index in range(30 + length, 80):
+        frames[index] = with_faces(frames[index], track=2)
+
+    assert ("mask anomaly", 30, 29 + length) in kinds(frames)
+
+
+def test_mask_may_change_slowly_or_for_good():
+    turning = [with_faces(f, area=0.36 - 0.003 * f.index, track=0) for f in clip_of()]
+    another_shot = [
+        with_faces(f, area=0.31 if f.index < 30 else 0.2, track=f.index // 30) for f in clip_of()
+    ]
+
+    assert kinds(turning) == kinds(another_shot) == set()
+
+
+def test_face_that_is_doubted_for_a_while_has_a_low_score():
+    frames = clip_of()
+    for index in range(30, 40):
+        frames[index] = with_faces(frames[index], certainty=0.87)  # half hidden, or blurred
+
+    assert kinds(frames) == {("low score", 30, 39)}
+    profile = [with_faces(frame, certainty=0.85) for frame in clip_of()]
+    assert kinds(profile) == set()
+
+
+@pytest.mark.parametrize("score", [-1.0, 0.3, 12.0])
+def test_scale_of_the_detector_does_not_matter(score):
+    assert kinds(clip_of(score=score)) == set()
+    assert kinds(clip_of(score=score, certainty=0.7)) == {("low score", 0, 59)}
 
 
 def test_missing_frames_are_found_by_time_or_number():
@@ -82,7 +145,7 @@ def test_missing_frames_are_found_by_time_or_number():
 
 @pytest.mark.parametrize(
     ("kind", "changes"),
-    [("low score", {"score": 0.3}), ("extreme pose", {"yaw": 75.0}),
+    [("low score", {"certainty": 0.78}), ("extreme pose", {"yaw": 75.0}),
      ("extreme pose", {"pitch": 50.0}),
      ("small face", {"box": (10, 10, 35, 40)}),
      ("no match", {"fate": "not chosen", "area": None, "distance": 0.8})],
@@ -92,7 +155,7 @@ def test_poor_faces_are_found(kind, changes):
 
 
 def test_worst_comes_first():
-    frames = clip_of(score=0.3)
+    frames = clip_of(certainty=0.6)
     frames[20] = replace(frames[20], faces=[])
 
     found = troubles_in(frames)
@@ -100,6 +163,22 @@ def test_worst_comes_first():
     severities = [trouble.severity for trouble in found]
     assert severities == sorted(severities, reverse=True)
     assert {trouble.kind for trouble in found} == {"lost face", "low score"}
+
+
+def test_record_says_how_certain_the_face_is_and_who_was_away(collins, hopper):
+    visits = Visits(BRIEF, SAME_PLACE)
+    wide = cv2.resize(collins, None, fx=1.25, fy=1.0)  # looks less like the other person
+    found = []
+    for index, photo in enumerate([wide, wide, hopper, wide]):
+        (face,) = detect_hog(photo, 0.2)
+        frame = Frame(photo, index, Fraction(index, 25), Path("clip.mp4"))
+        aligned = align_face(frame, face, 256, 0.625)
+        here = replace(aligned, face=replace(face, box=Box(0, 0, 100, 100)))
+        swap = Swap(here, aligned.image, np.ones((256, 256), np.float32))
+        found += record_of(frame, [swap], [], None, visits).faces
+
+    assert [face.away for face in found] == [None, None, None, 1]
+    assert all(face.certainty > 0.9 and face.fate == "swapped" for face in found)
 
 
 def test_records_survive_json():
