@@ -83,7 +83,9 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.config import ConvertConfig, Settings, TrainConfig
     from faceswap.crops.masks import outline
     from faceswap.facesets import faceset, writer
+    from faceswap.facesets.sourcelist import read_sources
     from faceswap.media import photos, reader
+    from faceswap.media.footage import identify
     from faceswap.media.segments import SegmentStore
     from faceswap.models import autoencoder, classic, modelfile
     from faceswap.provenance import consent, credentials
@@ -91,7 +93,9 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.provenance.identity import signing_identity
     from faceswap.provenance.signer import Signer
     from faceswap.swapping import records
+    from faceswap.swapping.batch import read_jobs
     from faceswap.swapping.cast import read_cast
+    from faceswap.swapping.report import read_report
     from faceswap.tracking.tracklog import FaceLog
     from faceswap.training import checkpoint
 
@@ -124,6 +128,18 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         ignore_refusal(lambda: list(reader.sample_video(path, 2)))
         for frame in reader.read_video(path):
             frame.image  # noqa: B018 - the property converts the frame
+
+    def animation(path: Path) -> None:
+        _, footage = identify(path)
+        if footage is None:  # the damage made a still image of it
+            photos.read_photo(path)
+            return
+        footage.probe()
+        for frame in footage.read():
+            frame.image  # noqa: B018 - the property converts the frame
+
+    def listed_sources(path: Path) -> object:
+        return read_sources(path.parent, {}, {"x.mp4": 3})
 
     def written(path: Path) -> None:
         copy_as(path, path.with_name("out.mkv"))
@@ -161,11 +177,17 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "train.json": (folder / "json" / "train.json", settings(TrainConfig, "train")),
         "convert.json": (folder / "json" / "convert.json", settings(ConvertConfig, "convert")),
         "cast": (folder / "json" / "cast.toml", read_cast),
+        "jobs": (folder / "json" / "jobs.toml", read_jobs),
+        "report": (folder / "json" / "x.report.json", read_report),
+        "sources.jsonl": (folder / "sources" / "sources.jsonl", listed_sources),
         "PNG": (folder / "photos" / "x.png", photos.read_photo),
         "PNG, 16 bits": (folder / "photos" / "deep.png", photos.read_photo),
         "TIFF, 16 bits": (folder / "photos" / "deep.tif", photos.read_photo),
         "JPEG": (folder / "photos" / "x.jpg", photos.read_photo),
         "WebP": (folder / "photos" / "x.webp", photos.read_photo),
+        "GIF": (folder / "animations" / "x.gif", animation),
+        "animated WebP": (folder / "animations" / "x.webp", animation),
+        "animated PNG": (folder / "animations" / "x.png", animation),
         "MP4": (folder / "video" / "x.mp4", video),
         "MKV": (folder / "mkv" / "x.mkv", video),
         "WebM": (folder / "webm" / "x.webm", video),
@@ -201,6 +223,7 @@ def write_samples(folder: Path) -> None:
 
     from faceswap.config import ConvertConfig, TrainConfig
     from faceswap.faces.geometry import AlignedFace, Box, Face
+    from faceswap.facesets.sourcelist import append_source
     from faceswap.facesets.writer import FacesetWriter
     from faceswap.media import writers
     from faceswap.media.frame import Frame
@@ -209,7 +232,7 @@ def write_samples(folder: Path) -> None:
     from faceswap.provenance.credentials import ModelRecord
     from faceswap.provenance.identity import own_identity_file, signing_identity
     from faceswap.provenance.signer import Signer
-    from faceswap.swapping import records
+    from faceswap.swapping import records, report
     from faceswap.tracking.tracklog import FaceLog, SpanRecord, Vote
     from faceswap.training import checkpoint
     from faceswap.training.optimizer import Optimizer, recipe_of
@@ -218,7 +241,7 @@ def write_samples(folder: Path) -> None:
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
     for name in ("t7", "old", "metrics", "photos", "video", "json", "log", "mkv", "webm", "signed",
-                 "consent"):  # fmt: skip
+                 "consent", "sources", "animations"):  # fmt: skip
         (folder / name).mkdir(parents=True)
     state = {"encoder.0.conv2.weight": torch.rand(4, 3, 5, 5), "decoder_A.3.bias": torch.rand(3)}
     content = {"state": state, "epoch": 3}
@@ -264,6 +287,19 @@ def write_samples(folder: Path) -> None:
         '[[swap]]\nwho = "alice.jpg"\nmodel = "models/x"\n\n'
         '[[swap]]\nwho = ["c-1.jpg", "c-2.jpg"]\nto = "a"\n'
     )
+    (folder / "json" / "jobs.toml").write_text(
+        'model = "x"\nsettings = { quality = 20 }\n[[job]]\ninputs = ["a.mp4", "b"]\n'
+        'output = "out"\n\n[[job]]\ninputs = "c.mp4"\nsettings = { who = ["c.jpg"] }\n'
+    )
+    report.write_report(folder / "json" / "x.report.json", report.FrameReport(
+        1, "x.mp4", "x.swapped.mp4", "00" * 32, "x", None, "00" * 32, ConvertConfig().to_dict(),
+        "YuNet", {"swapped": 3}, [], [noted] * 3,
+    ))  # fmt: skip
+    append_source(folder / "sources", folder / "json" / "jobs.toml", "x.mp4")
+    several = [Image.fromarray(np.roll(image, 9 * number, axis=1)) for number in range(3)]
+    for suffix in ("gif", "webp", "png"):
+        several[0].save(folder / "animations" / f"x.{suffix}", save_all=True,
+                        append_images=several[1:], duration=100, loop=0)  # fmt: skip
     for suffix in ("png", "jpg", "webp"):
         Image.fromarray(image).save(folder / "photos" / f"x.{suffix}")
     deep = image.astype(np.uint16) * 257
@@ -387,7 +423,8 @@ def run(name: str, tries: int, seed: int, keep: Path | None) -> Counter[str]:
 
 KINDS = (
     "checkpoint", "old checkpoint", "model", "resume state", "old resume state", "metrics.jsonl",
-    "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "PNG",
+    "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "jobs",
+    "report", "sources.jsonl", "GIF", "animated WebP", "animated PNG", "PNG",
     "PNG, 16 bits", "TIFF, 16 bits", "JPEG", "WebP", "MP4", "MKV", "WebM", "written MP4",
     "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
 )  # fmt: skip
