@@ -84,8 +84,8 @@ def behind(config: ExtractConfig | TrainConfig | ConvertConfig | EvaluateConfig)
     found = set(_of_landmarks(config.landmarks)) | {EMBEDDINGS}
     if isinstance(config, ExtractConfig | ConvertConfig):
         found |= _of_detector(config.detector)
-    if isinstance(config, ConvertConfig):
-        found.add(yunet.WEIGHTS)  # the report says how certain it is of each face
+    if isinstance(config, ConvertConfig) and config.detector != "blaze":
+        found.add(yunet.WEIGHTS)  # see DetectorSpec.certainty
     if isinstance(config, ExtractConfig):
         found |= {parsing.WEIGHTS, blendshapes.WEIGHTS, mesh.WEIGHTS}
     elif isinstance(config, TrainConfig):

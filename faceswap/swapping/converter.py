@@ -258,7 +258,8 @@ def _convert_photos(
         stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share stem a
         for frame, kept, others in select_faces(detected, job.selector):
             (swaps,) = job.swapper.prepare([(frame, kept)])
-            record = record_of(frame, swaps, [*others], names[frame.source].as_posix())
+            name = names[frame.source].as_posix()
+            record = record_of(frame, swaps, [*others], name, job.spec)
             shares_stem = stems[frame.source.with_suffix("")] > 1
             try:
                 _write_photo(job, frame, swaps, names[frame.source], shares_stem)

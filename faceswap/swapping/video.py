@@ -165,7 +165,7 @@ def _render_all(
     # The next faces are prepared while these are pasted.
     for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
         file = frame.source.name if has_files else None
-        record = records.record_of(frame, swaps, left_out.pop(frame.index), file, visits)
+        record = records.record_of(frame, swaps, left_out.pop(frame.index), file, job.spec, visits)
         yield job.render(frame, swaps), record
 
 

@@ -204,6 +204,8 @@ def test_usual_settings_name_the_non_commercial_model():
     for command, used in terms.commands.items():
         assert (dlib_backend.WEIGHT_FILES[1] in used) != command.endswith("--clean")
     assert behind(ExtractConfig(detector="blaze"))[0] == "blazeface_full.onnx"
+    assert "yunet.onnx" in behind(ConvertConfig(detector="hog"))
+    assert "yunet.onnx" not in behind(ConvertConfig(detector="blaze"))
     assert "the user's own landmark model" in behind(ConvertConfig(landmarks="own.dat"))
     lines = text.licences(terms)
     assert any("NO COMMERCIAL USE" in line for line in lines)
