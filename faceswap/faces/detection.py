@@ -337,6 +337,14 @@ class DetectorSpec:
         in_frame = [scale_detection(each, scale) for each in found]
         return _placed(gray, in_frame, self.landmarks, quickly=True)
 
+    def certainty(self, crop: Image) -> float | None:
+        """Return the probability that an aligned crop (S, S, 3) shows a face.
+
+        YuNet is asked whichever detector found the face, so that the numbers have one scale. With
+        BlazeFace the result is None, because that choice keeps YuNet out of a conversion.
+        """
+        return None if self.detector == "blaze" else yunet.certainty(crop)
+
     def tracker(self) -> LandmarkTracker:
         """Return a new tracker for one face."""
         return LandmarkTracker(self.landmarks, self._search_near if self._network else None)

@@ -79,21 +79,13 @@ def described(names: list[str] | tuple[str, ...]) -> list[Weights]:
     ]
 
 
-def judges_faces(config: ConvertConfig) -> bool:
-    """Return whether YuNet says for the report how certain it is of each swapped face.
-
-    Who chooses BlazeFace may do so because of the images that YuNet was trained on.
-    """
-    return bool(config.detector != "blaze")
-
-
 def behind(config: ExtractConfig | TrainConfig | ConvertConfig | EvaluateConfig) -> list[str]:
     """Return the names of the weights that a command may read with these settings."""
     found = set(_of_landmarks(config.landmarks)) | {EMBEDDINGS}
     if isinstance(config, ExtractConfig | ConvertConfig):
         found |= _of_detector(config.detector)
-    if isinstance(config, ConvertConfig) and judges_faces(config):
-        found.add(yunet.WEIGHTS)
+    if isinstance(config, ConvertConfig) and config.detector != "blaze":
+        found.add(yunet.WEIGHTS)  # see DetectorSpec.certainty
     if isinstance(config, ExtractConfig):
         found |= {parsing.WEIGHTS, blendshapes.WEIGHTS, mesh.WEIGHTS}
     elif isinstance(config, TrainConfig):

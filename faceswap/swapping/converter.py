@@ -19,7 +19,6 @@ from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import facesets_in
-from faceswap.facesets.weights import judges_faces
 from faceswap.files import sweep, writing
 from faceswap.media import writers
 from faceswap.media.footage import Footage, identify
@@ -303,7 +302,7 @@ def _convert_photos(
         for frame, kept, others in select_faces(detected, job.selector):
             (swaps,) = job.swapper.prepare([(frame, kept)])
             name = names[frame.source].as_posix()
-            record = record_of(frame, swaps, [*others], name, judged=judges_faces(job.config))
+            record = record_of(frame, swaps, [*others], name, job.spec)
             shares_stem = stems[frame.source.with_suffix("")] > 1
             try:
                 _write_photo(job, frame, swaps, names[frame.source], shares_stem)

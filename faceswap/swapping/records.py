@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 
 from faceswap.errors import OutputError
-from faceswap.faces import yunet
+from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import Face, transform
 from faceswap.faces.pose import facing
 from faceswap.media.frame import Frame
@@ -79,8 +79,8 @@ class FaceRecord:
         float | None,
         Meta(
             description="Probability, from 0 to 1, that this frame shows a face there: YuNet looks "
-            "at the aligned crop, whichever detector found the face. null if nothing was tried "
-            "or with --detector blaze."
+            "at the aligned crop, whichever detector found the face. null if nothing was tried, or "
+            "with --detector blaze."
         ),
     ] = None
     away: Annotated[
@@ -118,7 +118,7 @@ class FrameRecord:
 
 def record_of(
     frame: Frame, swaps: list[Swap], left_out: list[tuple[Face, Fate]], file: str | None,
-    visits: Visits | None = None, judged: bool = True,
+    spec: DetectorSpec, visits: Visits | None = None,
 ) -> FrameRecord:  # fmt: skip
     """Describe a frame and its faces.
 
@@ -127,21 +127,22 @@ def record_of(
         swaps: Its swaps from :meth:`Swapper.prepare`.
         left_out: The faces that are not swapped, and why not.
         file: File name of a photo or image.
+        spec: The detector, which says how certain each face is.
         visits: Who was seen in the frames before; None in photos.
-        judged: Whether YuNet says how certain it is of each swapped face.
     """
-    faces = [_swapped(frame.index, swap, visits, judged) for swap in swaps]
+    faces = [_swapped(frame.index, swap, spec, visits) for swap in swaps]
     faces += [_face(face, why) for face, why in left_out]
     return FrameRecord(frame.index, float(frame.time), file, faces)
 
 
-def _swapped(frame: int, swap: Swap, visits: Visits | None, judged: bool) -> FaceRecord:
+def _swapped(frame: int, swap: Swap, spec: DetectorSpec, visits: Visits | None) -> FaceRecord:
     fate, area = _pasted(swap)
     face, crop = swap.aligned.face, swap.aligned.image
     in_crop = replace(face, landmarks=transform(face.landmarks, swap.aligned.matrix))
     away = visits.frames_away(frame, face.box, Look(crop, in_crop)) if visits else None
-    certainty = round(yunet.certainty(crop), 3) if judged else None
-    return replace(_face(face, fate), area=area, certainty=certainty, away=away)
+    certainty = spec.certainty(crop)
+    rounded = None if certainty is None else round(certainty, 3)
+    return replace(_face(face, fate), area=area, certainty=rounded, away=away)
 
 
 def is_pasted(swap: Swap) -> bool:

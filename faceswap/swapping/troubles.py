@@ -53,8 +53,8 @@ class Trouble:
             "match: faces are found, but none is chosen. identity flicker: the face at one place "
             "changes back and forth. sudden jump: a face leaves its path for one frame. mask "
             "anomaly: much more or less of a face is pasted than in the frames around. low score: "
-            "the detector is not sure. small face, extreme pose: little can be expected of the "
-            "swap."
+            "the frame hardly shows the face. small face, extreme pose: little can be expected of "
+            "the swap."
         ),
     ]
     first: Annotated[Count, Meta(description="The first frame: its index in the source.")]

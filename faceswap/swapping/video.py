@@ -12,7 +12,6 @@ from faceswap.config import frame_ranges
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.facesets.weights import judges_faces
 from faceswap.media import codecs, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.footage import Footage, ImageSequence
@@ -159,7 +158,7 @@ def render_all(
     """
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
-    visits, judged = Visits(BRIEF, SAME_PLACE), judges_faces(job.config)
+    visits = Visits(BRIEF, SAME_PLACE)
 
     def to_swap() -> Iterator[FrameFaces]:
         for selection, inside in detected:
@@ -172,9 +171,7 @@ def render_all(
     # The next faces are prepared while these are pasted.
     for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
         file = frame.source.name if has_files else None
-        record = records.record_of(
-            frame, swaps, left_out.pop(frame.index), file, visits, judged
-        )  # fmt: skip
+        record = records.record_of(frame, swaps, left_out.pop(frame.index), file, job.spec, visits)
         yield job.render(frame, swaps), record
 
 

@@ -16,7 +16,7 @@ from faceswap.cli import info, main, text
 from faceswap.cli.options import resolve
 from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.errors import InputError, SettingsError
-from faceswap.faces import dlib_backend, yunet
+from faceswap.faces import dlib_backend
 from faceswap.faces.detection import DetectorSpec, detect_hog
 from faceswap.faces.pool import DetectorPool
 from faceswap.facesets import extractor
@@ -204,8 +204,8 @@ def test_usual_settings_name_the_non_commercial_model():
     for command, used in terms.commands.items():
         assert (dlib_backend.WEIGHT_FILES[1] in used) != command.endswith("--clean")
     assert behind(ExtractConfig(detector="blaze"))[0] == "blazeface_full.onnx"
-    assert yunet.WEIGHTS in behind(ConvertConfig(detector="hog"))
-    assert yunet.WEIGHTS not in behind(ConvertConfig(detector="blaze"))
+    assert "yunet.onnx" in behind(ConvertConfig(detector="hog"))
+    assert "yunet.onnx" not in behind(ConvertConfig(detector="blaze"))
     assert "the user's own landmark model" in behind(ConvertConfig(landmarks="own.dat"))
     lines = text.licences(terms)
     assert any("NO COMMERCIAL USE" in line for line in lines)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceswap.errors import OutputError
-from faceswap.faces.detection import detect_hog
+from faceswap.faces.detection import DetectorSpec, detect_hog
 from faceswap.faces.geometry import Box, align_face
 from faceswap.media.frame import Frame
 from faceswap.swapping.compositor import Swap
@@ -175,10 +175,12 @@ def test_record_says_how_certain_the_face_is_and_who_was_away(collins, hopper):
         aligned = align_face(frame, face, 256, 0.625)
         here = replace(aligned, face=replace(face, box=Box(0, 0, 100, 100)))
         swap = Swap(here, aligned.image, np.ones((256, 256), np.float32))
-        found += record_of(frame, [swap], [], None, visits).faces
+        found += record_of(frame, [swap], [], None, DetectorSpec("hog"), visits).faces
 
     assert [face.away for face in found] == [None, None, None, 1]
     assert all(face.certainty > 0.9 and face.fate == "swapped" for face in found)
+    without_yunet = record_of(frame, [swap], [], None, DetectorSpec("blaze")).faces
+    assert [face.certainty for face in without_yunet] == [None]
 
 
 def test_records_survive_json():
