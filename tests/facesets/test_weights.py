@@ -139,7 +139,7 @@ import os, sys
 from pathlib import Path
 import faceswap
 from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig
-from faceswap.faces import dlib_backend, yunet
+from faceswap.faces import dlib_backend
 
 def refuse(event, details):
     if event == "open" and "shape_predictor" in str(details[0]):
