@@ -107,7 +107,9 @@ def test_second_extraction_is_refused_until_the_first_is_killed(start_and_hang, 
     assert refused.returncode == BusyError.exit_code
     assert f"an extraction into {tmp_path / 'faces'} is under way" in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "faces").iterdir()) == ["000000-0.png", "faces.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "faces").iterdir()) == [
+        "000000-0.png", "faces.jsonl", "sources.jsonl",
+    ]  # fmt: skip
 
 
 def test_new_folder_is_removed_if_the_work_fails(tmp_path):

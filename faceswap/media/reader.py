@@ -36,7 +36,6 @@ FORMATS = (
     "apng", "nut", "dv", "ivf", "h264", "hevc", "obu", "m4v", "mjpeg", "vc1", "rm", "swf", "gxf",
     "wtv", "yuv4mpegpipe",
 )  # fmt: skip
-LIMIT = {"max_pixels": str(MAX_PIXELS)}  # for decoders: later frames may be larger
 UNTIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo", "obu", "vc1")  # packets without true times
 # GIFs: browsers show a frame without a delay for a tenth of a second, as FFmpeg does. It would also
 # do so with a hundredth of a second, which is kept here.
@@ -180,9 +179,14 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             check_pixels(context.width, context.height)
         except ValueError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
-        context.options = LIMIT
+        context.options = _limit()
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
+
+
+def _limit() -> dict[str, str]:
+    """Return decoder options that refuse huge frames, because later ones may be larger."""
+    return {"max_pixels": str(MAX_PIXELS)}
 
 
 def _alpha_decoder(stream: Any) -> str | None:
@@ -203,7 +207,7 @@ def _decoding(stream: Any) -> Callable[[Any], list[Any]]:
     if name is None:
         return lambda packet: list(packet.decode())
     context: Any = av.CodecContext.create(name, "r")
-    context.options = LIMIT
+    context.options = _limit()
     return lambda packet: list(context.decode(packet if packet.size else None))
 
 

@@ -19,7 +19,6 @@ from faceswap.config import ConvertConfig, clipped, is_name
 from faceswap.errors import FaceswapError, InputError, SettingsError
 from faceswap.facesets.recognition import embedding_of
 from faceswap.files import reason
-from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.swapper import EVERY, FaceSwapper, Finish, Found, Swapper
@@ -150,7 +149,7 @@ def swappers_of(
     config: ConvertConfig,
     default: Path | None,
     device: torch.device,
-    load: Load = modelfile.load,
+    load: Load,
 ) -> list[Swapper]:
     """Build the swapper of each entry.
 

@@ -105,7 +105,7 @@ class Conversion:
 
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig,
-    form: str | None = None, load: Load = modelfile.load, may_exist: bool = False,
+    form: str | None = None, load: Load | None = None, may_exist: bool = False,
 ) -> Conversion:  # fmt: skip
     """Resolve everything that a conversion needs, without writing any output.
 
@@ -116,7 +116,7 @@ def plan(
             the model of the entries that name none.
         config: Settings.
         form: The form of the output if its name does not tell, which is so for a preview.
-        load: Loads a model.
+        load: Loads a model [default: :func:`modelfile.load`].
         may_exist: Whether not to refuse outputs that exist; then the caller must do so.
 
     Raises:
@@ -192,7 +192,7 @@ def _state(photo: Path) -> tuple[int, int]:
 
 
 def assemble(
-    config: ConvertConfig, model: Path | None, load: Load = modelfile.load
+    config: ConvertConfig, model: Path | None, load: Load | None = None
 ) -> tuple[FaceSwapper, FaceSelector, list[Path]]:
     """Load the models and build the swapper and the face selector.
 
@@ -200,7 +200,7 @@ def assemble(
         config: Settings.
         model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
             the model of the entries that name none.
-        load: Loads a model.
+        load: Loads a model [default: :func:`modelfile.load`].
 
     Returns:
         The swapper, the face selector, and the models' folders or files.
@@ -214,6 +214,7 @@ def assemble(
         SettingsError: If the cast file is not valid, the settings need a mask that a model does not
             decode, or the plug-in of a mask or a colour match cannot be imported.
     """
+    load = load or modelfile.load
     device = resolve_device(config.device)
     exclude = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.exclude)
     if config.cast:

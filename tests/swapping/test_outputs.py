@@ -63,13 +63,12 @@ def test_what_exists_is_found_and_refused(tmp_path):
 
 SETTINGS = {
     "start": "1", "end": "2", "frames": "3-", "codec": "ffv1", "quality": 20, "hardware": True,
-    "layers": True,
+    "layers": True, "html": True,
 }  # fmt: skip
+IN_TIME = {"start", "end", "frames", "layers", "html"}
 APPLIES = {
-    "photo": {"layers"}, "photos": {"layers"}, "movie": set(SETTINGS),
-    "gif": {"start", "end", "frames", "layers"}, "images": {"start", "end", "frames", "layers"},
-    "animation": {"start", "end", "frames", "layers", "quality"},
-    "apng": {"start", "end", "frames", "layers"},
+    "photo": {"layers", "html"}, "photos": {"layers", "html"}, "movie": set(SETTINGS),
+    "gif": IN_TIME, "apng": IN_TIME, "images": IN_TIME, "animation": IN_TIME | {"quality"},
     "preview": {"start", "end", "frames"},
 }  # fmt: skip
 
@@ -97,7 +96,7 @@ def test_every_limited_setting_is_in_the_table_above():
     ("images", "sequence", "photo"),
 ])  # fmt: skip
 def test_settings_of_image_sequences_are_refused_elsewhere(name, value, kind):
-    with pytest.raises(SettingsError, match=f"--{name} applies to "):
+    with pytest.raises(SettingsError, match=f"--{name} does not apply to "):
         outputs.refuse_inapplicable(replace(CONFIG, **{name: value}), "movie", kind, Path("x"))
 
 

@@ -1,7 +1,6 @@
 """The page of a conversion shows what to look at, in images that are really those frames."""
 
 import base64
-import json
 import logging
 import re
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
-import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,11 +23,10 @@ from faceswap.media.writers import write_clip
 from faceswap.swapping import page
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.page import write_page
-from faceswap.swapping.plan import plan
+from faceswap.swapping.plan import key_of, plan
 from faceswap.swapping.records import FaceRecord, FrameRecord, counted_fates
-from faceswap.swapping.report import ConvertReport
+from faceswap.swapping.report import ConvertReport, FrameReport, write_report
 from faceswap.swapping.troubles import Kind, Trouble, troubles_in
-from faceswap.swapping.video import conversion_key
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", html=True)
 SIZE = 96
@@ -114,8 +111,10 @@ def finished(tmp_path):
     def describe(records, troubles=None, name="clip.swapped.mp4"):
         report = ConvertReport(target.with_name(name), detector="YuNet")
         report.report = tmp_path / "clip.swapped.report.json"
-        frames = [msgspec.to_builtins(record) for record in records]
-        report.report.write_text(json.dumps({"frames": frames}))
+        write_report(report.report, FrameReport(
+            1, "clip.mp4", name, "00", "a-b", None, "00", {}, "YuNet", counted_fates(records), [],
+            list(records),
+        ))  # fmt: skip
         report.frames, report.faces = len(records), sum(r.swapped for r in records)
         report.without_face = sum(not r.swapped for r in records)
         report.not_swapped = {f: n for f, n in counted_fates(records).items() if f != "swapped"}
@@ -441,10 +440,7 @@ def test_preview_has_no_page(clip, model, tmp_path):
 
 
 def test_page_does_not_change_what_a_stopped_run_can_go_on_with(clip, model):
-    keys = [
-        conversion_key(plan(clip, None, model, replace(QUICK, html=html)), [])
-        for html in (True, False)
-    ]
+    keys = [key_of(plan(clip, None, model, replace(QUICK, html=html))) for html in (True, False)]
 
     assert keys[0] == keys[1]
 
