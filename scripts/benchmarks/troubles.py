@@ -438,7 +438,9 @@ def main() -> None:
         folder = chosen.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         model = chosen.model or untrained(Path(temporary))
-        settings = ConvertConfig(detector=chosen.detector, workers=1, overwrite=True)
+        settings = ConvertConfig(  # nothing that only changes the look of a swap
+            detector=chosen.detector, workers=1, overwrite=True, match_detail=False, color="none"
+        )
         found = count_found(chosen, folder, model, settings)
         alarms = count_alarms(chosen, folder, model, settings)
     print(f"{'fault':18}{'what':44}frames  found   share")
