@@ -205,12 +205,12 @@ def unclear(found: Found, number: int, variant: int) -> Image:
     noise = np.random.default_rng(100 * variant + number).normal(0, 1, image.shape)
     much = variant // 3 % 2
     if variant % 3 == 0:
-        radius = (0.08, 0.12)[much] * width
+        radius = (0.07, 0.12)[much] * width
         blurred = np.asarray(cv2.GaussianBlur(image, (0, 0), radius), np.uint8)
         return laid_over(image, blurred, oval_over(found, 1.8))
     if variant % 3 == 1:
-        return np.clip(image * (0.08, 0.05)[much] + 6 + 4 * noise, 0, 255).astype(np.uint8)
-    return np.clip(image * 0.4 + 60 + (60, 90)[much] * noise, 0, 255).astype(np.uint8)
+        return np.clip(image * (0.09, 0.05)[much] + 6 + 4 * noise, 0, 255).astype(np.uint8)
+    return np.clip(image * 0.4 + 60 + (50, 90)[much] * noise, 0, 255).astype(np.uint8)
 
 
 def half_hidden(found: Found, number: int, variant: int) -> Image:
