@@ -32,7 +32,7 @@ AREA_CHANGE = 0.3  # share of the usual area pasted
 JUMP = 0.12  # widths of the face beside the middle between the frames before and after
 # A frame's certainty that is low, and by how much it is lower than usual where the face is doubted
 # only for a while. Frontal faces have 0.92 to 0.94, profiles 0.8 to 0.9.
-LOW_SCORE, LOWER_SCORE = 0.8, 0.04
+LOW_SCORE, LOWER_SCORE = 0.8, 0.025
 SMALL = 40.0  # pixels, width of the box
 WIDE_YAW, WIDE_PITCH = 60.0, 40.0  # degrees
 GAP = 1.5  # usual frame lengths
