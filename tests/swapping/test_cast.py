@@ -16,7 +16,6 @@ from faceswap.media.reader import read_video
 from faceswap.media.writers import write_clip
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
-from faceswap.swapping import cast
 from faceswap.swapping.cast import CastEntry, MultiSwapper, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import assemble
@@ -211,7 +210,7 @@ def test_cast_needs_no_default_model(folder, collins, monkeypatch):
 
 def test_equal_targets_share_a_swapper_and_a_model_is_loaded_once(folder, monkeypatch):
     loaded, load = [], modelfile.load
-    monkeypatch.setattr(cast.modelfile, "load", lambda *a: loaded.append(1) or load(*a))
+    monkeypatch.setattr(modelfile, "load", lambda *a: loaded.append(1) or load(*a))
     text = "".join(
         f'[[swap]]\nwho = "collins.png"\nmodel = "{model}"\nto = "{to}"\n'
         for model, to in (("models/one", "b"), ("models/../models/one", "b"), ("models/one", "a"))
