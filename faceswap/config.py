@@ -16,7 +16,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from faceswap.errors import SettingsError
+from faceswap.errors import InputError, SettingsError
+from faceswap.files import reason
 from faceswap.registry import Seam
 
 MAX_QUOTED = 200  # maximum characters of a bad value that a message quotes
@@ -166,6 +167,37 @@ def clipped(text: str) -> str:
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
+def read_toml_file(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        path: The file.
+        what: What it is, for messages, such as "jobs file".
+
+    Raises:
+        InputError: If the file cannot be read.
+        SettingsError: If it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the {what} {path} cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:  # also for bad UTF-8 and huge integers
+        raise SettingsError(f"the {what} {path} is not TOML: {clipped(str(error))}") from error
+
+
+def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Refuse keys of a table that mean nothing.
+
+    Raises:
+        SettingsError: If there are any.
+    """
+    if unknown := sorted(set(table) - set(known)):
+        raise SettingsError(
+            f"{where}: unknown key {clipped(', '.join(unknown))}; known keys: {', '.join(known)}"
+        )
+
+
 def is_name(value: Any) -> bool:
     """Return whether a value from a file can be a path: text that is not empty, without NUL."""
     return isinstance(value, str) and bool(value) and "\0" not in value
@@ -249,7 +281,7 @@ LossName = Literal["l1", "l1-dssim", "l1-dssim-scales"]
 ModelName = Literal["original", "small", "medium", "large"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Corner = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
-LabelPosition = Literal["auto", "bottom-right", "bottom-left", "top-right", "top-left"]
+LabelPosition = Literal["auto", Corner]
 
 DETECTOR_SEAM = Seam("detector", "faceswap.detectors", get_args(DetectorName))
 MASK_SEAM = Seam("mask", "faceswap.masks", get_args(MaskName))
@@ -276,6 +308,7 @@ FORMS = {
 ICONS = {"generated": "AI GENERATED", "modified": "AI MODIFIED", "ai": "AI"}  # of --label-icon
 # Forms whose frames have times.
 IN_TIME = ("movie", "gif", "animation", "apng", "images", "preview")
+IN_FILES = tuple(form for form in FORMS if form != "preview")  # all but the image of a preview
 NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop
 
@@ -643,7 +676,7 @@ class ConvertConfig(Settings):
         Option(
             "Also write *.layers.*: only the swapped faces, on a transparent background.",
             OUTPUT,
-            forms=("photo", "photos", "movie", "gif", "animation", "apng", "images"),
+            forms=IN_FILES,
         ),
     ] = False
     html: Annotated[
@@ -651,7 +684,7 @@ class ConvertConfig(Settings):
         Option(
             "Also write *.report.html: a page with the runs of frames, or the photos, to look at.",
             OUTPUT,
-            forms=("photo", "photos", "movie", "gif", "animation", "apng", "images"),
+            forms=IN_FILES,
         ),
     ] = False
     overwrite: Annotated[

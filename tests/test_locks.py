@@ -16,19 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # Code for a process that reports when it is in the middle of its work and waits to be killed.
 PATCHES = {
     "train": """
-import sys, time
+import threading
 from faceswap.training import trainer
 def step(self, warp):
     print("working", flush=True)
-    time.sleep(60)
+    threading.Event().wait()
 trainer.Loop._step = step
 """,
     "extract": """
-import sys, time
+import threading
 from faceswap.facesets import extractor
 def check(*args):
     print("working", flush=True)
-    time.sleep(60)
+    threading.Event().wait()
 extractor._check = check
 """,
 }

@@ -326,7 +326,7 @@ def _may_replace(source: Path, output: Path | None, settings: ConvertConfig, as_
 
 
 def _confirmed(found: list[Path], instead: str) -> bool:
-    """Ask whether files that exist may be replaced; False if there are none.
+    """Ask whether existing files may be replaced; return False if there are none.
 
     Args:
         found: The files.

@@ -52,13 +52,11 @@ def _gone(report: "ExtractReport") -> list[str]:
         return []
     named = ", ".join(report.gone[:MAX_LISTED]) + (", ..." if report.gone[MAX_LISTED:] else "")
     faces = counted(report.gone_faces, "face")
+    exist = "exists" if len(report.gone) == 1 else "exist"
+    of = f"of {counted(len(report.gone), 'source')} that no longer {exist}: {named}"
     if report.pruned:
-        return [f"dropped {faces} of {counted(len(report.gone), 'source')} that no longer "
-                f"exist{'s' if len(report.gone) == 1 else ''}: {named}"]  # fmt: skip
-    return [
-        f"{faces} kept of {counted(len(report.gone), 'source')} that no longer "
-        f"exist{'s' if len(report.gone) == 1 else ''}: {named}; pass --prune to drop them"
-    ]
+        return [f"dropped {faces} {of}"]
+    return [f"{faces} kept {of}; pass --prune to drop them"]
 
 
 def _glasses(report: "ExtractReport") -> list[str]:

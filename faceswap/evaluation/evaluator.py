@@ -245,7 +245,7 @@ def _refuse_exchanged(
 
 
 def _read(folder: Path, keys: list[str]) -> Faceset:
-    """Read some faces of a faceset at the size at which they are measured."""
+    """Read some faces of a faceset, at the size of the measurements."""
     stored = read_header(index_in(folder))["size"]
     read = Faceset.read(folder, min(stored, texture.SIZE), set(keys))
     return read.resized(texture.SIZE)

@@ -283,7 +283,7 @@ def _state_of(path: Path) -> tuple[int | None, float | None]:
     """Return a file's size and modification time, which are None if it cannot be looked at."""
     try:
         state = path.stat()
-    except OSError:  # the reader says why
+    except OSError:  # reading it will report the reason
         return None, None
     return state.st_size, state.st_mtime
 
@@ -291,5 +291,5 @@ def _state_of(path: Path) -> tuple[int | None, float | None]:
 def _hash_of(path: Path) -> str | None:
     try:
         return sha256_of(path)
-    except InputError:  # the reader says why
+    except InputError:  # reading it will report the reason
         return None

@@ -162,8 +162,12 @@ def _pixel_format(container: str, frame: av.VideoFrame) -> str:
     """Return the pixel format of an animation's encoder for frames like this one."""
     if container != "apng":
         return {"gif": "pal8", "webp": "bgra"}[container]
-    alpha = colorspace.has_alpha(frame.format.name)
-    if colorspace.is_deep(frame):
+    return png_format(colorspace.is_deep(frame), colorspace.has_alpha(frame.format.name))
+
+
+def png_format(deep: bool, alpha: bool) -> str:
+    """Return the pixel format of FFmpeg's PNG encoders with 8 or 16 bits, with or without alpha."""
+    if deep:
         return "rgba64be" if alpha else "rgb48be"
     return "rgba" if alpha else "rgb24"
 

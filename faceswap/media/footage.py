@@ -287,9 +287,8 @@ class ImageSequence:
         """Open a video in memory whose only frame has the size and the depth of the images."""
         first = read_photo(self.files[0])
         height, width = first.shape
-        is_deep, alpha = isinstance(first.pixels, DeepPhoto), self.has_alpha()
-        depth = ("rgba64be" if alpha else "rgb48be") if is_deep else "rgba" if alpha else "rgb24"
-        return animations.one_frame_video(width, height, depth, 1 / self.rate, 1 / self.rate)
+        stored = animations.png_format(isinstance(first.pixels, DeepPhoto), self.has_alpha())
+        return animations.one_frame_video(width, height, stored, 1 / self.rate, 1 / self.rate)
 
     def identity(self) -> list[Any]:
         status = [file.stat() for file in self.files]

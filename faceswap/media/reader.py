@@ -74,7 +74,7 @@ class Decoded:
     def rgb(self, rect: Rect) -> Image:
         """Return the pixels of a rect, (H, W, 3)."""
         if colorspace.is_deep(self.frame) and colorspace.is_rgb(self.frame.format.name):
-            return rounded(self.rgb_float(rect))  # like a photo's; swscale would not round
+            return rounded(self.rgb_float(rect))  # as in photos; swscale would truncate
         return self._rect(rect, deep=False)
 
     def rgb_float(self, rect: Rect) -> FloatImage:
@@ -202,7 +202,7 @@ def pixel_format(stream: Any) -> str:
 
 
 def _decoding(stream: Any) -> Callable[[Any], list[Any]]:
-    """Return a function that decodes the packets of a stream; the last one is empty."""
+    """Return a function that decodes a packet of a stream; an empty one ends the stream."""
     name = _alpha_decoder(stream)
     if name is None:
         return lambda packet: list(packet.decode())

@@ -17,12 +17,12 @@ import numpy as np
 
 from faceswap.errors import InputError, OutputError
 from faceswap.files import Publish
-from faceswap.media.footage import Footage, ImageSequence, VideoFile
+from faceswap.media.footage import Footage, VideoFile
 from faceswap.media.frame import Frame
 from faceswap.media.muxer import Muxer, Segment
 from faceswap.media.reader import Decoded, opened
 from faceswap.media.segments import ImageSequenceWriter, VideoSegmentWriter
-from faceswap.media.writers import StreamTarget, publish_image, writing_media
+from faceswap.media.writers import StreamTarget, publish_images, writing_media
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class PacketList:
         with opened(path) as (container, stream):
             found = [packet for packet in container.demux(stream) if packet.size]
             context = stream.codec_context
-            coded = context.name.startswith(("h264", "hevc"))
-            apart = coded and bytes(context.extradata or b"")[:1] == b"\x01"
+            has_parts = context.name.startswith(("h264", "hevc"))
+            has_lengths = has_parts and bytes(context.extradata or b"")[:1] == b"\x01"
             times = [packet.pts for packet in found]
             if not found or None in times:
                 raise InputError(f"{path} does not tell the times of its frames")
@@ -61,7 +61,8 @@ class PacketList:
             ranks = np.empty(len(order), int)
             ranks[order] = np.arange(len(order))
             last = Fraction((found[int(order[-1])].duration or 0) * stream.time_base)
-            return cls(ranks.tolist(), [packet.is_keyframe for packet in found], last, apart)
+            keys = [packet.is_keyframe for packet in found]
+            return cls(ranks.tolist(), keys, last, has_lengths)
 
     def kept(self, replaced: Sequence[int]) -> list[range]:
         """Return the packets that need not be encoded anew if some frames are replaced.
@@ -70,16 +71,15 @@ class PacketList:
             replaced: The numbers of these frames, sorted.
 
         Returns:
-            Ranges of packets. Each begins with a key frame, and the frames of its packets are
-            consecutive. Whole groups of pictures without a replaced frame are kept, and of each
+            Ranges of packets. Each begins with a key frame, and its packets show the frames of the
+            same numbers. Whole groups of pictures without a replaced frame are kept, and of each
             other group the packets that show and need only frames before the first replaced one.
         """
         wanted = np.asarray(replaced)
         kept: list[range] = []
         for group in self._groups():
-            first = min(self.ranks[at] for at in group)
-            inside = wanted[(wanted >= first) & (wanted < first + len(group))]
-            end = group.stop if not len(inside) else self._closed(group, first, int(inside[0]))
+            inside = wanted[(wanted >= group.start) & (wanted < group.stop)]
+            end = group.stop if not len(inside) else self._closed(group, int(inside[0]))
             if end == group.start:
                 continue
             if kept and kept[-1].stop == group.start:
@@ -89,7 +89,7 @@ class PacketList:
         return kept
 
     def _groups(self) -> Iterator[range]:
-        """Yield closed groups of pictures: consecutive packets that show consecutive frames."""
+        """Yield closed groups of pictures, whose packets show the frames of the same numbers."""
         starts = [at for at, is_key in enumerate(self.keys) if is_key or not at]
         begin = 0
         highest = -1
@@ -99,20 +99,17 @@ class PacketList:
                 yield range(begin, stop)
                 begin = stop
 
-    def _closed(self, group: range, first: int, limit: int) -> int:
-        """Return the end of the packets of a group that show exactly the frames up to a limit.
+    def _closed(self, group: range, limit: int) -> int:
+        """Return the end of the packets of a group that show only frames before a limit.
 
-        Args:
-            group: The packets of the group.
-            first: The first frame that the group shows.
-            limit: The first frame that must not be among them.
+        They show all frames up to there, so that no frame among them is missing.
         """
-        end, highest = group.start, first - 1
+        end, highest = group.start, group.start - 1
         for at in group:
             highest = max(highest, self.ranks[at])
             if highest >= limit:
                 break
-            if highest == first + at - group.start:
+            if highest == at:
                 end = at + 1
         return end
 
@@ -182,8 +179,7 @@ class VideoSplice:
             self.finish()
             self._current = next(gap for gap in self._new if number in gap)
             self._next = self._current.start
-            path = self._folder / f"{self._target.path.name}-{self._next}.part"
-            self._writer = VideoSegmentWriter(path, self._video, self._target.encoding)
+            self._writer = VideoSegmentWriter(self._part, self._video, self._target.encoding)
             self._old = VideoFile(self._target.path).read(self._next)
         self._copy_until(number)
         assert self._writer is not None, "opened above"
@@ -208,9 +204,13 @@ class VideoSplice:
         self._copy_until(self._current.stop)
         delay = self._writer.finish()
         times = self._times[self._current.start : self._current.stop]
-        path = self._folder / f"{self._target.path.name}-{self._current.start}.part"
-        self._segments.append(Segment(path, times, self._last, delay))
+        self._segments.append(Segment(self._part, times, self._last, delay))
         self._writer = None
+
+    @property
+    def _part(self) -> Path:
+        """The file of the current gap."""
+        return self._folder / f"{self._target.path.name}-{self._current.start}.part"
 
     @property
     def _last(self) -> int:
@@ -244,10 +244,9 @@ class VideoSplice:
 
     def _copied(self, kept: range) -> Segment:
         ranks = self._packets.ranks[kept.start : kept.stop]
-        first = min(ranks)
-        order = tuple(rank - first for rank in ranks)
+        order = tuple(rank - kept.start for rank in ranks)
         delay = max(place - rank for place, rank in enumerate(order))
-        times = self._times[first : first + len(order)]
+        times = self._times[kept.start : kept.stop]
         return Segment(
             self._target.path, times, self._last, delay, kept.start, order,
             self._packets.has_lengths,
@@ -284,10 +283,6 @@ class ImageSplice:
         """Do nothing: the images are written."""
 
     def publish(self, footage: Footage, publisher: Callable[[Path], Publish]) -> None:
-        originals = footage.files if isinstance(footage, ImageSequence) else ()
-        by_stem = {file.stem: file for file in originals}
         with writing_media(self._target.path):
-            for image in sorted(self._folder.iterdir()):
-                original = by_stem.get(image.stem, footage.path)
-                publish_image(image, self._target.path / image.name, original, publisher)
+            publish_images(self._folder.iterdir(), self._target.path, footage, publisher)
             shutil.rmtree(self._folder)

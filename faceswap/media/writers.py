@@ -354,15 +354,12 @@ def _publish_images(
 ) -> None:
     """Publish all images into a staging folder, which then replaces the target folder."""
     check_folder(target, footage)
-    originals = footage.files if isinstance(footage, ImageSequence) else ()
-    by_stem = {file.stem: file for file in originals}
     staging = temporary_beside(target)
     make_folder(staging)
     try:
         with writing_media(target):
-            for image in sorted(path for folder in folders for path in folder.iterdir()):
-                original = by_stem.get(image.stem, footage.path)
-                publish_image(image, staging / image.name, original, publisher)
+            images = (path for folder in folders for path in folder.iterdir())
+            publish_images(images, staging, footage, publisher)
             if target.is_dir():
                 shutil.rmtree(target)
             staging.replace(target)
@@ -370,23 +367,24 @@ def _publish_images(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def publish_image(
-    image: Path, path: Path, original: Path, publisher: Callable[[Path], Publish]
+def publish_images(
+    images: Iterable[Path], folder: Path, footage: Footage, publisher: Callable[[Path], Publish]
 ) -> None:
-    """Copy an image of a sequence into place and sign it, unless it is a copy of its original.
+    """Copy images into a folder and sign them, except those that are copies of their originals.
 
     Args:
-        image: The image.
-        path: Where it is written.
-        original: The file that it was made from.
+        images: The images of a sequence, or the frames of a video.
+        folder: Where they are written under their own names.
+        footage: What they were made from.
         publisher: See :func:`open_video`.
     """
-    if filecmp.cmp(image, original, shallow=False):
-        with atomic_write(path) as temporary:
+    originals = footage.files if isinstance(footage, ImageSequence) else ()
+    by_stem = {file.stem: file for file in originals}
+    for image in sorted(images):
+        original, path = by_stem.get(image.stem, footage.path), folder / image.name
+        is_copy = bool(by_stem) and filecmp.cmp(image, original, shallow=False)
+        with (atomic_write if is_copy else publisher(original))(path) as temporary:
             shutil.copyfile(image, temporary)
-        return
-    with publisher(original)(path) as temporary:
-        shutil.copyfile(image, temporary)
 
 
 def write_clip(

@@ -8,17 +8,25 @@ shared by several sources have no effect on those they do not apply to, such as 
 photos. Relative paths start at the folder of the jobs file.
 """
 
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
-from faceswap.config import ConvertConfig, Option, clipped, field_options, is_name, rate_of
-from faceswap.errors import FaceswapError, InputError, OutputError, SettingsError
-from faceswap.files import make_folder, reason
+from faceswap.config import (
+    ConvertConfig,
+    Option,
+    clipped,
+    field_options,
+    is_name,
+    rate_of,
+    read_toml_file,
+    refuse_unknown,
+)
+from faceswap.errors import FaceswapError, OutputError, SettingsError
+from faceswap.files import make_folder
 from faceswap.media import writers
 from faceswap.media.footage import identify
 from faceswap.media.photos import PHOTO_SUFFIXES
@@ -120,34 +128,22 @@ def read_jobs(path: Path) -> list[Job]:
         SettingsError: If the file is not TOML, has no [[job]] table, or contains a key, a setting
             or a value that is not allowed.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the jobs file {path} cannot be read: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:  # also for bad UTF-8 and huge integers
-        raise SettingsError(f"the jobs file {path} is not TOML: {clipped(str(error))}") from error
+    content = read_toml_file(path, "jobs file")
     tables = content.pop("job", None)
     if not isinstance(tables, list) or not tables:
         raise SettingsError(f"the jobs file {path} has no [[job]] table")
-    _refuse_unknown(content, DEFAULTS, str(path))
+    refuse_unknown(content, DEFAULTS, str(path))
     jobs = []
     for number, table in enumerate(tables, start=1):
         where = f"{path}, job {number}"
         if not isinstance(table, dict):
             raise SettingsError(f"{where}: must be a [[job]] table, not {clipped(repr(table))}")
-        _refuse_unknown(table, KEYS, where)
+        refuse_unknown(table, KEYS, where)
         try:
             jobs += _jobs_of_table(content, table, path.parent)
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
     return jobs
-
-
-def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    if unknown := sorted(set(table) - set(known)):
-        raise SettingsError(
-            f"{where}: unknown key {clipped(', '.join(unknown))}; known keys: {', '.join(known)}"
-        )
 
 
 def _jobs_of_table(defaults: dict[str, Any], table: dict[str, Any], folder: Path) -> list[Job]:
@@ -216,8 +212,9 @@ def convert_all(
         OutputError: If two sources would have the same output. Then nothing is converted.
         SettingsError: If a setting applies to none of the sources that share it.
     """
-    _refuse_same_output(jobs)
-    jobs = _with_applicable(jobs)
+    planned = [_planned(job) for job in jobs]
+    _refuse_same_output(jobs, planned)
+    jobs = _with_applicable(jobs, planned)
     with Resources() as resources:
         for job in jobs:
             if on_job:
@@ -243,13 +240,30 @@ def _convert(job: Job, resources: Resources, on_progress: OnProgress) -> Convert
     return carry_out(planned, resources, on_progress, unless_done=True)
 
 
-def _refuse_same_output(jobs: Sequence[Job]) -> None:
+class _Planned(NamedTuple):
+    """Where a job writes, in which form, and the kind of its source."""
+
+    target: Path
+    form: str
+    kind: str
+
+
+def _planned(job: Job) -> _Planned | None:
+    """Look at the source of a job; None if it cannot be converted, as its report will say."""
+    try:
+        kind, _ = identify(job.source, job.config.images, rate_of(job.config.fps))
+        target = outputs.target_of(job.source, job.output, kind)
+    except FaceswapError:
+        return None
+    return _Planned(target, outputs.form_of(kind, target), kind)
+
+
+def _refuse_same_output(jobs: Sequence[Job], planned: list[_Planned | None]) -> None:
     sources: dict[Path, Path] = {}  # by output
-    for job in jobs:
-        found = _form_of(job)
+    for job, found in zip(jobs, planned, strict=True):
         if not found:
             continue
-        target = found[0].absolute()
+        target = found.target.absolute()
         if target in sources:
             raise OutputError(
                 f"{sources[target]} and {job.source} would both be written to {target}: give each "
@@ -258,36 +272,24 @@ def _refuse_same_output(jobs: Sequence[Job]) -> None:
         sources[target] = job.source
 
 
-def _with_applicable(jobs: Sequence[Job]) -> list[Job]:
+def _with_applicable(jobs: Sequence[Job], planned: list[_Planned | None]) -> list[Job]:
     """Reset the shared settings of each job that do not apply to it.
 
     Raises:
         SettingsError: If a setting applies to none of the sources that share it.
     """
     defaults, changed, applied = ConvertConfig(), [], set[str]()
-    unused: dict[str, str] = {}
-    for job in jobs:
-        found = _form_of(job)
-        useless = outputs.inapplicable(job.config, found[1], found[2]) if found else {}
+    unused: dict[str, str] = {}  # what a setting applies to, in words, by its name
+    for job, found in zip(jobs, planned, strict=True):
+        if not found:
+            changed.append(job)
+            continue
+        useless = outputs.inapplicable(job.config, found.form, found.kind)
         shared = {name: words for name, words in useless.items() if name in job.shared}
         unused |= shared
-        applied |= job.shared - useless.keys() if found else set()
+        applied |= job.shared - useless.keys()
         reset = {name: getattr(defaults, name) for name in shared}
         changed.append(replace(job, config=replace(job.config, **reset)))
     for name in unused.keys() - applied:
         raise SettingsError(f"{name} applies to none of the sources, only to {unused[name]}")
     return changed
-
-
-def _form_of(job: Job) -> tuple[Path, str, str] | None:
-    """Return where a job writes, in which form, and the kind of its source.
-
-    Returns:
-        None if the source cannot be converted, as its report will say.
-    """
-    try:
-        kind, _ = identify(job.source, job.config.images, rate_of(job.config.fps))
-        target = outputs.target_of(job.source, job.output, kind)
-    except FaceswapError:
-        return None
-    return target, outputs.form_of(kind, target), kind

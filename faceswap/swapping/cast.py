@@ -6,7 +6,6 @@ model that is passed to convert, or else to the newest in ``models``. ``to`` is 
 face is pasted; it defaults to "b". Relative paths start at the folder of the cast file.
 """
 
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +14,9 @@ from typing import Any, get_args
 
 import torch
 
-from faceswap.config import ConvertConfig, clipped, is_name
-from faceswap.errors import FaceswapError, InputError, SettingsError
+from faceswap.config import ConvertConfig, clipped, is_name, read_toml_file, refuse_unknown
+from faceswap.errors import FaceswapError, SettingsError
 from faceswap.facesets.recognition import embedding_of
-from faceswap.files import reason
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.swapper import EVERY, FaceSwapper, Finish, Found, Swapper
@@ -100,12 +98,7 @@ def read_cast(path: Path) -> list[CastEntry]:
         SettingsError: If the file is not TOML, has no [[swap]] table, or contains a key or a value
             that is not allowed.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the cast file {path} cannot be read: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:  # also for bad UTF-8 and huge integers
-        raise SettingsError(f"the cast file {path} is not TOML: {clipped(str(error))}") from error
+    content = read_toml_file(path, "cast file")
     tables = content.pop("swap", None)
     if content or not isinstance(tables, list) or not tables:
         surplus = f", not {clipped(', '.join(content))}" if content else ""
@@ -117,10 +110,7 @@ def _entry(table: Any, path: Path, number: int) -> CastEntry:
     where = _where(path, number)
     if not isinstance(table, dict):
         raise SettingsError(f"{where}: must be a [[swap]] table, not {clipped(repr(table))}")
-    if unknown := sorted(set(table) - set(KEYS)):
-        raise SettingsError(
-            f"{where}: unknown key {clipped(', '.join(unknown))}; known keys: {', '.join(KEYS)}"
-        )
+    refuse_unknown(table, KEYS, where)
     who, model, to = table.get("who"), table.get("model"), table.get("to", "b")
     photos = [who] if isinstance(who, str) else who
     if not isinstance(photos, list) or not photos or not all(map(is_name, photos)):

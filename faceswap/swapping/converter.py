@@ -118,8 +118,7 @@ def carry_out(
     if unless_done:
         if _is_done(job, key, report):
             return report
-        if not (job.config.overwrite or outputs.can_go_on(job.target)):
-            outputs.refuse_existing(job.outputs)
+        outputs.refuse_to_replace(job.config, job.outputs)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
     pool = resources.pool(job.config, workers)
     with _torch_threads(max(cores() // 2, 1)):

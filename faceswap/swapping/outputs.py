@@ -169,6 +169,16 @@ def note_container(source: Path, output: Path | None, kind: str, target: Path) -
         log.info("%s becomes %s, because %s; --output names another", source, target.name, written)
 
 
+def refuse_to_replace(config: ConvertConfig, outputs: dict[str, Path]) -> None:
+    """Refuse outputs that exist, unless the settings or an interrupted run allow to replace them.
+
+    Raises:
+        OutputError: If one exists and may not be replaced.
+    """
+    if not (config.overwrite or can_go_on(outputs["video"])):
+        refuse_existing(outputs)
+
+
 def refuse_existing(outputs: dict[str, Path], instead: str = "another --output") -> None:
     """Refuse to replace outputs that exist.
 

@@ -19,14 +19,14 @@ import numpy as np
 from faceswap import pages
 from faceswap.arrays import Image
 from faceswap.errors import FaceswapError
-from faceswap.files import fitting, write_bytes
+from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, ImageSequence, VideoFile
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.swapping.outputs import FOLDERS, photo_suffix
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord
-from faceswap.swapping.report import ConvertReport, read_report
+from faceswap.swapping.report import ConvertReport, beside, read_report
 from faceswap.swapping.troubles import SEVERITY, Kind, Trouble
 from faceswap.types import counted
 
@@ -118,8 +118,7 @@ class Mark:
 
 def page_path(target: Path, form: str) -> Path:
     """Return where the page of a conversion is written: ``video.swapped.report.html``."""
-    stem = target.name if form in FOLDERS else target.stem
-    return target.with_name(fitting(stem, ".report.html"))
+    return beside(target, form, ".report.html")
 
 
 def write_page(job: Conversion, report: ConvertReport) -> Path:

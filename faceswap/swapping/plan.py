@@ -141,9 +141,8 @@ def plan(
     outputs.refuse_input(source, footage, paths)
     if form != "preview":
         outputs.refuse_unfit(kind, source, target)
-    may_exist |= config.overwrite or form == "preview"
-    if not (may_exist or outputs.can_go_on(target)):
-        outputs.refuse_existing(paths)
+    if not (may_exist or form == "preview"):
+        outputs.refuse_to_replace(config, paths)
     outputs.note_container(source, output, kind, target)
     label = label_of(config)
     swapper, selector, files = assemble(config, model, load)

@@ -11,13 +11,14 @@ from msgspec import Meta
 
 from faceswap.errors import OutputError
 from faceswap.faces.detection import DetectorSpec
-from faceswap.faces.geometry import Face, transform
+from faceswap.faces.geometry import Box, Face, overlap, transform
 from faceswap.faces.pose import facing
 from faceswap.media.frame import Frame
 from faceswap.swapping.compositor import Swap
 from faceswap.tracking.appearance import Look, Visits
 from faceswap.types import Count, counted
 
+SAME_PLACE = 0.3  # intersection over union of the boxes of one face in two frames
 HIDDEN_AREA = 0.01  # share of its crop of which less is pasted if a face does not count as swapped
 Fate = Literal["swapped", "not chosen", "another person", "smaller", "outside", "hidden"]
 # Each fate in words that follow a number of faces.
@@ -92,6 +93,11 @@ class FaceRecord:
     ] = None
 
     @property
+    def place(self) -> Box:
+        """The box."""
+        return Box(*self.box)
+
+    @property
     def width(self) -> float:
         """Width of the box in pixels."""
         return self.box[2] - self.box[0]
@@ -109,6 +115,14 @@ class FrameRecord:
         str | None, Meta(description="File name of a photo or image; null in videos.")
     ] = None
     faces: list[FaceRecord] = field(default_factory=list)
+
+    def face_at(self, box: Box) -> FaceRecord | None:
+        """Return the face in the place of a box, also one of another frame; None if there is none.
+
+        If there are several, it is the one that overlaps most.
+        """
+        best = max(self.faces, key=lambda face: overlap(face.place, box), default=None)
+        return best if best and overlap(best.place, box) > SAME_PLACE else None
 
     @property
     def swapped(self) -> int:

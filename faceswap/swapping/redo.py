@@ -16,7 +16,7 @@ from typing import Any
 from faceswap import parallel
 from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, SettingsError
-from faceswap.faces.geometry import Box, FrameFaces, overlap
+from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.files import make_folder, sweep, temporary_beside
 from faceswap.media.footage import Footage, identify
@@ -26,7 +26,7 @@ from faceswap.media.writers import StreamTarget
 from faceswap.swapping import outputs
 from faceswap.swapping.page import page_path, write_page
 from faceswap.swapping.plan import Conversion, plan
-from faceswap.swapping.records import FaceRecord, FrameRecord, counted_fates
+from faceswap.swapping.records import FrameRecord, counted_fates
 from faceswap.swapping.report import (
     ConvertReport,
     FrameReport,
@@ -36,8 +36,7 @@ from faceswap.swapping.report import (
     write_report,
 )
 from faceswap.swapping.resources import Resources
-from faceswap.swapping.troubles import troubles_in
-from faceswap.swapping.video import render_all, targets_of
+from faceswap.swapping.video import render_all, targets_of, troubles_of
 from faceswap.tracking import tracker
 from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import Vote
@@ -53,7 +52,6 @@ CHOICE = ("to", "who", "exclude", "cast", "largest", "all_faces")  # who is swap
 # Frames before and after the redone ones that are read: for the smoothing of landmarks, latents and
 # colours over four frames each, the batches of the network, and the votes of a track.
 CONTEXT, AHEAD = 32, 24
-SAME_PLACE = 0.3  # intersection over union of the boxes of one face, then and now
 
 
 def redo(
@@ -120,8 +118,7 @@ def redo(
             for splice in splices.values():
                 splice.finish()
         report = ConvertReport(target, job.model_path, path, detector=job.spec.describe())
-        numbers = [footage.number_of(record.index) for record in records]
-        report.count(records, troubles_in(records, numbers if job.kind == "sequence" else ()))
+        report.count(records, troubles_of(footage, records))
         report.redone = len(wanted)
         done = Redone(frames, job.model.name, job.model.sha256, changes)
         new = replace(
@@ -275,7 +272,9 @@ def _as_before(
     known: set[int] = set()
     for frame, faces in found:
         for face in faces:
-            old = _same_face(records[frame.index], face.box) if face.track not in known else None
+            if face.track in known:
+                continue
+            old = records[frame.index].face_at(face.box)
             if old is None:
                 continue
             known.add(face.track)
@@ -284,8 +283,3 @@ def _as_before(
             target = old.target if is_chosen else None
             decisions.cast([Vote(frame.index, face.track, target, True, distance)])
         yield frame, faces
-
-
-def _same_face(record: FrameRecord, box: Box) -> FaceRecord | None:
-    best = max(record.faces, key=lambda face: overlap(Box(*face.box), box), default=None)
-    return best if best and overlap(Box(*best.box), box) > SAME_PLACE else None

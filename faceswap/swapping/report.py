@@ -152,8 +152,13 @@ class FrameReport:
 
 def report_path(target: Path, form: str) -> Path:
     """Return where the report of a conversion is written: ``video.swapped.report.json``."""
+    return beside(target, form, ".report.json")
+
+
+def beside(target: Path, form: str, ending: str) -> Path:
+    """Return the path of a file about an output, which lies beside it."""
     stem = target.name if form in FOLDERS else target.stem
-    return target.with_name(fitting(stem, ".report.json"))
+    return target.with_name(fitting(stem, ending))
 
 
 def _write_report(

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from faceswap.faces.geometry import Box, overlap
-from faceswap.swapping.records import FaceRecord, FrameRecord
+from faceswap.faces.geometry import overlap
+from faceswap.swapping.records import SAME_PLACE, FaceRecord, FrameRecord
 from faceswap.types import Count
 
 Kind = Literal[
@@ -25,7 +25,6 @@ SEVERITY: dict[Kind, float] = {
     "no match": 3, "extreme pose": 2, "low score": 2, "small face": 1, "no face": 1,
 }  # fmt: skip
 BRIEF = 24  # frames; a face that is away for longer has left
-SAME_PLACE = 0.3  # intersection over union of the boxes of one face before and after
 NEIGHBOURS = 24  # frames before and as many after, with which a frame is compared
 MIN_NEIGHBOURS = 6  # of them, on one side
 AREA_CHANGE = 0.3  # share of the usual area pasted
@@ -149,7 +148,7 @@ def _lost(records: Sequence[FrameRecord]) -> Iterator[int]:
         for face in record.faces:
             if face.fate != "swapped":
                 continue
-            same = [item for item in last if _overlap(item[1], face) > SAME_PLACE]
+            same = [item for item in last if overlap(item[1].place, face.place) > SAME_PLACE]
             before = max((place for place, _ in same), default=at)
             if 1 < at - before <= BRIEF:
                 between = range(before + 1, at)
@@ -160,7 +159,7 @@ def _lost(records: Sequence[FrameRecord]) -> Iterator[int]:
 
 
 def _is_occupied(record: FrameRecord, face: FaceRecord) -> bool:
-    return any(_overlap(other, face) > SAME_PLACE for other in record.faces)
+    return record.face_at(face.place) is not None
 
 
 def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
@@ -171,13 +170,13 @@ def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
     for at in range(1, len(records)):
         for face in records[at].faces:
             yield from range(max(at - (face.away or 0), 0), at)
-            before = _same_place(records[at - 1], face)
+            before = records[at - 1].face_at(face.place)
             if before is None or _who(before) == _who(face):
                 continue
             if "outside" in (before.fate, face.fate):  # the user's own choice
                 continue
             for later in range(at + 1, min(at + BRIEF, len(records))):
-                after = _same_place(records[later], face)
+                after = records[later].face_at(face.place)
                 if after is None:
                     break
                 if _who(after) == _who(before) or (
@@ -189,11 +188,6 @@ def _flickering(records: Sequence[FrameRecord]) -> Iterator[int]:
 
 def _who(face: FaceRecord) -> tuple[str, int, int]:
     return face.fate, face.target, face.track
-
-
-def _same_place(record: FrameRecord, face: FaceRecord) -> FaceRecord | None:
-    best = max(record.faces, key=lambda other: _overlap(other, face), default=None)
-    return best if best and _overlap(best, face) > SAME_PLACE else None
 
 
 def _by_track(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRecord]]]:
@@ -218,8 +212,10 @@ def _by_place(records: Sequence[FrameRecord]) -> Iterator[list[tuple[int, FaceRe
         for face in record.faces:
             if face.fate not in ("swapped", "hidden"):
                 continue
-            near = [path for path in paths
-                    if path[-1][0] < at and _overlap(path[-1][1], face) > SAME_PLACE]  # fmt: skip
+            near = [
+                path for path in paths
+                if path[-1][0] < at and overlap(path[-1][1].place, face.place) > SAME_PLACE
+            ]  # fmt: skip
             if near:
                 max(near, key=lambda path: path[-1][0]).append((at, face))
             else:
@@ -262,8 +258,3 @@ def _of_strange_area(records: Sequence[FrameRecord]) -> Iterator[int]:
                 (1 - AREA_CHANGE) * min(usual) <= areas[number] <= (1 + AREA_CHANGE) * max(usual)
             ):
                 yield at
-
-
-def _overlap(one: FaceRecord, other: FaceRecord) -> float:
-    """Return the intersection over union of the boxes of two faces."""
-    return overlap(Box(*one.box), Box(*other.box))

@@ -22,10 +22,10 @@ from faceswap.media.writers import StreamTarget
 from faceswap.swapping import records
 from faceswap.swapping.outputs import photo_suffix, refuse_existing
 from faceswap.swapping.plan import Conversion
-from faceswap.swapping.records import Fate, FrameRecord
+from faceswap.swapping.records import SAME_PLACE, Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.swapper import prepare_video
-from faceswap.swapping.troubles import BRIEF, SAME_PLACE, troubles_in
+from faceswap.swapping.troubles import BRIEF, Trouble, troubles_in
 from faceswap.tracking import tracker
 from faceswap.tracking.appearance import Visits
 from faceswap.tracking.selection import Decisions, Selection, select_faces
@@ -99,9 +99,19 @@ def convert_video(
             raise NoFacesError(
                 f"{records.why_none(written, 'frame')} of {job.source}; nothing was written"
             )
-        numbers = [footage.number_of(record.index) for record in written]
-        is_sequence = isinstance(footage, ImageSequence)
-        report.finish(job, key, written, troubles_in(written, numbers if is_sequence else ()))
+        report.finish(job, key, written, troubles_of(footage, written))
+
+
+def troubles_of(footage: Footage, written: list[FrameRecord]) -> list[Trouble]:
+    """Return the runs of frames that may look wrong; gaps in the numbers of images are among them.
+
+    Args:
+        footage: The footage.
+        written: What happened to its frames, in order.
+    """
+    is_sequence = isinstance(footage, ImageSequence)
+    numbers = [footage.number_of(record.index) for record in written] if is_sequence else ()
+    return troubles_in(written, numbers)
 
 
 def _align_logs(output: writers.VideoOutput, log: FaceLog, start: int) -> int:

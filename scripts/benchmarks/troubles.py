@@ -414,7 +414,9 @@ def percent(part: int, whole: int) -> str:
 def options() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clip", type=Path, action="append", help="clip to spoil; repeatable")
+    parser.add_argument(
+        "--clip", type=Path, action="append", help="clip for the faults; repeatable"
+    )
     parser.add_argument("--other", type=Path, default=OTHER, help="clip of another person")
     parser.add_argument("--untouched", type=Path, nargs="*", default=UNTOUCHED)
     parser.add_argument("--fault", action="append", choices=[f.name for f in FAULTS],

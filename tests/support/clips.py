@@ -212,6 +212,20 @@ def make_clip(
     return path
 
 
+def write_lossless(path, images, rate=24, times=None):
+    """Write RGB images (H, W, 3) as a lossless video; ``times`` are counted in frames."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=rate)
+        video.height, video.width = images[0].shape[:2]
+        video.pix_fmt = "bgr0"
+        for time, image in zip(times or range(len(images)), images, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = time, Fraction(1, rate)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
 def times_of(path):
     with av.open(str(path)) as container:
         return [f.pts * f.time_base for f in container.decode(video=0)]

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +11,7 @@ from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, OutputError, SettingsError
 from faceswap.models import modelfile
 from faceswap.swapping.batch import Job, convert_all, jobs_of, read_jobs
+from tests.support.clips import write_lossless
 from tests.support.commands import checked, faceswap
 from tests.support.stops import Stopped
 
@@ -29,7 +29,8 @@ def project(tmp_path, collins, model):
         moved.save(folder / f"shots/shot.{number + 1:04d}.png")
     Image.fromarray(collins).save(folder / "photos/one.png")
     Image.fromarray(collins).resize((200, 200)).save(folder / "photos/two.jpg")
-    write_clip(folder)
+    images = [np.roll(collins, 3 * number, axis=1) for number in range(3)]
+    write_lossless(folder / "clip.mkv", images * 2, rate=25)
     (folder / "broken.mp4").write_bytes((folder / "clip.mkv").read_bytes()[:300])
     (folder / "models").mkdir()
     (folder / "models/m").symlink_to(model)
@@ -49,18 +50,6 @@ def project(tmp_path, collins, model):
         """
     )
     return folder
-
-
-def write_clip(folder):
-    images = [np.asarray(Image.open(file)) for file in sorted((folder / "shots").iterdir())]
-    with av.open(str(folder / "clip.mkv"), "w") as out:
-        video = out.add_stream("ffv1", rate=25)
-        video.height, video.width = images[0].shape[:2]
-        video.pix_fmt = "bgr0"
-        for image in images * 2:
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
 
 
 def test_jobs_file_is_read_with_its_defaults(tmp_path):

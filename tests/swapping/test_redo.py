@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +15,7 @@ from faceswap.media.segments import SEGMENT_FRAMES
 from faceswap.provenance.credentials import read
 from faceswap.swapping.converter import convert
 from faceswap.swapping.redo import redo
+from tests.support.clips import write_lossless
 from tests.support.commands import checked, faceswap, one_line_error
 from tests.support.stops import Stopped, stop_after
 
@@ -32,17 +31,7 @@ def images(together):
 
 @pytest.fixture
 def clip(tmp_path, images):
-    path = tmp_path / "clip.mkv"
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("ffv1", rate=24)
-        video.height, video.width = images[0].shape[:2]
-        video.pix_fmt = "bgr0"
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
-            frame.pts, frame.time_base = number, Fraction(1, 24)
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
-    return path
+    return write_lossless(tmp_path / "clip.mkv", images)
 
 
 @pytest.fixture

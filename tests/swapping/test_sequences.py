@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 
-import av
 import jsonschema
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from faceswap.media.segments import unfinished
 from faceswap.provenance.credentials import read
 from faceswap.swapping.converter import contact_sheet, convert
 from scripts.tools.schemas import schemas
-from tests.support.clips import segment_length, times_of
+from tests.support.clips import segment_length, times_of, write_lossless
 from tests.support.stops import Stopped, stop_after
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
@@ -46,17 +45,8 @@ def shots(tmp_path, images):
 
 @pytest.fixture
 def lossless(tmp_path, images):
-    path = tmp_path / "shots.mkv"
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("ffv1", rate=24)
-        video.height, video.width = images[0].shape[:2]
-        video.pix_fmt = "bgr0"
-        for at, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
-            frame.pts, frame.time_base = at + (at >= 10), Fraction(1, 24)
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
-    return path
+    times = [at + (at >= 10) for at in range(len(images))]
+    return write_lossless(tmp_path / "shots.mkv", images, times=times)
 
 
 def pictures(folder):

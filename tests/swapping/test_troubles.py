@@ -14,6 +14,7 @@ from faceswap.faces.geometry import Box, align_face
 from faceswap.media.frame import Frame
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.records import (
+    SAME_PLACE,
     FaceRecord,
     FrameRecord,
     from_json,
@@ -21,7 +22,7 @@ from faceswap.swapping.records import (
     to_json,
     why_none,
 )
-from faceswap.swapping.troubles import BRIEF, SAME_PLACE, troubles_in
+from faceswap.swapping.troubles import BRIEF, troubles_in
 from faceswap.tracking.appearance import Visits
 
 # Numbers of clear frontal faces, from scripts/benchmarks/troubles.py.
