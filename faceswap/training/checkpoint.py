@@ -552,7 +552,7 @@ def write_config(
     Raises:
         OutputError: If the file cannot be written.
     """
-    versions = {name: version(name) for name in ("faceswap", "torch", "torchvision")}
+    versions = {name: version(name) for name in ("faceswap", "torch")}
     record = {"train": settings, "names": names, "recipe": recipe, "versions": versions}
     write_bytes(folder / "config.json", (json.dumps(record, indent=1) + "\n").encode())
 

@@ -11,7 +11,6 @@ import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from faceswap.config import TrainConfig
 from faceswap.crops.guidance import Guide
@@ -37,6 +36,7 @@ log = logging.getLogger(__name__)
 
 
 PREVIEW_ROWS = 8
+BORDER = 2  # pixels of white between the faces of a preview
 MIN_CONTRAST = 1e-4  # added to both contrasts, so that flat images can be compared
 MEAN_FACES = 200  # up to twice as many faces per identity are averaged into the mean latent
 # Plateau: none of the last third of the scores (at least 6) exceeds the earlier best by 0.002.
@@ -167,9 +167,7 @@ class Monitor:
                 self._swapped(network.swap(inputs, other, 1.0), other, picked),
             ]
         network.train()
-        rows = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()  # (rows * 6, 3, side, side)
-        grid = make_grid(rows, nrow=len(columns), padding=2, pad_value=1.0)
-        image = to_bytes(grid)
+        image = to_bytes(_framed(torch.stack(columns, dim=1).float().cpu()))
         _, png = cv2.imencode(".png", image.permute(1, 2, 0).numpy()[..., ::-1])
         write_bytes(self._folder / "previews" / f"step-{run.step:09d}.png", png.tobytes())
         if self._board:
@@ -232,6 +230,16 @@ def sharpness(output: Tensor, target: Tensor) -> Tensor:
         ratio = (strengths[0] + MIN_CONTRAST) / (strengths[1] + MIN_CONTRAST)
         ratios.append(torch.minimum(ratio, 1 / ratio))
     return torch.stack(ratios).log().mean().exp()
+
+
+def _framed(faces: Tensor) -> Tensor:
+    """Return one image (3, H, W) of rows and columns of faces (R, C, 3, S, S), with white between.
+
+    The lines around and between the faces are ``BORDER`` pixels wide.
+    """
+    padded = F.pad(faces, (BORDER, 0, BORDER, 0), value=1)
+    joined = torch.cat([torch.cat(list(row), dim=-1) for row in padded], dim=-2)
+    return F.pad(joined, (0, BORDER, 0, BORDER), value=1)
 
 
 def _band(gray: Tensor, fine: int, coarse: int) -> Tensor:

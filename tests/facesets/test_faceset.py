@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faces.geometry import align_face
@@ -44,8 +45,11 @@ def test_faces_survive_a_write_and_a_read(tmp_path, aligned):
 def test_crops_are_resized_on_read(tmp_path, aligned):
     FacesetWriter(tmp_path, 64, 0.625, SETTINGS).add("x.jpg", frame(), [aligned])
 
-    assert Faceset.read(tmp_path, 32).crops.shape == (1, 3, 32, 32)
-    assert Faceset.read(tmp_path, 32).crops.dtype == torch.uint8
+    crops = Faceset.read(tmp_path, 32).crops
+
+    assert (crops.shape, crops.dtype) == ((1, 3, 32, 32), torch.uint8)
+    expected = Image.fromarray(aligned.image).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(crops[0].permute(1, 2, 0).numpy(), expected, atol=1)
 
 
 def test_writer_resumes_an_interrupted_faceset(tmp_path, aligned):
