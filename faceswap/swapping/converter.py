@@ -359,7 +359,7 @@ def _write_photo(
         if is_folder:
             base = f"{name.name}.png" if shares_stem else f"{name.stem}.png"
             new = name.with_name(base)
-            path /= name.with_suffix(outputs.photo_suffix(source)) if stream == "video" else new
+            path /= outputs.written_for(name) if stream == "video" else new
         with writers.photo_writer(path, source, publish) as writer:
             writer.write(rendered)
 

@@ -79,6 +79,11 @@ def photo_suffix(source: Path) -> str:
     return source.suffix if suffix in PHOTO_SUFFIXES else WRITTEN_FOR.get(suffix, ".png")
 
 
+def written_for(photo: Path) -> Path:
+    """Return a photo's path with the suffix of its output."""
+    return photo.with_suffix(photo_suffix(photo))
+
+
 def form_of(kind: str, target: Path) -> str:
     """Return the form of an output, one of :data:`FORMS`.
 

@@ -20,10 +20,11 @@ from faceswap import pages
 from faceswap.arrays import Image
 from faceswap.errors import FaceswapError
 from faceswap.files import write_bytes
-from faceswap.media.footage import Footage, ImageSequence, VideoFile
+from faceswap.media.footage import Footage, ImageSequence, video_at
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.swapping.outputs import FOLDERS, photo_suffix
+from faceswap.media.writers import numbered_frame
+from faceswap.swapping.outputs import FOLDERS, written_for
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport, beside, read_report
@@ -56,7 +57,7 @@ MEANING: dict[Kind, str] = {
     "person, or swapped and not swapped.",
     "sudden jump": "A face leaves its path for one frame.",
     "mask anomaly": "Much more or much less of a face is pasted than in the frames around.",
-    "low score": "The detector is not sure that this is a face.",
+    "low score": "The frame hardly shows the face.",
     "small face": "The face is too small for much detail.",
     "extreme pose": "The head is turned or lowered so far that little can be expected of the swap.",
 }  # fmt: skip
@@ -214,7 +215,7 @@ class _Clip:
         if self._job.form in (*FOLDERS, "photo"):
             yield from ((at, read_photo(self._file(at))) for at in places)
             return
-        yield from zip(places, _frames(VideoFile(self._job.target), places), strict=False)
+        yield from zip(places, _frames(video_at(self._job.target), places), strict=False)
 
     def _file(self, at: int) -> Path:
         """Return the image that was written for a photo or a frame."""
@@ -222,11 +223,11 @@ class _Clip:
         if job.form == "photo":
             return job.target
         if file is None:  # a frame of a video that became a folder of images
-            return job.target / f"{at + 1:06d}.png"
+            return job.target / numbered_frame(at + 1)
         name = Path(file)
         if isinstance(job.footage, ImageSequence):
-            return job.target / f"{name.stem}{photo_suffix(name)}"
-        written = job.target / name.with_suffix(photo_suffix(name))
+            return job.target / written_for(name).name
+        written = job.target / written_for(name)
         return written if written.exists() else job.target / name  # the latter is a copy
 
 

@@ -20,7 +20,7 @@ from faceswap.media.reader import VideoInfo
 from faceswap.media.segments import folder_for
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping import records
-from faceswap.swapping.outputs import photo_suffix, refuse_existing
+from faceswap.swapping.outputs import refuse_existing, written_for
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import SAME_PLACE, Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport
@@ -224,9 +224,9 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
 
         def name_of(frame: Frame, stream: str = stream) -> str:
             if not isinstance(footage, ImageSequence):
-                return f"{frame.index - start + 1:06d}.png"
-            suffix = photo_suffix(frame.source) if stream == "video" else ".png"
-            return f"{frame.source.stem}{suffix}"
+                return writers.numbered_frame(frame.index - start + 1)
+            written = written_for(frame.source)
+            return written.name if stream == "video" else f"{written.stem}.png"
 
         targets[stream] = StreamTarget(path, encoding, images=name_of)
         writers.check_folder(path, footage)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Disturb extract, train and convert while they run and report what is lost.
+"""Disturb extract, train and convert (of a video, a sequence, several sources) and report losses.
 
 Each command is killed at random moments and run again until it finishes, and its result is compared
 with that of an undisturbed run. Then disks fill up, folders are deleted, inputs change and the
@@ -19,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -50,18 +50,19 @@ class Stage:
     """A command with its arguments and the checks of its output.
 
     Attributes:
-        name: The command.
+        name: Its name in the table.
+        sources: The files and folders that it reads.
         output: The file or folder that it writes.
-        args: Its arguments.
+        args: The command and its arguments.
     """
 
-    def __init__(self, name: str, output: Path, *args: object) -> None:
-        self.name, self.output, self.args = name, output, (name, *args)
+    def __init__(self, name: str, sources: Sequence[Path], output: Path, *args: object) -> None:
+        self.name, self.sources, self.output, self.args = name, sources, output, args
 
     def at(self, output: Path) -> Self:
         """The same command with another output."""
-        name, *others = [output if x == self.output else x for x in self.args]
-        return type(self)(str(name), output, *others)
+        args = [output if x == self.output else x for x in self.args]
+        return type(self)(self.name, self.sources, output, *args)
 
     def progress(self) -> int:
         """Amount of finished work on disk, which must never shrink."""
@@ -169,6 +170,76 @@ class Convert(Stage):
             shutil.rmtree(folder)
 
 
+class ConvertSequence(Convert):
+    """Convert numbered images to numbered images."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._report = self.output.with_name(f"{self.output.name}.report.json")
+
+    def progress(self) -> int:
+        return 10**6 if self._report.exists() else frames_done(self.output.parent)
+
+    def _whole(self) -> list[str]:
+        return half_written(self.output)
+
+    def fingerprint(self) -> object:
+        return images_in(self.output), self._whole()
+
+    def clear(self) -> None:
+        super().clear()
+        self._report.unlink(missing_ok=True)
+
+
+class ConvertSeveral(Stage):
+    """Convert a video, a sequence and a folder of photos into one folder."""
+
+    def progress(self) -> int:
+        finished = len(list(self.output.glob("*.report.json")))
+        return 10**6 * finished + frames_done(self.output)
+
+    def check(self) -> list[str]:
+        return half_written(self.output)
+
+    def fingerprint(self) -> object:
+        return images_in(self.output), self.check()
+
+
+def frames_done(folder: Path) -> int:
+    """Count the frames in the finished segments of the conversions into a folder."""
+    lists = [path.read_text().split("\n")[:-1] for path in folder.glob(".*.parts/done.jsonl")]
+    return sum(len(json.loads(line)["times"]) for lines in lists for line in lines)
+
+
+def images_in(folder: Path) -> list[tuple[str, str]]:
+    """Return each image and video of a folder with the digest of its pixels."""
+    return [
+        (str(path.relative_to(folder)), digest_of(pixels_of(path))) for path in media_in(folder)
+    ]
+
+
+def half_written(folder: Path) -> list[str]:
+    """List the images and videos of a folder that cannot be read or whose mark is not intact."""
+    from faceswap.provenance import credentials
+
+    worst = [(path, credentials.verify([path]).worst) for path in media_in(folder)]
+    return [f"{path.name}: {error}" for path, error in worst if error]
+
+
+def media_in(folder: Path) -> list[Path]:
+    """List the finished images and videos of a folder."""
+    found = (path for path in folder.rglob("*") if path.suffix in (".mp4", ".png"))
+    return sorted(path for path in found if not any(x.startswith(".") for x in path.parts))
+
+
+def pixels_of(path: Path) -> bytes:
+    """Return the levels of an image or of all frames of a video."""
+    from faceswap.media import photos, reader
+
+    frames = reader.read_video(path) if path.suffix == ".mp4" else [photos.read_photo(path)]
+    return b"".join(frame.image.tobytes() for frame in frames)
+
+
 def digest_of(data: bytes) -> str:
     """Short hash of some bytes."""
     return hashlib.sha256(data).hexdigest()[:16]
@@ -231,9 +302,9 @@ def kill_at_random(stage: Stage, kills: int, chance: random.Random) -> tuple[int
 def check_refusal(
     done: subprocess.CompletedProcess[str] | subprocess.Popen[str], stderr: str
 ) -> list[str]:
-    """Check that a command that could not go on printed one error line and a matching exit code."""
+    """Check that a command that could not go on said why and ended with a matching exit code."""
     lines = [line for line in stderr.splitlines() if line.startswith("faceswap: error: ")]
-    if done.returncode in (3, 4, 5, 6) and len(lines) == 1 and "Traceback" not in stderr:
+    if done.returncode in (3, 4, 5, 6) and lines and "Traceback" not in stderr:
         return []
     return [f"exit code {done.returncode}: {' / '.join(stderr.splitlines()[-3:])}"]
 
@@ -321,8 +392,8 @@ def output_removed(stage: Stage, work: Path, _: random.Random) -> list[str]:
 
 def input_changed(stage: Stage, _: Path, __: random.Random) -> list[str]:
     """Truncate the input to half during the run; with the whole input the next run must succeed."""
-    source = Path(str(stage.args[1] if stage.name != "train" else stage.args[2]))
-    files = [source] if source.is_file() else [p for p in source.rglob("*") if p.is_file()]
+    inside = [[path, *path.rglob("*")] for path in stage.sources]
+    files = [path for paths in inside for path in paths if path.is_file()]
     kept = {path: path.read_bytes() for path in files}
 
     def halve() -> None:
@@ -367,10 +438,14 @@ FAULTS = {
 
 
 def prepare_stages(work: Path, frames: int, steps: int) -> list[Stage]:
-    """Make photos and a clip, and return the three commands that work on them."""
+    """Make photos, clips and a sequence, and return the commands that work on them."""
+    from PIL import Image
+
     from faceswap.cli import demo
     from faceswap.facesets.extractor import extract
     from faceswap.files import write_bytes
+    from faceswap.media import reader
+    from faceswap.media.writers import write_clip
 
     demo.VARIANTS, demo.CLIP_FRAMES = 26, frames
     demo._make_data(work, lambda _: None)
@@ -383,16 +458,51 @@ def prepare_stages(work: Path, frames: int, steps: int) -> list[Stage]:
     train = ["--a", work / "known" / a.name / "faces", "--b", work / "known" / b.name / "faces",
              "--model", "small", "--steps", steps, "--batch-size", 2, "--device", "cpu",
              "--save-every", 0, "--preview-every", 0]  # fmt: skip
-    for name in ("extracted", "trained", "converted", "model"):
-        (work / name).mkdir()
     assert not run_command("train", *train, "-o", work / "model" / "m").returncode
-    extracted, trained = work / "extracted" / "faces", work / "trained" / "m"
-    converted = work / "converted" / "out.mp4"
     model = ["--model", work / "model" / "m", "--device", "cpu", "--workers", 1]
+    clip, shots, short = work / demo.CLIP, work / "shots", work / "short.mp4"
+    images = [frame.image for frame in reader.read_video(clip)]
+    write_clip(short, images[: frames // 3], demo.CLIP_RATE, demo._chime(), demo.SAMPLE_RATE)
+    shots.mkdir()
+    for number, image in enumerate(images, start=1001):
+        Image.fromarray(image).save(shots / f"shot.{number}.png")
+    extracted, trained, converted, sequence, several = (
+        work / folder / name
+        for folder, name in {"extracted": "faces", "trained": "m", "converted": "out.mp4",
+                             "sequence": "shots", "several": "out"}.items()
+    )  # fmt: skip
+    for output in (extracted, trained, converted, sequence, several):
+        output.parent.mkdir()
+    sources = [short, shots, few]
     return [
-        Extract("extract", extracted, few, "-o", extracted, "--detector", "hog", "--workers", 1),
-        Train("train", trained, *train, "-o", trained),
-        Convert("convert", converted, work / demo.CLIP, "-o", converted, *model),
+        Extract(
+            "extract",
+            [few],
+            extracted,
+            "extract",
+            few,
+            "-o",
+            extracted,
+            "--detector",
+            "hog",
+            "--workers",
+            1,
+        ),
+        Train("train", [a], trained, "train", *train, "-o", trained),
+        Convert("convert", [clip], converted, "convert", clip, "-o", converted, *model),
+        ConvertSequence(
+            "sequence",
+            [shots],
+            sequence,
+            "convert",
+            shots,
+            "-o",
+            sequence,
+            "--images",
+            "sequence",
+            *model,
+        ),
+        ConvertSeveral("several", sources, several, "convert", *sources, "-o", several, *model),
     ]
 
 

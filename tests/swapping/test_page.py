@@ -359,7 +359,7 @@ def clip(tmp_path, collins):
     return tmp_path / "video.mp4"
 
 
-@pytest.mark.parametrize("output", ["out.mp4", "out.gif", "out"])
+@pytest.mark.parametrize("output", ["out.mp4", "out.gif", "out.webp", "out.apng", "out"])
 def test_video_gets_a_page(clip, model, tmp_path, output):
     config = replace(QUICK, start="0.08")
 
