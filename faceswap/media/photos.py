@@ -268,9 +268,9 @@ class PhotoWriter:
             self._write_png(self._temporary.read_bytes(), metadata)
 
     def _may_be_gray(self, image: npt.NDArray[Any]) -> bool:
-        """Return whether all pixels (H, W, 3) are grey; warn if not."""
-        red, green, blue = (image[..., channel] for channel in range(3))
-        if np.array_equal(red, green) and np.array_equal(red, blue):
+        """Return whether all pixels (H, W, 3) are grey but for rounding; warn if not."""
+        rounding = np.iinfo(image.dtype).max // 255  # a swap that is grey may be off by one level
+        if (image.max(axis=2) - image.min(axis=2)).max() <= rounding:
             return self._suffix != ".webp"  # which stores RGB only
         log.warning("%s is grey, but its swap has colours and is written as RGB", self._source)
         return False

@@ -139,7 +139,8 @@ class VideoInfo:
         frames: Number of frames, estimated if the header holds only duration and rate; 0 if
             unknown.
         start: Time of the first frame in seconds.
-        seconds: Duration in seconds; None if unknown.
+        seconds: Duration in seconds, without sound that outlasts the frames where the header tells
+            the two apart; None if unknown.
     """
 
     width: int
@@ -222,7 +223,8 @@ def probe(path: Path) -> VideoInfo:
         if not frames and container.duration and stream.average_rate:
             frames = round(container.duration / av.time_base * stream.average_rate)
         start = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
-        length = Fraction(container.duration, av.time_base) if container.duration else None
+        whole = Fraction(container.duration, av.time_base) if container.duration else None
+        length = stream.duration * Fraction(stream.time_base) if stream.duration else whole
         return VideoInfo(stream.width, stream.height, frames, start, length)
 
 

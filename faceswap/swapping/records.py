@@ -24,11 +24,11 @@ Fate = Literal["swapped", "not chosen", "another person", "smaller", "outside", 
 # Each fate in words that follow a number of faces.
 WORDS: dict[Fate, str] = {
     "swapped": "swapped",
-    "not chosen": "not among the people chosen",
+    "not chosen": "left out by --who, --not or --cast",
     "another person": "of people whom the model was not trained to replace",
     "smaller": "smaller than the largest face (--largest)",
     "outside": "outside --frames",
-    "hidden": "hidden by what is in front of them, or almost outside the frame",
+    "hidden": "of which almost nothing can be pasted: hidden, outside the frame or masked out",
 }
 
 

@@ -314,7 +314,7 @@ def test_grey_photo_stays_grey_if_its_swap_is(tmp_path, name, mode, is_gray, cap
     source, target = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
     Image.fromarray(np.full((20, 30), 90, np.uint8)).convert(mode).save(source)
     frame = photos.read_photo(source)
-    color = [120, 120, 120] if is_gray else [200, 20, 20]
+    color = [120, 121, 120] if is_gray else [200, 20, 20]  # one level may be rounding
 
     photos.PhotoWriter(target, source).write(
         frame.changed((0, 0, 10, 10), np.full((10, 10, 3), color, np.uint8))

@@ -150,6 +150,16 @@ def test_odd_420_video_keeps_its_size(tmp_path):
     assert len(times_of(target)) == 12
 
 
+def test_duration_is_that_of_the_frames_and_not_of_longer_sound(tmp_path):
+    path = tmp_path / "long sound.mp4"
+    images = [np.zeros((48, 64, 3), np.uint8)] * 10
+    writers.write_clip(path, iter(images), 25, np.zeros(48000, np.int16), 48000)  # one second
+
+    info = reader.probe(path)
+
+    assert (info.frames, info.seconds) == (10, Fraction(10, 25))
+
+
 def test_webm_keeps_times(tmp_path):
     source = make_clip(tmp_path / "in.webm", codec="libvpx-vp9", audio=0)
     target = tmp_path / "out.webm"

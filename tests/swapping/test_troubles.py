@@ -198,8 +198,8 @@ def test_why_no_face_was_swapped():
 
     assert why_none([replace(f, faces=[]) for f in found], "frame") == "no face found in 3 frames"
     assert why_none(frames, "frame") == (
-        "3 faces found in 3 frames, but none is swapped: 3 not among the people chosen (nearest "
-        "distance 0.70; below 0.6 is the same person)"
+        "3 faces found in 3 frames, but none is swapped: 3 left out by --who, --not or --cast "
+        "(nearest distance 0.70; below 0.6 is the same person)"
     )
     outside = [with_faces(frame, fate="outside") for frame in found[:1]]
     assert why_none(outside, "photo") == (
