@@ -68,6 +68,7 @@ def faceswap(*args, **variables):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_second_training_is_refused_until_the_first_is_killed(
     start_and_hang, faceset_folders, tmp_path
 ):

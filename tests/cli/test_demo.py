@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from faceswap.cli import demo
 from faceswap.config import TrainConfig
@@ -9,6 +10,7 @@ from faceswap.training.trainer import TrainReport
 from tests.support.clips import sound_of
 
 
+@pytest.mark.slow
 def test_demo_runs_every_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "VARIANTS", 26)
     monkeypatch.setattr(demo, "CLIP_FRAMES", 10)

@@ -191,6 +191,7 @@ def test_baselines_are_ordered_as_an_eye_orders_them(report):
         assert rows.footage.light_error.value == 0 < rows.average.light_error.value
 
 
+@pytest.mark.slow
 def test_skin_mask_keeps_occluders_in_front(folder, faceset_folders):
     report = evaluator.evaluate(folder, *faceset_folders, EvaluateConfig(faces=3))
 

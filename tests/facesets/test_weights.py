@@ -166,6 +166,7 @@ main(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_clean_run_never_touches_the_landmark_model(tmp_path, collins, hopper):
     """The whole way works while asking for that file fails."""
     random = np.random.default_rng(0)

@@ -177,6 +177,7 @@ def test_a_stopped_redo_leaves_the_output_alone(tmp_path, clip, model):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_command_redoes_frames(tmp_path, clip, model):
     options = ["--workers", "1", "--detector", "hog", "--device", "cpu", "--codec", "ffv1"]
     faceswap("convert", clip, "--model", model, *options, cwd=tmp_path)

@@ -112,6 +112,7 @@ def check_equals_unbroken(clip, unbroken, report):
 
 
 @pytest.mark.parametrize("stops", [[3], [25, 26, 59], [70]])
+@pytest.mark.slow
 def test_resume_after_stop_equals_unbroken_run(clip, model, unbroken, work, stops):
     for number, stop in enumerate(stops):
         with pytest.raises(Stopped):
@@ -132,6 +133,7 @@ def test_resume_after_stop_equals_unbroken_run(clip, model, unbroken, work, stop
     assert work["searched"] - before <= FRAMES - whole * 10
 
 
+@pytest.mark.slow
 def test_resume_after_kill_equals_unbroken_run(clip, model, unbroken, work):
     code = (
         "import os, signal, sys\nfrom faceswap.media import segments, writers\n"
@@ -168,6 +170,7 @@ def truncate_lines(path, keep, tail=b""):
     [("done.jsonl", 0, b""), ("done.jsonl", 3, b'{"times": [1'),
      ("faces.jsonl", 0, b""), ("faces.jsonl", 2, b"\0" * 900)],
 )  # fmt: skip
+@pytest.mark.slow
 def test_resume_after_lines_are_lost_equals_unbroken_run(clip, model, unbroken, name, keep, tail):
     with pytest.raises(Stopped):
         convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(55))
@@ -177,6 +180,7 @@ def test_resume_after_lines_are_lost_equals_unbroken_run(clip, model, unbroken, 
 
 
 @pytest.mark.parametrize("name", ["done.jsonl", "faces.jsonl"])
+@pytest.mark.slow
 def test_damaged_resume_files_are_a_one_line_error(clip, model, unbroken, name):
     with pytest.raises(Stopped):
         convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(55))
@@ -195,6 +199,7 @@ def test_damaged_resume_files_are_a_one_line_error(clip, model, unbroken, name):
     check_equals_unbroken(clip, unbroken, convert(clip, swapped(clip), model, QUICK))
 
 
+@pytest.mark.slow
 def test_segments_are_not_reused_with_other_settings(clip, model, unbroken, work):
     with pytest.raises(Stopped):
         convert(clip, swapped(clip), model, QUICK, on_progress=stop_after(25))
@@ -343,6 +348,7 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
     return most
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_clip_length(tmp_path, monkeypatch, model, collins_face):
     most = []
     for count in (200, 300):

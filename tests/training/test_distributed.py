@@ -8,7 +8,7 @@ import pytest
 
 from faceswap.training.distributed import World
 
-STEPS = 20
+STEPS = 8
 
 
 def train(folder, faceset_folders, processes):
@@ -35,6 +35,7 @@ def weights(folder):
     return modelfile.load(folder).network.state_dict()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(faceset_folders, tmp_path):
     train(tmp_path / "one", faceset_folders, 1)
 

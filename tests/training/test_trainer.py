@@ -56,16 +56,23 @@ def assert_equal(one, two):
         assert torch.equal(one[key], two[key]), key
 
 
-def test_loss_falls(run):
+@pytest.fixture(scope="module")
+def learnt(faceset_folders, tmp_path_factory):
+    """The report of a training of 100 steps, and what its progress said of the loss of a."""
     losses = []
-
-    report = run(
-        replace(SHORT, steps=120),
+    report = trainer.train(
+        *faceset_folders, tmp_path_factory.mktemp("learnt") / "model", replace(SHORT, steps=100),
         on_progress=lambda p: p.unit == "steps" and losses.append(float(p.note.split()[2])),
-    )
+    )  # fmt: skip
+    return report, losses
+
+
+@pytest.mark.slow
+def test_loss_falls(learnt):
+    report, losses = learnt
 
     first = json.loads((report.folder / "metrics.jsonl").read_text().splitlines()[0])
-    assert report.step == 120
+    assert report.step == 100
     assert report.loss_a < 0.85 * first["loss_a"]
     assert losses
 
@@ -324,6 +331,7 @@ def test_restart_keeps_no_state_of_the_replaced_run(run):
     assert [states.read(path)[0]["step"] for path in kept] == [0]
 
 
+@pytest.mark.slow
 def test_best_model_has_the_best_score(run):
     folder = run(replace(SHORT, save_every=0.0, steps=10)).folder
 
@@ -420,10 +428,9 @@ def test_update_ema_follows_the_weights():
     torch.testing.assert_close(weight - mean, (1 - early) * 0.999)
 
 
-def test_mask_head_learns_the_face_outline(run):
-    folder = run(replace(SHORT, steps=150)).folder
-
-    network = modelfile.load(folder).network
+@pytest.mark.slow
+def test_mask_head_learns_the_face_outline(learnt):
+    network = modelfile.load(learnt[0].folder).network
     with torch.no_grad():
         decoded = network(torch.full((1, 3, 80, 80), 0.5), "a")[0, 3]
     corners = decoded[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -557,6 +564,7 @@ def test_repeated_non_finite_loss_stops_and_keeps_the_last_state(run, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch's own
+@pytest.mark.slow
 def test_compiled_network_learns_the_same(run, monkeypatch):
     """The backend "eager" runs PyTorch's own kernels, so that no C compiler is needed."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -577,14 +585,16 @@ def test_network_that_cannot_be_compiled_is_a_device_error(run, monkeypatch):
         run(replace(SHORT, compile=True))
 
 
+@pytest.mark.slow
 def test_plateau_of_the_score_warns_once(run, caplog, monkeypatch):
     monkeypatch.setattr(monitor, "FLAT_GAIN", 1.0)  # no score can rise by so much
+    monkeypatch.setattr(monitor, "FLAT_SCORES", 2)
 
-    run(replace(SHORT, save_every=0.0, steps=15), folder="short")
+    run(replace(SHORT, save_every=0.0, steps=5))
     assert "gains little" not in caplog.text  # too early to tell
 
-    monkeypatch.setattr(monitor, "FLAT_AFTER", 10)
-    run(replace(SHORT, save_every=0.0, steps=15))
+    monkeypatch.setattr(monitor, "FLAT_AFTER", 5)
+    run(replace(SHORT, save_every=0.0, steps=8))
     assert caplog.text.count("more training gains little") == 1
 
 
