@@ -434,7 +434,11 @@ class TrainConfig(Settings):
     ] = None
     minutes: Annotated[
         float | None,
-        Option("Train for N minutes in total, earlier runs included.", LENGTH, low=0.01),
+        Option(
+            "Train for N minutes in total, earlier runs included; reading faces is not counted.",
+            LENGTH,
+            low=0.01,
+        ),
     ] = None
     batch_size: Annotated[
         int | None,

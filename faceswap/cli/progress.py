@@ -11,6 +11,7 @@ import click
 from faceswap.types import OnProgress, Progress
 
 PLAIN_SECONDS = 5.0  # between two progress lines without a terminal
+EARLY, EARLY_SHARE = 30.0, 0.05  # seconds and share below which the time left is a wild guess
 TIMED_BAR = "{percentage:3.0f}%|{bar}| {n:.2f} of {total:g} minutes{postfix}"
 
 
@@ -85,8 +86,10 @@ class Reporter:
         left = max(progress.total - progress.done, 0)  # the last step may exceed the time limit
         if progress.unit == "minutes":
             return f", {60 * left:.0f} s left"
-        rate = (progress.done - self._first.done) / max(time.monotonic() - self._began, 1e-9)
-        return f", {left / rate:.0f} s left" if rate > 0 else ""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        rate = (progress.done - self._first.done) / elapsed
+        is_early = elapsed < EARLY and progress.done < EARLY_SHARE * progress.total
+        return f", {left / rate:.0f} s left" if rate > 0 and not is_early else ""
 
     def restart(self) -> None:
         """Begin a new bar and a new clock with the next progress."""

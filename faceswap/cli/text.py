@@ -85,7 +85,9 @@ def _people(report: "ExtractReport") -> list[str]:
 
 
 def training(report: "TrainReport") -> list[str]:
-    """Describe a training run, with advice if consent is not stated or nothing is left to do."""
+    """Describe a training run, with advice on consent and on what is left to do."""
+    from faceswap.models.modelfile import FEW_STEPS
+
     lines = [
         f"{report.folder}: step {report.step}, {report.minutes:.1f} minutes, "
         f"loss a {report.loss_a:.4f} b {report.loss_b:.4f}; preview in {report.folder / 'previews'}"
@@ -94,8 +96,13 @@ def training(report: "TrainReport") -> list[str]:
     if unstated:
         options = " ".join(f"--consent-{key} TEXT" for key in unstated)
         lines.append(
-            f"consent of {' and '.join(unstated)} is not stated: run again with {options}, or "
-            "after writing data/<name>/CONSENT.md"
+            f"consent of {' and '.join(unstated)} is not stated, and swaps will say so: to state "
+            f"it, repeat the command with {options}, or after writing data/<name>/CONSENT.md"
+        )
+    if report.step < FEW_STEPS:
+        lines.append(
+            f"after only {counted(report.step, 'step')} a face is a blur: repeat the command with "
+            "higher --minutes or --steps to go on"
         )
     if report.done:
         lines.append("nothing left to do: to train longer, raise the total --steps or --minutes")

@@ -430,7 +430,9 @@ def read_photo(path: Path) -> Frame:
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright, path))
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image this program can read") from error
+        empty = not path.stat().st_size
+        what = "is empty: copy it again" if empty else "is not an image this program can read"
+        raise InputError(f"{path} {what}") from error
     except Exception as error:  # decoders raise many types for a damaged file
         message = reason(error) if isinstance(error, OSError) else str(error)
         raise InputError(f"{path} cannot be read: {message}") from error

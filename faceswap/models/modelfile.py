@@ -27,6 +27,7 @@ from faceswap.types import Identity
 
 FORMAT, VERSION = "faceswap-model", 3  # version 1 had no refiners, version 2 other ones
 REFINED_SINCE = 3  # refiners of earlier versions are left out
+FEW_STEPS = 300  # training steps below which a face is only a blur
 MODEL_FILE = "model.safetensors"
 
 

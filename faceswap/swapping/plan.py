@@ -26,6 +26,7 @@ from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of,
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.label import Label, label_of
 from faceswap.swapping.render import render
+from faceswap.swapping.resources import load_model
 from faceswap.swapping.swapper import FaceSwapper, Swapper
 from faceswap.tracking.selection import FaceSelector
 
@@ -116,7 +117,7 @@ def plan(
             the model of the entries that name none.
         config: Settings.
         form: The form of the output if its name does not tell, which is so for a preview.
-        load: Loads a model [default: :func:`modelfile.load`].
+        load: Loads a model [default: :func:`resources.load_model`].
         may_exist: Whether not to refuse outputs that exist; then the caller must do so.
 
     Raises:
@@ -199,7 +200,7 @@ def assemble(
         config: Settings.
         model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
             the model of the entries that name none.
-        load: Loads a model [default: :func:`modelfile.load`].
+        load: Loads a model [default: :func:`resources.load_model`].
 
     Returns:
         The swapper, the face selector, and the models' folders or files.
@@ -213,7 +214,7 @@ def assemble(
         SettingsError: If the cast file is not valid, the settings need a mask that a model does not
             decode, or the plug-in of a mask or a colour match cannot be imported.
     """
-    load = load or modelfile.load
+    load = load or load_model
     device = resolve_device(config.device)
     exclude = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.exclude)
     if config.cast:

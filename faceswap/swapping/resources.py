@@ -1,5 +1,6 @@
 """Keep the models and the detection processes that several conversions share."""
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,9 @@ from faceswap.faces.pool import DetectorPool
 from faceswap.files import sha256_of
 from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
+from faceswap.types import counted
+
+log = logging.getLogger(__name__)
 
 MAX_MODELS = 4  # models kept in memory
 
@@ -50,7 +54,7 @@ class Resources:
         if key not in self._models:
             if len(self._models) == MAX_MODELS:
                 del self._models[next(iter(self._models))]
-            self._models[key] = modelfile.load(folder, device)
+            self._models[key] = load_model(folder, device)
         return self._models[key]
 
     def pool(self, config: ConvertConfig, workers: int) -> DetectorPool:
@@ -64,3 +68,22 @@ class Resources:
         if key not in self._pools:
             self._pools[key] = self._stack.enter_context(DetectorPool(*key))
         return self._pools[key]
+
+
+def load_model(folder: Path, device: torch.device) -> TrainedModel:
+    """Load a model to swap faces with, and warn if it was hardly trained.
+
+    Args:
+        folder: The model's folder or file.
+        device: Where the network runs.
+
+    Raises:
+        ModelError: See :func:`modelfile.load`.
+    """
+    trained = modelfile.load(folder, device)
+    if 0 < trained.step < modelfile.FEW_STEPS:  # an imported model does not know its steps
+        log.warning(
+            "%s was trained for only %s, so its faces will be blurs: train it for longer first",
+            folder, counted(trained.step, "step"),
+        )  # fmt: skip
+    return trained

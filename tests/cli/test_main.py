@@ -148,6 +148,21 @@ def test_work_that_runs_over_has_nothing_left(capsys):
     assert ", 0 s left" in line
 
 
+def test_time_left_is_not_told_from_a_few_items(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    with progress.reporting() as on_progress:
+        on_progress(Progress(0, 100, "images"))
+        for now[0], done in ((20.0, 2), (28.0, 10), (40.0, 11)):
+            on_progress(Progress(done, 100, "images"))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",", 1)[1].strip() for line in lines] == [
+        "0.1/s", "0.357/s, 252 s left", "0.275/s, 324 s left",
+    ]  # fmt: skip
+
+
 def test_time_limited_work_shows_steps_per_second(capsys, monkeypatch):
     times = iter([0.0, 0.0, *[10.0] * 9])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))

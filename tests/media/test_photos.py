@@ -13,7 +13,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from faceswap.media import photos, reader
+from faceswap.errors import InputError
+from faceswap.media import photos
 from faceswap.media.photos import _chunk, _chunks
 from faceswap.media.sources import content_of
 from tests.support.clips import open_writer, picture
@@ -247,7 +248,7 @@ def test_truncated_sixteen_bit_photo_raises_a_one_line_error(tmp_path, suffix):
     source = save_deep(tmp_path / f"in{suffix}", random_pixels(3))
     source.write_bytes(source.read_bytes()[:2000])
 
-    with pytest.raises(reader.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         photos.read_photo(source)
     assert str(source) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -389,3 +390,13 @@ def test_photo_of_any_written_format_can_be_read_again(tmp_path, suffix):
 
     again = photos.read_photo(tmp_path / f"out{suffix}").image
     assert np.abs(again.astype(int) - frame.image).mean() < 2
+
+
+def test_empty_file_is_told_from_an_unknown_format(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"")
+    (tmp_path / "b.heic").write_bytes(b"words")
+
+    with pytest.raises(InputError, match=r"a\.heic is empty: copy it again"):
+        photos.read_photo(tmp_path / "a.heic")
+    with pytest.raises(InputError, match=r"b\.heic is not an image this program can read"):
+        photos.read_photo(tmp_path / "b.heic")

@@ -80,8 +80,8 @@ def test_missing_note_prints_one_line_of_advice(people, tmp_path):
     stdout = CliRunner().invoke(main.cli, list(map(str, args)), catch_exceptions=False).stdout
 
     assert [line for line in stdout.splitlines() if "consent" in line] == [
-        "consent of a is not stated: run again with --consent-a TEXT, or after "
-        "writing data/<name>/CONSENT.md"
+        "consent of a is not stated, and swaps will say so: to state it, "
+        "repeat the command with --consent-a TEXT, or after writing data/<name>/CONSENT.md"
     ]
 
 

@@ -49,6 +49,14 @@ def test_video_is_swapped_and_keeps_times_and_sound(clip, model):
         assert np.abs(new[300:] - old[300:]).mean() < 3  # loss of the encoder
 
 
+def test_hardly_trained_model_is_named(tmp_path, collins, model, caplog):
+    Image.fromarray(collins).save(tmp_path / "x.png")
+
+    convert(tmp_path / "x.png", model=model, config=QUICK)
+
+    assert f"{model} was trained for only 3 steps, so its faces will be blurs" in caplog.text
+
+
 def test_photo_changes_only_within_the_face(tmp_path, collins, model):
     Image.fromarray(collins).save(tmp_path / "x.png")
 

@@ -215,7 +215,5 @@ def test_reason_is_named_if_nothing_is_swapped(photos, model, tmp_path, hopper):
     with pytest.raises(NoFacesError) as caught:
         convert(photos / "a.jpg", None, model, config)
 
-    assert "1 face found in 1 photo, but none is swapped: 1 left out by --who" in str(
-        caught.value
-    )
+    assert "1 face found in 1 photo, but none is swapped: 1 left out by --who" in str(caught.value)
     assert "nearest distance 0." in str(caught.value)
