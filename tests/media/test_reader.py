@@ -348,11 +348,14 @@ def test_truncated_photo_raises_input_error(tmp_path):
         photos.read_photo(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image"])
-def test_non_photo_file_raises_input_error(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty: copy it again"), (b"words", "is not an image this program can read")],
+)
+def test_non_photo_file_raises_input_error(tmp_path, content, message):
     (tmp_path / "x.png").write_bytes(content)
 
-    with pytest.raises(InputError, match=r"x\.png is not an image"):
+    with pytest.raises(InputError, match=rf"x\.png {message}"):
         photos.read_photo(tmp_path / "x.png")
 
 
