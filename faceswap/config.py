@@ -187,10 +187,10 @@ def read_toml_file(path: Path, what: str) -> dict[str, Any]:
 
 
 def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Refuse keys of a table that mean nothing.
+    """Refuse a table with unknown keys.
 
     Raises:
-        SettingsError: If there are any.
+        SettingsError: If it has any.
     """
     if unknown := sorted(set(table) - set(known)):
         raise SettingsError(

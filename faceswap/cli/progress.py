@@ -11,7 +11,7 @@ import click
 from faceswap.types import OnProgress, Progress
 
 PLAIN_SECONDS = 5.0  # between two progress lines without a terminal
-EARLY, EARLY_SHARE = 30.0, 0.05  # seconds and share below which the time left is a wild guess
+EARLY, EARLY_SHARE = 30.0, 0.05  # seconds and share done before which no time left is shown
 TIMED_BAR = "{percentage:3.0f}%|{bar}| {n:.2f} of {total:g} minutes{postfix}"
 
 

@@ -102,7 +102,7 @@ class PacketList:
     def _closed(self, group: range, limit: int) -> int:
         """Return the end of the packets of a group that show only frames before a limit.
 
-        They show all frames up to there, so that no frame among them is missing.
+        These packets show every frame before that end, so none is missing among them.
         """
         end, highest = group.start, group.start - 1
         for at in group:
@@ -209,7 +209,7 @@ class VideoSplice:
 
     @property
     def _part(self) -> Path:
-        """The file of the current gap."""
+        """The file that holds the new packets of the current gap."""
         return self._folder / f"{self._target.path.name}-{self._current.start}.part"
 
     @property

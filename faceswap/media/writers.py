@@ -375,7 +375,7 @@ def _publish_images(
 def publish_images(
     images: Iterable[Path], folder: Path, footage: Footage, publisher: Callable[[Path], Publish]
 ) -> None:
-    """Copy images into a folder and sign them, except those that are copies of their originals.
+    """Copy images into a folder, and sign those that are not copies of their originals.
 
     Args:
         images: The images of a sequence, or the frames of a video.

@@ -279,7 +279,7 @@ def _with_applicable(jobs: Sequence[Job], planned: list[_Planned | None]) -> lis
         SettingsError: If a setting applies to none of the sources that share it.
     """
     defaults, changed, applied = ConvertConfig(), [], set[str]()
-    unused: dict[str, str] = {}  # what a setting applies to, in words, by its name
+    unused: dict[str, str] = {}  # by setting: what it applies to, in words
     for job, found in zip(jobs, planned, strict=True):
         if not found:
             changed.append(job)

@@ -94,7 +94,7 @@ class FaceRecord:
 
     @property
     def place(self) -> Box:
-        """The box."""
+        """The box, as the type that geometry works on."""
         return Box(*self.box)
 
     @property
@@ -117,9 +117,9 @@ class FrameRecord:
     faces: list[FaceRecord] = field(default_factory=list)
 
     def face_at(self, box: Box) -> FaceRecord | None:
-        """Return the face in the place of a box, also one of another frame; None if there is none.
+        """Return the face that a box overlaps, or None; the box may be from another frame.
 
-        If there are several, it is the one that overlaps most.
+        If the box overlaps several faces, the face with the largest overlap is returned.
         """
         best = max(self.faces, key=lambda face: overlap(face.place, box), default=None)
         return best if best and overlap(best.place, box) > SAME_PLACE else None

@@ -81,7 +81,7 @@ def load_model(folder: Path, device: torch.device) -> TrainedModel:
         ModelError: See :func:`modelfile.load`.
     """
     trained = modelfile.load(folder, device)
-    if 0 < trained.step < modelfile.FEW_STEPS:  # an imported model does not know its steps
+    if 0 < trained.step < modelfile.FEW_STEPS:  # 0: an imported model
         log.warning(
             "%s was trained for only %s, so its faces will be blurs: train it for longer first",
             folder, counted(trained.step, "step"),

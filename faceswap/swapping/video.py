@@ -225,8 +225,9 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
         def name_of(frame: Frame, stream: str = stream) -> str:
             if not isinstance(footage, ImageSequence):
                 return writers.numbered_frame(frame.index - start + 1)
-            written = written_for(frame.source)
-            return written.name if stream == "video" else f"{written.stem}.png"
+            if stream == "video":
+                return written_for(frame.source).name
+            return f"{frame.source.stem}.png"
 
         targets[stream] = StreamTarget(path, encoding, images=name_of)
         writers.check_folder(path, footage)

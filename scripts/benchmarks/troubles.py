@@ -415,7 +415,7 @@ def options() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--clip", type=Path, action="append", help="clip for the faults; repeatable"
+        "--clip", type=Path, action="append", help="clip to put the faults into; repeatable"
     )
     parser.add_argument("--other", type=Path, default=OTHER, help="clip of another person")
     parser.add_argument("--untouched", type=Path, nargs="*", default=UNTOUCHED)

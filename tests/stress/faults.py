@@ -68,6 +68,10 @@ class Stage:
         """Amount of finished work on disk, which must never shrink."""
         raise NotImplementedError
 
+    def is_finished(self) -> bool:
+        """Whether a killed command had done all its work, so that a repeat would be refused."""
+        return False
+
     def check(self) -> list[str]:
         """List the faults of the files on disk after a kill."""
         return []
@@ -145,9 +149,11 @@ class Convert(Stage):
     """Convert a clip in segments."""
 
     def progress(self) -> int:
-        found = list(self.output.parent.glob(f".{self.output.name}.*.parts/done.jsonl"))
-        lines = found[0].read_text().split("\n")[:-1] if found else []
-        return 10**6 if self.output.exists() else sum(len(json.loads(x)["times"]) for x in lines)
+        return 10**6 if self.output.exists() else frames_done(self.output.parent)
+
+    def is_finished(self) -> bool:
+        kept = list(self.output.parent.glob(f".{self.output.name}.*.parts"))
+        return self.progress() == 10**6 and not kept
 
     def check(self) -> list[str]:
         return self._whole() if self.output.exists() else []
@@ -159,10 +165,7 @@ class Convert(Stage):
         return [str(worst)] if worst else []
 
     def fingerprint(self) -> object:
-        from faceswap.media import reader
-
-        frames = [digest_of(frame.image.tobytes()) for frame in reader.read_video(self.output)]
-        return frames, self._whole()
+        return digest_of(pixels_of(self.output)), self._whole()
 
     def clear(self) -> None:
         super().clear()
@@ -229,7 +232,8 @@ def half_written(folder: Path) -> list[str]:
 def media_in(folder: Path) -> list[Path]:
     """List the finished images and videos of a folder."""
     found = (path for path in folder.rglob("*") if path.suffix in (".mp4", ".png"))
-    return sorted(path for path in found if not any(x.startswith(".") for x in path.parts))
+    inside = ((path, path.relative_to(folder).parts) for path in found)
+    return sorted(path for path, parts in inside if not any(x.startswith(".") for x in parts))
 
 
 def pixels_of(path: Path) -> bytes:
@@ -287,7 +291,7 @@ def kill_at_random(stage: Stage, kills: int, chance: random.Random) -> tuple[int
         if now < before:
             wrong.append(f"kill {killed}: progress fell from {before} to {now}")
         before = now
-        if process.returncode == 0:
+        if process.returncode == 0 or stage.is_finished():
             if stage.fingerprint() != expected:
                 wrong.append(f"kill {killed}: the result differs")
             stage.clear()
@@ -300,11 +304,15 @@ def kill_at_random(stage: Stage, kills: int, chance: random.Random) -> tuple[int
 
 
 def check_refusal(
-    done: subprocess.CompletedProcess[str] | subprocess.Popen[str], stderr: str
+    stage: Stage, done: subprocess.CompletedProcess[str] | subprocess.Popen[str], stderr: str
 ) -> list[str]:
-    """Check that a command that could not go on said why and ended with a matching exit code."""
+    """Check that a command that could not go on printed one error line and a matching exit code.
+
+    A command with several sources may print a line for each.
+    """
     lines = [line for line in stderr.splitlines() if line.startswith("faceswap: error: ")]
-    if done.returncode in (3, 4, 5, 6) and lines and "Traceback" not in stderr:
+    told = len(lines) == 1 or (len(stage.sources) > 1 and lines)
+    if done.returncode in (3, 4, 5, 6) and told and "Traceback" not in stderr:
         return []
     return [f"exit code {done.returncode}: {' / '.join(stderr.splitlines()[-3:])}"]
 
@@ -315,7 +323,7 @@ def blocked(stage: Stage, work: Path, _: random.Random) -> list[str]:
     place.write_text("a file")
     done = run_command(*stage.at(place / stage.output.name).args)
     place.unlink()
-    return check_refusal(done, done.stderr)
+    return check_refusal(stage, done, done.stderr)
 
 
 @contextmanager
@@ -337,7 +345,7 @@ def read_only_disk(stage: Stage, work: Path, _: random.Random) -> list[str] | No
         if not possible:
             return None
         done = run_command(*stage.at(work / "fixed" / stage.output.name).args)
-        return check_refusal(done, done.stderr)
+        return check_refusal(stage, done, done.stderr)
 
 
 def full_disk(stage: Stage, work: Path, chance: random.Random) -> list[str] | None:
@@ -353,7 +361,7 @@ def full_disk(stage: Stage, work: Path, chance: random.Random) -> list[str] | No
         if not possible:
             return None
         done = run_command(*moved.args)
-        wrong = check_refusal(done, done.stderr) if done.returncode else []
+        wrong = check_refusal(stage, done, done.stderr) if done.returncode else []
         wrong += moved.check()
         wrong += [f"left behind: {name}" for name in unfinished_in(work / "small")]
         before = moved.progress()
@@ -374,7 +382,7 @@ def while_running(stage: Stage, disturb: Callable[[], None]) -> list[str]:
         time.sleep(0.02)
     disturb()
     _, stderr = process.communicate(timeout=600)
-    return [] if process.returncode == 0 else check_refusal(process, stderr)
+    return [] if process.returncode == 0 else check_refusal(stage, process, stderr)
 
 
 def output_removed(stage: Stage, work: Path, _: random.Random) -> list[str]:

@@ -213,7 +213,7 @@ def make_clip(
 
 
 def write_lossless(path, images, rate=24, times=None):
-    """Write RGB images (H, W, 3) as a lossless video; ``times`` are counted in frames."""
+    """Write RGB images (H, W, 3) as a lossless video; the unit of ``times`` is a frame."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("ffv1", rate=rate)
         video.height, video.width = images[0].shape[:2]

@@ -35,7 +35,6 @@ def weights(folder):
     return modelfile.load(folder).network.state_dict()
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one(faceset_folders, tmp_path):
     train(tmp_path / "one", faceset_folders, 1)
 

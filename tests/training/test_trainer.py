@@ -58,7 +58,7 @@ def assert_equal(one, two):
 
 @pytest.fixture(scope="module")
 def learnt(faceset_folders, tmp_path_factory):
-    """The report of a training of 100 steps, and what its progress said of the loss of a."""
+    """The report of 100 training steps, and the losses of a that the progress showed."""
     losses = []
     report = trainer.train(
         *faceset_folders, tmp_path_factory.mktemp("learnt") / "model", replace(SHORT, steps=100),
@@ -564,7 +564,6 @@ def test_repeated_non_finite_loss_stops_and_keeps_the_last_state(run, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch's own
-@pytest.mark.slow
 def test_compiled_network_learns_the_same(run, monkeypatch):
     """The backend "eager" runs PyTorch's own kernels, so that no C compiler is needed."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
