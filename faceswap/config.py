@@ -691,6 +691,15 @@ class ConvertConfig(Settings):
             forms=IN_FILES,
         ),
     ] = False
+    intermediate: Annotated[
+        bool,
+        Option(
+            "Image sequences, layers and matte stay in a production: write no watermark and no "
+            "credentials into them, only beside them. Everything else is marked as always.",
+            MARKING,
+            forms=IN_FILES,
+        ),
+    ] = False
     overwrite: Annotated[
         bool, Option("Replace outputs that exist, without asking on a terminal.", OUTPUT)
     ] = False

@@ -25,6 +25,8 @@ from faceswap.errors import BusyError, InputError, OutputError
 # Yields a temporary path and moves that file to the given path when the block succeeds. Writers
 # take a Publish as an argument, so that they do not depend on signing. See Signer.publisher.
 Publish = Callable[[Path], AbstractContextManager[Path]]
+# Returns a Publish, given the file that an output is made from and whether it has a watermark.
+Publisher = Callable[[Path, bool], Publish]
 
 MAX_NAME = 255  # bytes of a file name
 MAX_STEM = 40  # characters of the original name that a temporary name repeats

@@ -323,17 +323,21 @@ def _stored_colors(frame: Frame, pixel_format: str, tags: colorspace.Tags) -> av
             source_tags |= {"color_range": colorspace.STUDIO_RANGE}
             same_format = False
         tags = source_tags
-    if not frame.changes:
+    if frame.is_untouched:
         return old if same_format else colorspace.converted(old, pixel_format, tags)
     if same_format and colorspace.is_planar(old):
         rects = [colorspace.turned(rect, -turns, *frame.shape) for rect, _ in frame.changes]
+        darker = replace(frame, luma=None)
 
         def stored_rgb(rect: Rect) -> Any:
             return np.rot90(
-                frame.rgb_float(colorspace.turned(rect, turns, old.height, old.width)), -turns
+                darker.rgb_float(colorspace.turned(rect, turns, old.height, old.width)), -turns
             )
 
-        return colorspace.patched(stored_rgb, rects, old)
+        new = colorspace.patched(stored_rgb, rects, old)
+        if frame.luma is not None:
+            colorspace.brighten(new, np.rot90(frame.luma, -turns))
+        return new
     height, width = frame.shape
     whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
     return colorspace.converted(colorspace.stored(whole, old), pixel_format, tags)

@@ -236,6 +236,26 @@ def patched(
     return new
 
 
+def brighten(frame: av.VideoFrame, luma: FloatImage) -> None:
+    """Add to the brightness of a planar frame in place; chroma and alpha stay bit for bit.
+
+    Args:
+        frame: The stored frame; see :func:`is_planar`.
+        luma: What is added, in 8-bit levels of full range, (H, W).
+    """
+    deep, bits = is_deep(frame), frame.format.components[0].bits
+    highest = 2**bits - 1
+    if _is_planar_rgb(frame):
+        planes, steps = frame.planes[:3], highest / 255
+    else:
+        is_full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+        planes, steps = frame.planes[:1], highest / 255 if is_full else 219 / 255 * 2 ** (bits - 8)
+    added = luma * np.float32(steps)
+    for plane in planes:
+        pixels = _pixels(plane, deep)
+        pixels[:] = np.clip(np.rint(pixels + added), 0, highest)
+
+
 def on_grid(rect: Rect, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Rect:
     """Grow a rect by a margin and to whole cells, which never split a chroma block; clip it."""
     left, top = ((low - margin) // cell * cell for low in rect[:2])

@@ -49,6 +49,7 @@ class Frame:
         changes: Rects that do not overlap, with their new pixels, (H, W, 3) or (H, W, 4).
         solid: Rects that stay opaque in a transparent image, such as a label's, with their least
             opacity (H, W), 0..255, or None if they are fully opaque.
+        luma: What is added to the brightness of all pixels at last, in 8-bit levels, (H, W).
     """
 
     pixels: Image | PixelSource
@@ -57,6 +58,12 @@ class Frame:
     source: Path
     changes: tuple[Change, ...] = ()
     solid: tuple[tuple[Rect, Image | None], ...] = ()
+    luma: FloatImage | None = None
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the frame is as it was read."""
+        return not self.changes and self.luma is None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,7 +74,7 @@ class Frame:
     @property
     def image(self) -> Image:
         """The whole frame with its changes, (H, W, 3)."""
-        if isinstance(self.pixels, np.ndarray) and not self.changes:
+        if isinstance(self.pixels, np.ndarray) and self.is_untouched:
             return self.pixels
         height, width = self.shape
         return self.crop((0, 0, width, height))
@@ -75,12 +82,19 @@ class Frame:
     @property
     def layer(self) -> Image | None:
         """The RGBA image (H, W, 4) of a frame repainted with transparency, otherwise None."""
-        if self.changes and self.changes[0][1].shape[2] == 4:
-            return rounded(self.changes[0][1])
-        return None
+        if not self.changes or self.changes[0][1].shape[2] != 4:
+            return None
+        rgba = self.changes[0][1]
+        if self.luma is None:
+            return rounded(rgba)
+        brighter = rgba.astype(np.float32)
+        brighter[..., :3] += np.where(rgba[..., 3] > 0, self.luma, 0)[..., np.newaxis]
+        return rounded(brighter)
 
     def crop(self, rect: Rect) -> Image:
         """Return a copy of the pixels of a rect, (H, W, 3)."""
+        if self.luma is not None:
+            return rounded(self.rgb_float(rect))
         left, top, right, bottom = rect
         if isinstance(self.pixels, np.ndarray):
             pixels = self.pixels[top:bottom, left:right].copy()
@@ -99,6 +113,8 @@ class Frame:
             pixels = self.pixels.rgb_float(rect)
         for changed, new in self.changes:
             _overlay(pixels, rect, changed, new)
+        if self.luma is not None:  # as much in each channel, so that colours stay
+            pixels += self.luma[top:bottom, left:right, np.newaxis]
         return pixels
 
     def gray(self) -> Image:
@@ -112,6 +128,7 @@ class Frame:
 
         Changes that overlap the rect are merged with it, so that all changes stay disjoint.
         """
+        assert self.luma is None, "the brightness is changed last"
         disjoint = tuple(change for change in self.changes if not _overlap(change[0], rect))
         if len(disjoint) < len(self.changes):
             overlapping = [change[0] for change in self.changes if _overlap(change[0], rect)]
@@ -154,7 +171,18 @@ class Frame:
         """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""
         height, width = self.shape
         whole = (0, 0, width, height)
-        return replace(self, changes=((whole, image),), solid=((whole, None),))
+        return replace(self, changes=((whole, image),), solid=((whole, None),), luma=None)
+
+    def brightened(self, luma: FloatImage) -> Self:
+        """Return the frame with something added to its brightness in 8-bit levels, (H, W).
+
+        Nothing is added to what is opaque, such as a label. No other change may follow.
+        """
+        added = luma.copy()
+        if not self.is_opaque:
+            for (left, top, right, bottom), _ in self.solid:
+                added[top:bottom, left:right] = 0
+        return replace(self, luma=added)
 
 
 def _overlap(first: Rect, second: Rect) -> bool:

@@ -272,6 +272,7 @@ def _parse_note(line: str, path: Path) -> dict[str, Any]:
         delays = {str(name): int(delay) for name, delay in note["delays"].items()}
         numbers = {name: int(note[name]) for name in ("last", "rotation")}
         records = list(note["records"])
+        marked = [str(stem) for stem in note.get("marked", ())]
         if len(records) != len(times):
             raise ValueError("the number of records differs from that of frames")
         if sorted(set(times)) != times or not all(0 <= d < 1000 for d in delays.values()):
@@ -281,7 +282,8 @@ def _parse_note(line: str, path: Path) -> dict[str, Any]:
             f"{path} is damaged ({error}), so this conversion cannot be resumed: "
             f"delete {path.parent} to start over"
         ) from error
-    return {"times": times, "delays": delays, "records": records} | numbers
+    lists = {"times": times, "records": records, "marked": marked}
+    return {"delays": delays} | lists | numbers
 
 
 class SegmentWriter(Protocol):
@@ -380,7 +382,7 @@ class ImageSequenceWriter:
         path = self._folder / self._name_of(frame)
         if isinstance(frame.pixels, Decoded):
             path.write_bytes(_png(frame, frame.pixels))
-        elif not frame.changes and path.suffix == frame.source.suffix:
+        elif frame.is_untouched and path.suffix == frame.source.suffix:
             shutil.copyfile(frame.source, path)
         else:
             PhotoWriter(path, frame.source).write(frame)

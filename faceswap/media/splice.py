@@ -6,7 +6,7 @@ they are. In a folder of images, only the replaced images are written.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from faceswap.errors import InputError, OutputError
-from faceswap.files import Publish
 from faceswap.media.footage import Footage, VideoFile
 from faceswap.media.frame import Frame
 from faceswap.media.muxer import Muxer, Segment
@@ -123,7 +122,7 @@ class Splice(Protocol):
     def finish(self) -> None:
         """Encode what is left to encode; the output is not touched yet."""
 
-    def publish(self, footage: Footage, publisher: Callable[[Path], Publish]) -> None:
+    def publish(self, footage: Footage) -> None:
         """Write the output with the replaced frames in place of the old one.
 
         Raises:
@@ -216,7 +215,7 @@ class VideoSplice:
     def _last(self) -> int:
         return round(self._packets.last / self._time_base)
 
-    def publish(self, footage: Footage, publisher: Callable[[Path], Publish]) -> None:
+    def publish(self, footage: Footage) -> None:
         path = self._target.path
         segments = sorted([*self._segments, *map(self._copied, self._kept)],
                           key=lambda segment: segment.times[0])  # fmt: skip
@@ -224,7 +223,7 @@ class VideoSplice:
         assert isinstance(first.pixels, Decoded), "read from a video"
         span = (self._times[0] * self._time_base, self._end) if self._excerpt else None
         with (
-            publisher(path)(path) as temporary,
+            self._target.publisher(path, True)(path) as temporary,
             footage.opened() as (container, video),
             writing_media(path),
         ):
@@ -275,14 +274,21 @@ class ImageSplice:
             raise InputError(f"{target.path} does not exist")
         self._target, self._folder = target, folder
         self._writer = ImageSequenceWriter(folder, target.images)
+        self._name_of = target.images
+        self._marked: set[str] = set()
 
     def write(self, number: int, frame: Frame) -> None:  # noqa: ARG002 - the frame names its image
         self._writer.write(frame)
+        if frame.luma is not None:
+            self._marked.add(Path(self._name_of(frame)).stem)
 
     def finish(self) -> None:
         """Do nothing: the images are written."""
 
-    def publish(self, footage: Footage, publisher: Callable[[Path], Publish]) -> None:
-        with writing_media(self._target.path):
-            publish_images(self._folder.iterdir(), self._target.path, footage, publisher)
+    def publish(self, footage: Footage) -> None:
+        target = self._target
+        with writing_media(target.path):
+            publish_images(
+                self._folder.iterdir(), target.path, footage, target.publisher, self._marked
+            )
             shutil.rmtree(self._folder)

@@ -21,7 +21,7 @@ from av.error import FFmpegError
 
 from faceswap.arrays import Image
 from faceswap.errors import InputError, NoFacesError, OutputError
-from faceswap.files import Publish, atomic_write, make_folder, reason, temporary_beside
+from faceswap.files import Publish, Publisher, atomic_write, make_folder, reason, temporary_beside
 from faceswap.media import colorspace, sources
 from faceswap.media.animations import FOREVER, write_animation
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, Encoding, choose_encoding, shown_for
@@ -58,6 +58,7 @@ class StreamTarget:
 
     Attributes:
         path: A file, or the folder of an image sequence.
+        publisher: Returns what moves a finished file into place.
         encoding: How the segments of the stream are encoded.
         sound: Whether to copy the source's other streams.
         quality: Quality of a WebP animation, on the scale of x264's constant rate factor.
@@ -65,6 +66,7 @@ class StreamTarget:
     """
 
     path: Path
+    publisher: Publisher
     encoding: Encoding
     sound: bool = False
     quality: int = QUALITY
@@ -139,8 +141,8 @@ def copy_file(source: Path, path: Path) -> None:
 
 @contextmanager
 def open_video(
-    targets: dict[str, StreamTarget], footage: Footage, publisher: Callable[[Path], Publish],
-    folder: Path, *, resume: bool = True, excerpt: bool = False, end: Fraction | None = None,
+    targets: dict[str, StreamTarget], footage: Footage, folder: Path, *, resume: bool = True,
+    excerpt: bool = False, end: Fraction | None = None,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
     """Open a writer for a video and its companion streams, such as the matte.
 
@@ -150,8 +152,6 @@ def open_video(
     Args:
         targets: Where each stream is written, by name; must contain ``video``.
         footage: The source.
-        publisher: Returns what moves finished files into place, given the file that they were made
-            from.
         folder: Folder of the segments.
         resume: Whether to keep the finished segments if the block fails.
         excerpt: Whether to write only part of the source, with timestamps from 0.
@@ -177,7 +177,7 @@ def open_video(
                 raise
         segments.begin_output()
         for name, target in targets.items():
-            _join_segments(name, target, footage, publisher, segments, excerpt, end)
+            _join_segments(name, target, footage, segments, excerpt, end)
         done = True
     finally:
         segments.close(keep=resume and not done and bool(segments.notes))
@@ -199,6 +199,7 @@ class VideoOutput:
         self._last_duration = self._rotation = 0
         self._is_interlaced = False
         self._records: list[Any] = []
+        self._marked: list[str] = []  # stems of images with a watermark
 
     @property
     def frames(self) -> int:
@@ -228,6 +229,9 @@ class VideoOutput:
                 if name not in self._streams:
                     self._streams[name] = self._open_segment(name, target)
                 self._streams[name].write(frames[name])
+        name_of = self._targets["video"].images
+        if name_of and frames["video"].luma is not None:
+            self._marked.append(Path(name_of(frames["video"])).stem)
         self._note_time(frames["video"])
         self._records.append(record)
         if len(self._times) == SEGMENT_FRAMES:
@@ -277,9 +281,9 @@ class VideoOutput:
                 delays[name] = stream.finish()
         self.segments.add({
             "times": self._times, "last": self._last_duration, "rotation": self._rotation,
-            "delays": delays, "records": self._records,
+            "delays": delays, "records": self._records, "marked": self._marked,
         })  # fmt: skip
-        self._times, self._streams, self._records = [], {}, []
+        self._times, self._streams, self._records, self._marked = [], {}, [], []
 
     def abandon(self) -> None:
         """Close the encoders of the current segment without recording it."""
@@ -289,8 +293,8 @@ class VideoOutput:
 
 
 def _join_segments(
-    name: str, target: StreamTarget, footage: Footage, publisher: Callable[[Path], Publish],
-    segments: SegmentStore, excerpt: bool, end: Fraction | None,
+    name: str, target: StreamTarget, footage: Footage, segments: SegmentStore, excerpt: bool,
+    end: Fraction | None,
 ) -> None:  # fmt: skip
     """Join a stream's segments into its output and publish it."""
     finished = [
@@ -300,10 +304,12 @@ def _join_segments(
     if not finished:
         return
     if target.images:
-        _publish_images([segment.path for segment in finished], target.path, footage, publisher)
+        folders = [segment.path for segment in finished]
+        marked = {stem for note in segments.notes for stem in note["marked"]}
+        _publish_images(folders, target, footage, marked)
         return
     with (
-        publisher(footage.first_file)(target.path) as temporary,
+        target.publisher(footage.first_file, True)(target.path) as temporary,
         footage.opened() as (container, video),
         writing_media(target.path),
     ):
@@ -355,25 +361,25 @@ def is_numbered_frame(path: Path) -> bool:
 
 
 def _publish_images(
-    folders: list[Path], target: Path, footage: Footage, publisher: Callable[[Path], Publish]
+    folders: list[Path], target: StreamTarget, footage: Footage, marked: set[str]
 ) -> None:
     """Publish all images into a staging folder, which then replaces the target folder."""
-    check_folder(target, footage)
-    staging = temporary_beside(target)
+    check_folder(target.path, footage)
+    staging = temporary_beside(target.path)
     make_folder(staging)
     try:
-        with writing_media(target):
+        with writing_media(target.path):
             images = (path for folder in folders for path in folder.iterdir())
-            publish_images(images, staging, footage, publisher)
-            if target.is_dir():
-                shutil.rmtree(target)
-            staging.replace(target)
+            publish_images(images, staging, footage, target.publisher, marked)
+            if target.path.is_dir():
+                shutil.rmtree(target.path)
+            staging.replace(target.path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def publish_images(
-    images: Iterable[Path], folder: Path, footage: Footage, publisher: Callable[[Path], Publish]
+    images: Iterable[Path], folder: Path, footage: Footage, publisher: Publisher, marked: set[str]
 ) -> None:
     """Copy images into a folder, and sign those that are not copies of their originals.
 
@@ -381,14 +387,16 @@ def publish_images(
         images: The images of a sequence, or the frames of a video.
         folder: Where they are written under their own names.
         footage: What they were made from.
-        publisher: See :func:`open_video`.
+        publisher: Returns what moves a finished image into place.
+        marked: Stems of the images that have a watermark.
     """
     originals = footage.files if isinstance(footage, ImageSequence) else ()
     by_stem = {file.stem: file for file in originals}
     for image in sorted(images):
         original, path = by_stem.get(image.stem, footage.path), folder / image.name
         is_copy = bool(by_stem) and filecmp.cmp(image, original, shallow=False)
-        with (atomic_write if is_copy else publisher(original))(path) as temporary:
+        publish = atomic_write if is_copy else publisher(original, image.stem in marked)
+        with publish(path) as temporary:
             shutil.copyfile(image, temporary)
 
 

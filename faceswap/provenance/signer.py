@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from c2pa import C2paError
 
 from faceswap.errors import InputError, OutputError, SettingsError
 from faceswap.files import Publish, atomic_write, sha256_of, write_bytes, writing
+from faceswap.provenance import watermark
 from faceswap.provenance.credentials import (
     ModelRecord,
     context,
@@ -39,6 +41,25 @@ SOURCE_TYPE = (  # IPTC: edited with generative AI
 )
 AGENT = "faceswap"
 SIDECAR_TYPE = "application/c2pa"
+MODEL_TYPE = "c2pa.types.model.pytorch"
+# The user chose model and settings; whether anybody approved of the output is not known.
+OVERSIGHT = "prompt_guided"
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """How an output is marked beside its credentials.
+
+    Attributes:
+        watermark: The bits of the watermark in it; None if it has none.
+        is_intermediate: Whether it stays in a production, so that nothing in it is marked.
+    """
+
+    watermark: int | None = None
+    is_intermediate: bool = False
+
+
+UNMARKED = Marking()
 
 
 class Signer:
@@ -70,11 +91,12 @@ class Signer:
                 "valid today and allow digital signatures and e-mail protection"
             ) from error
 
-    def publisher(self, source: Path) -> Publish:
+    def publisher(self, source: Path, marking: Marking = UNMARKED) -> Publish:
         """Return a Publish that signs an output and then moves it into place atomically.
 
         Args:
             source: The file that the outputs are made from.
+            marking: How the outputs are marked.
 
         Returns:
             A function of the output's path. Its context raises the errors of :func:`atomic_write`
@@ -85,17 +107,20 @@ class Signer:
         def publish(path: Path) -> Iterator[Path]:
             with atomic_write(path) as temporary:
                 yield temporary
-                self.sign(temporary, path, source)
+                self.sign(temporary, path, source, marking)
 
         return publish
 
-    def sign(self, temporary: Path, path: Path, source: Path) -> None:
+    def sign(self, temporary: Path, path: Path, source: Path, marking: Marking = UNMARKED) -> None:
         """Sign a finished file: embed the manifest, or write it beside ``path`` if it cannot be.
+
+        Nothing is written into an intermediate.
 
         Args:
             temporary: The finished file under its temporary name; replaced by the signed one.
             path: Its final name.
             source: The file it was made from.
+            marking: How it is marked.
 
         Raises:
             InputError: If the finished file cannot be read.
@@ -103,16 +128,16 @@ class Signer:
                 the certificate has expired since the start.
         """
         kind = media_type(path)
-        if embeds(kind):
+        if embeds(kind) and not marking.is_intermediate:
             try:
-                self._embed(temporary, path, source, kind)
+                self._embed(temporary, path, source, marking)
                 return
             except (C2paError, OutputError) as error:  # do not lose hours of work
                 log.warning("cannot embed credentials in %s (%s); writing them beside it",
                             path, words_of(error))  # fmt: skip
         digest = bytes.fromhex(sha256_of(temporary))
         try:
-            manifest = self._manifest_for(digest, readable(path.name), source)
+            manifest = self._manifest_for(digest, readable(path.name), source, marking)
         except C2paError as error:
             raise OutputError(
                 f"{path} cannot be signed: {words_of(error)}; use a certificate that is valid "
@@ -120,8 +145,8 @@ class Signer:
             ) from error
         write_bytes(sidecar_of(path), manifest)
 
-    def _embed(self, temporary: Path, path: Path, source: Path, kind: str) -> None:
-        builder = self._builder(readable(path.name), kind, source)
+    def _embed(self, temporary: Path, path: Path, source: Path, marking: Marking) -> None:
+        builder = self._builder(readable(path.name), source, marking)
         # c2pa truncates a file that it signs in place, so sign into a temporary file. A full disk
         # may be reported only on close.
         with (
@@ -130,42 +155,62 @@ class Signer:
             temporary.open("rb") as old,
             signed.open("w+b") as new,
         ):
-            builder.sign(self._signer, kind, old, new)
+            builder.sign(self._signer, media_type(path), old, new)
 
-    def _manifest_for(self, digest: bytes, title: str, source: Path | None) -> bytes:
+    def _manifest_for(
+        self, digest: bytes, title: str, source: Path | None, marking: Marking = UNMARKED
+    ) -> bytes:
         """Sign a manifest to store beside a file, bound to the SHA-256 of the whole file.
 
         c2pa refuses to sign unknown formats, but it verifies any file against a c2pa.hash.data
         assertion, so this adds one.
         """
         binding = {"alg": "sha256", "hash": list(digest), "pad": [], "name": "the whole file"}
-        builder = self._builder(title, media_type(Path(title)), source, binding)
+        builder = self._builder(title, source, marking, binding)
         builder.set_no_embed()
         return bytes(builder.sign(self._signer, SIDECAR_TYPE, io.BytesIO(), io.BytesIO()))
 
     def _builder(
-        self, title: str, kind: str, source: Path | None, binding: dict[str, Any] | None = None
-    ) -> c2pa.Builder:
+        self, title: str, source: Path | None, marking: Marking,
+        binding: dict[str, Any] | None = None,
+    ) -> c2pa.Builder:  # fmt: skip
         agent = {"name": AGENT, "version": version("faceswap")}
-        model = {"name": readable(self._model.name), "sha256": self._model.sha256}
-        edited = {
+        name = readable(self._model.name)
+        edited: dict[str, Any] = {
             "action": "c2pa.edited",
             "description": "faces swapped by a trained model",
             "digitalSourceType": SOURCE_TYPE,
             "softwareAgent": agent,
             "parameters": {
-                "model": model,
+                "model": {"name": name, "sha256": self._model.sha256},
                 "notes": list(self._model.notes),
                 "weights": list(self._model.weights),
             },
         }
+        if marking.is_intermediate:
+            edited["parameters"]["intermediate"] = True
         opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["parent"]}}
-        assertions = [{"label": "c2pa.actions.v2", "data": {"actions": [opened, edited]}}]
+        disclosure = {
+            "modelType": MODEL_TYPE,
+            "modelName": name,
+            "modelIdentifier": f"sha256:{self._model.sha256}",
+            "contentProfile": {"humanOversightLevel": OVERSIGHT},
+        }
+        actions: list[dict[str, Any]] = [opened, edited]
+        assertions: list[dict[str, Any]] = [
+            {"label": "c2pa.actions.v2", "data": {"actions": actions}},
+            {"label": "c2pa.ai-disclosure", "data": disclosure},
+        ]
+        if marking.watermark is not None:
+            actions.append({"action": "c2pa.watermarked.bound", "softwareAgent": agent})
+            value = list(marking.watermark.to_bytes(watermark.BITS // 8, "big"))
+            soft = {"alg": watermark.ALGORITHM, "blocks": [{"scope": {}, "value": value}]}
+            assertions.append({"label": "c2pa.soft-binding", "data": soft})
         if binding:
             assertions.append({"label": "c2pa.hash.data", "data": binding})
         builder = c2pa.Builder(
-            {"claim_generator_info": [agent], "title": title, "format": kind,
-             "assertions": assertions},
+            {"claim_generator_info": [agent], "title": title,
+             "format": media_type(Path(title)), "assertions": assertions},
             context=context(),
         )  # fmt: skip
         parent = self._ingredient(source) if source else _ingredient_archive({"title": title})

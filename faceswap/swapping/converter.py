@@ -219,7 +219,7 @@ def contact_sheet(
     if not rows:
         raise InputError(f"{source} has no frame that can be decoded")
     _, png = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    with job.publisher(footage.first_file)(output) as temporary, writing(output):
+    with job.publisher("preview", footage.first_file, False)(output) as temporary, writing(output):
         temporary.write_bytes(png.tobytes())
     return with_face
 
@@ -346,7 +346,6 @@ def _write_photo(
     """
     source = frame.source
     is_folder = job.kind == "photos"
-    publish = job.publisher(source)
     if not swaps and not is_folder:
         return
     streams = job.render(frame, swaps)
@@ -360,6 +359,7 @@ def _write_photo(
             base = f"{name.name}.png" if shares_stem else f"{name.stem}.png"
             new = name.with_name(base)
             path /= outputs.written_for(name) if stream == "video" else new
+        publish = job.publisher(stream, source, rendered.luma is not None)
         with writers.photo_writer(path, source, publish) as writer:
             writer.write(rendered)
 

@@ -284,6 +284,19 @@ def refuse_inapplicable(config: ConvertConfig, form: str, kind: str, source: Pat
         )
 
 
+def refuse_unmarked(config: ConvertConfig, form: str) -> None:
+    """Refuse ``intermediate`` where all outputs are final ones, which are marked.
+
+    Raises:
+        SettingsError: If no output is an intermediate.
+    """
+    if config.intermediate and form != "images" and not (config.layers or config.matte):
+        raise SettingsError(
+            f"--intermediate applies to image sequences, --layers and --matte; {FORMS[form]} is a "
+            "final output, which is always marked"
+        )
+
+
 def refuse_preview(source: Path, kind: str, output: Path) -> None:
     """Refuse a preview of anything but footage in time, and one that is not a PNG.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from faceswap.models import modelfile
 from faceswap.models.devices import resolve_device
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
-from faceswap.provenance.signer import Signer
+from faceswap.provenance.signer import Marking, Signer
+from faceswap.provenance.watermark import SINGLE_GAIN, Watermark, payload_of
 from faceswap.swapping import outputs
 from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
@@ -49,6 +50,7 @@ class Conversion:
         label: Draws the caption or an icon; None if there is neither.
         model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
+        marked_as: SHA-256 of the model in the watermark if it is not this model's, hexadecimal.
     """
 
     source: Path
@@ -64,6 +66,7 @@ class Conversion:
     label: Label | None
     model: ModelRecord
     signer: Signer
+    marked_as: str | None = None
 
     @property
     def target(self) -> Path:
@@ -82,11 +85,42 @@ class Conversion:
 
     def render(self, frame: Frame, swaps: list[Swap]) -> dict[str, Frame]:
         """Render one frame for every output stream; see :func:`render.render`."""
-        return render(frame, swaps, self.config, self.label)
+        watermark = self.watermark(frame.source) if swaps else None
+        marked = [name for name in ("video", "layers") if not self.is_intermediate(name)]
+        return render(frame, swaps, self.config, self.label, watermark, marked)
 
-    def publisher(self, source: Path) -> Publish:
-        """Return a :data:`Publish` that signs outputs of ``source`` and moves them into place."""
-        return self.signer.publisher(source)
+    def watermark(self, source: Path) -> Watermark:
+        """Return the watermark of what is made from a photo or from the footage.
+
+        All frames carry the same, so that they can be added up to find it. In an image sequence it
+        names the first image.
+
+        Args:
+            source: The photo; it is ignored if there is footage.
+        """
+        made_from = self.footage.first_file if self.footage else source
+        digest = _digest_of(made_from, _state(made_from))
+        payload = payload_of(self.marked_as or self.model.sha256, digest)
+        return Watermark(payload, 1.0 if self.footage else SINGLE_GAIN)
+
+    def is_intermediate(self, stream: str) -> bool:
+        """Return whether a stream is material for further work, in which nothing is marked."""
+        return self.config.intermediate and (stream != "video" or self.form == "images")
+
+    def publisher(self, stream: str, source: Path, is_marked: bool) -> Publish:
+        """Return a :data:`Publish` that signs outputs and moves them into place.
+
+        Args:
+            stream: The name of their stream.
+            source: What they are made from.
+            is_marked: Whether they have a watermark, if those of their stream do.
+        """
+        if self.is_intermediate(stream):
+            return self.signer.publisher(source, Marking(is_intermediate=True))
+        has_one = is_marked and stream != "matte"
+        return self.signer.publisher(
+            source, Marking(self.watermark(source).payload if has_one else None)
+        )
 
     def presence(self) -> Callable[[], bool]:
         """Return a function that checks whether the preferred person appears in the video.
@@ -142,6 +176,7 @@ def plan(
     outputs.refuse_input(source, footage, paths)
     if form != "preview":
         outputs.refuse_unfit(kind, source, target)
+        outputs.refuse_unmarked(config, form)
     if not (may_exist or form == "preview"):
         outputs.refuse_to_replace(config, paths)
     outputs.note_container(source, output, kind, target)
@@ -180,6 +215,20 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
         "looks": [sha256_of(Path(photo)) for photo in looks],
         "label": [sha256_of(file) for file in job.label.files] if job.label else [],
     }  # fmt: skip
+
+
+@lru_cache(64)
+def _digest_of(source: Path, state: tuple[int, int]) -> str:  # noqa: ARG001 - a part of the key
+    """Return the SHA-256 of a source, which is read once.
+
+    Args:
+        source: The source.
+        state: See :func:`_state`.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return sha256_of(source)
 
 
 def _state(photo: Path) -> tuple[int, int]:

@@ -46,7 +46,7 @@ FORMS = ("movie", "images")  # forms of output of which frames can be replaced
 # Settings that hold for a whole output.
 FIXED = (
     "start", "end", "frames", "images", "fps", "matte", "layers", "codec", "quality", "hardware",
-    "label", "label_font", "label_icon", "label_position", "label_size",
+    "intermediate", "label", "label_font", "label_icon", "label_position", "label_size",
 )  # fmt: skip
 CHOICE = ("to", "who", "exclude", "cast", "largest", "all_faces")  # who is swapped
 # Frames before and after the redone ones that are read: for the smoothing of landmarks, latents and
@@ -127,7 +127,7 @@ def redo(
         )  # fmt: skip
         write_report(path, new)
         for splice in splices.values():
-            splice.publish(footage, job.publisher)
+            splice.publish(footage)
         if job.config.html or page_path(target, form).exists():
             report.page = write_page(job, report)
     finally:
@@ -177,7 +177,8 @@ def _planned(
         model = Path(before.model_path)
     if settings.images == "auto" and settings.fps is None and source.is_dir():
         settings = replace(settings, images="sequence")
-    return plan(source, target, model, settings, may_exist=True)
+    job = plan(source, target, model, settings, may_exist=True)
+    return replace(job, marked_as=before.model_sha256)  # one watermark in the whole output
 
 
 def _positions(footage: Footage, records: list[FrameRecord], frames: str) -> list[int]:

@@ -1,5 +1,6 @@
 """Paste prepared faces into their frame, and render the matte and the layers."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from faceswap.config import ConvertConfig
 from faceswap.faces.geometry import compose, invert, warp_image_at, warp_mask
 from faceswap.media.frame import Frame
+from faceswap.provenance.watermark import Watermark
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, layer, paste
 from faceswap.swapping.label import Label
@@ -14,8 +16,9 @@ from faceswap.swapping.region import covered
 
 
 def render(
-    frame: Frame, swaps: list[Swap], config: ConvertConfig, label: Label | None = None
-) -> dict[str, Frame]:
+    frame: Frame, swaps: list[Swap], config: ConvertConfig, label: Label | None = None,
+    watermark: Watermark | None = None, marked: Collection[str] = ("video", "layers"),
+) -> dict[str, Frame]:  # fmt: skip
     """Render all output streams of one frame.
 
     Args:
@@ -23,6 +26,8 @@ def render(
         swaps: The frame's swaps from :meth:`Swapper.prepare`.
         config: Settings; ``matte`` and ``layers`` enable those streams.
         label: The label of the video stream; None draws none.
+        watermark: The watermark that is added if a face is pasted; None adds none.
+        marked: The streams that it is added to.
 
     Returns:
         Frames by stream name: "video", and "matte" and "layers" if they are enabled.
@@ -35,11 +40,16 @@ def render(
     video = frame
     for swap in finished:
         video = paste(video, swap, config.blend)
+    is_swapped = bool(video.changes)
     streams = {"video": label.on(video) if label else video}
     if config.matte:
         streams["matte"] = matte(frame, finished)
     if config.layers:
         streams["layers"] = layer(frame, finished)
+    names = streams.keys() & set(marked)
+    if watermark and is_swapped and names:
+        delta = watermark.delta(frame.gray())
+        streams |= {name: streams[name].brightened(delta) for name in names}
     return streams
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from itertools import dropwhile, takewhile
 from typing import Any
 
@@ -74,9 +75,7 @@ def convert_video(
     excerpt = bool(job.config.start or job.config.end)
     folder = folder_for(job.target, key)
     end = None if job.end is None else info.start + job.end
-    with writers.open_video(
-        targets, footage, job.publisher, folder, excerpt=excerpt, end=end
-    ) as output:
+    with writers.open_video(targets, footage, folder, excerpt=excerpt, end=end) as output:
         if not (job.config.overwrite or output.segments.wrote_output):
             refuse_existing(job.outputs)
         log = FaceLog(folder / "faces.jsonl")
@@ -212,7 +211,8 @@ def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, Strea
     targets = {}
     for stream, path in job.outputs.items():
         sound = stream == "video" and suffix not in ANIMATIONS
-        targets[stream] = StreamTarget(path, streams[stream], sound, config.quality)
+        publisher = partial(job.publisher, stream)
+        targets[stream] = StreamTarget(path, publisher, streams[stream], sound, config.quality)
     return targets
 
 
@@ -229,7 +229,8 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
                 return written_for(frame.source).name
             return f"{frame.source.stem}.png"
 
-        targets[stream] = StreamTarget(path, encoding, images=name_of)
+        publisher = partial(job.publisher, stream)
+        targets[stream] = StreamTarget(path, publisher, encoding, images=name_of)
         writers.check_folder(path, footage)
     return targets
 

@@ -1,0 +1,303 @@
+"""An imperceptible watermark in the brightness of pictures, and its detector.
+
+The picture is thought of as scaled to an area of 640 x 360 pixels, whatever its size, and covered
+with copies of one square tile of 256 pixels. The tile is a sum of waves of 8 to 32 periods, whose
+phases are fixed by a public key. A quarter of the waves are always the same; the detector looks for
+these at every scale and shift. Each of the others is negated or not by one of 32 bits. The pattern
+is a spread-spectrum watermark (I. Cox et al., "Secure spread spectrum watermarking for multimedia",
+IEEE Trans. Image Processing 6(12), 1997), and is found by phase-only correlation (C. Kuglin and
+D. Hines, 1975). docs/marking.md specifies it for other programs.
+
+The key is public, so that anyone can find the watermark. Hence anyone can also remove or forge it:
+it says where a picture probably comes from, and proves nothing.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from faceswap.arrays import FloatImage, Image
+
+ALGORITHM = "faceswap.watermark.1"
+KEY = b"faceswap watermark 1"
+TILE = 256  # side of the tile, pixels
+AREA = 640 * 360  # area that pictures are scaled to, pixels
+MIN_PERIODS, MAX_PERIODS = 8, 32  # of a wave in the tile
+BITS = 32
+FIXED_SHARE = 0.25  # of the waves, those that carry no bit
+
+# Strength in 8-bit levels, as the standard deviation of the pattern: at least MIN_STRENGTH, and
+# PER_TEXTURE of that of the picture, which hides the pattern, up to MAX_STRENGTH.
+MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.6, 0.11, 2.2
+SINGLE_GAIN = 1.5  # for a photo, which has to do with one picture
+BLACK, DARK = 4.0, 24.0  # grey levels: none of the pattern up to the first, all from the second
+
+# Scales at which the detector looks, relative to the area: a crop looks enlarged, bars shrink it.
+SCALES = np.exp(np.arange(0.2, -0.36, -0.004))
+DETAIL = 6.0  # standard deviation of the blur whose remainder holds the pattern, pixels
+MAX_DEVIATION = 2.0  # the remainder is limited to this many local standard deviations
+CANDIDATES = 4  # shifts for each scale at which all waves are compared
+FALSE_ALARM = 1e-9  # at most, each time that the detector looks
+
+
+class _Waves(NamedTuple):
+    """The waves of the tile, one for each pair of opposite frequencies.
+
+    Attributes:
+        rows: Periods from top to bottom, modulo TILE, (N,).
+        columns: Periods from left to right, (N,).
+        turns: exp(i phase) of each wave, (N,).
+        bits: The bit that negates each wave; -1 if none does, (N,).
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    turns: npt.NDArray[np.complex128]
+    bits: npt.NDArray[np.int64]
+
+
+@cache
+def _waves() -> _Waves:
+    reach = np.arange(-MAX_PERIODS, MAX_PERIODS + 1)
+    down, across = (grid.ravel() for grid in np.meshgrid(reach, reach, indexing="ij"))
+    radius = np.hypot(down, across)
+    is_one_of_two = (across > 0) | ((across == 0) & (down > 0))
+    chosen = is_one_of_two & (radius >= MIN_PERIODS) & (radius <= MAX_PERIODS)
+    down, across = down[chosen], across[chosen]
+    stream = hashlib.shake_256(KEY).digest(4 * len(down))
+    numbers = np.frombuffer(stream, ">u2").astype(np.int64).reshape(-1, 2)
+    order = np.argsort(numbers[:, 1], kind="stable")
+    fixed = round(FIXED_SHARE * len(order))
+    bits = np.full(len(order), -1)
+    bits[order[fixed:]] = np.arange(len(order) - fixed) % BITS
+    return _Waves(down % TILE, across, np.exp(2j * np.pi * numbers[:, 0] / 2**16), bits)
+
+
+@cache
+def tile_of(payload: int) -> FloatImage:
+    """Return the tile that carries some bits, (TILE, TILE), with mean 0 and standard deviation 1.
+
+    Args:
+        payload: BITS bits.
+    """
+    waves = _waves()
+    signs = np.where((waves.bits >= 0) & ((payload >> np.maximum(waves.bits, 0)) & 1 == 0), -1, 1)
+    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex128)
+    spectrum[waves.rows, waves.columns] = signs * waves.turns
+    upright = waves.columns == 0  # these need their opposite, the others have it by symmetry
+    opposite = (-waves.rows[upright]) % TILE
+    spectrum[opposite, 0] = np.conj(signs * waves.turns)[upright]
+    tile = np.fft.irfft2(spectrum, (TILE, TILE))
+    return np.asarray(tile / tile.std(), np.float32)
+
+
+def payload_of(model: str, source: str) -> int:
+    """Return the bits that an output carries: 16 of the model's hash and 16 of the source's.
+
+    Args:
+        model: SHA-256 of the model's file, hexadecimal; those of several models are joined by
+            commas, and the SHA-256 of this text takes its place.
+        source: SHA-256 of the source, hexadecimal.
+    """
+    if "," in model:
+        model = hashlib.sha256(model.encode()).hexdigest()
+    return int(model[:4], 16) << 16 | int(source[:4], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Computes what to add to a picture so that it carries the watermark.
+
+    Attributes:
+        payload: BITS bits that the watermark carries.
+        gain: Factor for its strength.
+    """
+
+    payload: int
+    gain: float = 1.0
+
+    def delta(self, gray: Image) -> FloatImage:
+        """Return what to add to the brightness of a picture, in 8-bit levels, (H, W).
+
+        Args:
+            gray: Its grey levels, (H, W).
+        """
+        height, width = gray.shape
+        strength = _strength(gray)
+        enlarged = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
+        pattern = _pattern(self.payload, height, width)
+        return np.asarray(enlarged * pattern * np.float32(self.gain), np.float32)
+
+
+@lru_cache(4)
+def _pattern(payload: int, height: int, width: int) -> FloatImage:
+    """Return the pattern for pictures of one size, (height, width)."""
+    rows, columns = _normal_size(height, width)
+    repeats = -(-rows // TILE) + 1, -(-columns // TILE) + 1
+    covered = np.tile(tile_of(payload), repeats)
+    if height < rows or width < columns:  # average, because sampling would alias
+        shrunk = cv2.resize(covered[:rows, :columns], (width, height),
+                            interpolation=cv2.INTER_AREA)  # fmt: skip
+        return np.asarray(shrunk, np.float32)
+    x, y = width / columns, height / rows
+    matrix = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])  # pixel centres at integers
+    enlarged = cv2.warpAffine(covered, matrix, (width, height), flags=cv2.INTER_CUBIC)
+    return np.asarray(enlarged, np.float32)
+
+
+def _normal_size(height: int, width: int) -> tuple[int, int]:
+    """Return height and width of a picture scaled to the normal area."""
+    scale = math.sqrt(AREA / (height * width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def _strength(gray: Image) -> FloatImage:
+    """Return the standard deviation of the pattern in places of a picture, (h, w), in levels."""
+    rows, columns = _normal_size(*gray.shape)
+    size = max(columns // 2, 1), max(rows // 2, 1)
+    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    mean = cv2.blur(small, (5, 5))
+    texture = np.sqrt(np.maximum(cv2.blur(small * small, (5, 5)) - mean * mean, 0))
+    strength = np.minimum(MIN_STRENGTH + PER_TEXTURE * texture, MAX_STRENGTH)
+    # A flat area beside an edge would show what the edge hides.
+    strength = cv2.blur(cv2.erode(strength, np.ones((3, 3), np.uint8)), (3, 3))
+    light = np.clip((mean - BLACK) / (DARK - BLACK), 0, 1)
+    return np.asarray(strength * light, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """A watermark that may be in a picture.
+
+    Attributes:
+        score: Correlation of all waves, in standard deviations of what chance gives.
+        bits: Correlation of the waves of each bit, positive if the bit is 1, (BITS,).
+        is_mirrored: Whether the picture shows the watermark mirrored.
+        scale: Size of the picture in which the watermark was embedded, relative to this one's.
+    """
+
+    score: float
+    bits: npt.NDArray[np.float64]
+    is_mirrored: bool
+    scale: float
+
+    @property
+    def payload(self) -> int:
+        """The most likely bits."""
+        return sum(1 << place for place, value in enumerate(self.bits) if value > 0)
+
+
+@dataclass(slots=True)
+class Detector:
+    """Looks for the watermark in a picture, or in the sum of several frames of a video.
+
+    Attributes:
+        frames: Number of pictures that were added.
+    """
+
+    frames: int = 0
+    _total: FloatImage | None = field(default=None, repr=False)
+
+    def add(self, gray: Image) -> None:
+        """Add a picture.
+
+        Args:
+            gray: Its grey levels, (H, W); all pictures must have the same size.
+        """
+        rest = _remainder(gray)
+        self._total = rest if self._total is None else self._total + rest
+        self.frames += 1
+
+    def detect(self) -> Sighting | None:
+        """Return the watermark, or None if there is none.
+
+        For any picture, and over the choice of the key, the chance to find a watermark that is not
+        there is at most FALSE_ALARM: the picture's waves have independent random phases relative
+        to the key's, so their correlation with one tile exceeds z standard deviations in one place
+        with a probability of at most exp(-z^2 / 2) (Hoeffding), and there are as many tiles as
+        payloads and PLACES places.
+        """
+        best = self.best()
+        return best if best and best.score >= MIN_SCORE else None
+
+    def best(self) -> Sighting | None:
+        """Return the most likely watermark, whether or not it is one; None without a picture."""
+        if self._total is None:
+            return None
+        rows, columns = self._total.shape
+        found: list[Sighting] = []
+        for scale in SCALES:
+            size = max(round(columns * scale), 1), max(round(rows * scale), 1)
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            scaled = np.asarray(cv2.resize(self._total, size, interpolation=method), np.float32)
+            for is_mirrored in (False, True):
+                turns = _turns_of(scaled[:, ::-1] if is_mirrored else scaled)
+                for shift in _likely_shifts(turns):
+                    score, bits = _correlate(turns, shift)
+                    found.append(Sighting(score, bits, is_mirrored, float(scale)))
+        return max(found, key=lambda sighting: sighting.score)
+
+
+PLACES = 2 * len(SCALES) * TILE**2  # scales, shifts, and both ways round
+MIN_SCORE = math.sqrt(2 * (math.log(PLACES / FALSE_ALARM) + BITS * math.log(2)))
+
+
+def _remainder(gray: Image) -> FloatImage:
+    """Scale a picture to the normal area and keep fine detail, as strong everywhere, (h, w)."""
+    rows, columns = _normal_size(*gray.shape)
+    shrinks = rows * columns < gray.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    scaled = cv2.resize(gray.astype(np.float32), (columns, rows), interpolation=method)
+    rest = scaled - cv2.GaussianBlur(scaled, (0, 0), DETAIL)
+    spread = np.sqrt(cv2.GaussianBlur(rest * rest, (0, 0), DETAIL))
+    limited = np.clip(rest / (spread + 1), -MAX_DEVIATION, MAX_DEVIATION)
+    return np.asarray(limited, np.float32)
+
+
+def _turns_of(picture: FloatImage) -> npt.NDArray[np.complex128]:
+    """Return exp(i phase) of each wave in the sum of all tiles of a picture, relative to the key's.
+
+    Both the waves' own phases and the picture's amplitudes are divided out.
+    """
+    rows, columns = picture.shape
+    down, across = -(-rows // TILE), -(-columns // TILE)
+    padded = np.zeros((down * TILE, across * TILE), np.float32)
+    padded[:rows, :columns] = picture
+    folded = padded.reshape(down, TILE, across, TILE).sum((0, 2))
+    waves = _waves()
+    found = np.fft.rfft2(folded)[waves.rows, waves.columns] * np.conj(waves.turns)
+    return np.asarray(found / np.maximum(np.abs(found), 1e-12))
+
+
+def _likely_shifts(turns: npt.NDArray[np.complex128]) -> list[tuple[int, int]]:
+    """Return the shifts of the tile at which the fixed waves agree best, rows and columns."""
+    waves = _waves()
+    fixed = waves.bits < 0
+    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex128)
+    rows, columns, turns = waves.rows[fixed], waves.columns[fixed], turns[fixed]
+    spectrum[rows, columns] = turns
+    upright = columns == 0
+    spectrum[-rows[upright] % TILE, 0] = np.conj(turns[upright])
+    agreement = np.fft.irfft2(spectrum, (TILE, TILE)).ravel()
+    best = np.argpartition(agreement, -CANDIDATES)[-CANDIDATES:]
+    return [divmod(int(place), TILE) for place in best]
+
+
+def _correlate(
+    turns: npt.NDArray[np.complex128], shift: tuple[int, int]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Return the score of all waves at a shift of the tile, and that of each bit, (BITS,)."""
+    waves = _waves()
+    back = np.exp(2j * np.pi * (waves.rows * shift[0] + waves.columns * shift[1]) / TILE)
+    agreement = (turns * back).real
+    sums = np.bincount(waves.bits + 1, agreement, BITS + 1)
+    counts = np.bincount(waves.bits + 1, minlength=BITS + 1)
+    # A sum of N cosines of random phases has the variance N / 2.
+    score = (sums[0] + np.abs(sums[1:]).sum()) / math.sqrt(counts.sum() / 2)
+    return float(score), np.asarray(sums[1:] / np.sqrt(counts[1:] / 2))
