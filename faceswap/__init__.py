@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from faceswap.models.architectures import ModelConfig
     from faceswap.models.classic import import_checkpoint
     from faceswap.models.modelfile import TrainedModel, load_model
-    from faceswap.provenance.credentials import Verification, verify
     from faceswap.swapping.batch import Job, JobReport, convert_all
     from faceswap.swapping.compositor import ColorMatch
     from faceswap.swapping.converter import convert
     from faceswap.swapping.redo import redo
     from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.swapper import Swapper
+    from faceswap.swapping.verification import Verification, verify
     from faceswap.training.trainer import TrainReport, train
     from faceswap.types import Progress
 
@@ -52,7 +52,7 @@ _HOMES = {
     "TrainConfig": "config",
     "TrainReport": "training.trainer",
     "TrainedModel": "models.modelfile",
-    "Verification": "provenance.credentials",
+    "Verification": "swapping.verification",
     "convert": "swapping.converter",
     "convert_all": "swapping.batch",
     "evaluate": "evaluation.evaluator",
@@ -62,7 +62,7 @@ _HOMES = {
     "load_model": "models.modelfile",
     "redo": "swapping.redo",
     "train": "training.trainer",
-    "verify": "provenance.credentials",
+    "verify": "swapping.verification",
 }
 
 __all__ = [

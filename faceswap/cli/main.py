@@ -452,17 +452,26 @@ def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> Non
 @click.option(
     "--trust", type=PATH, help="Certificates of signers or authorities that you trust (PEM)."
 )
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Look for the watermark everywhere in a long video, not in 120 samples of 150 frames.",
+)
 @json_option
-def verify(files: tuple[Path, ...], trust: Path | None, as_json: bool) -> None:
+def verify(files: tuple[Path, ...], trust: Path | None, thorough: bool, as_json: bool) -> None:
     """Show how FILES were made, from which sources, and whether they changed since then.
+
+    Two marks are looked for: signed Content Credentials, and the watermark of this program, which
+    survives if a file is encoded again, scaled or cropped.
 
     The exit code reports the most serious problem: 9 if a file was altered or its credentials have
     expired, 10 if one has no credentials, 3 if one cannot be read. It is 0 if every file is
     unchanged.
     """
-    from faceswap.provenance import credentials
+    from faceswap.swapping import verification
 
-    result = credentials.verify(files, trust)
+    with reporting() as on_progress:
+        result = verification.verify(files, trust, thorough=thorough, on_progress=on_progress)
     report_and_exit(as_json, {"files": result.facts}, text.verification(result), result.worst)
 
 

@@ -1,27 +1,28 @@
 """Format the results of all commands as lines of text for people."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
 from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
-from faceswap.errors import FaceswapError
 from faceswap.provenance.consent import NOT_STATED
 from faceswap.types import DIRECTIONS, counted
 
 if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
-    from pathlib import Path
-
     from faceswap.cli.doctor import Diagnosis
     from faceswap.cli.info import Facts, Terms
     from faceswap.evaluation.results import EvaluationReport, Score
     from faceswap.facesets.extractor import ExtractReport
-    from faceswap.provenance.credentials import Credentials, Verification
+    from faceswap.provenance.credentials import FileCredentials
+    from faceswap.provenance.watermark import WatermarkCheck
     from faceswap.swapping.batch import JobReport
     from faceswap.swapping.report import ConvertReport
+    from faceswap.swapping.verification import Verification
     from faceswap.training.trainer import TrainReport
 
 SOME_GLASSES = 0.05  # least share of faces with glasses that the report mentions
@@ -220,23 +221,63 @@ def _number(item: tuple[str, Any]) -> str:
 
 
 def verification(result: "Verification") -> list[str]:
-    """Describe the credentials of each file."""
-    return [
-        line
-        for path, found in result.found
-        for line in (
-            [str(found)] if isinstance(found, FaceswapError) else _credentials(path, found)
-        )
+    """Describe the credentials and the watermark of each file."""
+    from faceswap.provenance.credentials import FileError
+
+    lines = []
+    for found in result.facts:
+        lines += [found.error] if isinstance(found, FileError) else _credentials(found)
+        if found.watermark:
+            lines += [f"  {line}" for line in _watermark(found.watermark)]
+    return lines
+
+
+def _watermark(check: "WatermarkCheck") -> list[str]:
+    if check.reason:
+        return [f"watermark: not looked for: {check.reason}"]
+    looked = counted(check.frames, "frame") if check.frames != 1 else "this picture"
+    if not check.found:
+        more = "" if check.complete else "; --thorough looks at the rest"
+        return [
+            f"watermark: none found in {looked}{more}",
+            "  that proves nothing: only faceswap writes it, and it can be removed",
+        ]
+    assert check.chance is not None, "given with every watermark"
+    agreement = {
+        True: "the one that the credentials name",
+        False: "NOT the one that the credentials name",
+        None: "of a model and a source as follows",
+    }[check.agrees]
+    mirrored = ", mirrored" if check.mirrored else ""
+    lines = [
+        f"watermark: found{mirrored}, {agreement}",
+        f"  model: SHA-256 begins with {check.model}",
+        f"  source: SHA-256 begins with {check.source}",
+        f"  certainty: chance of a false alarm below {_odds(check.chance)} ({looked})",
     ]
+    if check.agrees is None:
+        lines.append(
+            "  what it proves: faceswap probably made this picture or most of it; the watermark is "
+            "not signed, so anybody can add it, and it does not show later changes"
+        )
+    return lines
 
 
-def _credentials(path: "Path", found: "Credentials") -> list[str]:
+def _odds(chance: float) -> str:
+    """Say a small chance in words, never smaller than one in a billion."""
+    return f"1 in {10 ** min(max(int(-math.log10(max(chance, 1e-300))), 0), 9):,}"
+
+
+def _credentials(found: "FileCredentials") -> list[str]:
     from faceswap.provenance.credentials import readable
 
+    path = Path(found.file)
     state = "intact" if found.intact else "ALTERED since it was signed"
     if found.expired:
         state = "EXPIRED: nothing was altered, but the signer's certificate has expired"
     lines = [f"{path}: {state}"]
+    if found.intermediate:
+        lines.append("  INTERMEDIATE of a production: nothing in it is marked; not for publication")
     if found.generator:
         lines.append(f"  made by: {found.generator}")
     if found.title not in ("", readable(path.name)):

@@ -5,10 +5,11 @@ by which program and with which model. It contains a hash of the file without th
 signed. If a manifest cannot be embedded, it is stored beside the file as ``<name>.c2pa``.
 """
 
+import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,9 +17,11 @@ import c2pa
 from c2pa import C2paError
 from msgspec import Meta
 
-from faceswap.errors import FaceswapError, InputError, NoCredentialsError, TamperedError
+from faceswap.errors import InputError, NoCredentialsError
 from faceswap.files import reason
+from faceswap.provenance import watermark
 from faceswap.provenance.identity import read_certificates
+from faceswap.provenance.watermark import WatermarkCheck
 
 TYPES = {
     ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".jpe": "image/jpeg", ".jfif": "image/jpeg",
@@ -121,6 +124,20 @@ class Credentials:
         str | None,
         Meta(description="The sidecar that holds the manifest; null if it is embedded."),
     ] = None
+    binding: Annotated[
+        str | None,
+        Meta(
+            description="The bits of the watermark that the credentials name, hexadecimal: 16 of "
+            "the model's SHA-256 and 16 of the source's; null if they name none."
+        ),
+    ] = None
+    intermediate: Annotated[
+        bool,
+        Meta(
+            description="Whether the file is material for a production, in which nothing is "
+            "marked, and not for the public."
+        ),
+    ] = False
     failures: Annotated[
         tuple[str, ...],
         Meta(
@@ -140,6 +157,9 @@ class FileCredentials(Credentials):
     """The Content Credentials of one of several files."""
 
     file: str
+    watermark: Annotated[
+        WatermarkCheck, Meta(description="The watermark of this program in the file.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +168,13 @@ class FileError:
 
     file: str
     error: str
+    watermark: Annotated[
+        WatermarkCheck | None,
+        Meta(
+            description="The watermark of this program in the file; null if the file cannot be "
+            "read."
+        ),
+    ] = None
 
 
 def read(path: Path, trust: Path | None = None) -> Credentials:
@@ -250,6 +277,8 @@ def _to_credentials(report: dict[str, Any], sidecar: Path | None) -> Credentials
         parent=_parent(manifest),
         model=_model(actions),
         sidecar=str(sidecar) if sidecar else None,
+        binding=_binding(manifest),
+        intermediate=_is_intermediate(actions),
         failures=_failures(report),
     )
 
@@ -261,6 +290,33 @@ def _actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         if assertion["label"].startswith("c2pa.actions")
         for action in (assertion.get("data") or {}).get("actions") or []
     ]
+
+
+def _binding(manifest: dict[str, Any]) -> str | None:
+    """Return the bits of this program's watermark that a manifest names, hexadecimal."""
+    for assertion in manifest.get("assertions", []):
+        data = assertion.get("data")
+        if assertion["label"].startswith("c2pa.soft-binding") and isinstance(data, dict):
+            blocks = data.get("blocks")
+            if data.get("alg") != watermark.ALGORITHM or not isinstance(blocks, list):
+                continue
+            for block in blocks:
+                bits = _bytes_of(block.get("value") if isinstance(block, dict) else None)
+                if len(bits) == watermark.BITS // 8:
+                    return bits.hex()
+    return None
+
+
+def _bytes_of(value: Any) -> bytes:
+    """Decode a value that the C2PA library prints as Base64; no bytes if it is anything else."""
+    try:
+        return base64.b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        return b""
+
+
+def _is_intermediate(actions: list[dict[str, Any]]) -> bool:
+    return any((action.get("parameters") or {}).get("intermediate") is True for action in actions)
 
 
 def _failures(results: dict[str, Any]) -> tuple[str, ...]:
@@ -364,59 +420,3 @@ def _reading(path: Path) -> Iterator[None]:
 def words_of(error: Exception) -> str:
     """Return the first line of an error message, without the words before its first colon."""
     return (str(error).split(": ", 1)[-1].splitlines() or [type(error).__name__])[0]
-
-
-@dataclass(slots=True)
-class Verification:
-    """The result of verifying several files.
-
-    Attributes:
-        facts: A record for each file.
-        found: Each file with its credentials, or with the error from reading them.
-        worst: The most serious error (altered or expired, then no credentials, then any other);
-            None if every file is intact.
-    """
-
-    facts: list[FileCredentials | FileError] = field(default_factory=list)
-    found: list[tuple[Path, Credentials | FaceswapError]] = field(default_factory=list)
-    worst: FaceswapError | None = None
-
-    def note(self, error: FaceswapError) -> None:
-        """Keep an error if it is worse than the worst so far."""
-        if self.worst is None or _severity(error) > _severity(self.worst):
-            self.worst = error
-
-
-def _severity(error: FaceswapError) -> int:
-    return 2 * isinstance(error, TamperedError) + isinstance(error, NoCredentialsError)
-
-
-def verify(files: Iterable[str | Path], trust: str | Path | None = None) -> Verification:
-    """Verify the Content Credentials of photos and videos, made by this program or any other.
-
-    Args:
-        files: The files; an error with one of them is recorded and does not stop the others.
-        trust: PEM file of certificates to trust [default: none]. If it cannot be read, that error
-            is recorded for every file.
-    """
-    result = Verification()
-    for file in map(Path, files):
-        try:
-            found = read(file, Path(trust) if trust else None)
-        except FaceswapError as error:
-            result.note(error)
-            result.facts.append(FileError(str(file), str(error)))
-            result.found.append((file, error))
-            continue
-        if not found.intact:
-            result.note(
-                TamperedError(
-                    f"the credentials of {file} are no longer valid: their certificate has expired"
-                    if found.expired
-                    else f"{file} was altered after it was signed"
-                )
-            )
-        values = {f.name: getattr(found, f.name) for f in fields(found)}
-        result.facts.append(FileCredentials(file=str(file), **values))
-        result.found.append((file, found))
-    return result

@@ -16,13 +16,15 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from faceswap.arrays import FloatImage, Image
+from faceswap.types import Count
 
 ALGORITHM = "faceswap.watermark.1"
 KEY = b"faceswap watermark 1"
@@ -43,6 +45,7 @@ SCALES = np.exp(np.arange(0.2, -0.36, -0.004))
 DETAIL = 6.0  # standard deviation of the blur whose remainder holds the pattern, pixels
 MAX_DEVIATION = 2.0  # the remainder is limited to this many local standard deviations
 CANDIDATES = 4  # shifts for each scale at which all waves are compared
+CLEAR_BIT = 2.5  # score from which a bit is read; chance alone gives 1 on average
 FALSE_ALARM = 1e-9  # at most, each time that the detector looks
 
 
@@ -193,6 +196,54 @@ class Sighting:
         return sum(1 << place for place, value in enumerate(self.bits) if value > 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatermarkCheck:
+    """Whether a file carries the watermark of this program, and what it says."""
+
+    found: Annotated[bool, Meta(description="Whether the watermark was found.")]
+    model: Annotated[
+        str,
+        Meta(
+            description="The first four digits of the model's SHA-256, hexadecimal, a question "
+            "mark for each that cannot be read; empty without a watermark."
+        ),
+    ] = ""
+    source: Annotated[
+        str,
+        Meta(
+            description="The same for the photo or video that was swapped; for an image sequence, "
+            "its first image."
+        ),
+    ] = ""
+    score: Annotated[
+        float | None,
+        Meta(description="Correlation in standard deviations of what chance gives."),
+    ] = None
+    chance: Annotated[
+        float | None,
+        Meta(description="The greatest chance that a file without a watermark gives this."),
+    ] = None
+    mirrored: Annotated[bool, Meta(description="Whether the picture was mirrored.")] = False
+    agrees: Annotated[
+        bool | None,
+        Meta(
+            description="Whether it is the watermark that the file's credentials name; null if "
+            "they name none."
+        ),
+    ] = None
+    frames: Annotated[Count, Meta(description="Frames that were looked at; 1 for a photo.")] = 0
+    complete: Annotated[
+        bool,
+        Meta(
+            description="Whether all parts of the file were looked at, or as many as were needed; "
+            "false for a long video without --thorough."
+        ),
+    ] = False
+    reason: Annotated[
+        str | None, Meta(description="Why it could not be looked for; null if it was.")
+    ] = None
+
+
 @dataclass(slots=True)
 class Detector:
     """Looks for the watermark in a picture, or in the sum of several frames of a video.
@@ -230,22 +281,54 @@ class Detector:
         """Return the most likely watermark, whether or not it is one; None without a picture."""
         if self._total is None:
             return None
-        rows, columns = self._total.shape
-        found: list[Sighting] = []
-        for scale in SCALES:
-            size = max(round(columns * scale), 1), max(round(rows * scale), 1)
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            scaled = np.asarray(cv2.resize(self._total, size, interpolation=method), np.float32)
-            for is_mirrored in (False, True):
-                turns = _turns_of(scaled[:, ::-1] if is_mirrored else scaled)
-                for shift in _likely_shifts(turns):
-                    score, bits = _correlate(turns, shift)
-                    found.append(Sighting(score, bits, is_mirrored, float(scale)))
-        return max(found, key=lambda sighting: sighting.score)
+        # Most pictures that are marked have still the size that they were marked in.
+        as_it_is = _best_at(self._total, 1.0)
+        if as_it_is.score >= MIN_SCORE:
+            return as_it_is
+        found = [as_it_is, *(_best_at(self._total, float(scale)) for scale in SCALES)]
+        return max(found, key=_score_of)
 
 
 PLACES = 2 * len(SCALES) * TILE**2  # scales, shifts, and both ways round
 MIN_SCORE = math.sqrt(2 * (math.log(PLACES / FALSE_ALARM) + BITS * math.log(2)))
+
+
+def _best_at(total: FloatImage, scale: float) -> Sighting:
+    """Return the most likely watermark at a scale, (h, w)."""
+    rows, columns = total.shape
+    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = np.asarray(cv2.resize(total, size, interpolation=method), np.float32)
+    found = []
+    for is_mirrored in (False, True):
+        turns = _turns_of(scaled[:, ::-1] if is_mirrored else scaled)
+        for shift in _likely_shifts(turns):
+            score, bits = _correlate(turns, shift)
+            found.append(Sighting(score, bits, is_mirrored, scale))
+    return max(found, key=_score_of)
+
+
+def _score_of(sighting: Sighting) -> float:
+    return sighting.score
+
+
+def chance_of(score: float) -> float:
+    """Return the greatest chance of a watermark with this score that is not there."""
+    return math.exp(min(math.log(PLACES) + BITS * math.log(2) - score**2 / 2, 0))
+
+
+def digits_of(bits: npt.NDArray[np.float64]) -> str:
+    """Return the bits in hexadecimal; a digit whose bits are not all clear is a question mark.
+
+    Args:
+        bits: The score of each bit, (BITS,).
+    """
+    digits = []
+    for low in range(BITS - 4, -1, -4):
+        four = bits[low : low + 4]
+        value = sum(1 << place for place, score in enumerate(four) if score > 0)
+        digits.append(f"{value:x}" if (np.abs(four) >= CLEAR_BIT).all() else "?")
+    return "".join(digits)
 
 
 def _remainder(gray: Image) -> FloatImage:

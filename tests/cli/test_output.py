@@ -290,15 +290,18 @@ def test_hostile_text_cannot_leave_its_line(capsys):
 def test_verify_escapes_control_characters_of_a_manifest(tmp_path, capsys):
     import dataclasses
 
-    from faceswap.provenance.credentials import Credentials, ModelRecord, Parent, Verification
+    from faceswap.provenance.credentials import FileCredentials, ModelRecord, Parent
+    from faceswap.provenance.watermark import WatermarkCheck
+    from faceswap.swapping.verification import Verification
 
-    found = Credentials(
+    found = FileCredentials(
         True, False, HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), Parent(HOSTILE, "", HOSTILE, "none"),
-        ModelRecord(HOSTILE, HOSTILE, (HOSTILE, "one\ntwo")), HOSTILE, (HOSTILE,),
+        ModelRecord(HOSTILE, HOSTILE, (HOSTILE, "one\ntwo")), HOSTILE, HOSTILE, True, (HOSTILE,),
+        file=str(tmp_path / "x.jpg"), watermark=WatermarkCheck(found=False, reason=HOSTILE),
     )  # fmt: skip
-    assert len(dataclasses.fields(found)) == 10
+    assert len(dataclasses.fields(found)) == 14
 
-    output.show(False, {}, text.verification(Verification(found=[(tmp_path / "x.jpg", found)])))
+    output.show(False, {}, text.verification(Verification([found])))
 
     lines = capsys.readouterr().out.splitlines()
     assert "".join(lines).isprintable()

@@ -14,7 +14,7 @@ from faceswap.media.codecs import choose_encoding
 from faceswap.media.footage import VideoFile, describe, sequence_at
 from faceswap.media.photos import read_photo
 from faceswap.media.writers import StreamTarget
-from tests.support.clips import picture, segment_length, signer, times_of
+from tests.support.clips import picture, segment_length, signer, times_of, unmarked
 
 STEP = Fraction(1001, 24000)  # seconds per frame
 BOX = (16, 8, 40, 32)  # the rect that a swap changes
@@ -72,9 +72,9 @@ def rewrite(footage, target, change=None):
     """Rewrite footage with the default codec for transparent sources."""
     encoding = choose_encoding(target.suffix, "auto", 4, hardware=False, alpha=True)
     images = None if target.suffix else (lambda frame: f"{frame.index + 1:06d}.png")
-    targets = {"video": StreamTarget(target, encoding, images=images)}
+    targets = {"video": StreamTarget(target, unmarked, encoding, images=images)}
     folder = target.with_name(".parts")
-    with writers.open_video(targets, footage, signer().publisher, folder) as output:
+    with writers.open_video(targets, footage, folder) as output:
         for frame in footage.read():
             output.write({"video": change(frame) if change else frame})
     return target
@@ -247,10 +247,8 @@ def test_codec_of_a_transparent_source_keeps_transparency(suffix, codec, encoder
 def test_source_with_alpha_can_be_written_without(tmp_path, codec, pixel_format):
     source = write(tmp_path / "in.mkv", "ffv1", pixel_format, count=3)
     encoding = replace(choose_encoding(".mov", codec, 4, hardware=False, alpha=True), alpha=False)
-    targets = {"video": StreamTarget(tmp_path / "out.mov", codecs.opaque(encoding))}
-    with writers.open_video(
-        targets, VideoFile(source), signer().publisher, tmp_path / ".p"
-    ) as output:
+    targets = {"video": StreamTarget(tmp_path / "out.mov", unmarked, codecs.opaque(encoding))}
+    with writers.open_video(targets, VideoFile(source), tmp_path / ".p") as output:
         for frame in reader.read_video(source):
             output.write({"video": swap(frame)})
 

@@ -16,7 +16,7 @@ from faceswap.media.footage import Animation, VideoFile, describe, identify, vid
 from faceswap.media.muxer import Segment
 from faceswap.media.sources import content_of
 from faceswap.media.writers import StreamTarget, default_video_suffix
-from tests.support.clips import make_clip, picture, segment_length, signer
+from tests.support.clips import make_clip, picture, segment_length, unmarked
 
 KINDS = [".gif", ".webp", ".png"]
 LENGTHS = [100, 40, 250, 70, 330]  # milliseconds for which the frames are shown
@@ -60,9 +60,9 @@ def read(path):
 def rewrite(source, target, change=None, quality=0):
     footage = video_at(source)
     encoding = choose_encoding(target.suffix, "auto", quality, False, alpha=footage.has_alpha())
-    targets = {"video": StreamTarget(target, encoding, quality=quality)}
+    targets = {"video": StreamTarget(target, unmarked, encoding, quality=quality)}
     folder = target.with_name(".parts")
-    with writers.open_video(targets, footage, signer().publisher, folder) as output:
+    with writers.open_video(targets, footage, folder) as output:
         for frame in footage.read():
             output.write({"video": change(frame) if change else frame})
     return target

@@ -19,8 +19,8 @@ from tests.support.clips import (
     rich_clip,
     segment_length,
     shown,
-    signer,
     times_of,
+    unmarked,
 )
 
 PAIRS = [(suffix, codec) for suffix, codecs in CONTAINERS.items() for codec in codecs]
@@ -229,10 +229,8 @@ def test_full_range_source_keeps_its_brightness_in_prores(tmp_path, is_changed):
 def test_layer_over_full_range_source_keeps_its_brightness(tmp_path):
     source = tagged_clip(tmp_path / "in.mp4", full_range=True)
     layer = np.full((48, 64, 4), (200, 100, 50, 255), np.uint8)
-    targets = {"video": writers.StreamTarget(tmp_path / "out.mov", codecs.TRANSPARENT)}
-    with writers.open_video(
-        targets, VideoFile(source), signer().publisher, tmp_path / ".parts"
-    ) as output:
+    targets = {"video": writers.StreamTarget(tmp_path / "out.mov", unmarked, codecs.TRANSPARENT)}
+    with writers.open_video(targets, VideoFile(source), tmp_path / ".parts") as output:
         for frame in reader.read_video(source):
             output.write({"video": frame.repainted(layer)})
 

@@ -12,7 +12,7 @@ from faceswap.media.codecs import choose_encoding
 from faceswap.media.footage import VideoFile
 from faceswap.media.splice import PacketList, VideoSplice
 from faceswap.media.writers import StreamTarget
-from tests.support.clips import make_clip, pass_on, signer, sound_of, times_of
+from tests.support.clips import make_clip, pass_on, sound_of, times_of, unmarked
 
 LAST = Fraction(1, 25)
 
@@ -33,7 +33,7 @@ def splice(output, source, replaced, codec="auto"):
     footage = VideoFile(source)
     with footage.opened() as (_, video):
         spliced = VideoSplice(
-            StreamTarget(output, encoding, sound=True), replaced,
+            StreamTarget(output, unmarked, encoding, sound=True), replaced,
             [frame.pixels.frame.pts for frame in frames], video, output.parent,
         )  # fmt: skip
         for number in replaced:
@@ -41,7 +41,7 @@ def splice(output, source, replaced, codec="auto"):
             white = np.full((height, width, 3), 255, np.float32)
             spliced.write(number, frames[number].changed((0, 0, width, height), white))
         spliced.finish()
-    spliced.publish(footage, signer().publisher)
+    spliced.publish(footage)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from faceswap.config import ConvertConfig, TrainConfig
 from faceswap.errors import InputError, ModelError, SettingsError
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
-from faceswap.provenance import credentials
 from faceswap.provenance.consent import MAX_NOTE, merge_notes, read_notes
-from faceswap.swapping import converter
+from faceswap.swapping import converter, verification
 from faceswap.training import checkpoint, trainer
 
 SHORT = TrainConfig(
@@ -43,7 +42,7 @@ def test_note_reaches_the_output_of_verify(people, tmp_path, collins):
     expected = {"a": "A film, 2026", "b": "Agreed in writing,\n2026-01-05."}
     assert trained.consent == modelfile.load(tmp_path / "m").consent == expected
     assert info.inspect(tmp_path / "m").consent == expected
-    lines = text.verification(credentials.verify([tmp_path / "x.swapped.png"]))
+    lines = text.verification(verification.verify([tmp_path / "x.swapped.png"]))
     assert "    note: consent of collins: A film, 2026" in lines
     place = lines.index("    note: consent of hopper: Agreed in writing,")
     assert lines[place + 1] == "    note: 2026-01-05."

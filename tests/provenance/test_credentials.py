@@ -21,9 +21,10 @@ from faceswap.cli import info, text
 from faceswap.errors import InputError, NoCredentialsError, OutputError, SettingsError
 from faceswap.media import photos, reader, sources, writers
 from faceswap.provenance import credentials
-from faceswap.provenance.credentials import ModelRecord, read, sidecar_of, verify
+from faceswap.provenance.credentials import ModelRecord, read, sidecar_of
 from faceswap.provenance.identity import own_identity_file, read_certificates, signing_identity
 from faceswap.provenance.signer import SOURCE_TYPE, Signer
+from faceswap.swapping.verification import verify
 from tests.support.certificates import organisation
 from tests.support.clips import make_clip, open_writer, picture, signer, sound_of, times_of
 

@@ -159,9 +159,9 @@ class Convert(Stage):
         return self._whole() if self.output.exists() else []
 
     def _whole(self) -> list[str]:
-        from faceswap.provenance import credentials
+        from faceswap.swapping import verification
 
-        worst = credentials.verify([self.output]).worst
+        worst = verification.verify([self.output]).worst
         return [str(worst)] if worst else []
 
     def fingerprint(self) -> object:
@@ -223,9 +223,9 @@ def images_in(folder: Path) -> list[tuple[str, str]]:
 
 def half_written(folder: Path) -> list[str]:
     """List the images and videos of a folder that cannot be read or whose mark is not intact."""
-    from faceswap.provenance import credentials
+    from faceswap.swapping import verification
 
-    worst = [(path, credentials.verify([path]).worst) for path in media_in(folder)]
+    worst = [(path, verification.verify([path]).worst) for path in media_in(folder)]
     return [f"{path.name}: {error}" for path, error in worst if error]
 
 

@@ -163,11 +163,9 @@ def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=Non
     encoding = choose_encoding(suffix, codec, quality, hardware=False)
     sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
     images = None if suffix else (lambda frame: f"{frame.index + 1:06d}.png")
-    targets = {"video": StreamTarget(target, encoding, sound, quality, images)}
+    targets = {"video": StreamTarget(target, unmarked, encoding, sound, quality, images)}
     folder = options.pop("folder", target.with_name(f".{target.name}.parts"))
-    with writers.open_video(
-        targets, VideoFile(source), signer().publisher, folder, **options
-    ) as output:
+    with writers.open_video(targets, VideoFile(source), folder, **options) as output:
         for frame in frames or reader.read_video(source):
             output.write({"video": change(frame) if change else frame})
     return target
@@ -248,6 +246,11 @@ def signer():
     return Signer(record, signing_identity())
 
 
+def unmarked(source, is_marked=False):
+    """Return the publisher of the test outputs, which have no watermark."""
+    return signer().publisher(source)
+
+
 def span(source, start, end):
     """Return ``pass_on`` arguments that cut the span from ``start`` to ``end`` out of a video."""
     origin = reader.probe(source).start
@@ -268,13 +271,13 @@ class OneStream:
 @contextmanager
 def open_writer(target, source):
     """Open the production writer for a photo or a video, chosen by suffix, with signed output."""
-    suffix, publisher = target.suffix.lower(), signer().publisher
+    suffix = target.suffix.lower()
     if suffix in PHOTO_SUFFIXES:
-        with writers.photo_writer(target, source, publisher(source)) as writer:
+        with writers.photo_writer(target, source, unmarked(source, False)) as writer:
             yield writer
         return
     encoding = choose_encoding(suffix, "auto", writers.QUALITY, hardware=False)
-    targets = {"video": StreamTarget(target, encoding, sound=True)}
+    targets = {"video": StreamTarget(target, unmarked, encoding, sound=True)}
     folder = temporary_beside(target)
-    with writers.open_video(targets, VideoFile(source), publisher, folder, resume=False) as output:
+    with writers.open_video(targets, VideoFile(source), folder, resume=False) as output:
         yield OneStream(output)

@@ -1,0 +1,190 @@
+"""Say where photos and videos come from: their Content Credentials, and the watermark in them.
+
+The credentials are signed, but are lost whenever a file is encoded again. The watermark survives
+that, but is not signed. Each of them is looked for in every file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from faceswap.errors import FaceswapError, InputError, NoCredentialsError, TamperedError
+from faceswap.media.footage import Footage, identify
+from faceswap.media.photos import read_photo
+from faceswap.provenance import watermark
+from faceswap.provenance.credentials import Credentials, FileCredentials, FileError, read
+from faceswap.provenance.watermark import Detector, Sighting, WatermarkCheck
+from faceswap.types import OnProgress, Progress, ignore_progress
+
+WINDOW = 150  # frames that are added up to find the watermark
+EVERY = 5  # frames of a window from one that is looked at to the next
+MAX_WINDOWS = 120  # of a long video that are looked at: ten minutes at 30 frames per second
+# Windows that are added up to read bits which one window leaves open.
+READ_WINDOWS = 8
+
+
+@dataclass(slots=True)
+class Verification:
+    """The result of verifying several files.
+
+    Attributes:
+        facts: A record for each file.
+        worst: The most serious error (altered or expired, then no credentials, then any other);
+            None if every file is intact.
+    """
+
+    facts: list[FileCredentials | FileError] = field(default_factory=list)
+    worst: FaceswapError | None = None
+
+    def note(self, error: FaceswapError) -> None:
+        """Keep an error if it is worse than the worst so far."""
+        if self.worst is None or _severity(error) > _severity(self.worst):
+            self.worst = error
+
+
+def _severity(error: FaceswapError) -> int:
+    return 2 * isinstance(error, TamperedError) + isinstance(error, NoCredentialsError)
+
+
+def verify(
+    files: Iterable[str | Path],
+    trust: str | Path | None = None,
+    *,
+    thorough: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> Verification:
+    """Verify the Content Credentials of photos and videos, and look for this program's watermark.
+
+    Args:
+        files: The files, made by this program or any other; an error with one of them is recorded
+            and does not stop the others.
+        trust: PEM file of certificates to trust [default: none]. If it cannot be read, that error
+            is recorded for every file.
+        thorough: Whether to look for the watermark everywhere in a video of more than ten minutes
+            instead of in samples that are spread over it.
+        on_progress: Called after each part of a video that was searched.
+    """
+    result = Verification()
+    for file in map(Path, files):
+        mark = partial(look_for_watermark, file, thorough=thorough, on_progress=on_progress)
+        try:
+            found = read(file, Path(trust) if trust else None)
+        except NoCredentialsError as error:
+            result.note(error)
+            result.facts.append(FileError(str(file), str(error), mark()))
+            continue
+        except FaceswapError as error:
+            result.note(error)
+            result.facts.append(FileError(str(file), str(error)))
+            continue
+        if not found.intact:
+            result.note(
+                TamperedError(
+                    f"the credentials of {file} are no longer valid: their certificate has expired"
+                    if found.expired
+                    else f"{file} was altered after it was signed"
+                )
+            )
+        values = {f.name: getattr(found, f.name) for f in fields(Credentials)}
+        result.facts.append(
+            FileCredentials(file=str(file), watermark=_compared(mark(), found), **values)
+        )
+    return result
+
+
+def _compared(check: WatermarkCheck, found: Credentials) -> WatermarkCheck:
+    """Note whether a watermark is the one that the credentials name."""
+    if not check.found or found.binding is None:
+        return check
+    named = (found.binding[:4], found.binding[4:])
+    return replace(check, agrees=all(map(_fits, (check.model, check.source), named)))
+
+
+def _fits(read_digits: str, named: str) -> bool:
+    return all(one in ("?", other) for one, other in zip(read_digits, named, strict=True))
+
+
+def look_for_watermark(
+    path: Path, *, thorough: bool = False, on_progress: OnProgress = ignore_progress
+) -> WatermarkCheck:
+    """Look for the watermark of this program in a photo or a video.
+
+    Args:
+        path: The file.
+        thorough: See :func:`verify`.
+        on_progress: Called after each part of a video that was searched.
+
+    Returns:
+        What was found; if the file cannot be decoded, the reason.
+    """
+    try:
+        _, footage = identify(path)
+        if footage is None:
+            detector = Detector()
+            detector.add(read_photo(path).gray())
+            return _check_of([detector.detect()], 1, 1, is_complete=True)
+        return _search(footage, thorough, on_progress)
+    except InputError as error:
+        return WatermarkCheck(found=False, reason=str(error))
+
+
+def _search(footage: Footage, thorough: bool, on_progress: OnProgress) -> WatermarkCheck:
+    """Look for the watermark in windows of a video until it is found and can be read."""
+    count = footage.probe().frames
+    starts = [*range(0, max(count - WINDOW // 2, 1), WINDOW)]
+    spread = _spread_out(starts)
+    chosen = spread if thorough else spread[:MAX_WINDOWS]
+    sightings: list[Sighting] = []
+    frames = looked = 0
+    for looked, start in enumerate(chosen, start=1):
+        detector = Detector()
+        for frame in islice(footage.read(start), 0, WINDOW, EVERY):
+            detector.add(frame.gray())
+        frames += detector.frames
+        seen = detector.detect()
+        sightings += [seen] if seen else []
+        on_progress(Progress(looked, len(chosen), "parts", "watermark found" if seen else ""))
+        if sightings and (not _is_open(sightings) or len(sightings) == READ_WINDOWS):
+            break
+    is_complete = bool(sightings) or len(chosen) == len(starts)
+    return _check_of(sightings, frames, looked, is_complete)
+
+
+def _spread_out(starts: list[int]) -> list[int]:
+    """Order the starts so that any first few of them are spread evenly.
+
+    This is the van der Corput sequence: the places' bits are reversed.
+    """
+    digits = max(len(starts) - 1, 0).bit_length()
+    order = sorted(
+        range(len(starts)), key=lambda at: int(f"{at:0{digits}b}"[::-1], 2) if digits else 0
+    )
+    return [starts[at] for at in order]
+
+
+def _is_open(sightings: list[Sighting]) -> bool:
+    return bool((np.abs(_bits_of(sightings)) < watermark.CLEAR_BIT).any())
+
+
+def _bits_of(sightings: list[Sighting]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the score of each bit in all sightings together."""
+    return np.asarray(sum(seen.bits for seen in sightings) / np.sqrt(len(sightings)))
+
+
+def _check_of(
+    found: list[Sighting | None] | list[Sighting], frames: int, looked: int, is_complete: bool
+) -> WatermarkCheck:
+    sightings = [seen for seen in found if seen]
+    if not sightings:
+        return WatermarkCheck(found=False, frames=frames, complete=is_complete)
+    best = max(sightings, key=lambda seen: seen.score)
+    digits = watermark.digits_of(_bits_of(sightings))
+    return WatermarkCheck(
+        found=True, model=digits[:4], source=digits[4:], score=round(best.score, 1),
+        chance=min(looked * watermark.chance_of(best.score), 1.0), mirrored=best.is_mirrored,
+        frames=frames, complete=is_complete,
+    )  # fmt: skip
