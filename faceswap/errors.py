@@ -12,7 +12,8 @@
     ├── TamperedError          9   a file does not match its Content Credentials, or they expired
     ├── NoCredentialsError    10   a file has no Content Credentials
     ├── NotReadyError         11   doctor found a problem that prevents face swaps
-    └── DeviceError           13   no such device, out of memory, or a worker was killed
+    ├── DeviceError           13   no such device, out of memory, or a worker was killed
+    └── ExplicitFootageError  14   the destination looks sexually explicit, so nothing is swapped
 
 Exit code 0 means success, 2 a usage error and 130 an interruption by Ctrl-C or SIGTERM. The command
 line reports a MemoryError like a DeviceError, and an OSError that names a file like an InputError.
@@ -95,3 +96,9 @@ class DeviceError(FaceswapError):
     """A device does not exist or ran out of memory, or a worker process was killed."""
 
     exit_code = 13
+
+
+class ExplicitFootageError(FaceswapError):
+    """The destination looks sexually explicit, so nothing is swapped in it."""
+
+    exit_code = 14

@@ -127,6 +127,7 @@ def conversion(report: "ConvertReport") -> list[str]:
         ),
         *_troubles(report),
         *([f"page: {report.page}"] if report.page else []),
+        *_consent(report),
         *_listed("unreadable", report.unreadable),
         *_listed("not a photo and left out", report.left_out),
         *(
@@ -135,6 +136,13 @@ def conversion(report: "ConvertReport") -> list[str]:
             for kept in report.unfinished
         ),
     ]
+
+
+def _consent(report: "ConvertReport") -> list[str]:
+    if not report.consent_not_stated:
+        return []
+    people = " and ".join(report.consent_not_stated)
+    return [f"consent not stated: of {people}; the credentials of the output say so"]
 
 
 def jobs(reports: Sequence["JobReport"]) -> list[str]:

@@ -68,6 +68,7 @@ from faceswap.models import devices, modelfile, sampling
 from faceswap.models.architectures import ModelConfig
 from faceswap.models.modelfile import TrainedModel
 from faceswap.swapping.compositor import Swap, alpha, paste
+from faceswap.swapping.explicit import refuse_explicit_frames
 from faceswap.swapping.outputs import refuse_existing
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder
 from faceswap.swapping.render import matched
@@ -148,6 +149,7 @@ def evaluate(
         html: Where to write a page with the numbers and images.
 
     Raises:
+        ExplicitFootageError: If the clip looks sexually explicit.
         InputError: If a folder is not a faceset, or the clip cannot be read.
         ModelError: If the model cannot be read.
         NoFacesError: If a faceset has no held-out faces, or the clip too few frames with a face.
@@ -468,6 +470,7 @@ def measure_clip(
     """Swap the largest face in each frame of a clip and measure the flicker.
 
     Raises:
+        ExplicitFootageError: If the clip looks sexually explicit.
         InputError: If the clip cannot be read.
         NoFacesError: If fewer than 8 consecutive frames show a face.
     """
@@ -477,6 +480,10 @@ def measure_clip(
     footage = video_at(clip)
     total = config.clip_frames or footage.probe().frames or None
     frames = islice(footage.read(), config.clip_frames or None)
+    seen = islice(footage.read(), config.clip_frames or None)
+    refuse_explicit_frames(
+        clip, ((frame, True) for frame in seen), footage.number_of, total, on_progress
+    )
     with DetectorPool(config.min_score, 0, config.landmarks) as pool:
         spec = DetectorSpec("auto", config.landmarks)
         found = tracker.track_faces(frames, pool, spec, config.smooth)

@@ -22,6 +22,7 @@ from faceswap.crops.masks import SKIN_MASKS
 from faceswap.faces import blazeface, blendshapes, dlib_backend, mesh, yunet
 
 CNN, LANDMARKS, EMBEDDINGS = dlib_backend.WEIGHT_FILES
+EXPLICIT = "open_nsfw.onnx"  # see swapping.explicit
 OWN_LANDMARKS = "the user's own landmark model"
 DETECTORS = {
     "auto": yunet.WEIGHTS, "yunet": yunet.WEIGHTS, "blaze": blazeface.WEIGHTS, "cnn": CNN,
@@ -84,6 +85,8 @@ def behind(config: ExtractConfig | TrainConfig | ConvertConfig | EvaluateConfig)
     found = set(_of_landmarks(config.landmarks)) | {EMBEDDINGS}
     if isinstance(config, ExtractConfig | ConvertConfig):
         found |= _of_detector(config.detector)
+    if isinstance(config, ConvertConfig | EvaluateConfig):
+        found |= {EXPLICIT, blazeface.WEIGHTS}  # see swapping.explicit
     if isinstance(config, ConvertConfig) and config.detector != "blaze":
         found.add(yunet.WEIGHTS)  # see DetectorSpec.certainty
     if isinstance(config, ExtractConfig):

@@ -22,7 +22,7 @@ from faceswap.models.architectures import ModelConfig
 from faceswap.models.autoencoder import Autoencoder, build, with_statistics
 from faceswap.models.exemplars import Exemplars
 from faceswap.models.refiner import Refiner, build_refiners, tensors_of
-from faceswap.provenance.consent import Notes, in_words, read_notes
+from faceswap.provenance.consent import Notes, in_words, note_on, read_notes
 from faceswap.types import Identity
 
 FORMAT, VERSION = "faceswap-model", 3  # version 1 had no refiners, version 2 other ones
@@ -174,7 +174,7 @@ def notes_of(path: Path) -> tuple[list[str], tuple[str, ...]]:
         raise ModelError(f"{path} is not a readable model file: {error}") from error
     notes = in_words(trained.consent).values()
     named = zip(trained.names, notes, strict=True)
-    return [f"consent of {name}: {note}" for name, note in named], trained.weights
+    return [note_on(name, note) for name, note in named], trained.weights
 
 
 def _from_header(path: Path, header: dict[str, str]) -> TrainedModel:

@@ -4,7 +4,7 @@ A note is free text. It proves nothing; it records what the owner of the model v
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +99,20 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def note_on(name: str, text: str) -> str:
+    """Return the note on a person as the credentials contain it."""
+    return f"consent of {name}: {text}"
+
+
+def without_consent(notes: Iterable[str]) -> list[str]:
+    """Return the names of the people whose consent is not stated, from :func:`note_on`."""
+    ends = note_on("\0", NOT_STATED).split("\0")
+    return [
+        note.removeprefix(ends[0]).removesuffix(ends[1])
+        for note in notes if note.startswith(ends[0]) and note.endswith(ends[1])
+    ]  # fmt: skip
 
 
 def in_words(notes: Mapping[Any, str]) -> Notes:

@@ -36,8 +36,8 @@ FIXED_SHARE = 0.25  # of the waves, those that carry no bit
 
 # Strength in 8-bit levels, as the standard deviation of the pattern: at least MIN_STRENGTH, and
 # PER_TEXTURE of that of the picture, which hides the pattern, up to MAX_STRENGTH.
-MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.6, 0.11, 2.2
-SINGLE_GAIN = 1.5  # for a photo, which has to do with one picture
+MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.4, 0.5, 3.2
+FINE = 1.0  # standard deviation of the blur whose remainder is texture, half pixels of the area
 BLACK, DARK = 4.0, 24.0  # grey levels: none of the pattern up to the first, all from the second
 
 # Scales at which the detector looks, relative to the area: a crop looks enlarged, bars shrink it.
@@ -45,7 +45,7 @@ SCALES = np.exp(np.arange(0.2, -0.36, -0.004))
 DETAIL = 6.0  # standard deviation of the blur whose remainder holds the pattern, pixels
 MAX_DEVIATION = 2.0  # the remainder is limited to this many local standard deviations
 CANDIDATES = 4  # shifts for each scale at which all waves are compared
-CLEAR_BIT = 2.5  # score from which a bit is read; chance alone gives 1 on average
+CERTAIN = 0.999  # probability from which a bit is read
 FALSE_ALARM = 1e-9  # at most, each time that the detector looks
 
 
@@ -119,11 +119,9 @@ class Watermark:
 
     Attributes:
         payload: BITS bits that the watermark carries.
-        gain: Factor for its strength.
     """
 
     payload: int
-    gain: float = 1.0
 
     def delta(self, gray: Image) -> FloatImage:
         """Return what to add to the brightness of a picture, in 8-bit levels, (H, W).
@@ -135,7 +133,7 @@ class Watermark:
         strength = _strength(gray)
         enlarged = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
         pattern = _pattern(self.payload, height, width)
-        return np.asarray(enlarged * pattern * np.float32(self.gain), np.float32)
+        return np.asarray(enlarged * pattern, np.float32)
 
 
 @lru_cache(4)
@@ -165,12 +163,13 @@ def _strength(gray: Image) -> FloatImage:
     rows, columns = _normal_size(*gray.shape)
     size = max(columns // 2, 1), max(rows // 2, 1)
     small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    mean = cv2.blur(small, (5, 5))
-    texture = np.sqrt(np.maximum(cv2.blur(small * small, (5, 5)) - mean * mean, 0))
+    # Only texture as fine as the pattern hides it; a blurred background does not.
+    fine = small - cv2.GaussianBlur(small, (0, 0), FINE)
+    texture = np.sqrt(np.maximum(cv2.blur(fine * fine, (5, 5)), 0))
     strength = np.minimum(MIN_STRENGTH + PER_TEXTURE * texture, MAX_STRENGTH)
     # A flat area beside an edge would show what the edge hides.
     strength = cv2.blur(cv2.erode(strength, np.ones((3, 3), np.uint8)), (3, 3))
-    light = np.clip((mean - BLACK) / (DARK - BLACK), 0, 1)
+    light = np.clip((cv2.blur(small, (5, 5)) - BLACK) / (DARK - BLACK), 0, 1)
     return np.asarray(strength * light, np.float32)
 
 
@@ -317,17 +316,29 @@ def chance_of(score: float) -> float:
     return math.exp(min(math.log(PLACES) + BITS * math.log(2) - score**2 / 2, 0))
 
 
+def are_clear(bits: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return whether each bit is certain, (BITS,).
+
+    The scores are taken for Gaussian with a variance of 1 around plus or minus their mean size.
+
+    Args:
+        bits: The score of each bit, (BITS,).
+    """
+    log_odds = 2 * np.abs(bits).mean() * np.abs(bits)
+    return np.asarray(log_odds >= math.log(CERTAIN / (1 - CERTAIN)))
+
+
 def digits_of(bits: npt.NDArray[np.float64]) -> str:
     """Return the bits in hexadecimal; a digit whose bits are not all clear is a question mark.
 
     Args:
         bits: The score of each bit, (BITS,).
     """
-    digits = []
+    digits, clear = [], are_clear(bits)
     for low in range(BITS - 4, -1, -4):
         four = bits[low : low + 4]
         value = sum(1 << place for place, score in enumerate(four) if score > 0)
-        digits.append(f"{value:x}" if (np.abs(four) >= CLEAR_BIT).all() else "?")
+        digits.append(f"{value:x}" if clear[low : low + 4].all() else "?")
     return "".join(digits)
 
 

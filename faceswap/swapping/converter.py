@@ -27,9 +27,11 @@ from faceswap.media.photos import read_photo
 from faceswap.media.segments import SegmentStore, digest_of, folder_for, unfinished
 from faceswap.media.sources import search
 from faceswap.parallel import cores
+from faceswap.provenance.consent import without_consent
 from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping import outputs
 from faceswap.swapping.compositor import Swap
+from faceswap.swapping.explicit import refuse_explicit_frames, refuse_explicit_photos
 from faceswap.swapping.page import write_page
 from faceswap.swapping.plan import Conversion, key_of, plan
 from faceswap.swapping.records import (
@@ -41,7 +43,7 @@ from faceswap.swapping.records import (
 )
 from faceswap.swapping.report import ConvertReport, read_report, report_path
 from faceswap.swapping.resources import Resources
-from faceswap.swapping.video import convert_video
+from faceswap.swapping.video import convert_video, refuse_explicit_footage
 from faceswap.tracking.selection import select_faces
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
@@ -79,6 +81,7 @@ def convert(
         BusyError: If another process is running the same conversion.
         DeviceError: If this machine does not have the device, its memory is too small for one face,
             or a face detection process was killed.
+        ExplicitFootageError: If the destination looks sexually explicit. Nothing is written.
         InputError: If the source or another input, such as a reference photo or the landmark model,
             is missing or unreadable, or the track log of an interrupted run is damaged.
         ModelError: If there is no such model or it cannot be read.
@@ -112,6 +115,7 @@ def carry_out(
             replace them.
     """
     report = ConvertReport(job.target, job.model_path, detector=job.spec.describe())
+    report.consent_not_stated = without_consent(job.model.notes)
     sweep(job.target if job.form == "photos" else job.target.parent)
     photos = [] if job.footage else _photos(job, report)
     key = key_of(job, photos)
@@ -119,6 +123,7 @@ def carry_out(
         if _is_done(job, key, report):
             return report
         outputs.refuse_to_replace(job.config, job.outputs)
+    refuse_explicit(job, photos, on_progress)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
     pool = resources.pool(job.config, workers)
     with _torch_threads(max(cores() // 2, 1)):
@@ -132,6 +137,23 @@ def carry_out(
         kept for kept in unfinished(job.target.parent) if kept.output == job.target
     ]
     return report
+
+
+def refuse_explicit(job: Conversion, photos: list[Path], on_progress: OnProgress) -> None:
+    """Refuse a conversion whose destination looks explicit, before any work begins.
+
+    Args:
+        job: The conversion.
+        photos: Its photos.
+        on_progress: Called after each frame or photo.
+
+    Raises:
+        ExplicitFootageError: If it does.
+    """
+    if job.footage is None:
+        refuse_explicit_photos(photos, on_progress)
+    else:
+        refuse_explicit_footage(job, job.footage, on_progress)
 
 
 def _is_done(job: Conversion, key: dict[str, Any], report: ConvertReport) -> bool:
@@ -188,6 +210,7 @@ def contact_sheet(
         AlignmentError: If all landmarks of a detected face coincide.
         DeviceError: If this machine does not have the device, its memory is too small for one face,
             or a face detection process was killed.
+        ExplicitFootageError: If the destination looks sexually explicit. Nothing is written.
         InputError: If the source is not a readable video of known duration or an image sequence,
             nothing of it is selected, or another input, such as a reference photo, is missing or
             unreadable.
@@ -208,8 +231,12 @@ def contact_sheet(
     settings = replace(config, matte=True)
     job = plan(source, output, Path(model) if model else None, settings, "preview")
     rows, with_face = [], 0
+    chosen = list(_samples(job, footage, count))
+    refuse_explicit_frames(
+        source, [(frame, True) for frame in chosen], footage.number_of, len(chosen), ignore_progress
+    )
     with DetectorPool(settings.min_score, settings.workers, settings.landmarks) as pool:
-        detected = pool.detect(_samples(job, footage, count), job.spec.checked())
+        detected = pool.detect(iter(chosen), job.spec.checked())
         for frame, faces, _ in select_faces(detected, job.selector, is_present=job.presence()):
             (swaps,) = job.swapper.prepare([(frame, faces)])
             with_face += any(map(is_pasted, swaps))

@@ -21,7 +21,7 @@ from faceswap.models.devices import resolve_device
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Marking, Signer
-from faceswap.provenance.watermark import SINGLE_GAIN, Watermark, payload_of
+from faceswap.provenance.watermark import Watermark, payload_of
 from faceswap.swapping import outputs
 from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of, swappers_of
 from faceswap.swapping.compositor import Swap
@@ -101,7 +101,7 @@ class Conversion:
         made_from = self.footage.first_file if self.footage else source
         digest = _digest_of(made_from, _state(made_from))
         payload = payload_of(self.marked_as or self.model.sha256, digest)
-        return Watermark(payload, 1.0 if self.footage else SINGLE_GAIN)
+        return Watermark(payload)
 
     def is_intermediate(self, stream: str) -> bool:
         """Return whether a stream is material for further work, in which nothing is marked."""

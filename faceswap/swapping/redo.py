@@ -23,7 +23,9 @@ from faceswap.media.footage import Footage, identify
 from faceswap.media.frame import Frame
 from faceswap.media.splice import ImageSplice, Splice, VideoSplice
 from faceswap.media.writers import StreamTarget
+from faceswap.provenance.consent import without_consent
 from faceswap.swapping import outputs
+from faceswap.swapping.explicit import refuse_explicit_frames
 from faceswap.swapping.page import page_path, write_page
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.records import FrameRecord, counted_fates
@@ -80,6 +82,7 @@ def redo(
         AlignmentError: If all landmarks of a detected face coincide.
         DeviceError: If this machine does not have the device, its memory is too small for one face,
             or a face detection process was killed.
+        ExplicitFootageError: If a frame looks sexually explicit. Nothing is changed.
         InputError: If the source, the output or its report is missing or unreadable, or they do not
             belong together.
         ModelError: If there is no such model or it cannot be read.
@@ -96,6 +99,7 @@ def redo(
     footage = job.footage
     assert footage is not None, "the form of the output is that of footage"
     wanted = _positions(footage, before.frames, frames)
+    _refuse_explicit(Path(source), footage, [before.frames[at].index for at in wanted], on_progress)
     sweep(target.parent)
     folder = temporary_beside(target)
     make_folder(folder)
@@ -118,6 +122,7 @@ def redo(
             for splice in splices.values():
                 splice.finish()
         report = ConvertReport(target, job.model_path, path, detector=job.spec.describe())
+        report.consent_not_stated = without_consent(job.model.notes)
         report.count(records, troubles_of(footage, records))
         report.redone = len(wanted)
         done = Redone(frames, job.model.name, job.model.sha256, changes)
@@ -133,6 +138,20 @@ def redo(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return report
+
+
+def _refuse_explicit(
+    source: Path, footage: Footage, indices: list[int], on_progress: OnProgress
+) -> None:
+    """Refuse to render frames that look explicit.
+
+    Raises:
+        ExplicitFootageError: If one does.
+    """
+    first, last, chosen = min(indices), max(indices), set(indices)
+    between = islice(footage.read(first), last - first + 1)
+    found = ((frame, frame.index in chosen) for frame in between)
+    refuse_explicit_frames(source, found, footage.number_of, last - first + 1, on_progress)
 
 
 def _output_of(source: Path, output: Path | None) -> tuple[Path, str]:

@@ -68,6 +68,10 @@ class ConvertReport:
         ),
     ] = False
     redone: Annotated[Count, Meta(description="Frames that --redo rendered anew.")] = 0
+    consent_not_stated: Annotated[
+        list[str],
+        Meta(description="People of the models whose consent is not stated in them."),
+    ] = field(default_factory=list)
     resumed: Annotated[
         Count, Meta(description="Photos or frames taken over from an interrupted run.")
     ] = 0

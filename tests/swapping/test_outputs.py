@@ -63,11 +63,12 @@ def test_what_exists_is_found_and_refused(tmp_path):
 
 SETTINGS = {
     "start": "1", "end": "2", "frames": "3-", "codec": "ffv1", "quality": 20, "hardware": True,
-    "layers": True, "html": True,
+    "layers": True, "html": True, "intermediate": True,
 }  # fmt: skip
-IN_TIME = {"start", "end", "frames", "layers", "html"}
+IN_FILES = {"layers", "html", "intermediate"}
+IN_TIME = {"start", "end", "frames"} | IN_FILES
 APPLIES = {
-    "photo": {"layers", "html"}, "photos": {"layers", "html"}, "movie": set(SETTINGS),
+    "photo": IN_FILES, "photos": IN_FILES, "movie": set(SETTINGS),
     "gif": IN_TIME, "apng": IN_TIME, "images": IN_TIME, "animation": IN_TIME | {"quality"},
     "preview": {"start", "end", "frames"},
 }  # fmt: skip

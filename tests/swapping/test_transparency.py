@@ -104,7 +104,7 @@ def test_transparent_images_equal_the_lossless_video(clip, frames, model, tmp_pa
     shots.mkdir()
     for number, pixels in enumerate(frames):
         Image.fromarray(pixels).save(shots / f"{number:06d}.png")
-    config = replace(QUICK, matte=True)
+    config = replace(QUICK, matte=True, intermediate=True)
 
     from_images = convert(shots, None, model, replace(config, images="sequence", fps=25.0))
     from_video = convert(clip, tmp_path / "frames", model, config)

@@ -18,6 +18,7 @@ from faceswap.facesets import extractor
 from faceswap.media import reader, segments, writers
 from faceswap.media.frame import Frame
 from faceswap.media.writers import write_clip
+from faceswap.provenance import watermark
 from faceswap.swapping.converter import convert
 from faceswap.tracking import tracker
 from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
@@ -266,7 +267,8 @@ def test_empty_excerpt_is_a_one_line_error(clip, model):
     assert [path.name for path in clip.parent.iterdir()] == ["video.mp4"]
 
 
-def test_layers_composited_over_the_clip_equal_the_swap(clip, model):
+def test_layers_composited_over_the_clip_equal_the_swap(clip, model, monkeypatch):
+    monkeypatch.setattr(watermark, "MAX_STRENGTH", 0.0)
     config = replace(QUICK, end="0.8", layers=True, matte=True)
     report = convert(clip, clip.with_name("out.mkv"), model, config)
 
