@@ -795,9 +795,22 @@ class ConvertConfig(Settings):
         ),
     ] = None
 
+    timestamp_url: Annotated[
+        str | None,
+        Option(
+            "Let this server of time stamps (RFC 3161) state when each output was signed. Without "
+            "its answer outputs are signed without a time.",
+            MARKING,
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         frame_ranges(self.frames or "0-")
+        if self.timestamp_url and not re.match("https?://[^/]", self.timestamp_url):
+            raise SettingsError(
+                f"--timestamp-url must begin with http:// or https://, not {self.timestamp_url}"
+            )
         if self.all_faces and (self.who or self.exclude or self.largest):
             raise SettingsError("--all swaps every face: leave out --who, --not and --largest")
         if self.cast and (self.who or self.all_faces or self.to != "b"):

@@ -306,6 +306,9 @@ def _credentials(found: "FileCredentials") -> list[str]:
     if found.signer:
         untrusted = "untrusted: self-signed or not on a trust list; anybody can use this name"
         lines.append(f"  signed by: {found.signer} ({'trusted' if found.trusted else untrusted})")
+    if found.signed_at:
+        trust = "trusted" if found.time_trusted else "by a server that is not on a trust list"
+        lines.append(f"  signed at: {found.signed_at} (time stamp {trust})")
     if found.sidecar:
         lines.append(f"  credentials in: {found.sidecar}")
     if not found.intact:

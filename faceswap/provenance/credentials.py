@@ -34,6 +34,7 @@ TYPES = {
 MANIFEST_MARK = bytes.fromhex("6a756d6463327061")  # "jumdc2pa", near the start of every manifest
 # The only validation codes of a file that is intact except for an expired certificate
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
+STAMP_UNTRUSTED, STAMP_TRUSTED = "timeStamp.untrusted", "timeStamp.trusted"
 REMOTE = "manifest.inaccessible"  # the manifest is on a server
 # Fetch nothing from the network, embed no 60 KB thumbnail, and do not re-read a file after signing.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -109,6 +110,13 @@ class Credentials:
             "them, so rely on them only if trusted is true."
         ),
     ] = ""
+    signed_at: Annotated[
+        str | None,
+        Meta(description="Time in the time stamp of the signature (ISO 8601); null without one."),
+    ] = None
+    time_trusted: Annotated[
+        bool, Meta(description="Whether the time stamp's server is on the trust list.")
+    ] = False
     title: Annotated[str, Meta(description="The name of the file when it was signed.")] = ""
     source_types: Annotated[
         tuple[str, ...], Meta(description="IPTC digital source types of the recorded actions.")
@@ -272,6 +280,8 @@ def _to_credentials(report: dict[str, Any], sidecar: Path | None) -> Credentials
         trusted=state == "Trusted",
         generator=f"{maker} {made_by.get('version') or ''}".strip() if manifest else "",
         signer=", ".join(signature[key] for key in ("common_name", "issuer") if signature.get(key)),
+        signed_at=signature.get("time") or None,
+        time_trusted=STAMP_TRUSTED in _codes(report, "success"),
         title=manifest.get("title") or "",
         source_types=tuple(a["digitalSourceType"] for a in actions if "digitalSourceType" in a),
         parent=_parent(manifest),
@@ -320,8 +330,12 @@ def _is_intermediate(actions: list[dict[str, Any]]) -> bool:
 
 
 def _failures(results: dict[str, Any]) -> tuple[str, ...]:
+    return _codes(results, "failure")
+
+
+def _codes(results: dict[str, Any], kind: str) -> tuple[str, ...]:
     status = (results.get("validation_results") or {}).get("activeManifest") or {}
-    return tuple(failure["code"] for failure in status.get("failure", []))
+    return tuple(result["code"] for result in status.get(kind, []))
 
 
 def _parent(manifest: dict[str, Any]) -> Parent | None:
@@ -336,7 +350,7 @@ def _parent(manifest: dict[str, Any]) -> Parent | None:
 
 
 def _only_expired(failures: tuple[str, ...]) -> bool:
-    return EXPIRED in failures and set(failures) <= {UNTRUSTED, EXPIRED}
+    return EXPIRED in failures and set(failures) <= {UNTRUSTED, STAMP_UNTRUSTED, EXPIRED}
 
 
 def _state_of(failures: tuple[str, ...], present: bool) -> ParentState:
@@ -345,7 +359,7 @@ def _state_of(failures: tuple[str, ...], present: bool) -> ParentState:
         return "remote"
     if _only_expired(failures):
         return "expired"
-    if set(failures) - {UNTRUSTED}:
+    if set(failures) - {UNTRUSTED, STAMP_UNTRUSTED}:
         return "altered"
     return "intact" if present else "none"
 

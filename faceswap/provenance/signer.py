@@ -7,12 +7,12 @@ of the whole file to the manifest that it writes beside it.
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import c2pa
 from c2pa import C2paError
@@ -35,6 +35,7 @@ from faceswap.provenance.identity import SigningIdentity
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 SOURCE_TYPE = (  # IPTC: edited with generative AI
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -68,23 +69,25 @@ class Signer:
     Args:
         model: The model that makes the new faces.
         identity: The certificate and key to sign with.
+        timestamp_url: Address of a server for time stamps (RFC 3161); None for signatures without.
+            If it does not answer, the signatures have none, and a warning says so.
 
     Raises:
         SettingsError: If this identity cannot sign; a trial signature checks it before the run.
     """
 
-    def __init__(self, model: ModelRecord, identity: SigningIdentity) -> None:
+    def __init__(
+        self, model: ModelRecord, identity: SigningIdentity, timestamp_url: str | None = None
+    ) -> None:
         self._model = model
         self._parent: tuple[Path, bytes] | None = None  # last source and its ingredient archive
-        info = c2pa.C2paSignerInfo(
-            alg=identity.algorithm.encode(),
-            sign_cert=identity.certificates,
-            private_key=identity.key,
-            ta_url=None,
-        )
+        self._stamping: c2pa.Signer | None = None
         try:
-            self._signer = c2pa.Signer.from_info(info)
+            self._signer = c2pa.Signer.from_info(_info(identity, None))
             self._manifest_for(b"", "trial", None)
+            if timestamp_url:
+                self._stamping = c2pa.Signer.from_info(_info(identity, timestamp_url))
+                self._manifest_for(b"", "trial", None)
         except C2paError as error:
             raise SettingsError(
                 f"cannot sign with {identity.place}: {words_of(error)}; the certificate must be "
@@ -146,16 +149,33 @@ class Signer:
         write_bytes(sidecar_of(path), manifest)
 
     def _embed(self, temporary: Path, path: Path, source: Path, marking: Marking) -> None:
-        builder = self._builder(readable(path.name), source, marking)
         # c2pa truncates a file that it signs in place, so sign into a temporary file. A full disk
         # may be reported only on close.
-        with (
-            atomic_write(temporary) as signed,
-            writing(path),
-            temporary.open("rb") as old,
-            signed.open("w+b") as new,
-        ):
-            builder.sign(self._signer, media_type(path), old, new)
+        def sign(signer: c2pa.Signer) -> None:
+            builder = self._builder(readable(path.name), source, marking)
+            with (
+                atomic_write(temporary) as signed,
+                writing(path),
+                temporary.open("rb") as old,
+                signed.open("w+b") as new,
+            ):
+                builder.sign(signer, media_type(path), old, new)
+
+        self._with_time_stamp(sign)
+
+    def _with_time_stamp(self, sign: Callable[[c2pa.Signer], T]) -> T:
+        """Sign with a time stamp if there is a server for it that answers, otherwise without."""
+        if self._stamping:
+            try:
+                return sign(self._stamping)
+            except C2paError as error:
+                log.warning(
+                    "no time stamp, because its server failed (%s); signatures say who signed, not "
+                    "when, which the code of practice accepts where a program runs locally",
+                    words_of(error),
+                )
+                self._stamping = None  # ask once, not for every photo
+        return sign(self._signer)
 
     def _manifest_for(
         self, digest: bytes, title: str, source: Path | None, marking: Marking = UNMARKED
@@ -166,9 +186,13 @@ class Signer:
         assertion, so this adds one.
         """
         binding = {"alg": "sha256", "hash": list(digest), "pad": [], "name": "the whole file"}
-        builder = self._builder(title, source, marking, binding)
-        builder.set_no_embed()
-        return bytes(builder.sign(self._signer, SIDECAR_TYPE, io.BytesIO(), io.BytesIO()))
+
+        def sign(signer: c2pa.Signer) -> bytes:
+            builder = self._builder(title, source, marking, binding)
+            builder.set_no_embed()
+            return bytes(builder.sign(signer, SIDECAR_TYPE, io.BytesIO(), io.BytesIO()))
+
+        return self._with_time_stamp(sign)
 
     def _builder(
         self, title: str, source: Path | None, marking: Marking,
@@ -222,6 +246,15 @@ class Signer:
         if self._parent is None or self._parent[0] != source:
             self._parent = source, _ingredient(source)
         return self._parent[1]
+
+
+def _info(identity: SigningIdentity, timestamp_url: str | None) -> c2pa.C2paSignerInfo:
+    return c2pa.C2paSignerInfo(
+        alg=identity.algorithm.encode(),
+        sign_cert=identity.certificates,
+        private_key=identity.key,
+        ta_url=timestamp_url.encode() if timestamp_url else None,
+    )
 
 
 def _ingredient(source: Path) -> bytes:

@@ -202,7 +202,7 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     """
     config = job.config
     settings = config.to_dict()
-    for name in ("workers", "sign_cert", "sign_key", "overwrite", "html"):
+    for name in ("workers", "sign_cert", "sign_key", "timestamp_url", "overwrite", "html"):
         del settings[name]
     looks = [*config.who, *config.exclude, *([config.cast] if config.cast else [])]
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
@@ -306,4 +306,5 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
     weights = {*behind(config), *(name for _, names in found for name in names)}
     digests = ", ".join(sha256_of(path) for path in paths)
     record = ModelRecord(", ".join(names), digests, notes, tuple(sorted(weights)))
-    return Signer(record, signing_identity(config.sign_cert, config.sign_key)), record
+    identity = signing_identity(config.sign_cert, config.sign_key)
+    return Signer(record, identity, config.timestamp_url), record
