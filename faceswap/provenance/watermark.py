@@ -41,7 +41,7 @@ FINE = 1.0  # standard deviation of the blur whose remainder is texture, half pi
 BLACK, DARK = 4.0, 24.0  # grey levels: none of the pattern up to the first, all from the second
 
 # Scales at which the detector looks, relative to the area: a crop looks enlarged, bars shrink it.
-SCALES = np.exp(np.arange(0.2, -0.36, -0.004))
+SCALES = np.exp(np.arange(0.2, -0.36, -0.006))
 DETAIL = 6.0  # standard deviation of the blur whose remainder holds the pattern, pixels
 MAX_DEVIATION = 2.0  # the remainder is limited to this many local standard deviations
 CANDIDATES = 4  # shifts for each scale at which all waves are compared
@@ -299,11 +299,10 @@ def _best_at(total: FloatImage, scale: float) -> Sighting:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     scaled = np.asarray(cv2.resize(total, size, interpolation=method), np.float32)
     found = []
-    for is_mirrored in (False, True):
-        turns = _turns_of(scaled[:, ::-1] if is_mirrored else scaled)
+    for is_mirrored, turns in enumerate(_turns_of(scaled)):
         for shift in _likely_shifts(turns):
             score, bits = _correlate(turns, shift)
-            found.append(Sighting(score, bits, is_mirrored, scale))
+            found.append(Sighting(score, bits, bool(is_mirrored), scale))
     return max(found, key=_score_of)
 
 
@@ -354,10 +353,11 @@ def _remainder(gray: Image) -> FloatImage:
     return np.asarray(limited, np.float32)
 
 
-def _turns_of(picture: FloatImage) -> npt.NDArray[np.complex128]:
+def _turns_of(picture: FloatImage) -> list[npt.NDArray[np.complex128]]:
     """Return exp(i phase) of each wave in the sum of all tiles of a picture, relative to the key's.
 
-    Both the waves' own phases and the picture's amplitudes are divided out.
+    Both the waves' own phases and the picture's amplitudes are divided out. The second array is
+    that of the mirrored picture, shifted.
     """
     rows, columns = picture.shape
     down, across = -(-rows // TILE), -(-columns // TILE)
@@ -365,8 +365,16 @@ def _turns_of(picture: FloatImage) -> npt.NDArray[np.complex128]:
     padded[:rows, :columns] = picture
     folded = padded.reshape(down, TILE, across, TILE).sum((0, 2))
     waves = _waves()
-    found = np.fft.rfft2(folded)[waves.rows, waves.columns] * np.conj(waves.turns)
-    return np.asarray(found / np.maximum(np.abs(found), 1e-12))
+    spectrum = np.fft.rfft2(folded)
+    seen = spectrum[waves.rows, waves.columns]
+    mirrored = np.conj(spectrum[-waves.rows % TILE, waves.columns])
+    relative = (found * np.conj(waves.turns) for found in (seen, mirrored))
+    return [np.asarray(found / np.maximum(np.abs(found), 1e-12)) for found in relative]
+
+
+@cache
+def _roots_of_one() -> npt.NDArray[np.complex128]:
+    return np.asarray(np.exp(2j * np.pi * np.arange(TILE) / TILE))
 
 
 def _likely_shifts(turns: npt.NDArray[np.complex128]) -> list[tuple[int, int]]:
@@ -388,7 +396,8 @@ def _correlate(
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Return the score of all waves at a shift of the tile, and that of each bit, (BITS,)."""
     waves = _waves()
-    back = np.exp(2j * np.pi * (waves.rows * shift[0] + waves.columns * shift[1]) / TILE)
+    powers = _roots_of_one()
+    back = powers[waves.rows * shift[0] % TILE] * powers[waves.columns * shift[1] % TILE]
     agreement = (turns * back).real
     sums = np.bincount(waves.bits + 1, agreement, BITS + 1)
     counts = np.bincount(waves.bits + 1, minlength=BITS + 1)

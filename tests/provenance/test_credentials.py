@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import c2pa
@@ -43,6 +44,7 @@ PHOTOS = (
 )
 EMBEDDED = (".mp4", ".m4v", ".mov", *PHOTOS[:-2])
 BESIDE = (".mkv", ".webm", ".bmp", ".jp2")
+HEIC = Path(__file__).parents[1] / "media" / "data" / "tiny.heic"
 
 
 def original(folder, suffix, name="original"):
@@ -194,15 +196,32 @@ def test_missing_credentials_and_unreadable_files_are_clear_errors(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("second", [".mp4", ".mkv"])
-@pytest.mark.parametrize("first", [".mp4", ".mkv"])
+# Inputs whose suffix is not written, and what they become.
+ONLY_READ = {".avi": ".mov", ".heic": ".jpg", ".gif": ".png"}
+PAIRS = [
+    *((suffix, suffix) for suffix in (*EMBEDDED, *BESIDE)),
+    *ONLY_READ.items(), (".mp4", ".mkv"), (".mkv", ".mp4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_credentials_of_the_original_are_kept(tmp_path, first, second):
-    source = original(tmp_path, first)
-    once = written(source, tmp_path / f"once{first}")
+    once = tmp_path / f"once{first}"
+    if first in ONLY_READ:
+        made = HEIC if first == ".heic" else original(tmp_path, ".png")
+        if first == ".avi":
+            make_clip(once)
+        elif first == ".heic":
+            shutil.copy(made, once)
+        else:
+            Image.open(made).save(once)
+        signer().sign(once, once, original(tmp_path, ".jpg", "older"))
+    else:
+        written(original(tmp_path, first), once)
 
     twice = written(once, tmp_path / f"twice{second}")
 
-    beside = sidecar_of(twice).read_bytes() if second == ".mkv" else None
+    beside = sidecar_of(twice).read_bytes() if second in BESIDE else None
     manifests = credentials.report_of(twice, beside)["manifests"]
     assert read(twice).intact
     assert read(twice).parent.credentials == "intact"

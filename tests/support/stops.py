@@ -6,10 +6,10 @@ class Stopped(Exception):
 
 
 def stop_after(count):
-    """Return an ``on_progress`` that stops the work when ``count`` items are done."""
+    """Return an ``on_progress`` that stops the work when ``count`` items are done, not checked."""
 
     def progress(event):
-        if event.done == count:
+        if event.done == count and not event.unit.endswith("checked"):
             raise Stopped
 
     return progress
