@@ -97,6 +97,24 @@ def cached_skin():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cached_classifier():
+    """Cache the classifier of explicit footage: it looks four times at each of the same frames."""
+    from faceswap.swapping import explicit
+
+    compute, answers = explicit._classified, {}
+
+    def cached(image):
+        key = image.tobytes()
+        if key not in answers:
+            answers[key] = compute(image)
+        return answers[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explicit, "_classified", cached)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cached_recognition():
     """Cache embeddings and landmarks: trainings repeat the same faces at 0.1 s each."""
     from faceswap.evaluation import evaluator

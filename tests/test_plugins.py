@@ -49,7 +49,7 @@ def test_example_plugin_works_by_name_on_the_command_line(tmp_path, photo, examp
     with Image.open(tmp_path / "y.png") as swapped:
         changed = np.abs(np.asarray(swapped).astype(int) - photo).max(axis=2)
     assert changed[110:130, 150:170].min() > 20  # screen lightens the middle
-    assert changed[:20].max() == 0
+    assert changed[:20].max() <= 4  # the watermark
 
 
 def test_example_plugin_works_as_objects_from_python(photo, example):

@@ -230,3 +230,16 @@ def test_format_pages_name_every_key(faceset_folders, tmp_path):
         keys.add("previews/step-000001000.png" if path.is_dir() else path.name)
     for key in keys:
         assert f"`{key}`" in models_page, key
+
+
+def test_marking_names_tests_that_exist():
+    """Each row of the comparison with the code of practice says which test shows it."""
+    text = (DOCS / "marking.md").read_text()
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = text.split("## Measures of the code", 1)[1].split("\n## ", 1)[0].splitlines()[3:]
+    named = re.findall(r"`(test_\w+)`", text)
+
+    assert len(rows) > 12
+    assert all(re.search(r"`test_|`tests/|\| - \|$", row) for row in rows if row.startswith("|"))
+    assert [name for name in named if f"def {name}(" not in sources] == []
+    assert all((ROOT / path).is_file() for path in re.findall(r"`(tests/[\w/]+\.py)`", text))

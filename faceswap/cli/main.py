@@ -101,7 +101,8 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 no or too few faces, 5 bad model,
     6 cannot write, 7 bad setting, 8 training diverged, 9 altered or expired,
-    10 no credentials, 11 not ready, 12 busy, 13 device or memory, 130 interrupted.
+    10 no credentials, 11 not ready, 12 busy, 13 device or memory, 14 explicit footage,
+    130 interrupted.
     """  # noqa: D301 - click wants the control character itself
 
 

@@ -37,6 +37,7 @@ FIXED_SHARE = 0.25  # of the waves, those that carry no bit
 # Strength in 8-bit levels, as the standard deviation of the pattern: at least MIN_STRENGTH, and
 # PER_TEXTURE of that of the picture, which hides the pattern, up to MAX_STRENGTH.
 MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.4, 0.5, 3.2
+MEAN_STRENGTH = 1.9  # at most, as root mean square over the picture, so that PSNR is at least 42 dB
 FINE = 1.0  # standard deviation of the blur whose remainder is texture, half pixels of the area
 BLACK, DARK = 4.0, 24.0  # grey levels: none of the pattern up to the first, all from the second
 
@@ -170,7 +171,9 @@ def _strength(gray: Image) -> FloatImage:
     # A flat area beside an edge would show what the edge hides.
     strength = cv2.blur(cv2.erode(strength, np.ones((3, 3), np.uint8)), (3, 3))
     light = np.clip((cv2.blur(small, (5, 5)) - BLACK) / (DARK - BLACK), 0, 1)
-    return np.asarray(strength * light, np.float32)
+    strength *= light
+    mean = math.sqrt(float((strength * strength).mean()))
+    return np.asarray(strength * (MEAN_STRENGTH / max(mean, MEAN_STRENGTH)), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -295,11 +295,12 @@ def test_verify_escapes_control_characters_of_a_manifest(tmp_path, capsys):
     from faceswap.swapping.verification import Verification
 
     found = FileCredentials(
-        True, False, HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), Parent(HOSTILE, "", HOSTILE, "none"),
+        True, False, HOSTILE, HOSTILE, HOSTILE, False, HOSTILE, (HOSTILE,),
+        Parent(HOSTILE, "", HOSTILE, "none"),
         ModelRecord(HOSTILE, HOSTILE, (HOSTILE, "one\ntwo")), HOSTILE, HOSTILE, True, (HOSTILE,),
         file=str(tmp_path / "x.jpg"), watermark=WatermarkCheck(found=False, reason=HOSTILE),
     )  # fmt: skip
-    assert len(dataclasses.fields(found)) == 14
+    assert len(dataclasses.fields(found)) == 16
 
     output.show(False, {}, text.verification(Verification([found])))
 

@@ -5,11 +5,16 @@ class Stopped(Exception):
     pass
 
 
+def is_check(event):
+    """Return whether progress is that of the look for explicit footage, before any work."""
+    return event.unit.endswith("checked")
+
+
 def stop_after(count):
     """Return an ``on_progress`` that stops the work when ``count`` items are done, not checked."""
 
     def progress(event):
-        if event.done == count and not event.unit.endswith("checked"):
+        if event.done == count and not is_check(event):
             raise Stopped
 
     return progress

@@ -113,7 +113,7 @@ def test_transparent_images_equal_the_lossless_video(clip, frames, model, tmp_pa
     for suffix in ("", ".matte"):
         folders = [r.output.with_name(r.output.name + suffix) for r in (from_images, from_video)]
         for number, (one, two) in enumerate(
-            zip(*(sorted(folder.iterdir()) for folder in folders), strict=True)
+            zip(*(sorted(folder.glob("*.png")) for folder in folders), strict=True)
         ):
             one, two = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (one, two))
             np.testing.assert_array_equal(one, two)
