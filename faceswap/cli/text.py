@@ -235,15 +235,18 @@ def verification(result: "Verification") -> list[str]:
     lines = []
     for found in result.facts:
         lines += [found.error] if isinstance(found, FileError) else _credentials(found)
+        is_intermediate = not isinstance(found, FileError) and found.intermediate
         if found.watermark:
-            lines += [f"  {line}" for line in _watermark(found.watermark)]
+            lines += [f"  {line}" for line in _watermark(found.watermark, is_intermediate)]
     return lines
 
 
-def _watermark(check: "WatermarkCheck") -> list[str]:
+def _watermark(check: "WatermarkCheck", is_intermediate: bool) -> list[str]:
     if check.reason:
         return [f"watermark: not looked for: {check.reason}"]
     looked = counted(check.frames, "frame") if check.frames != 1 else "this picture"
+    if not check.found and is_intermediate:
+        return ["watermark: none, as in every intermediate"]
     if not check.found:
         more = "" if check.complete else "; --thorough looks at the rest"
         return [

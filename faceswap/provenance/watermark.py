@@ -258,12 +258,14 @@ class Detector:
     _total: FloatImage | None = field(default=None, repr=False)
 
     def add(self, gray: Image) -> None:
-        """Add a picture.
+        """Add a picture, unless its shape is another than that of the first.
 
         Args:
-            gray: Its grey levels, (H, W); all pictures must have the same size.
+            gray: Its grey levels, (H, W).
         """
         rest = _remainder(gray)
+        if self._total is not None and self._total.shape != rest.shape:
+            return
         self._total = rest if self._total is None else self._total + rest
         self.frames += 1
 

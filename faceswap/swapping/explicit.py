@@ -20,6 +20,7 @@ import numpy as np
 from faceswap.arrays import FloatImage, Image
 from faceswap.errors import ExplicitFootageError, InputError
 from faceswap.faces import blazeface
+from faceswap.faces.geometry import shrunk
 from faceswap.faces.networks import brightened, load
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
@@ -27,6 +28,7 @@ from faceswap.types import OnProgress, Progress, counted
 
 WEIGHTS = "open_nsfw.onnx"
 LIMIT = 0.65  # score from which a picture is refused
+LONGEST = 640  # side that larger pictures are scaled to at once, pixels
 SIDE, INNER = 256, 224  # the picture is scaled to the first and cut to the second, pixels
 MEAN = np.array([104, 117, 123], np.float32)  # BGR
 # Least score of a face, what is covered around its box, and the sides of the picture at which faces
@@ -58,6 +60,7 @@ def score_of(image: Image) -> float:
     Args:
         image: RGB (H, W, 3).
     """
+    image, _ = shrunk(image, LONGEST)
     lit = brightened(image)
     image = image if lit is None else lit
     inner = _without_border(image)

@@ -23,8 +23,7 @@ from faceswap.types import OnProgress, Progress, ignore_progress
 WINDOW = 150  # frames that are added up to find the watermark
 EVERY = 2  # frames of a window from one that is looked at to the next
 MAX_WINDOWS = 120  # of a long video that are looked at: ten minutes at 30 frames per second
-# Windows that are added up to read bits which one window leaves open.
-READ_WINDOWS = 8
+READ_WINDOWS = 8  # that are looked at, from the first with the watermark, to read all of its bits
 
 
 @dataclass(slots=True)
@@ -134,12 +133,12 @@ def look_for_watermark(
 
 def _search(footage: Footage, thorough: bool, on_progress: OnProgress) -> WatermarkCheck:
     """Look for the watermark in windows of a video until it is found and can be read."""
-    count = footage.probe().frames
-    starts = [*range(0, max(count - WINDOW // 2, 1), WINDOW)]
+    count = len(footage.times())
+    starts = [*range(0, max(count - WINDOW // 2, 1), WINDOW)]  # half a window or more
     spread = _spread_out(starts)
     chosen = spread if thorough else spread[:MAX_WINDOWS]
     sightings: list[Sighting] = []
-    frames = looked = 0
+    frames = looked = reading = 0
     for looked, start in enumerate(chosen, start=1):
         detector = Detector()
         for frame in islice(footage.read(start), 0, WINDOW, EVERY):
@@ -148,7 +147,8 @@ def _search(footage: Footage, thorough: bool, on_progress: OnProgress) -> Waterm
         seen = detector.detect()
         sightings += [seen] if seen else []
         on_progress(Progress(looked, len(chosen), "parts", "watermark found" if seen else ""))
-        if sightings and (not _is_open(sightings) or len(sightings) == READ_WINDOWS):
+        reading += bool(sightings)
+        if sightings and (reading == READ_WINDOWS or not _is_open(sightings)):
             break
     is_complete = bool(sightings) or len(chosen) == len(starts)
     return _check_of(sightings, frames, looked, is_complete)

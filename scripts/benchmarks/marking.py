@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measure the watermark: how visible it is, what it survives, and how often it is found in vain.
+"""Measure the watermark and the look for explicit footage.
 
     scripts/benchmarks/marking.py robustness CLIPS PHOTOS     the tables of docs/marking.md
     scripts/benchmarks/marking.py false-alarms CLIPS PHOTOS [--pictures 10000]
+    scripts/benchmarks/marking.py explicit CLIPS PHOTOS       scores of these, and ways round
 
 CLIPS is a folder of videos, of which the first five seconds are used, PHOTOS a folder of photos.
 The watermark is added to whole frames, as ``convert`` does to those in which it swaps a face. Three
@@ -31,9 +32,12 @@ from faceswap.media.footage import video_at
 from faceswap.media.frame import gray_of_rgb, rounded
 from faceswap.media.photos import read_photo
 from faceswap.provenance.watermark import MIN_SCORE, Detector, Watermark, digits_of
+from faceswap.swapping import explicit
 from faceswap.swapping.verification import EVERY, WINDOW
+from faceswap.types import ignore_progress
 
 PAYLOAD = 0xDEADBEEF
+FLAGGED = Path(__file__).resolve().parents[2] / "tests" / "support" / "flagged.png"
 PHOTOS = 20
 Frames = list[Image]
 RATE = 30
@@ -275,10 +279,76 @@ def false_alarms(clips: Path, photos: Path, pictures: int, first: int) -> None:
               f"(limit {MIN_SCORE:.1f})", flush=True)  # fmt: skip
 
 
+def between_blurred_bars(image: Image) -> Image:
+    """Show a picture upright in the middle of a wide, blurred one, as phones and news do."""
+    wide = cv2.GaussianBlur(cv2.resize(image, (640, 360)), (0, 0), 30)
+    wide[:, 219:421] = cv2.resize(image, (202, 360))
+    return np.asarray(wide, np.uint8)
+
+
+def inset(image: Image, share: float) -> Image:
+    """Show a picture in the corner of another one, on a share of its area."""
+    side = round(360 * math.sqrt(share * 640 / 360))
+    frame = np.asarray(cv2.GaussianBlur(synthetic(1), (0, 0), 3), np.uint8)
+    frame = np.asarray(cv2.resize(frame, (640, 360)), np.uint8)
+    frame[-side:, -side:] = cv2.resize(image, (side, side))
+    return frame
+
+
+def in_grey(image: Image) -> Image:
+    return np.dstack([gray_of_rgb(image)] * 3)
+
+
+WAYS_ROUND: dict[str, Callable[[Image], Image]] = {
+    "as it is": lambda image: image,
+    "turned by 90 degrees": lambda image: np.rot90(image),
+    "turned by 180 degrees": lambda image: np.rot90(image, 2),
+    "turned by 10 degrees": lambda image: rotated(image, 10),
+    "turned by 45 degrees": lambda image: rotated(image, 45),
+    "mirrored": lambda image: image[:, ::-1],
+    "letter box": boxed,
+    "coloured border of a third": lambda image: np.asarray(
+        cv2.copyMakeBorder(image, 86, 86, 86, 86, cv2.BORDER_CONSTANT, value=(20, 90, 50))
+    ),
+    "between blurred bars of itself": between_blurred_bars,
+    "inset on a quarter": lambda image: inset(image, 0.25),
+    "inset on a ninth": lambda image: inset(image, 1 / 9),
+    "64 pixels small": lambda image: scaled(image, 0.25),
+    "32 pixels small": lambda image: scaled(image, 0.125),
+    "stretched to 16:9": lambda image: np.asarray(cv2.resize(image, (640, 360)), np.uint8),
+    "darkened to a fifth": lambda image: (image * 0.2).astype(np.uint8),
+    "in grey": in_grey,
+    "JPEG 20": lambda image: as_jpeg(image, 20),
+}
+
+
+def look_for_explicit(clips: Path, photos: Path) -> None:
+    """Print the scores of harmless clips and photos, and of a flagged picture in disguise."""
+    scores = {
+        path.name: explicit.score_of(read_photo(path).image)
+        for path in sorted(photos.rglob("*")) if path.suffix in (".jpg", ".png")
+    }  # fmt: skip
+    for path in sorted(clips.iterdir()):
+        if path.suffix in (".mp4", ".mov", ".mkv"):
+            frames = ((frame, True) for frame in video_at(path).read())
+            seen = explicit._to_look_at(frames, None, ignore_progress)
+            scores[path.name] = max(explicit.score_of(frame.image) for frame in seen)
+    worst = sorted(scores, key=lambda name: -scores[name])[:5]
+    alarms = sum(score >= explicit.LIMIT for score in scores.values())
+    print(f"{alarms} false alarms in {len(scores)} photos and clips; highest scores "
+          + ", ".join(f"{name} {scores[name]:.2f}" for name in worst))  # fmt: skip
+    grid = np.asarray(Pillow.open(FLAGGED))
+    picture = np.asarray(cv2.resize(grid, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
+    print("\n| way round | score | refused |\n|---|---|---|")
+    for way, change in WAYS_ROUND.items():
+        score = explicit.score_of(np.ascontiguousarray(change(picture)))
+        print(f"| {way} | {score:.2f} | {'yes' if score >= explicit.LIMIT else 'no'} |")
+
+
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("robustness", "false-alarms"))
+    parser.add_argument("what", choices=("robustness", "false-alarms", "explicit"))
     parser.add_argument("clips", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--pictures", type=int, default=10_000)
@@ -286,6 +356,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "robustness":
         robustness(given.clips, given.photos)
+    elif given.what == "explicit":
+        look_for_explicit(given.clips, given.photos)
     else:
         false_alarms(given.clips, given.photos, given.pictures, given.first)
 

@@ -150,6 +150,14 @@ def test_not_found_where_it_is_not():
     assert Detector().detect() is None
 
 
+def test_pictures_of_another_shape_are_left_out():
+    detector = Detector()
+    for gray in (landscape(), landscape(1, 300, 640), landscape(2)):
+        detector.add(gray)
+
+    assert detector.frames == 2
+
+
 def test_not_found_in_stripes_and_noise():
     row = np.arange(640)
     chance = np.random.default_rng(0)

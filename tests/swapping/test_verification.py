@@ -180,7 +180,9 @@ def test_intermediates_are_exact_and_have_their_record_beside_them(clip, model, 
     assert found.binding is None
     assert found.sidecar == str(sidecar_of(images[30]))
     assert b"c2pa" not in images[30].read_bytes()
-    assert "INTERMEDIATE of a production" in "\n".join(text.verification(verify([images[30]])))
+    lines = "\n".join(text.verification(verify([images[30]])))
+    assert "INTERMEDIATE of a production" in lines
+    assert "watermark: none, as in every intermediate" in lines
 
 
 def test_only_images_layers_and_mattes_can_be_intermediates(clip, model, tmp_path):
