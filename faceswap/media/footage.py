@@ -401,13 +401,15 @@ def _columns(files: list[tuple[int, Path]]) -> tuple[tuple[Path, ...], tuple[int
 def sequence_in(folder: Path) -> ImageSequence | None:
     """Return the numbered images of a folder if they are all that it holds at its top.
 
-    All visible files at the top of the folder must be images whose names differ in one number only.
+    All visible files at the top of the folder, beside sidecars with credentials, must be images
+    whose names differ in one number only.
     Whether they show a shot is another question; see :func:`shows_motion`.
     """
     groups: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
     digits = 99
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not file.is_file():
+        is_record = file.suffix == sources.SIDECAR  # of intermediates and of some formats
+        if file.name.startswith(".") or is_record or not file.is_file():
             continue
         name = NUMBERED.fullmatch(file.name)
         if not name or sources.content_of(file) != "photo":

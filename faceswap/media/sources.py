@@ -27,6 +27,7 @@ PHOTO_HINTS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2",
      ".heic", ".heif", ".hif"}
 )  # fmt: skip
+SIDECAR = ".c2pa"  # suffix of a file with the credentials of the file beside it
 Content = Literal["photo", "animation", "video"]
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -167,7 +168,7 @@ def search(folder: Path, skip: Collection[Path] = ()) -> FolderContent:
     """List the photos and videos below a folder, by content.
 
     Links to files and folders are followed, but no folder is searched twice. Files and folders
-    whose names begin with a dot are left out, as are folders in ``skip``.
+    whose names begin with a dot are left out, as are sidecars and folders in ``skip``.
 
     Args:
         folder: The folder.
@@ -184,7 +185,7 @@ def search(folder: Path, skip: Collection[Path] = ()) -> FolderContent:
             found.photos.append(path)
         elif content or suffix in VIDEO_SUFFIXES:
             found.videos.append(path)
-        else:
+        elif suffix != SIDECAR:
             found.others.append(path)
     return found
 

@@ -344,7 +344,7 @@ def check_folder(folder: Path, footage: Footage) -> None:
     stems = {file.stem for file in footage.files} if isinstance(footage, ImageSequence) else None
     for path in folder.iterdir() if folder.is_dir() else ():
         is_ours = is_numbered_frame(path) if stems is None else path.stem in stems
-        if path.suffix != ".c2pa" and not is_ours:
+        if path.suffix != sources.SIDECAR and not is_ours:
             raise OutputError(
                 f"{folder} holds {path.name}; an image sequence needs a new or empty folder"
             )

@@ -13,7 +13,7 @@ from faceswap.media.codecs import ANIMATIONS
 from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.media.segments import unfinished
-from faceswap.media.sources import animation_of
+from faceswap.media.sources import SIDECAR, animation_of
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def target_of(source: Path, output: Path | None, kind: str) -> Path:
 
 
 def _holds_frames(folder: Path) -> bool:
-    files = [path for path in folder.iterdir() if path.suffix != ".c2pa"]
+    files = [path for path in folder.iterdir() if path.suffix != SIDECAR]
     return bool(files) and all(map(writers.is_numbered_frame, files))
 
 

@@ -114,6 +114,17 @@ def test_sequence_is_read_like_a_video_with_gaps_in_time(tmp_path):
         assert len(container.streams) == 1
 
 
+def test_sidecars_beside_the_images_of_a_sequence_are_no_images(tmp_path):
+    folder = write_images(tmp_path / "shots", range(4))
+    for image in list(folder.iterdir()):
+        image.with_name(f"{image.name}.c2pa").write_bytes(b"credentials")
+
+    kind, sequence = identify(folder)
+
+    assert kind == "sequence"
+    assert len(sequence.files) == 4
+
+
 def test_folder_of_photos_is_no_sequence(tmp_path):
     rng = np.random.default_rng(0)
     camera = tmp_path / "camera"

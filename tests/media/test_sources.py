@@ -87,6 +87,7 @@ def test_search_lists_every_file_once(tmp_path):
     make_clip(folder / "clip.mp4", audio=0)
     write_animation(folder / "moving.webp")
     (folder / "notes.txt").write_text("words")
+    (folder / "clip.mkv.c2pa").write_bytes(b"credentials")
     (folder / "torn.png").write_bytes(b"words")
     (folder / "linked").symlink_to(elsewhere)
     (elsewhere / "round").symlink_to(folder)  # a loop
