@@ -1,5 +1,6 @@
 """Real faces that need no download, and facesets and a model made from them once per session."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def cached_classifier():
     compute, answers = explicit._classified, {}
 
     def cached(image):
-        key = image.tobytes()
+        key = sha256(image).digest()
         if key not in answers:
             answers[key] = compute(image)
         return answers[key]

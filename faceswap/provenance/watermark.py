@@ -46,7 +46,8 @@ SCALES = np.exp(np.arange(0.2, -0.36, -0.006))
 DETAIL = 6.0  # standard deviation of the blur whose remainder holds the pattern, pixels
 MAX_DEVIATION = 2.0  # the remainder is limited to this many local standard deviations
 CANDIDATES = 4  # shifts for each scale at which all waves are compared
-CERTAIN = 0.999  # probability from which a bit is read
+CERTAIN = 0.99998  # probability from which a bit is read
+AGREEING = 0.6  # share of the bits' scores that must agree with a payload, of either half
 FALSE_ALARM = 1e-9  # at most, each time that the detector looks
 
 
@@ -323,13 +324,28 @@ def chance_of(score: float) -> float:
 def are_clear(bits: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Return whether each bit is certain, (BITS,).
 
-    The scores are taken for Gaussian with a variance of 1 around plus or minus their mean size.
+    The scores are taken for Gaussian with a variance of 1 around plus or minus one size.
 
     Args:
         bits: The score of each bit, (BITS,).
     """
-    log_odds = 2 * np.abs(bits).mean() * np.abs(bits)
+    size = math.sqrt(max(float((bits * bits).mean()) - 1, 0))
+    log_odds = 2 * size * np.abs(bits)
     return np.asarray(log_odds >= math.log(CERTAIN / (1 - CERTAIN)))
+
+
+def agree(bits: npt.NDArray[np.float64], payload: int) -> bool:
+    """Return whether bits are those of a payload, even if not each of them can be read.
+
+    Half of another payload agrees in 13 of 16 bits, as must be, in one of a hundred cases.
+
+    Args:
+        bits: The score of each bit, (BITS,).
+        payload: The payload.
+    """
+    signs = np.where([payload >> place & 1 for place in range(BITS)], 1, -1)
+    halves = (signs * bits).reshape(2, -1).sum(1) / np.abs(bits).reshape(2, -1).sum(1)
+    return bool((halves >= AGREEING).all())
 
 
 def digits_of(bits: npt.NDArray[np.float64]) -> str:

@@ -5,7 +5,7 @@ that, but is not signed. Each of them is looked for in every file.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -69,12 +69,12 @@ def verify(
     """
     result = Verification()
     for file in map(Path, files):
-        mark = partial(look_for_watermark, file, thorough=thorough, on_progress=on_progress)
+        look = partial(look_for_watermark, file, thorough=thorough, on_progress=on_progress)
         try:
             found = read(file, Path(trust) if trust else None)
         except NoCredentialsError as error:
             result.note(error)
-            result.facts.append(FileError(str(file), str(error), mark()))
+            result.facts.append(FileError(str(file), str(error), look()))
             continue
         except FaceswapError as error:
             result.note(error)
@@ -90,30 +90,20 @@ def verify(
             )
         values = {f.name: getattr(found, f.name) for f in fields(Credentials)}
         result.facts.append(
-            FileCredentials(file=str(file), watermark=_compared(mark(), found), **values)
+            FileCredentials(file=str(file), watermark=look(named=found.binding), **values)
         )
     return result
 
 
-def _compared(check: WatermarkCheck, found: Credentials) -> WatermarkCheck:
-    """Note whether a watermark is the one that the credentials name."""
-    if not check.found or found.binding is None:
-        return check
-    named = (found.binding[:4], found.binding[4:])
-    return replace(check, agrees=all(map(_fits, (check.model, check.source), named)))
-
-
-def _fits(read_digits: str, named: str) -> bool:
-    return all(one in ("?", other) for one, other in zip(read_digits, named, strict=True))
-
-
 def look_for_watermark(
-    path: Path, *, thorough: bool = False, on_progress: OnProgress = ignore_progress
-) -> WatermarkCheck:
+    path: Path, named: str | None = None, *, thorough: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> WatermarkCheck:  # fmt: skip
     """Look for the watermark of this program in a photo or a video.
 
     Args:
         path: The file.
+        named: The bits that its credentials name, hexadecimal; None if they name none.
         thorough: See :func:`verify`.
         on_progress: Called after each part of a video that was searched.
 
@@ -125,13 +115,16 @@ def look_for_watermark(
         if footage is None:
             detector = Detector()
             detector.add(read_photo(path).gray())
-            return _check_of([detector.detect()], 1, 1, is_complete=True)
-        return _search(footage, thorough, on_progress)
+            seen = detector.detect()
+            return _check_of([seen] if seen else [], named, 1, 1, is_complete=True)
+        return _search(footage, named, thorough, on_progress)
     except InputError as error:
         return WatermarkCheck(found=False, reason=str(error))
 
 
-def _search(footage: Footage, thorough: bool, on_progress: OnProgress) -> WatermarkCheck:
+def _search(
+    footage: Footage, named: str | None, thorough: bool, on_progress: OnProgress
+) -> WatermarkCheck:
     """Look for the watermark in windows of a video until it is found and can be read."""
     count = len(footage.times())
     starts = [*range(0, max(count - WINDOW // 2, 1), WINDOW)]  # half a window or more
@@ -151,7 +144,7 @@ def _search(footage: Footage, thorough: bool, on_progress: OnProgress) -> Waterm
         if sightings and (reading == READ_WINDOWS or not _is_open(sightings)):
             break
     is_complete = bool(sightings) or len(chosen) == len(starts)
-    return _check_of(sightings, frames, looked, is_complete)
+    return _check_of(sightings, named, frames, looked, is_complete)
 
 
 def _spread_out(starts: list[int]) -> list[int]:
@@ -176,15 +169,16 @@ def _bits_of(sightings: list[Sighting]) -> np.ndarray[tuple[int], np.dtype[np.fl
 
 
 def _check_of(
-    found: list[Sighting | None] | list[Sighting], frames: int, looked: int, is_complete: bool
+    sightings: list[Sighting], named: str | None, frames: int, looked: int, is_complete: bool
 ) -> WatermarkCheck:
-    sightings = [seen for seen in found if seen]
     if not sightings:
         return WatermarkCheck(found=False, frames=frames, complete=is_complete)
     best = max(sightings, key=lambda seen: seen.score)
-    digits = watermark.digits_of(_bits_of(sightings))
+    bits = _bits_of(sightings)
+    digits = watermark.digits_of(bits)
     return WatermarkCheck(
         found=True, model=digits[:4], source=digits[4:], score=round(best.score, 1),
         chance=min(looked * watermark.chance_of(best.score), 1.0), mirrored=best.is_mirrored,
+        agrees=watermark.agree(bits, int(named, 16)) if named else None,
         frames=frames, complete=is_complete,
     )  # fmt: skip

@@ -142,7 +142,7 @@ def test_resume_after_kill_equals_unbroken_run(clip, model, unbroken, work):
         "from faceswap.swapping.converter import convert\n"
         "segments.SEGMENT_FRAMES = writers.SEGMENT_FRAMES = 10\n"
         "def kill(event):\n"
-        "    if event.done == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if event.unit == 'frames' and event.done == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(*sys.argv[1:],\n"
         "        ConvertConfig(workers=1, device='cpu', detector='hog', codec='ffv1'), kill)"
     )
