@@ -93,13 +93,19 @@ def tile_of(payload: int) -> FloatImage:
     """
     waves = _waves()
     signs = np.where((waves.bits >= 0) & ((payload >> np.maximum(waves.bits, 0)) & 1 == 0), -1, 1)
-    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex128)
-    spectrum[waves.rows, waves.columns] = signs * waves.turns
-    upright = waves.columns == 0  # these need their opposite, the others have it by symmetry
-    opposite = (-waves.rows[upright]) % TILE
-    spectrum[opposite, 0] = np.conj(signs * waves.turns)[upright]
-    tile = np.fft.irfft2(spectrum, (TILE, TILE))
+    tile = _sum_of(waves.rows, waves.columns, signs * waves.turns)
     return np.asarray(tile / tile.std(), np.float32)
+
+
+def _sum_of(
+    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], turns: npt.NDArray[np.complex128]
+) -> npt.NDArray[np.float64]:
+    """Return the sum of waves as a tile, (TILE, TILE)."""
+    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex128)
+    spectrum[rows, columns] = turns
+    upright = columns == 0  # these need their opposite, the others have it by symmetry
+    spectrum[-rows[upright] % TILE, 0] = np.conj(turns[upright])
+    return np.asarray(np.fft.irfft2(spectrum, (TILE, TILE)))
 
 
 def payload_of(model: str, source: str) -> int:
@@ -286,7 +292,7 @@ class Detector:
         """Return the most likely watermark, whether or not it is one; None without a picture."""
         if self._total is None:
             return None
-        # Most pictures that are marked have still the size that they were marked in.
+        # Most marked pictures still have their original size, so try that first.
         as_it_is = _best_at(self._total, 1.0)
         if as_it_is.score >= MIN_SCORE:
             return as_it_is
@@ -402,12 +408,7 @@ def _likely_shifts(turns: npt.NDArray[np.complex128]) -> list[tuple[int, int]]:
     """Return the shifts of the tile at which the fixed waves agree best, rows and columns."""
     waves = _waves()
     fixed = waves.bits < 0
-    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex128)
-    rows, columns, turns = waves.rows[fixed], waves.columns[fixed], turns[fixed]
-    spectrum[rows, columns] = turns
-    upright = columns == 0
-    spectrum[-rows[upright] % TILE, 0] = np.conj(turns[upright])
-    agreement = np.fft.irfft2(spectrum, (TILE, TILE)).ravel()
+    agreement = _sum_of(waves.rows[fixed], waves.columns[fixed], turns[fixed]).ravel()
     best = np.argpartition(agreement, -CANDIDATES)[-CANDIDATES:]
     return [divmod(int(place), TILE) for place in best]
 
