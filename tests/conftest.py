@@ -1,5 +1,6 @@
 """Real faces that need no download, and facesets and a model made from them once per session."""
 
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -79,30 +80,10 @@ def model(faceset_folders, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cached_skin():
-    """Cache the parser's answers: conversions repeat the same frames at 0.1 s each."""
-    from faceswap.crops import parsing
-
-    compute, answers = parsing._probabilities, {}
-
-    def cached(image):
-        key = image.tobytes()
-        if key not in answers:
-            answers[key] = compute(image)
-        return answers[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parsing, "_probabilities", cached)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cached_classifier():
-    """Cache the classifier of explicit footage: it looks four times at each of the same frames."""
-    from faceswap.swapping import explicit
-
-    compute, answers = explicit._classified, {}
+@contextmanager
+def answers_kept(module, name):
+    """Keep the answers of a module's function of one image."""
+    compute, answers = getattr(module, name), {}
 
     def cached(image):
         key = sha256(image).digest()
@@ -111,7 +92,25 @@ def cached_classifier():
         return answers[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explicit, "_classified", cached)
+        patch.setattr(module, name, cached)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cached_skin():
+    """Cache the parser's answers: conversions repeat the same frames at 0.1 s each."""
+    from faceswap.crops import parsing
+
+    with answers_kept(parsing, "_probabilities"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cached_classifier():
+    """Cache the classifier of explicit footage: it looks four times at each of the same frames."""
+    from faceswap.swapping import explicit
+
+    with answers_kept(explicit, "_classified"):
         yield
 
 

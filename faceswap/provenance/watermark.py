@@ -265,7 +265,7 @@ class Detector:
     _total: FloatImage | None = field(default=None, repr=False)
 
     def add(self, gray: Image) -> None:
-        """Add a picture, unless its shape is another than that of the first.
+        """Add a picture, unless its shape differs from the first one's.
 
         Args:
             gray: Its grey levels, (H, W).

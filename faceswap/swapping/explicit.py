@@ -28,7 +28,7 @@ from faceswap.types import OnProgress, Progress, counted
 
 WEIGHTS = "open_nsfw.onnx"
 LIMIT = 0.65  # score from which a picture is refused
-LONGEST = 640  # side that larger pictures are scaled to at once, pixels
+LONGEST = 640  # pixels; the longest side of larger pictures is scaled down to it first
 SIDE, INNER = 256, 224  # the picture is scaled to the first and cut to the second, pixels
 MEAN = np.array([104, 117, 123], np.float32)  # BGR
 # Least score of a face, what is covered around its box, and the sides of the picture at which faces
@@ -36,7 +36,7 @@ MEAN = np.array([104, 117, 123], np.float32)  # BGR
 FACE_SCORE, FACE_MARGIN, FACE_SIDES = 0.0, 0.2, (64, 128)
 BORDER = 8  # levels by which the pixels of a border may differ
 MIN_BORDER = 0.04  # of the side: narrower borders change nothing
-EVERY = Fraction(1)  # seconds from one frame that is looked at to the next, at most
+EVERY = Fraction(1)  # seconds between two frames that are classified, at most
 THUMB, NEW = (32, 18), 10.0  # size, and mean difference in grey levels of what shows something new
 TOGETHER = Fraction(2)  # seconds between frames that are named as one range
 NAMED = 5  # ranges or photos that the message names

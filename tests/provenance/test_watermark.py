@@ -1,4 +1,4 @@
-"""The watermark is found after what happens to published pictures, and nowhere else."""
+"""The watermark survives what happens to published pictures, and is found nowhere else."""
 
 import hashlib
 import math

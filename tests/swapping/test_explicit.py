@@ -219,7 +219,7 @@ def test_one_frame_a_second_and_each_new_shot_is_looked_at(collins):
 
 
 def test_faces_are_no_reason(collins, monkeypatch):
-    """What counts is what looks explicit beside the faces."""
+    """A picture counts only if it still looks explicit with its faces covered."""
     classified = explicit._classified
     grey = explicit.MEAN[::-1].round()
 
