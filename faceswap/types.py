@@ -3,7 +3,7 @@
 The command line imports this module for ``--help``, so it must not import NumPy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -59,3 +59,19 @@ def ignore_progress(progress: Progress) -> None:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 face" or "0 faces"; the plural must end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def named(names: Sequence[str], most: int) -> str:
+    """Return the first names in one line, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def clock(seconds: float, digits: int) -> str:
+    """Return a time with decimal digits of a second, such as "1:02.040", with hours if needed."""
+    unit = 10**digits
+    whole, part = divmod(max(round(seconds * unit), 0), unit)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    return f"{head}:{rest:02}.{part:0{digits}}"

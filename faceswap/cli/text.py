@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.provenance.consent import NOT_STATED
-from faceswap.types import DIRECTIONS, counted
+from faceswap.types import DIRECTIONS, counted, named
 
 if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.cli.doctor import Diagnosis
@@ -157,13 +157,11 @@ def _troubles(report: "ConvertReport") -> list[str]:
         f"{found.kind} in frame {found.first}"
         if found.frames == 1
         else f"{found.kind} in frames {found.first}-{found.last}"
-        for found in report.troubles[:WORST]
+        for found in report.troubles
     ]
     if not worst:
         return [f"every frame: {report.report}"]
-    more = len(report.troubles) - len(worst)
-    return [f"look at: {', '.join(worst)}" + (f" and {more} more" if more else "")
-            + f"; every frame: {report.report}"]  # fmt: skip
+    return [f"look at: {named(worst, WORST)}; every frame: {report.report}"]
 
 
 def preview(report: PreviewReport) -> list[str]:

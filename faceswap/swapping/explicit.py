@@ -24,7 +24,7 @@ from faceswap.faces.geometry import shrunk
 from faceswap.faces.networks import brightened, load
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.types import OnProgress, Progress, counted
+from faceswap.types import OnProgress, Progress, clock, counted, named
 
 WEIGHTS = "open_nsfw.onnx"
 LIMIT = 0.65  # score from which a picture is refused
@@ -165,10 +165,9 @@ def refuse_explicit_photos(photos: Sequence[Path], on_progress: OnProgress) -> N
     highest = max(score for _, score in found)
     if len(photos) == 1:
         raise ExplicitFootageError(f"{photos[0]} {_reason(highest)}")
-    names = ", ".join(path.name for path, _ in found[:NAMED])
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    names = named([path.name for path, _ in found], NAMED)
     raise ExplicitFootageError(
-        f"{counted(len(found), 'photo')} of {photos[0].parent} {_reason(highest)}: {names}{more}; "
+        f"{counted(len(found), 'photo')} of {photos[0].parent} {_reason(highest)}: {names}; "
         "move them out of the folder to convert the others"
     )
 
@@ -199,11 +198,9 @@ def refuse_explicit_frames(
             found.append(Flagged(number_of(frame.index), frame.time, score))
     if not found:
         return
-    runs = _runs(found)
-    names = ", ".join(_named(run) for run in runs[:NAMED])
-    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    names = named([_words(run) for run in _runs(found)], NAMED)
     raise ExplicitFootageError(
-        f"{footage} {_reason(max(flagged.score for flagged in found))}: {names}{more}; leave these "
+        f"{footage} {_reason(max(flagged.score for flagged in found))}: {names}; leave these "
         "shots out with --frames, or with --start and --end"
     )
 
@@ -243,14 +240,9 @@ def _runs(found: list[Flagged]) -> list[list[Flagged]]:
     return runs
 
 
-def _named(run: list[Flagged]) -> str:
+def _words(run: list[Flagged]) -> str:
     first, last = run[0], run[-1]
+    began, ended = (clock(float(flagged.time), 1) for flagged in (first, last))
     if first is last:
-        return f"frame {first.number} at {_clock(first.time)}"
-    times = f"{_clock(first.time)} to {_clock(last.time)}"
-    return f"frames {first.number} to {last.number} at {times}"
-
-
-def _clock(seconds: Fraction) -> str:
-    minutes, rest = divmod(float(seconds), 60)
-    return f"{int(minutes)}:{rest:04.1f}"
+        return f"frame {first.number} at {began}"
+    return f"frames {first.number} to {last.number} at {began} to {ended}"

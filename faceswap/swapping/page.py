@@ -29,7 +29,7 @@ from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport, beside, read_report
 from faceswap.swapping.troubles import SEVERITY, Kind, Trouble
-from faceswap.types import counted
+from faceswap.types import clock, counted
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +166,7 @@ class _Clip:
         """Return the time of a frame from the beginning of the source, such as 1:02.040."""
         if not self._job.footage:
             return ""
-        milliseconds = round((self.records[at].time - float(self._start)) * 1000)
-        seconds, milliseconds = divmod(max(milliseconds, 0), 1000)
-        minutes, seconds = divmod(seconds, 60)
-        hours, minutes = divmod(minutes, 60)
-        head = f"{hours}:{minutes:02}" if hours else f"{minutes}"
-        return f"{head}:{seconds:02}.{milliseconds:03}"
+        return clock(self.records[at].time - float(self._start), 3)
 
     def place(self, index: int) -> int:
         """Return the place of the frame with an index in the source."""
