@@ -63,6 +63,9 @@ class FacesetFacts:
     bytes: Annotated[Count, Meta(description="Bytes of the index and the crops.")]
     faces: Annotated[Count, Meta(description="Crops in the folder.")]
     deleted: Annotated[Count, Meta(description="Crops in the index whose files are missing.")]
+    rejected: Annotated[
+        Count, Meta(description="Crops that edits.jsonl rejects. They are not trained on.")
+    ]
     sources: Annotated[Count, Meta(description="Photos and videos that the faces come from.")]
     gone: Annotated[Count, Meta(description="Those of them that do not exist any more.")]
     size: Annotated[Count, Meta(description="Side of a crop in pixels.")]
@@ -281,6 +284,7 @@ def _faceset(folder: Path) -> FacesetFacts:
     index = folder / faceset.INDEX
     header, records = faceset.read_header(index), list(faceset.read_records(index))
     kept = [record for record in records if (folder / record["file"]).is_file()]
+    edits = faceset.edits_of(index, kept)
     crops = [folder / record["file"] for record in kept]
     sizes = {faceset.source_key(record): None for record in kept}
     sources = read_sources(folder, header["settings"], sizes)
@@ -290,6 +294,7 @@ def _faceset(folder: Path) -> FacesetFacts:
         bytes=sum(file.stat().st_size for file in (index, *crops)),
         faces=len(crops),
         deleted=len(records) - len(crops),
+        rejected=sum(faceset.face_key(record) in edits.rejected for record in kept),
         sources=len(sizes),
         gone=sum(sources[key].gone for key in sizes),
         size=header["size"],

@@ -33,9 +33,10 @@ MAX_LISTED = 20  # names of a long list that are shown
 def extraction(report: "ExtractReport") -> list[str]:
     known = f" ({report.known} more were already done)" if report.known else ""
     deleted = f"; {counted(report.deleted, 'deleted crop')} left out" if report.deleted else ""
+    rejected = f"; {report.rejected} of them rejected" if report.rejected else ""
     return [
         f"{counted(report.images, 'image')} read{known}, {counted(report.faces, 'face')} in "
-        f"{report.folder} (found by {report.detector}){deleted}",
+        f"{report.folder} (found by {report.detector}){rejected}{deleted}",
         *_listed("renamed, with the faces that they had", report.renamed),
         *_listed("changed, so their old faces were replaced", report.replaced),
         *_gone(report),

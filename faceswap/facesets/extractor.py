@@ -16,9 +16,12 @@ from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import AlignedFace, Face, FrameFaces, align_face
 from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.description import Depth, Description, describe
+from faceswap.facesets.edits import forget
 from faceswap.facesets.faceset import (
     INDEX,
+    edits_of,
     embedding_of_record,
+    face_key,
     facesets_in,
     read_records,
 )
@@ -100,6 +103,9 @@ class ExtractReport:
     deleted: Annotated[
         Count,
         Meta(description="Faces whose crops were deleted. They stay out and are not read again."),
+    ] = 0
+    rejected: Annotated[
+        Count, Meta(description="Faces that were rejected (edits.jsonl). They are not trained on.")
     ] = 0
     renamed: Annotated[
         list[str],
@@ -231,7 +237,10 @@ def _extract_into(
                 on_progress(Progress(done, total or None, "images", note))
     report.faces, report.deleted = writer.faces, writer.deleted
     _check(report, inputs.named)
-    records = [r for r in read_records(folder / INDEX) if (folder / r["file"]).is_file()]
+    present = [r for r in read_records(folder / INDEX) if (folder / r["file"]).is_file()]
+    rejected = edits_of(folder / INDEX, present).rejected
+    records = [record for record in present if face_key(record) not in rejected]
+    report.rejected = len(present) - len(records)
     report.people = people_in(records, folder / INDEX)
     looked_at = [record["glasses"] for record in records if record.get("glasses") is not None]
     report.glasses = sum(looked_at) / len(looked_at) if looked_at else None
@@ -269,6 +278,7 @@ def _recognise(
     report.pruned = config.prune
     dropped = {source.key for source in (*found.replaced, *(found.gone if config.prune else ()))}
     writer.forget(dropped)
+    forget(folder, {source.key for source in found.replaced})
     kept = {key: source for key, source in found.known.items() if key not in dropped}
     if kept != sources:
         write_sources(folder, kept.values())

@@ -2,21 +2,32 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from faceswap.arrays import Embedding, Points
+from faceswap.arrays import Embedding, Matrix, Points
 from faceswap.config import DLIB_LANDMARKS, identity_name
-from faceswap.errors import InputError, NoFacesError
-from faceswap.faces.geometry import resized, transform
+from faceswap.crops.masks import outline
+from faceswap.errors import AlignmentError, InputError, NoFacesError
+from faceswap.faces.geometry import (
+    Box,
+    compose,
+    face_matrix,
+    invert,
+    resized,
+    transform,
+    warp_image,
+)
 from faceswap.facesets.description import EMBEDDED, embedding_in
+from faceswap.facesets.edits import EDITS, Edits, Painted, Point, read_edits, read_mask
 from faceswap.files import parse_json, read_lines
 from faceswap.types import counted
 
@@ -120,8 +131,25 @@ def _place(record: dict[str, Any]) -> tuple[str, int, str]:
     return source_key(record), record["index"], record["file"]
 
 
+def edits_of(index: Path, records: Sequence[dict[str, Any]]) -> Edits:
+    """Return what the edits of a faceset come to.
+
+    Raises:
+        InputError: If the list of edits is damaged, or a face's box.
+    """
+    if not (index.parent / EDITS).is_file():
+        return Edits()
+    try:
+        boxes = {face_key(record): Box(*map(float, record["box"])) for record in records}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index} is damaged: a face has no box: {error}") from error
+    return read_edits(index.parent, boxes)
+
+
 def read_keys(folder: Path) -> dict[str, bool]:
-    """Return the keys of all faces of a faceset in its order, and whether their crops exist.
+    """Return the keys of all faces of a faceset in its order, and whether they are to be used.
+
+    Those whose crops were deleted and those that were rejected are not.
 
     Args:
         folder: The faceset's folder, or a folder that contains it as ``faces``.
@@ -131,9 +159,13 @@ def read_keys(folder: Path) -> dict[str, bool]:
     """
     index = _existing_index(folder)
     read_header(index)
+    records = sorted(read_records(index), key=_place)
     present = {path.name for path in index.parent.iterdir()}
-    faces = sorted((*_place(r), face_key(r), r["file"] in present) for r in read_records(index))
-    return {key: exists for *_, key, exists in faces}
+    rejected = edits_of(index, records).rejected
+    return {
+        key: record["file"] in present and key not in rejected
+        for key, record in ((face_key(record), record) for record in records)
+    }
 
 
 def evenly(keys: list[str], most: int) -> list[str]:
@@ -170,6 +202,8 @@ class Faceset:
         times: float64 (N,), seconds in a video; 0 for photos.
         placed_by: What placed the landmarks of each face; see :class:`.geometry.Face`.
         embeddings: float32 (N, 128), face embeddings; NaN where none is stored.
+        masks: Painted masks by key, at the stored size of the crops.
+        exemplars: Keys of the faces whose photos the user wants the model to keep.
     """
 
     name: str
@@ -180,6 +214,8 @@ class Faceset:
     times: npt.NDArray[np.float64]
     placed_by: list[str]
     embeddings: npt.NDArray[np.float32]
+    masks: dict[str, Painted] = field(default_factory=dict)
+    exemplars: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -187,7 +223,8 @@ class Faceset:
     ) -> Self:
         """Load a faceset and resize its crops to ``crop_size`` pixels if given.
 
-        Faces whose crops were deleted are left out with a warning.
+        Rejected faces are left out, and those whose crops were deleted, with a warning. Crops of
+        faces with corrected landmarks are aligned again.
 
         Args:
             folder: The faceset's folder, or a folder that contains it as ``faces``.
@@ -195,14 +232,19 @@ class Faceset:
             keys: Keys of the faces to load; None loads all.
 
         Raises:
-            InputError: If the folder is not a faceset, or its list or a crop is damaged.
-            NoFacesError: If no crop is left.
+            InputError: If the folder is not a faceset, or its list, its edits or a crop is damaged.
+            NoFacesError: If no face is left.
         """
         index = _existing_index(folder)
         folder = index.parent
         header = read_header(index)
-        wanted = (r for r in read_records(index) if keys is None or face_key(r) in keys)
-        records = sorted(wanted, key=_place)
+        listed = sorted(read_records(index), key=_place)
+        edits = edits_of(index, listed)
+        records = [
+            record for record in listed
+            if (keys is None or face_key(record) in keys)
+            and face_key(record) not in edits.rejected
+        ]  # fmt: skip
         kept = [record for record in records if (folder / record["file"]).is_file()]
         if keys is None and len(kept) < len(records):  # users delete bad crops by hand
             missing = len(records) - len(kept)
@@ -214,9 +256,21 @@ class Faceset:
                 "%s: crops of %d px are upscaled to the model's %d px; for sharper faces extract "
                 "again with --size %d", folder, stored, crop_size, crop_size,
             )  # fmt: skip
-        crops = [_read_crop(folder / r["file"], stored, crop_size or stored) for r in kept]
-        if not crops:
-            raise NoFacesError(f"{folder} contains no faces; extract photos that show one")
+        if not kept:
+            rejected = (
+                f" ({counted(len(edits.rejected), 'face')} rejected)" if edits.rejected else ""
+            )
+            raise NoFacesError(
+                f"{folder} contains no faces{rejected}; extract photos that show one"
+            )
+        moves = [
+            _correct(record, header, edits.landmarks.get(face_key(record)), index)
+            for record in kept
+        ]
+        crops = [
+            _read_crop(folder / record["file"], stored, crop_size or stored, move)
+            for record, move in zip(kept, moves, strict=True)
+        ]
         inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
         landmarks = _scaled(inside, (crop_size or stored) / stored)
         import torch
@@ -231,7 +285,12 @@ class Faceset:
             times,
             [str(record.get("placed_by", DLIB_LANDMARKS)) for record in kept],
             np.stack([embedding_of_record(record, index) for record in kept]),
-        )
+            {
+                key: read_mask(folder, edits.masks[key], stored)
+                for key in map(face_key, kept) if key in edits.masks
+            },
+            edits.exemplars,
+        )  # fmt: skip
 
     def subset(self, keys: Collection[str], inside: bool = True) -> Self:
         """Return the faces whose key is in ``keys``, or all others if ``inside`` is False."""
@@ -245,6 +304,16 @@ class Faceset:
             placed_by=[self.placed_by[i] for i in chosen],
             embeddings=self.embeddings[chosen],
         )
+
+    def mask(self, number: int) -> Painted:
+        """Return where a face is, (S, S): 255 inside its painted mask, or else in its outline."""
+        size = self.crops.shape[-1]
+        painted = self.masks.get(self.keys[number])
+        if painted is None:
+            return np.asarray(outline(self.landmarks[number], size) * 255, np.uint8)
+        if len(painted) == size:
+            return painted
+        return np.asarray(cv2.resize(painted, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
     def evenly(self, most: int) -> Self:
         """Return at most ``most`` of the faces, evenly spaced."""
@@ -262,6 +331,34 @@ class Faceset:
             crops=torch.stack([_resize(crop, size) for crop in self.crops]),
             landmarks=_scaled(self.landmarks, size / current),
         )
+
+
+def _correct(
+    record: dict[str, Any], header: dict[str, Any], landmarks: list[Point] | None, index: Path
+) -> Matrix | None:
+    """Give a face its corrected landmarks.
+
+    Args:
+        record: The face, which is changed.
+        header: The header of its list.
+        landmarks: The corrected landmarks in the frame; None if they were not corrected.
+        index: The list.
+
+    Returns:
+        The matrix from the stored crop to the crop that belongs to the corrected landmarks; None if
+        it is the same.
+    """
+    if landmarks is None:
+        return None
+    try:
+        matrix = face_matrix(np.array(landmarks, np.float32), header["size"], header["coverage"])
+        move = compose(matrix, invert(np.asarray(record["matrix"], np.float64).reshape(2, 3)))
+    except (AlignmentError, KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+        raise InputError(
+            f"{index}: the landmarks of {record['file']} cannot be corrected: {error}; undo that"
+        ) from error
+    record["landmarks"], record["matrix"] = landmarks, matrix
+    return move
 
 
 def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
@@ -310,8 +407,8 @@ def _scaled(landmarks: Points, factor: float) -> Points:
     return np.stack([transform(points, matrix) for points in landmarks])
 
 
-def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
-    """Read one crop as uint8 (3, size, size)."""
+def _read_crop(path: Path, stored: int, size: int, move: Matrix | None) -> "Tensor":
+    """Read one crop as uint8 (3, size, size); ``move`` maps it to what it shall show."""
     import torch
 
     try:
@@ -322,7 +419,10 @@ def _read_crop(path: Path, stored: int, size: int) -> "Tensor":
                     f"{path} is {width}x{height}, not {stored} px square; delete it to leave out "
                     "this face"
                 )
-            crop = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            pixels = np.array(image.convert("RGB"))
+            if move is not None:
+                pixels = warp_image(pixels, move, stored, stored)
+            crop = torch.from_numpy(pixels).permute(2, 0, 1)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged files

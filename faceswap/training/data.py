@@ -135,7 +135,7 @@ def prepare(
     seen = {key: _with_masks(f, preset).to(device) for key, f in trained.items()}
     large, unseen = {}, {}
     exemplars = config.exemplars if recipe_of(preset.name).refine else 0
-    samples = {key: faceset.evenly(LARGE_FACES).keys for key, faceset in trained.items()}
+    samples = {key: _sample_of(faceset) for key, faceset in trained.items()}
     total, done = sum(len(samples[key]) + len(held_out[key]) for key in trained), count(1)
 
     def laid_over() -> None:
@@ -162,6 +162,13 @@ def prepare(
     if recipe.even:
         decks = {key: deck_of(faceset.landmarks) for key, faceset in trained.items()}
     return run, TrainingFaces(seen, large, unseen, crops, decks)
+
+
+def _sample_of(faceset: Faceset) -> list[str]:
+    """Return the keys of the faces that the refiners learn from, with the chosen exemplars."""
+    keys = faceset.evenly(LARGE_FACES).keys
+    chosen = [key for key in faceset.exemplars if key in set(faceset.keys) - set(keys)]
+    return keys + chosen
 
 
 def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:
@@ -287,14 +294,14 @@ def _centroids(
 
 
 def _with_masks(faceset: Faceset, preset: ModelConfig) -> Tensor:
-    """Return the crops, with face outlines as a fourth channel if the model has a mask head."""
+    """Return the crops, with face masks as a fourth channel if the model has a mask head."""
     if not preset.mask_head:
         return faceset.crops
     size = faceset.crops.shape[-1]
     crops = faceset.crops.new_empty((len(faceset.crops), 4, size, size))
     crops[:, :3] = faceset.crops
-    for crop, points in zip(crops, faceset.landmarks, strict=True):
-        crop[3] = torch.from_numpy(outline(points, size) * 255)
+    for number, crop in enumerate(crops):
+        crop[3] = torch.from_numpy(faceset.mask(number))
     return crops
 
 

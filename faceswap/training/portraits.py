@@ -177,6 +177,8 @@ def choose_exemplars(
 ) -> tuple[Exemplars, list[str]]:
     """Choose sharp photos with different poses and expressions, the most usual one first.
 
+    Those that the user chose come before all others.
+
     Args:
         faceset: The faces to choose from, at least one.
         model: The network's geometry.
@@ -192,13 +194,16 @@ def choose_exemplars(
                  for image, p in zip(images, faceset.landmarks, strict=True)]  # fmt: skip
     odd = _oddness(images, points, model)
     usable = (strengths >= np.quantile(strengths, SOFT)) & (odd <= np.quantile(odd, USUAL))
+    own = [i for i, key in enumerate(faceset.keys) if key in faceset.exemplars]
+    usable[own] = True
     sharp = np.flatnonzero(usable | (odd == odd.min()))
     shapes = points[:, 17:].reshape(len(points), -1).astype(np.float64)
     centered = shapes - np.median(shapes, axis=0)
     _, _, axes = np.linalg.svd(centered, full_matrices=False)
     spread = centered[sharp] @ axes[:AXES].T
-    chosen = [int(np.argmin((spread**2).sum(axis=1)))]
-    apart = ((spread - spread[chosen[0]]) ** 2).sum(axis=1)
+    usual = np.argsort((spread**2).sum(axis=1))
+    chosen = [int(i) for i in usual if sharp[i] in own][:most] or [int(usual[0])]
+    apart = ((spread[:, None] - spread[chosen]) ** 2).sum(axis=2).min(axis=1)
     while len(chosen) < min(most, len(sharp)):
         farthest = int(np.argmax(apart))
         chosen.append(farthest)
