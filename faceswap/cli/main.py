@@ -93,6 +93,7 @@ def cli() -> None:
 
     \b
     faceswap extract data/trump            find and align the faces of one person
+    faceswap review                        choose and correct faces in a browser
     faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
     faceswap run jobs.toml                 convert many files with their own settings
@@ -474,6 +475,23 @@ def verify(files: tuple[Path, ...], trust: Path | None, thorough: bool, as_json:
     with reporting() as on_progress:
         result = verification.verify(files, trust, thorough=thorough, on_progress=on_progress)
     report_and_exit(as_json, {"files": result.facts}, text.verification(result), result.worst)
+
+
+@cli.command()
+@click.argument("folder", type=PATH, default=Path())
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default="a free one",
+    help="Port of the address on this machine.",
+)  # fmt: skip
+def review(folder: Path, port: int) -> None:
+    """Show and correct the facesets in FOLDER in a browser, until Ctrl-C.
+
+    The address that it prints works on this machine only and holds a key; other programs and web
+    pages cannot use it. Nothing leaves this machine. It needs: pip install 'faceswap[review]'
+    """
+    from faceswap.review import server
+
+    server.review(folder, port, lambda address: echo(f"open {address}", False))
 
 
 @cli.command()

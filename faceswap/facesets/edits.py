@@ -118,8 +118,20 @@ def _is_at(point: Point, box: Box | None) -> bool:
     )
 
 
+def _own(folder: Path, name: str) -> Path:
+    """Return a file or folder of a faceset, which must not be a link to somewhere else.
+
+    Raises:
+        InputError: If it is one.
+    """
+    path = folder / name
+    if path.is_symlink():
+        raise InputError(f"{path} is a link; a faceset from elsewhere could name any file with it")
+    return path
+
+
 def _read(folder: Path) -> list[Edit]:
-    path = folder / EDITS
+    path = _own(folder, EDITS)
     edits = []
     for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
         try:
@@ -160,9 +172,10 @@ def append_edit(folder: Path, edit: Edit) -> None:
     """Add an edit to the list of a faceset, and wait until it is on disk.
 
     Raises:
+        InputError: If the list is a link.
         OutputError: If the list cannot be written.
     """
-    if (folder / EDITS).is_file():
+    if _own(folder, EDITS).is_file():
         drop_torn_line(folder / EDITS)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = msgspec.json.encode(msgspec.structs.replace(edit, time=now)).decode()
@@ -217,13 +230,15 @@ def write_mask(folder: Path, mask: Painted) -> str:
     """Store a painted mask (S, S) in a faceset, and return its name for an :class:`Edit`.
 
     Raises:
+        InputError: If the folder of the masks is a link.
         OutputError: If it cannot be written.
     """
     _, data = cv2.imencode(".png", mask)
     png = data.tobytes()
     name = f"{hashlib.sha256(png).hexdigest()[:16]}.png"
-    make_folder(folder / MASKS)
-    write_bytes(folder / MASKS / name, png)
+    masks = _own(folder, MASKS)
+    make_folder(masks)
+    write_bytes(masks / name, png)
     return name
 
 
@@ -231,9 +246,9 @@ def read_mask(folder: Path, name: str, size: int) -> Painted:
     """Read a painted mask of a crop of ``size`` pixels.
 
     Raises:
-        InputError: If it is missing or damaged, or has another size.
+        InputError: If it is missing, damaged or a link, or has another size.
     """
-    path = folder / MASKS / name
+    path = _own(_own(folder, MASKS), name)
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:

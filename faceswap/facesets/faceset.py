@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from faceswap.arrays import Embedding, Matrix, Points
+from faceswap.arrays import Embedding, Image, Matrix, Points
 from faceswap.config import DLIB_LANDMARKS, identity_name
 from faceswap.crops.masks import outline
 from faceswap.errors import AlignmentError, InputError, NoFacesError
@@ -264,14 +264,13 @@ class Faceset:
                 f"{folder} contains no faces{rejected}; extract photos that show one"
             )
         moves = [
-            _correct(record, header, edits.landmarks.get(face_key(record)), index)
-            for record in kept
+            correct(record, header, edits.landmarks.get(face_key(record)), index) for record in kept
         ]
         crops = [
-            _read_crop(folder / record["file"], stored, crop_size or stored, move)
+            _tensor_of(read_crop(folder / record["file"], stored, move), crop_size or stored)
             for record, move in zip(kept, moves, strict=True)
         ]
-        inside = np.stack([_landmarks_in_crop(record, index) for record in kept])
+        inside = np.stack([landmarks_in_crop(record, index) for record in kept])
         landmarks = _scaled(inside, (crop_size or stored) / stored)
         import torch
 
@@ -333,7 +332,7 @@ class Faceset:
         )
 
 
-def _correct(
+def correct(
     record: dict[str, Any], header: dict[str, Any], landmarks: list[Point] | None, index: Path
 ) -> Matrix | None:
     """Give a face its corrected landmarks.
@@ -347,6 +346,9 @@ def _correct(
     Returns:
         The matrix from the stored crop to the crop that belongs to the corrected landmarks; None if
         it is the same.
+
+    Raises:
+        InputError: If they place no crop.
     """
     if landmarks is None:
         return None
@@ -361,7 +363,12 @@ def _correct(
     return move
 
 
-def _landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
+def landmarks_in_crop(record: dict[str, Any], index: Path) -> Points:
+    """Return the landmarks of a face in its crop, (68, 2).
+
+    Raises:
+        InputError: If they are damaged.
+    """
     try:
         with np.errstate(all="ignore"):  # infinities are rejected below
             landmarks = np.asarray(record["landmarks"], np.float32).reshape(68, 2)
@@ -407,10 +414,17 @@ def _scaled(landmarks: Points, factor: float) -> Points:
     return np.stack([transform(points, matrix) for points in landmarks])
 
 
-def _read_crop(path: Path, stored: int, size: int, move: Matrix | None) -> "Tensor":
-    """Read one crop as uint8 (3, size, size); ``move`` maps it to what it shall show."""
-    import torch
+def read_crop(path: Path, stored: int, move: Matrix | None) -> Image:
+    """Read a crop.
 
+    Args:
+        path: Its file.
+        stored: Its side in pixels, as the list says.
+        move: From :func:`correct`.
+
+    Raises:
+        InputError: If it is damaged or has another size.
+    """
     try:
         with Pillow.open(path, formats=("PNG",)) as image:
             width, height = image.size  # checked before the pixels are decoded into memory
@@ -420,16 +434,21 @@ def _read_crop(path: Path, stored: int, size: int, move: Matrix | None) -> "Tens
                     "this face"
                 )
             pixels = np.array(image.convert("RGB"))
-            if move is not None:
-                pixels = warp_image(pixels, move, stored, stored)
-            crop = torch.from_numpy(pixels).permute(2, 0, 1)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged files
         raise InputError(
             f"{path} cannot be read: {error}; delete it to leave out this face"
         ) from error
-    return crop.contiguous() if stored == size else _resize(crop, size)
+    return pixels if move is None else warp_image(pixels, move, stored, stored)
+
+
+def _tensor_of(crop: Image, size: int) -> "Tensor":
+    """Return a crop as uint8 (3, size, size)."""
+    import torch
+
+    tensor = torch.from_numpy(crop).permute(2, 0, 1)
+    return tensor.contiguous() if len(crop) == size else _resize(tensor, size)
 
 
 def _resize(crop: "Tensor", size: int) -> "Tensor":

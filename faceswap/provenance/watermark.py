@@ -36,7 +36,7 @@ FIXED_SHARE = 0.25  # of the waves, those that carry no bit
 
 # Strength in 8-bit levels, as the standard deviation of the pattern: at least MIN_STRENGTH, and
 # PER_TEXTURE of that of the picture, which hides the pattern, up to MAX_STRENGTH.
-MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.4, 0.5, 3.2
+MIN_STRENGTH, PER_TEXTURE, MAX_STRENGTH = 0.4, 0.45, 3.2
 MEAN_STRENGTH = 1.9  # at most, as root mean square over the picture, so that PSNR is at least 42 dB
 FINE = 1.0  # standard deviation of the blur whose remainder is texture, half pixels of the area
 BLACK, DARK = 4.0, 24.0  # grey levels: none of the pattern up to the first, all from the second

@@ -10,7 +10,7 @@ from PIL import Image
 
 from faceswap.cli.info import inspect
 from faceswap.config import COVERAGE
-from faceswap.errors import InputError, NoFacesError, OutputError, SettingsError
+from faceswap.errors import InputError, NoFacesError, SettingsError
 from faceswap.faces.geometry import Box, align_face, compose, invert, transform, warp_image
 from faceswap.facesets.edits import (
     EDITS,
@@ -141,12 +141,14 @@ def test_torn_line_of_a_killed_process_is_dropped(tmp_path):
     assert edits(tmp_path, a_0=BOX, b_0=BOX).rejected == {"a#0-0", "b#0-0"}
 
 
-def test_list_that_is_a_link_is_not_written_through(tmp_path):
+def test_list_that_is_a_link_is_neither_read_nor_written(tmp_path):
     (tmp_path / "other").write_text("")
     (tmp_path / EDITS).symlink_to(tmp_path / "other")
 
-    with pytest.raises(OutputError, match="link"):
+    with pytest.raises(InputError, match="is a link"):
         append_edit(tmp_path, Edit("reject", {"a#0-0": CENTER}))
+    with pytest.raises(InputError, match="is a link"):
+        edits(tmp_path, a_0=BOX)
     assert (tmp_path / "other").read_text() == ""
 
 

@@ -1,0 +1,41 @@
+// Talk to the server. What went wrong is shown to the user in one line.
+
+const notice = document.getElementById("notice");
+let hiding = 0;
+
+export function tell(text) {
+  notice.textContent = text;
+  notice.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => { notice.hidden = true; }, 6000);
+}
+
+async function answer(response) {
+  const value = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
+  if (!response.ok) throw new Error(value.error);
+  return value;
+}
+
+// An error that the user has been told, so that nothing else needs to handle it.
+class ToldError extends Error {}
+
+addEventListener("unhandledrejection", (event) => {
+  if (event.reason instanceof ToldError) event.preventDefault();
+});
+
+async function telling(request) {
+  try {
+    return await answer(await request);
+  } catch (error) {
+    tell(error instanceof TypeError ? "the server does not answer; is faceswap review still running?" : error.message);
+    throw new ToldError(error.message);
+  }
+}
+
+export const get = (address) => telling(fetch(address));
+
+export const post = (address, value) => telling(fetch(address, {
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(value),
+}));

@@ -1,0 +1,80 @@
+"""What the app shows: the facesets, models and outputs in one folder, and nothing outside it.
+
+The browser names things by ids that this module gives; it never sends a path.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from faceswap.errors import InputError
+from faceswap.facesets.faceset import INDEX
+
+DEPTH = 3  # folders: data/<name>/faces/faces.jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file or folder of the workspace.
+
+    Attributes:
+        id: Its name for the browser.
+        name: Its path in the workspace, for people.
+        path: The file or folder.
+    """
+
+    id: str
+    name: str
+    path: Path
+
+
+class Workspace:
+    """A folder with ``data/``, ``models/`` and outputs.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        InputError: If it is no folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise InputError(f"{root} is not a folder; give the folder that holds data and models")
+        self.root = root.resolve()
+
+    def facesets(self) -> list[Place]:
+        """Return the facesets, by name."""
+        return self._places(INDEX, lambda index: index.parent)
+
+    def faceset(self, place_id: str) -> Place:
+        """Return a faceset by its id.
+
+        Raises:
+            InputError: If there is none.
+        """
+        for place in self.facesets():
+            if place.id == place_id:
+                return place
+        raise InputError("this faceset is not in the workspace any more")
+
+    def _places(self, name: str, of: Callable[[Path], Path]) -> list[Place]:
+        """Find files of this name up to ``DEPTH`` folders below the root."""
+        places: dict[Path, Place] = {}
+        for depth in range(DEPTH + 1):
+            for file in sorted(self.root.glob("*/" * depth + name)):
+                path = of(file)
+                relative = path.relative_to(self.root)
+                hidden = any(part.startswith(".") for part in relative.parts)
+                if not hidden and self.holds(file):
+                    places[path] = Place(_id_of(relative), relative.as_posix(), path)
+        return [places[path] for path in sorted(places)]
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a path is inside the workspace, after all links are followed."""
+        return path.resolve().is_relative_to(self.root)
+
+
+def _id_of(relative: Path) -> str:
+    return hashlib.sha256(relative.as_posix().encode(errors="surrogateescape")).hexdigest()[:12]
