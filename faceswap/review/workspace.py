@@ -54,10 +54,24 @@ class Workspace:
         Raises:
             InputError: If there is none.
         """
-        for place in self.facesets():
-            if place.id == place_id:
-                return place
-        raise InputError("this faceset is not in the workspace any more")
+        return _with_id(self.facesets(), place_id, "faceset")
+
+    def models(self) -> list[Place]:
+        """Return the folders of models and of trainings that have no model yet, by name."""
+        found = {
+            place.id: place
+            for name in ("metrics.jsonl", "model.safetensors")
+            for place in self._places(name, lambda file: file.parent)
+        }
+        return sorted(found.values(), key=lambda place: place.name)
+
+    def model(self, place_id: str) -> Place:
+        """Return a model's folder by its id.
+
+        Raises:
+            InputError: If there is none.
+        """
+        return _with_id(self.models(), place_id, "model")
 
     def _places(self, name: str, of: Callable[[Path], Path]) -> list[Place]:
         """Find files of this name up to ``DEPTH`` folders below the root."""
@@ -74,6 +88,13 @@ class Workspace:
     def holds(self, path: Path) -> bool:
         """Return whether a path is inside the workspace, after all links are followed."""
         return path.resolve().is_relative_to(self.root)
+
+
+def _with_id(places: list[Place], place_id: str, what: str) -> Place:
+    for place in places:
+        if place.id == place_id:
+            return place
+    raise InputError(f"this {what} is not in the workspace any more")
 
 
 def _id_of(relative: Path) -> str:

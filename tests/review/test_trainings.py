@@ -1,0 +1,131 @@
+"""Start a training in a real browser, follow it, stop it; read its curves and advice."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceswap.review import training
+from tests.review.browser import opened
+
+
+def metrics(scores, every=60.0):
+    """Lines of metrics with a loss and these held-out scores, one a minute."""
+    lines = []
+    for number, score in enumerate(scores):
+        place = {"step": number * 100, "seconds": number * every}
+        lines.append(place | {"loss_a": 1 / (number + 1), "loss_b": 0.5})
+        lines.append(place | dict.fromkeys(("ssim_a", "ssim_b", "sharp_a", "sharp_b"), score))
+    return lines
+
+
+def test_advice_names_scores_that_are_flat():
+    rising = [0.5 + number / 100 for number in range(20)]
+
+    assert training.advice(metrics(rising)) == []
+    assert training.advice(metrics(rising + [rising[-1] + 0.001] * 12)) == [
+        "The held-out sharpness has been flat for 12 minutes.",
+        "The held-out likeness to the photos has been flat for 12 minutes.",
+        "More training gains little: stop it, and convert a preview.",
+    ]
+    assert training.advice(metrics(rising + [rising[-1]] * 4)) == []  # too short to tell
+    assert training.advice([]) == []
+    assert training.advice([{"step": 1, "sharp_a": "x"}]) == []
+
+
+def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
+    lines = metrics(np.linspace(0.4, 0.8, 5000).tolist(), every=1.0)
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    found = training.progress(tmp_path)
+
+    assert found["step"] == 499_900
+    assert training.MOST_POINTS <= len(found["series"]["ssim_a"]) < 2 * training.MOST_POINTS
+    assert found["series"]["ssim_a"][-1] == (round(4999 / 60, 3), 0.8)
+
+
+@pytest.fixture
+def trained(workspace):
+    folder = workspace / "models" / "ada-bob"
+    (folder / "previews").mkdir(parents=True)
+    lines = metrics([0.4, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6])
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for step, level in ((100, 50), (900, 200)):
+        image = Image.fromarray(np.full((40, 60, 3), level, np.uint8))
+        image.save(folder / "previews" / f"step-{step:09d}.png")
+    return folder
+
+
+@pytest.mark.browser
+def test_page_shows_curves_previews_and_advice(server, trained):
+    with opened(server.address) as page:
+        page.click("nav a >> text=Training")
+        page.click(".cards a >> text=models/ada-bob")
+        page.wait_for_selector("[data-ready]")
+        assert page.locator("#state").inner_text() == "step 900, 9 minutes"
+        assert "sharpness has been flat for 7 minutes" in page.locator("#advice").inner_text()
+        assert "loss a 0.100" in page.locator("#loss-legend").inner_text()
+        drawn = page.eval_on_selector(
+            "#scores", "c => c.getContext('2d').getImageData(0, 0, 1000, 420).data.some(x => x)"
+        )  # fmt: skip
+        assert drawn
+        assert page.input_value("#before") == "100"
+        assert page.input_value("#after") == "900"
+        page.locator("#line").focus()
+        page.keyboard.press("Home")
+        assert page.eval_on_selector("#left", "i => i.style.clipPath") == "inset(0px 100% 0px 0px)"
+        Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(
+            trained / "previews" / "step-000001000.png"
+        )
+        page.locator("#after option", has_text="1000").wait_for(state="attached")
+        assert page.input_value("#after") == "1000"  # it follows the newest
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_training_is_started_stopped_and_resumed(server, workspace):
+    # bob has too few faces, so lend him ada's
+    for path in (workspace / "data" / "bob" / "faces").iterdir():
+        path.unlink()
+    for path in (workspace / "data" / "ada" / "faces").iterdir():
+        (workspace / "data" / "bob" / "faces" / path.name).write_bytes(path.read_bytes())
+    folder = workspace / "models" / "ada-bob"
+    with opened(server.address) as page:
+        page.click("nav a >> text=Training")
+        page.select_option("[name=model]", "small")
+        page.fill("[name=minutes]", "")
+        page.click("text=Train >> nth=-1")
+        job = page.locator(".job.running")
+        job.wait_for()
+        assert "train data/ada/faces and data/bob/faces" in job.inner_text()
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline, page.locator("#jobs").inner_text()
+            page.wait_for_timeout(200)
+        page.click("text=Stop")
+        page.locator(".job.stopped").wait_for(timeout=180_000)
+        before = len((folder / "metrics.jsonl").read_text())
+        page.click("text=Run again")
+        page.locator(".job.running").wait_for()
+        while len((folder / "metrics.jsonl").read_text()) <= before:
+            assert time.monotonic() < deadline + 60, page.locator("#jobs").inner_text()
+            page.wait_for_timeout(200)
+        page.goto(f"http://127.0.0.1:{server.port}/facesets")  # the page is closed, the job goes on
+        page.wait_for_timeout(500)
+        page.click("nav a >> text=Jobs")
+        page.locator(".job.running").wait_for()
+        page.click("text=Stop")
+        page.locator(".job.stopped").wait_for(timeout=180_000)
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_same_person_twice_is_refused(server):
+    faceset = server.faceset("ada").rpartition("/")[2]
+
+    status, _, body = server.ask("/training", "POST", {"a": faceset, "b": faceset})
+
+    assert (status, json.loads(body)["error"]) == (
+        409, "a and b are the same faceset; choose two people",
+    )  # fmt: skip
