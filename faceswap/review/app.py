@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from faceswap.review.curation import Curation
 from faceswap.review.guard import Guard
 from faceswap.review.jobs import Jobs
+from faceswap.review.screening import Screening
 from faceswap.review.trainings import Trainings
 from faceswap.review.web import HANDLERS, PACKAGE, plain
 from faceswap.review.work import Work
@@ -29,6 +30,7 @@ def build(workspace: Workspace, token: str, port: int) -> ASGIApp:
             Route("/", plain(lambda _: RedirectResponse("/facesets", 303))),
             *Curation(workspace).routes(),
             *Trainings(workspace, jobs).routes(),
+            *Screening(workspace, jobs).routes(),
             *Work(workspace, jobs).routes(),
             Mount("/static", StaticFiles(packages=[(PACKAGE, "static")])),
         ],

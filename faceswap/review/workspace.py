@@ -73,6 +73,18 @@ class Workspace:
         """
         return _with_id(self.models(), place_id, "model")
 
+    def outputs(self) -> list[Place]:
+        """Return the reports of finished conversions, by name."""
+        return self._places("*.report.json", lambda file: file)
+
+    def output(self, place_id: str) -> Place:
+        """Return the report of a finished conversion by its id.
+
+        Raises:
+            InputError: If there is none.
+        """
+        return _with_id(self.outputs(), place_id, "output")
+
     def _places(self, name: str, of: Callable[[Path], Path]) -> list[Place]:
         """Find files of this name up to ``DEPTH`` folders below the root."""
         places: dict[Path, Place] = {}

@@ -1,6 +1,8 @@
 """A workspace with two facesets, and a server that shows it."""
 
+import base64
 import http.client
+import io
 import json
 import threading
 from contextlib import closing
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette", reason="faceswap[review] is not installed")
 
@@ -99,3 +102,10 @@ def server(workspace):
     thread.join(10)
     listener.close()
     assert not thread.is_alive()
+
+
+def at(page, selector):
+    """Return the pixels of a canvas, (H, W, 3)."""
+    url = page.eval_on_selector(selector, "canvas => canvas.toDataURL('image/png')")
+    data = base64.b64decode(url.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

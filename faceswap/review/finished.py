@@ -1,0 +1,285 @@
+"""A finished conversion: its frames beside the original's, and the frames that a person marked.
+
+The marks are a text file beside the output, ``video.swapped.marks.txt``, in the words of
+``--redo``: "120-140,355".
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import cv2
+import msgspec
+import numpy as np
+
+from faceswap.arrays import Image
+from faceswap.errors import InputError, SettingsError
+from faceswap.files import write_bytes
+from faceswap.media.footage import Footage, ImageSequence, identify, video_at
+from faceswap.media.frame import Frame
+from faceswap.media.photos import read_photo
+from faceswap.media.writers import numbered_frame
+from faceswap.review.workspace import Workspace
+from faceswap.swapping.outputs import written_for
+from faceswap.swapping.records import FrameRecord
+from faceswap.swapping.report import FrameReport, read_report
+from faceswap.swapping.troubles import SEVERITY
+
+ENDING = ".report.json"
+MARKS = ".marks.txt"
+RANGES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
+NEAR = 100  # frames; decoding on is faster than seeking to a frame that is nearer
+KEPT = 24  # frames of each video that are kept
+JPEG_QUALITY = 95
+Side = Literal["before", "after"]
+
+
+class RedoRequest(msgspec.Struct):
+    """Settings with which marked frames are rendered anew; None keeps that of the conversion."""
+
+    color: Literal["auto", "average", "reinhard", "linear", "histogram", "none"] | None = None
+    mask: Literal["skin", "hull", "square", "learned", "product"] | None = None
+    blend: Literal["alpha", "linear", "poisson", "pyramid"] | None = None
+
+
+class MarkRequest(msgspec.Struct):
+    """The places in the output of the frames that are marked."""
+
+    places: list[int]
+
+
+class Reader:
+    """Reads frames of a video in any order, and keeps the last ones.
+
+    Args:
+        footage: The video or sequence.
+    """
+
+    def __init__(self, footage: Footage) -> None:
+        self._footage = footage
+        self._frames: Iterator[Frame] = iter(())
+        self._next = -1
+        self._kept: dict[int, Image] = {}
+        self._lock = Lock()
+
+    def frame(self, index: int) -> Image:
+        """Return a frame by its index.
+
+        Raises:
+            InputError: If there is none, or it cannot be read.
+        """
+        with self._lock:
+            if index in self._kept:
+                return self._kept[index]
+            if not self._next <= index < self._next + NEAR or self._next < 0:
+                self._frames = self._footage.read(index)
+            for frame in self._frames:
+                self._next = frame.index + 1
+                self._kept[frame.index] = frame.image
+                while len(self._kept) > KEPT:
+                    del self._kept[next(iter(self._kept))]
+                if frame.index >= index:
+                    break
+            else:
+                self._next = -1
+            if index not in self._kept:
+                raise InputError(f"{self._footage.path} has no frame {index}")
+            return self._kept[index]
+
+
+class Finished:
+    """A conversion whose report is in the workspace.
+
+    Args:
+        path: The report.
+        workspace: The workspace. An original outside it is not shown.
+
+    Raises:
+        InputError: If the report is damaged.
+    """
+
+    def __init__(self, path: Path, workspace: Workspace) -> None:
+        self.path = path
+        self.report: FrameReport = read_report(path)
+        self.output = path.parent / Path(self.report.output).name
+        self.source = Path(self.report.source)
+        if not workspace.holds(self.output):
+            raise InputError("this output is a link that leaves the workspace")
+        self.has_source = self.source.exists() and workspace.holds(self.source)
+        beside = path.parent / self.source.name
+        if not self.has_source and beside.exists() and workspace.holds(beside):
+            self.source, self.has_source = beside, True  # both were moved, or copied here
+        self._workspace = workspace
+        self._readers: dict[Side, Reader] = {}
+        self._footage: Footage | None = None
+        if self.has_source:
+            settings = self.report.settings
+            rate = settings.get("fps")
+            images = str(settings.get("images", "auto"))
+            _, self._footage = identify(self.source, images, rate and round(rate))
+
+    @property
+    def _records(self) -> list[FrameRecord]:
+        return self.report.frames
+
+    def image(self, place: int, side: Side) -> Image:
+        """Return a frame of the original or of the output, (H, W, 3).
+
+        Args:
+            place: Its place in the output, from 0.
+            side: "before" for the original.
+
+        Raises:
+            InputError: If it cannot be read, or lies outside the workspace.
+        """
+        if not 0 <= place < len(self._records):
+            raise InputError(f"there is no frame {place}; load the page again")
+        record = self._records[place]
+        if side == "before" and not self.has_source:
+            raise InputError("the original is not in the workspace")
+        if side == "before" and self._footage:
+            return self._reader(side, self._footage).frame(record.index)
+        if side == "after" and self.output.is_file() and not record.file:
+            return self._reader(side, video_at(self.output)).frame(place)
+        path = self._file(record, place, side)
+        if not self._workspace.holds(path):
+            raise InputError("this image is a link that leaves the workspace")
+        return read_photo(path).image
+
+    def _reader(self, side: Side, footage: Footage) -> Reader:
+        if side not in self._readers:
+            self._readers[side] = Reader(footage)
+        return self._readers[side]
+
+    def _file(self, record: FrameRecord, place: int, side: Side) -> Path:
+        """Return the file of a photo, or of a frame that became an image."""
+        if side == "before":
+            inside = self.source / str(record.file)
+            return inside if self.source.is_dir() else self.source
+        if self.output.is_file():
+            return self.output
+        if record.file is None:
+            return self.output / numbered_frame(place + 1)
+        written = written_for(Path(record.file))
+        if isinstance(self._footage, ImageSequence):
+            return self.output / written.name
+        inside = self.output / written
+        return inside if inside.exists() else self.output / record.file
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the page shows beside the frames.
+
+        Returns:
+            The names; "states", what became of the faces of each frame; "troubles" by places, the
+            worst first; and "marks", the places of the marked frames.
+        """
+        first = {record.index: place for place, record in enumerate(self._records)}
+        return {
+            "output": self.report.output,
+            "source": self.source.name,
+            "hasSource": self.has_source,
+            "frames": [record.file or record.index for record in self._records],
+            "times": [round(record.time, 3) for record in self._records],
+            "states": [_state(record) for record in self._records],
+            "fates": [[face.fate for face in record.faces] for record in self._records],
+            "troubles": [
+                {"kind": t.kind, "first": first[t.first], "last": first[t.last],
+                 "serious": SEVERITY[t.kind] >= SEVERITY["missing frame"]}
+                for t in self.report.troubles if t.first in first and t.last in first
+            ],
+            "marks": self.marks(),
+            "redone": [f"{one.frames}: {one.changes}" for one in self.report.redone],
+        }  # fmt: skip
+
+    @property
+    def marks_path(self) -> Path:
+        """The file of the marks."""
+        return self.path.with_name(self.path.name.removesuffix(ENDING) + MARKS)
+
+    def marks(self) -> list[int]:
+        """Return the places of the marked frames.
+
+        Raises:
+            InputError: If their file is damaged or a link.
+        """
+        if self.marks_path.is_symlink():
+            raise InputError(f"{self.marks_path} is a link; delete it")
+        try:
+            text = self.marks_path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.marks_path} cannot be read: {error}") from error
+        if not text:
+            return []
+        if not RANGES.fullmatch(text):
+            raise InputError(f"{self.marks_path} must hold frames such as 120-140,355")
+        spans = [[int(number) for number in part.split("-")] for part in text.split(",")]
+        return [
+            place for place, number in enumerate(self._numbers())
+            if any(span[0] <= number <= span[-1] for span in spans)
+        ]  # fmt: skip
+
+    def mark(self, places: list[int]) -> list[int]:
+        """Write which frames are marked, and return them.
+
+        Raises:
+            InputError: If a frame does not exist, or the file is a link.
+            OutputError: If it cannot be written.
+        """
+        if any(not 0 <= place < len(self._records) for place in places):
+            raise InputError("some of these frames do not exist; load the page again")
+        self.marks()
+        write_bytes(self.marks_path, f"{self.ranges(places)}\n".encode())
+        return self.marks()
+
+    def ranges(self, places: list[int]) -> str:
+        """Return frames in the words of ``--redo``."""
+        numbers = self._numbers()
+        chosen = sorted(numbers[place] for place in set(places))
+        runs = []
+        for _, group in groupby(enumerate(chosen), key=lambda item: item[1] - item[0]):
+            run = [number for _, number in group]
+            runs.append(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}")
+        return ",".join(runs)
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers by which ``--redo`` knows the frames."""
+        if isinstance(self._footage, ImageSequence):
+            return [self._footage.number_of(record.index) for record in self._records]
+        return [record.index for record in self._records]
+
+    def redo_arguments(self, asked: RedoRequest) -> list[str]:
+        """Return the command that renders the marked frames anew.
+
+        Raises:
+            SettingsError: If no frame is marked, or the original is not there.
+        """
+        marked = self.marks()
+        if not marked:
+            raise SettingsError("no frame is marked; mark some with M")
+        if not self.has_source:
+            raise SettingsError(f"the original {self.source} is not in the workspace")
+        args = ["convert", str(self.source), "--redo", self.ranges(marked), "-o", str(self.output)]
+        for name in ("color", "mask", "blend"):
+            value = getattr(asked, name)
+            args += [f"--{name}", value] if value else []
+        return args
+
+
+def _state(record: FrameRecord) -> str:
+    if not record.faces:
+        return "no face"
+    if record.swapped == len(record.faces):
+        return "swapped"
+    return "partly" if record.swapped else "not swapped"
+
+
+def jpeg(image: Image) -> bytes:
+    """Encode a frame."""
+    pixels = np.ascontiguousarray(image[..., ::-1])
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return data.tobytes()

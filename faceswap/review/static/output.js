@@ -1,0 +1,199 @@
+// A finished conversion: frames of the output and of the original, what the report says, and marks.
+
+import { get, post, tell } from "/static/api.js";
+
+const by = (id) => document.getElementById(id), home = `/review/${by("screen").dataset.id}`;
+const AHEAD = 3; // frames that are loaded before they are needed
+const KEPT = 40; // pictures of each side that are kept
+const STATES = { swapped: "--good", partly: "--warm", "not swapped": "--bad", "no face": "--line" };
+
+let facts = null, place = 0, marks = new Set(), wanted = 0;
+const pictures = { before: new Map(), after: new Map() };
+
+const view = () => document.querySelector("[name=view]:checked").value;
+const color = (name) => getComputedStyle(document.body).getPropertyValue(name);
+
+// Load a picture once; the newest ones are kept.
+function load(side, at) {
+  const kept = pictures[side];
+  if (!kept.has(at)) {
+    const picture = fetch(`${home}/${side}/${at}`).then(async (answer) => {
+      if (!answer.ok) throw new Error((await answer.json()).error);
+      return createImageBitmap(await answer.blob());
+    });
+    picture.catch(() => kept.delete(at));
+    kept.set(at, picture);
+    if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+  }
+  return kept.get(at);
+}
+
+const sides = () => (facts.hasSource ? { after: ["after"], before: ["before"] }[view()] ?? ["before", "after"] : ["after"]);
+
+async function show() {
+  const ticket = ++wanted, at = place;
+  describe();
+  lanes();
+  try {
+    const [first, second] = await Promise.all(sides().map((side) => load(side, at)));
+    if (ticket === wanted) {
+      draw(first, second);
+      by("screen").dataset.shown = `${at} ${view()}`;
+    }
+  } catch (error) {
+    tell(error.message);
+  }
+  for (let step = 1; step <= AHEAD && ticket === wanted; step++) {
+    if (at + step < facts.frames.length) for (const side of sides()) load(side, at + step).catch(() => {});
+  }
+}
+
+function draw(first, second) {
+  const canvas = by("picture"), context = canvas.getContext("2d"), { width, height } = first, share = by("balance").value / 100;
+  const isBeside = second && view() === "beside";
+  canvas.width = isBeside ? 2 * width : width;
+  canvas.height = height;
+  by("frame").classList.toggle("scrolls", by("pixels").checked);
+  context.drawImage(first, 0, 0);
+  if (!second) return;
+  if (isBeside) context.drawImage(second, width, 0);
+  else if (view() === "onion") {
+    context.globalAlpha = share;
+    context.drawImage(second, 0, 0);
+  } else if (view() === "difference") {
+    context.globalCompositeOperation = "difference";
+    context.drawImage(second, 0, 0);
+    context.globalCompositeOperation = "lighter"; // four times as strong, to be seen
+    for (let times = 0; times < 2; times++) context.drawImage(canvas, 0, 0);
+  } else {
+    const line = Math.round(share * width);
+    context.drawImage(second, line, 0, width - line, height, line, 0, width - line, height);
+    context.fillStyle = "#fff";
+    context.fillRect(line - 1, 0, 2, height);
+  }
+  context.globalAlpha = 1;
+  context.globalCompositeOperation = "source-over";
+}
+
+const troubleAt = (at) => facts.troubles.find(({ first, last }) => first <= at && at <= last);
+
+function describe() {
+  const name = facts.frames[place], fates = facts.fates[place], trouble = troubleAt(place);
+  by("where").textContent = `${typeof name === "number" ? `frame ${name}` : name}, ${facts.times[place].toFixed(2)} s, ${place + 1} of ${facts.frames.length}`;
+  by("sides").textContent = facts.hasSource
+    ? { wipe: "left: original, right: output", beside: "left: original, right: output", difference: "difference, four times as strong" }[view()] ?? ""
+    : "the original is not in this folder";
+  by("kind").textContent = [trouble?.kind, fates.join(", ")].filter(Boolean).join(": ") || "no face";
+  by("mark").firstChild.textContent = marks.has(place) ? "Unmark " : "Mark ";
+  by("markrun").disabled = !trouble;
+  by("again").disabled = !marks.size || !facts.hasSource;
+  by("clear").disabled = !marks.size;
+  const slider = by("lanes");
+  slider.setAttribute("aria-valuenow", place);
+  slider.setAttribute("aria-valuetext", by("where").textContent);
+}
+
+// Faces, troubles and marks over time; a column of several frames shows the least fortunate one.
+function lanes() {
+  const canvas = by("lanes"), context = canvas.getContext("2d"), { width } = canvas, count = facts.frames.length;
+  const x = (at) => Math.floor(at * width / count), wide = (first, last) => Math.max(x(last + 1) - x(first), 3);
+  const order = Object.keys(STATES);
+  context.clearRect(0, 0, width, canvas.height);
+  for (let column = 0, at = 0; at < count; column++) {
+    const end = Math.max(Math.floor((column + 1) * count / Math.min(count, width)), at + 1);
+    const worst = facts.states.slice(at, end).sort((one, other) => order.indexOf(other) - order.indexOf(one))[0];
+    context.fillStyle = color(STATES[worst]);
+    context.fillRect(x(at), 0, Math.max(x(end) - x(at), 1), 40);
+    at = end;
+  }
+  for (const { first, last, serious } of [...facts.troubles].reverse()) {
+    context.fillStyle = color(serious ? "--bad" : "--warm");
+    context.fillRect(x(first), 48, wide(first, last), 34);
+  }
+  context.fillStyle = color("--accent");
+  for (const at of marks) context.fillRect(x(at), 90, wide(at, at), 34);
+  context.fillStyle = color("--text");
+  context.fillRect(x(place) + Math.floor(width / count / 2) - 2, 0, 4, canvas.height);
+}
+
+function go(at) {
+  place = Math.min(Math.max(at, 0), facts.frames.length - 1);
+  show();
+}
+
+// Go to the next run of frames that may look wrong, by its place in the film.
+function problem(direction) {
+  const starts = facts.troubles.map(({ first }) => first).sort((one, other) => one - other);
+  const found = direction > 0 ? starts.find((first) => first > place) : starts.findLast((first) => first < place);
+  if (found === undefined) tell(direction > 0 ? "there is no problem after this frame" : "there is no problem before this frame");
+  else go(found);
+}
+
+async function write(next) {
+  marks = new Set(await post(`${home}/marks`, { places: [...next].sort((one, other) => one - other) }));
+  describe();
+  lanes();
+}
+
+function mark() {
+  const next = new Set(marks);
+  if (!next.delete(place)) next.add(place);
+  return write(next);
+}
+
+function markRun() {
+  const run = troubleAt(place), next = new Set(marks);
+  if (!run) return null;
+  for (let at = run.first; at <= run.last; at++) next.add(at);
+  return write(next);
+}
+
+const KEYS = {
+  ArrowLeft: () => go(place - 1), ArrowRight: () => go(place + 1), ArrowUp: () => go(place - 10), ArrowDown: () => go(place + 10),
+  Home: () => go(0), End: () => go(facts.frames.length - 1), n: () => problem(1), p: () => problem(-1), m: mark, M: markRun,
+};
+const VIEWS = { w: "wipe", b: "beside", o: "onion", d: "difference", a: "after", z: "before" };
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;
+  if (event.key in KEYS) KEYS[event.key]();
+  else if (event.key in VIEWS) { document.querySelector(`[value=${VIEWS[event.key]}]`).checked = true; show(); }
+  else if (event.key === "1") { by("pixels").checked = !by("pixels").checked; show(); }
+  else return;
+  event.preventDefault();
+});
+for (const [id, action] of Object.entries({
+  previous: KEYS.ArrowLeft, next: KEYS.ArrowRight, back: KEYS.p, ahead: KEYS.n, mark, markrun: markRun, clear: () => write([]),
+})) by(id).addEventListener("click", action);
+for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", show);
+by("balance").addEventListener("input", show);
+
+function follow(canvas, action) {
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    canvas.setPointerCapture(event.pointerId);
+    const at = (moved) => action((moved.clientX - canvas.getBoundingClientRect().left) / canvas.clientWidth);
+    at(event);
+    canvas.addEventListener("pointermove", at);
+    canvas.addEventListener("pointerup", () => canvas.removeEventListener("pointermove", at), { once: true });
+  });
+}
+follow(by("lanes"), (share) => go(Math.floor(share * facts.frames.length)));
+follow(by("picture"), (share) => {
+  if (view() !== "wipe" && view() !== "onion") return;
+  const { width, height, clientWidth, clientHeight } = by("picture"), scale = Math.min(clientWidth / width, clientHeight / height);
+  by("balance").value = 100 * ((share - 0.5) * clientWidth / (width * scale) + 0.5); // bars may be at its sides
+  show();
+});
+by("redo").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const asked = Object.fromEntries([...new FormData(event.target)].filter(([, value]) => value));
+  await post(`${home}/redo`, asked);
+  location.assign("/jobs");
+});
+
+facts = await get(`${home}/facts`);
+marks = new Set(facts.marks);
+by("lanes").setAttribute("aria-valuemax", facts.frames.length - 1);
+await show();
+by("screen").dataset.ready = "true";

@@ -1,0 +1,205 @@
+"""Look at a finished conversion in a real browser, mark frames, and render those anew."""
+
+import json
+
+import numpy as np
+import pytest
+
+from faceswap.config import ConvertConfig
+from faceswap.errors import InputError
+from faceswap.media.reader import read_video
+from faceswap.review.finished import Finished, Reader
+from faceswap.review.workspace import Workspace
+from faceswap.swapping.converter import convert
+from tests.review.browser import opened
+from tests.review.conftest import at
+from tests.support.clips import write_lossless
+
+LENGTH = 10
+
+
+@pytest.fixture(scope="module")
+def converted(together, model, tmp_path_factory):
+    """A workspace with a clip, whose first two frames show nobody, and its output."""
+    root = tmp_path_factory.mktemp("converted")
+    images = [np.roll(together, 3 * number, axis=1) for number in range(LENGTH)]
+    images[:2] = [np.full_like(together, 90)] * 2
+    clip = write_lossless(root / "clip.mkv", images)
+    settings = ConvertConfig(
+        workers=1, device="cpu", detector="hog", smooth=False, match_detail=False, codec="ffv1",
+        all_faces=True,
+    )  # fmt: skip
+    convert(clip, model=model, config=settings)
+    return root
+
+
+@pytest.fixture
+def shown(workspace, converted):
+    """The output in the workspace of the server."""
+    for path in converted.iterdir():
+        (workspace / path.name).write_bytes(path.read_bytes())
+    return workspace / "clip.swapped.mkv"
+
+
+@pytest.fixture
+def finished(shown, workspace):
+    return Finished(workspace / "clip.swapped.report.json", Workspace(workspace))
+
+
+@pytest.fixture
+def page(server, shown):
+    with opened(f"{server.address}".replace("/?", "/review?")) as found:
+        found.click(".cards a >> text=clip.swapped")
+        found.wait_for_selector("[data-ready]")
+        yield found
+
+
+def pixels(path):
+    return [frame.image for frame in read_video(path)]
+
+
+def test_frames_are_those_of_both_videos_in_any_order(finished, shown):
+    before, after = pixels(finished.source), pixels(shown)
+
+    for place in (0, 5, 6, 2, 9, 0):
+        np.testing.assert_array_equal(finished.image(place, "before"), before[place])
+        np.testing.assert_array_equal(finished.image(place, "after"), after[place])
+    for place in (-1, LENGTH):
+        with pytest.raises(InputError, match="no frame"):
+            finished.image(place, "after")
+
+
+def test_reader_notices_a_video_that_ends_early(finished):
+    reader = Reader(finished._footage)
+
+    with pytest.raises(InputError, match=r"clip\.mkv has no frame 10"):
+        reader.frame(LENGTH)
+    assert reader.frame(3).shape == finished.image(3, "before").shape
+
+
+def test_original_outside_the_workspace_is_not_shown(workspace, shown):
+    clip = workspace / "clip.mkv"
+    clip.rename(workspace.parent / "clip.mkv")
+    report = workspace / "clip.swapped.report.json"
+    values = json.loads(report.read_text())
+    report.write_text(json.dumps(values | {"source": str(workspace.parent / "clip.mkv")}))
+
+    found = Finished(report, Workspace(workspace))
+
+    assert not found.facts()["hasSource"]
+    found.image(3, "after")
+    with pytest.raises(InputError, match="the original is not in the workspace"):
+        found.image(3, "before")
+
+
+def test_output_that_the_report_names_elsewhere_is_not_read(workspace, shown):
+    report = workspace / "clip.swapped.report.json"
+    values = json.loads(report.read_text())
+    (workspace.parent / "secret.mkv").write_bytes(shown.read_bytes())
+    report.write_text(json.dumps(values | {"output": "../secret.mkv"}))
+
+    found = Finished(report, Workspace(workspace))
+
+    with pytest.raises(InputError, match=r"cannot be read|does not exist"):
+        found.image(3, "after")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [([], ""), ([3], "3"), ([2, 3, 4, 7], "2-4,7"), ([7, 3, 2, 4, 4], "2-4,7"), ([0, 9], "0,9")],
+)
+def test_marks_are_written_in_the_words_of_redo(finished, workspace, places, words):
+    assert finished.mark(places) == sorted(set(places))
+    assert (workspace / "clip.swapped.marks.txt").read_text() == f"{words}\n"
+
+
+@pytest.mark.parametrize("text", ["x", "3-", "3,,4", "-3", "3 4", "1" * 12, "\u0663"])
+def test_damaged_marks_are_one_line(finished, workspace, text):
+    (workspace / "clip.swapped.marks.txt").write_text(text, encoding="utf-8")
+
+    with pytest.raises(InputError, match=r"marks\.txt (must hold frames|cannot be read)"):
+        finished.marks()
+
+
+def test_marks_that_are_a_link_are_not_written(finished, workspace):
+    (workspace.parent / "other").write_text("3\n")
+    (workspace / "clip.swapped.marks.txt").symlink_to(workspace.parent / "other")
+
+    with pytest.raises(InputError, match="is a link"):
+        finished.mark([4])
+    assert (workspace.parent / "other").read_text() == "3\n"
+
+
+@pytest.mark.browser
+def test_frames_are_stepped_through_and_compared(page, shown):
+    before, after = pixels(shown.with_name("clip.mkv")), pixels(shown)
+    page.keyboard.press("a")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector("[data-shown='3 after']")
+    assert page.locator("#where").inner_text().startswith("frame 3, 0.1")
+    assert close(at(page, "#picture"), after[3])
+    page.keyboard.press("z")
+    page.wait_for_selector("[data-shown='3 before']")
+    assert close(at(page, "#picture"), before[3])
+    page.keyboard.press("w")
+    page.wait_for_selector("[data-shown='3 wipe']")
+    drawn, middle = at(page, "#picture"), before[3].shape[1] // 2
+    assert close(drawn[:, : middle - 2], before[3][:, : middle - 2])
+    assert close(drawn[:, middle + 2 :], after[3][:, middle + 2 :])
+    page.keyboard.press("b")
+    page.wait_for_selector("[data-shown='3 beside']")
+    assert at(page, "#picture").shape[1] == 2 * before[3].shape[1]
+    page.keyboard.press("d")
+    page.wait_for_selector("[data-shown='3 difference']")
+    drawn = at(page, "#picture").astype(int)
+    changed = np.abs(before[3].astype(int) - after[3]).max(axis=2) > 40
+    assert drawn.max(axis=2)[changed].mean() > 100
+    page.keyboard.press("End")
+    page.wait_for_selector(f"[data-shown='{LENGTH - 1} difference']")
+
+
+def close(one, other):
+    """Whether two images differ no more than by a JPEG's loss."""
+    return np.abs(one.astype(int) - other).mean() < 4
+
+
+@pytest.mark.browser
+def test_problems_are_found_and_marked_by_keys(page, workspace, finished):
+    facts = finished.facts()
+    (run, *_) = facts["troubles"]
+    assert (run["kind"], run["first"], run["last"]) == ("no face", 0, 1)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("p")
+    page.wait_for_selector("[data-shown='0 wipe']")
+    assert page.locator("#kind").inner_text() == "no face"
+    with page.expect_response("**/marks"):
+        page.keyboard.press("M")
+    assert (workspace / "clip.swapped.marks.txt").read_text() == "0-1\n"
+    page.keyboard.press("ArrowRight")
+    with page.expect_response("**/marks"):
+        page.keyboard.press("m")
+    assert (workspace / "clip.swapped.marks.txt").read_text() == "0\n"
+    assert page.get_attribute("#export", "href").endswith("/marks.txt")
+    with page.expect_response("**/marks"):
+        page.click("#clear")
+    assert (workspace / "clip.swapped.marks.txt").read_text() == "\n"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_marked_frames_are_rendered_anew(page, shown):
+    before = pixels(shown)
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    with page.expect_response("**/marks"):
+        page.keyboard.press("m")
+    page.select_option("[name=color]", "none")
+    page.click("#again")
+    page.locator(".job.done", has_text="redo frames of clip.swapped.mkv").wait_for(timeout=180_000)
+
+    after = pixels(shown)
+    changed = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if (a != b).any()]
+    assert changed == [4]
+    report = json.loads(shown.with_name("clip.swapped.report.json").read_text())
+    assert report["redone"][0]["changes"] == {"color": "none"}
