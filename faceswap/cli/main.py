@@ -93,7 +93,7 @@ def cli() -> None:
 
     \b
     faceswap extract data/trump            find and align the faces of one person
-    faceswap review                        choose and correct faces in a browser
+    faceswap review                        choose faces, train and review in a browser
     faceswap train --a trump --b cage      train a model on both faces
     faceswap convert video.mp4             put b's face onto a's footage
     faceswap run jobs.toml                 convert many files with their own settings
@@ -484,7 +484,7 @@ def verify(files: tuple[Path, ...], trust: Path | None, thorough: bool, as_json:
     help="Port of the address on this machine.",
 )  # fmt: skip
 def review(folder: Path, port: int) -> None:
-    """Show and correct the facesets in FOLDER in a browser, until Ctrl-C.
+    """Show facesets, trainings and conversions in FOLDER in a browser, until Ctrl-C.
 
     The address that it prints works on this machine only and holds a key; other programs and web
     pages cannot use it. Nothing leaves this machine. It needs: pip install 'faceswap[review]'

@@ -1,1 +1,1 @@
-"""See, choose and correct faces in a browser, on one's own machine; needs ``faceswap[review]``."""
+"""Pages in a browser on the own machine: faces, trainings, conversions; ``faceswap[review]``."""
