@@ -126,17 +126,6 @@ class Faces:
                 known = self._read[folder] = _list(folder, version)
             return known
 
-    def number(self, folder: Path, number: int) -> tuple[Listed, int]:
-        """Return the faces of a faceset, and the number of one of them if it exists.
-
-        Raises:
-            InputError: If it does not exist.
-        """
-        listed = self.listed(folder)
-        if not 0 <= number < len(listed.lines):
-            raise InputError(f"there is no face {number}; load the page again")
-        return listed, number
-
 
 def _version(folder: Path) -> str:
     try:

@@ -214,6 +214,7 @@ def test_shared_settings_apply_where_they_can(project):
         list(convert_all([replace(job, shared=frozenset({"quality"})) for job in useless]))
 
 
+@pytest.mark.slow
 def test_commands_print_each_job(project):
     done = faceswap("run", "jobs.toml", "--json", cwd=project, code=3)
     found = checked("run", done.stdout)

@@ -165,6 +165,7 @@ def test_faces_of_an_animation_are_extracted(frames, tmp_path):
         assert (report.images, report.faces) == (3, 3)
 
 
+@pytest.mark.slow
 def test_container_that_is_not_written_is_noted_once(model, tmp_path, collins, caplog):
     caplog.set_level("INFO", "faceswap")
     source = tmp_path / "clip.avi"

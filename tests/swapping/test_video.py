@@ -367,6 +367,7 @@ def test_short_segments_fixture_applies():
     assert segments.SEGMENT_FRAMES == writers.SEGMENT_FRAMES == 10
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_while_it_published_goes_on(clip, model, unbroken, monkeypatch):
     def fail(*arguments):
         raise Stopped

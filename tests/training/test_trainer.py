@@ -198,6 +198,7 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(run):
             assert_equal(entry, two[name]["state"][index])
 
 
+@pytest.mark.slow
 def test_different_seeds_give_different_models(run):
     one, two = run(folder="one"), run(replace(SHORT, seed=1), folder="two")
 
@@ -304,6 +305,7 @@ def test_model_without_resume_state_is_trained_further(run):
     assert run(replace(SHORT, steps=8)).step == 8
 
 
+@pytest.mark.slow
 def test_training_continues_from_a_snapshot_if_the_state_is_damaged(run, caplog):
     folder = run(replace(SHORT, save_every=0.0)).folder  # saves after every step
     (folder / "resume.safetensors").write_bytes(b"half a file")
@@ -405,6 +407,7 @@ def test_init_from_needs_the_same_architecture(run):
         run(replace(SHORT, init_from=str(other / "nowhere")), "begun")
 
 
+@pytest.mark.slow
 def test_model_file_holds_the_average_weights(run):
     folder = run(replace(SHORT, steps=30)).folder
 
@@ -540,6 +543,7 @@ def broken_loss(monkeypatch, times):
     monkeypatch.setitem(trainer.LOSSES, "l1-dssim", loss)
 
 
+@pytest.mark.slow
 def test_non_finite_loss_rolls_back_once_with_a_lower_rate(run, monkeypatch, caplog):
     run()
     broken_loss(monkeypatch, 2)  # a's and b's of one step
@@ -604,6 +608,7 @@ def test_missing_tensorboard_names_the_package(run, monkeypatch):
         run(replace(SHORT, tensorboard=True))
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_last_state(run, monkeypatch):
     folder = run().folder
     before = weights_of(folder)
