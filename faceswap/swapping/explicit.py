@@ -35,6 +35,8 @@ MEAN = np.array([104, 117, 123], np.float32)  # BGR
 # are looked for: the detector prefers faces of 12 to 50 pixels.
 FACE_SCORE, FACE_MARGIN, FACE_SIDES = 0.0, 0.2, (64, 128)
 BORDER = 8  # levels by which the pixels of a border may differ
+# A picture between blurred bars has this share of the other side; nearly square ones have no bars.
+BETWEEN_BARS, SQUARE = 9 / 16, 1.2
 MIN_BORDER = 0.04  # of the side: narrower borders change nothing
 EVERY = Fraction(1)  # seconds between two frames that are classified, at most
 THUMB, NEW = (32, 18), 10.0  # size, and mean difference in grey levels of what shows something new
@@ -55,7 +57,8 @@ def score_of(image: Image) -> float:
     """Return how explicit an image looks, from 0 to 1; see :data:`LIMIT`.
 
     It is looked at in all four orientations, because faces are found in all of them, and with and
-    without its borders.
+    without its borders; and its middle upright, because phones and news show a tall picture between
+    blurred bars.
 
     Args:
         image: RGB (H, W, 3).
@@ -65,12 +68,25 @@ def score_of(image: Image) -> float:
     image = image if lit is None else lit
     inner = _without_border(image)
     views = [image] if inner.shape == image.shape else [image, inner]
-    return max(map(_score_of_view, views))
+    middle = _middle(image)
+    scores = [_score_of_view(view, 4) for view in views]
+    return max(scores if middle is None else [*scores, _score_of_view(middle, 1)])
 
 
-def _score_of_view(image: Image) -> float:
+def _middle(image: Image) -> Image | None:
+    """Return what a picture shows between bars at its sides, or above and below; None if square."""
+    height, width = image.shape[:2]
+    if max(height, width) < SQUARE * min(height, width):
+        return None
+    across, down = (round(height * BETWEEN_BARS), height) if width > height else (
+        width, round(width * BETWEEN_BARS))  # fmt: skip
+    left, top = (width - across) // 2, (height - down) // 2
+    return image[top : top + down, left : left + across]
+
+
+def _score_of_view(image: Image, orientations: int) -> float:
     small = np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    scores = [_classified(_turned(small, turns)) for turns in range(4)]
+    scores = [_classified(_turned(small, turns)) for turns in range(orientations)]
     if max(scores) < LIMIT:
         return max(scores)
     covered = _with_faces_covered(small)

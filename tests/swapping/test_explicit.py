@@ -175,6 +175,13 @@ def test_forced_score_refuses_any_footage(clip, model, monkeypatch):
         convert(clip, None, model, replace(QUICK, frames="0-5"))
 
 
+def between_bars(image):
+    """Show an image upright in the middle of a wide, blurred one, as phones and news do."""
+    wide = cv2.GaussianBlur(cv2.resize(image, (640, 360)), (0, 0), 30)
+    wide[:, 219:421] = cv2.resize(image, (202, 360))
+    return wide
+
+
 ROUND_ABOUT = {
     "turned": lambda image: np.rot90(image),
     "upside down": lambda image: np.rot90(image, 2),
@@ -185,6 +192,8 @@ ROUND_ABOUT = {
     ),
     "64 pixels": lambda image: cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA),
     "wide": lambda image: cv2.resize(image, (640, 360)),
+    "between blurred bars": lambda image: between_bars(image),
+    "blurred bars above and below": lambda image: between_bars(image.swapaxes(0, 1)).swapaxes(0, 1),
     "dark": lambda image: (image * 0.2).astype(np.uint8),
 }
 
