@@ -179,7 +179,7 @@ def face_key(record: Mapping[str, Any]) -> str:
 
     Faces of a source that was renamed store theirs.
     """
-    number = Path(record["file"]).stem.rpartition("-")[2]
+    number = str(record["file"]).removesuffix(".png").rpartition("-")[2]
     return str(record.get("key", f"{record['source']}#{record['index']}-{number}"))
 
 

@@ -50,6 +50,7 @@ from faceswap.files import read_lines
 
 JPEG_QUALITY = 85
 THUMBS = (96, 128, 192, 256)  # sides of the thumbnails that the browser may ask for, pixels
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
 TWIN_BITS = 4  # of 64
 Point68 = Annotated[list[Point], Meta(min_length=68, max_length=68)]
 
@@ -335,11 +336,27 @@ def thumbnail(folder: Path, listed: Listed, number: int, side: int) -> bytes:
     Raises:
         InputError: If the crop is damaged.
     """
-    image = read_crop(folder / listed.lines[number].file, listed.size, None)
-    if side < len(image):
+    path, size = folder / listed.lines[number].file, listed.size
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    image = _decoded(data, size, cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path} is not a PNG of {size} px square")
+    if side < size:
         image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return data.tobytes()
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return jpeg.tobytes()
+
+
+def _decoded(data: bytes, size: int, mode: int) -> npt.NDArray[np.uint8] | None:
+    """Decode a PNG of ``size`` pixels square; None if it is none, before pixels are decoded."""
+    if data[:8] != PNG_MARK or data[16:24] != struct.pack(">II", size, size):
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    is_whole = image is not None and image.shape[:2] == (size, size)
+    return np.asarray(image, np.uint8) if is_whole else None
 
 
 def png(image: npt.NDArray[np.uint8]) -> bytes:
@@ -409,12 +426,7 @@ def _painted(text: str, size: int) -> Painted:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError("the mask is not base64") from error
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or struct.unpack(">II", data[16:24].ljust(8)) != (
-        size,
-        size,
-    ):  # its pixels are decoded only then
+    mask = _decoded(data, size, cv2.IMREAD_GRAYSCALE)
+    if mask is None:
         raise InputError(f"the mask is no PNG of {size} px")
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if mask is None or mask.shape != (size, size):
-        raise InputError("the mask is damaged")
-    return np.asarray(mask, np.uint8)
+    return mask

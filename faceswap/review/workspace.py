@@ -43,6 +43,7 @@ class Workspace:
         if not root.is_dir():
             raise InputError(f"{root} is not a folder; give the folder that holds data and models")
         self.root = root.resolve()
+        self._known: dict[str, Place] = {}
 
     def facesets(self) -> list[Place]:
         """Return the facesets, by name."""
@@ -54,7 +55,7 @@ class Workspace:
         Raises:
             InputError: If there is none.
         """
-        return _with_id(self.facesets(), place_id, "faceset")
+        return self._with_id(self.facesets, place_id, "faceset")
 
     def models(self) -> list[Place]:
         """Return the folders of models and of trainings that have no model yet, by name."""
@@ -71,7 +72,7 @@ class Workspace:
         Raises:
             InputError: If there is none.
         """
-        return _with_id(self.models(), place_id, "model")
+        return self._with_id(self.models, place_id, "model")
 
     def outputs(self) -> list[Place]:
         """Return the reports of finished conversions, by name."""
@@ -83,7 +84,18 @@ class Workspace:
         Raises:
             InputError: If there is none.
         """
-        return _with_id(self.outputs(), place_id, "output")
+        return self._with_id(self.outputs, place_id, "output")
+
+    def _with_id(self, places: Callable[[], list[Place]], place_id: str, what: str) -> Place:
+        """Return a place by its id; the workspace is searched only if it is not known yet."""
+        known = self._known.get(f"{what} {place_id}")
+        if known and known.path.exists() and self.holds(known.path):
+            return known
+        for place in places():
+            if place.id == place_id:
+                self._known[f"{what} {place_id}"] = place
+                return place
+        raise InputError(f"this {what} is not in the workspace any more")
 
     def _places(self, name: str, of: Callable[[Path], Path]) -> list[Place]:
         """Find files of this name up to ``DEPTH`` folders below the root."""
@@ -100,13 +112,6 @@ class Workspace:
     def holds(self, path: Path) -> bool:
         """Return whether a path is inside the workspace, after all links are followed."""
         return path.resolve().is_relative_to(self.root)
-
-
-def _with_id(places: list[Place], place_id: str, what: str) -> Place:
-    for place in places:
-        if place.id == place_id:
-            return place
-    raise InputError(f"this {what} is not in the workspace any more")
 
 
 def _id_of(relative: Path) -> str:

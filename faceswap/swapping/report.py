@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -12,10 +12,12 @@ from faceswap.errors import InputError
 from faceswap.files import fitting, parse_json, write_bytes
 from faceswap.media.segments import Unfinished, digest_of
 from faceswap.swapping.outputs import FOLDERS
-from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import Fate, FrameRecord, counted_fates
 from faceswap.swapping.troubles import Trouble
 from faceswap.types import Count
+
+if TYPE_CHECKING:  # reading a report needs no torch, which takes 1-2 s to import
+    from faceswap.swapping.plan import Conversion
 
 VERSION = 1
 
@@ -84,7 +86,7 @@ class ConvertReport:
     ] = field(default_factory=list)
 
     def finish(
-        self, job: Conversion, key: dict[str, Any], records: list[FrameRecord],
+        self, job: "Conversion", key: dict[str, Any], records: list[FrameRecord],
         troubles: list[Trouble],
     ) -> None:  # fmt: skip
         """Fill in the counts from what happened to each frame, and write the report on every frame.
@@ -166,7 +168,7 @@ def beside(target: Path, form: str, ending: str) -> Path:
 
 
 def _write_report(
-    job: Conversion, key: dict[str, Any], records: list[FrameRecord], troubles: list[Trouble]
+    job: "Conversion", key: dict[str, Any], records: list[FrameRecord], troubles: list[Trouble]
 ) -> Path:
     """Write the report of a conversion beside its output, and return its path."""
     model = str(job.model_path.absolute()) if job.model_path else None

@@ -209,4 +209,5 @@ took(found.state);
 show();
 by("grid").focus({ preventScroll: true });
 root.dataset.ready = "true";
+await grid.painted(); // what comes next would make the server slower
 people();

@@ -1,6 +1,8 @@
 // A grid of any number of pictures. Only the tiles in sight exist, and they are used again.
 
 const GAP = 6, OVERSCAN = 2; // pixels between tiles, rows above and below the visible ones
+// Nobody sees pictures that pass by faster than this, so they are loaded when it slows down.
+const FAST = 150, SETTLE = 80; // pixels from one frame to the next, milliseconds
 
 export class Grid extends EventTarget {
   // look(number) returns { src, alt, marks, classes } of a picture.
@@ -47,6 +49,12 @@ export class Grid extends EventTarget {
     for (const [place, tile] of this.tiles) this.#fill(tile, place);
   }
 
+  // Wait until the pictures in sight are there.
+  async painted() {
+    const pictures = [...this.tiles.values()].map((tile) => tile.firstChild);
+    await Promise.allSettled(pictures.map((picture) => picture.decode()));
+  }
+
   get current() { return this.items[this.cursor]; }
 
   #measure() {
@@ -62,7 +70,15 @@ export class Grid extends EventTarget {
   }
 
   #later() {
-    this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.#draw(); });
+    this.waiting ??= requestAnimationFrame(() => {
+      this.waiting = null;
+      const top = this.element.scrollTop;
+      this.fast = Math.abs(top - (this.before ?? top)) > FAST;
+      this.before = top;
+      this.#draw();
+      clearTimeout(this.settling);
+      if (this.fast) this.settling = setTimeout(() => { this.fast = false; this.refresh(); }, SETTLE);
+    });
   }
 
   #draw() {
@@ -98,8 +114,17 @@ export class Grid extends EventTarget {
   }
 
   #fill(tile, place) {
-    const number = this.items[place], { src, alt, marks, classes } = this.look(number, this.side);
-    const [image, row] = tile.children;
+    const number = this.items[place], [image, row] = tile.children;
+    if (this.fast && tile.number !== number) { // the rest follows when it slows down
+      tile.number = number;
+      tile.id = `tile-${number}`;
+      tile.className = "tile";
+      image.removeAttribute("src");
+      row.replaceChildren();
+      return;
+    }
+    tile.number = number;
+    const { src, alt, marks, classes } = this.look(number, this.side);
     if (image.getAttribute("src") !== src) image.src = src;
     image.alt = alt;
     tile.id = `tile-${number}`;
