@@ -3,6 +3,7 @@
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def review(
         OutputError: If the port cannot be used.
     """
     server, listener, address = prepare(Path(folder), port)
-    with listener:
+    with listener, suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         on_ready(address)
         server.run(sockets=[listener])
 
