@@ -6,6 +6,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from faceswap.review.conversions import Conversions, Previews
 from faceswap.review.curation import Curation
 from faceswap.review.guard import Guard
 from faceswap.review.jobs import Jobs
@@ -16,13 +17,14 @@ from faceswap.review.work import Work
 from faceswap.review.workspace import Workspace
 
 
-def build(workspace: Workspace, token: str, port: int) -> ASGIApp:
+def build(workspace: Workspace, token: str, port: int, previews: Previews) -> ASGIApp:
     """Build the app.
 
     Args:
         workspace: What it shows.
         token: The secret in the first address.
         port: The port of the server.
+        previews: What makes previews; the caller closes it.
     """
     jobs = Jobs(workspace.root)
     app = Starlette(
@@ -30,6 +32,7 @@ def build(workspace: Workspace, token: str, port: int) -> ASGIApp:
             Route("/", plain(lambda _: RedirectResponse("/facesets", 303))),
             *Curation(workspace).routes(),
             *Trainings(workspace, jobs).routes(),
+            *Conversions(workspace, jobs, previews).routes(),
             *Screening(workspace, jobs).routes(),
             *Work(workspace, jobs).routes(),
             Mount("/static", StaticFiles(packages=[(PACKAGE, "static")])),

@@ -3,7 +3,7 @@
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from faceswap.review.workspace import Workspace
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from faceswap.review.conversions import Previews
 
 HOST = "127.0.0.1"  # other machines cannot reach it
 MAX_CONNECTIONS = 200  # at once; others are told to come back later
@@ -32,14 +34,43 @@ def review(
         SettingsError: If ``faceswap[review]`` is not installed.
         OutputError: If the port cannot be used.
     """
-    server, listener, address = prepare(Path(folder), port)
-    with listener, suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-        on_ready(address)
-        server.run(sockets=[listener])
+    with closing(prepare(Path(folder), port)) as served, suppress(KeyboardInterrupt):
+        on_ready(served.address)
+        served.run()  # until Ctrl-C
 
 
-def prepare(folder: Path, port: int) -> "tuple[uvicorn.Server, socket.socket, str]":
-    """Return a server that does not run yet, its socket, which listens, and its address.
+class Served:
+    """A server that listens.
+
+    Args:
+        server: It.
+        listener: Its socket.
+        previews: What makes its previews.
+        address: The address to open.
+    """
+
+    def __init__(
+        self, server: "uvicorn.Server", listener: socket.socket, previews: "Previews", address: str
+    ) -> None:
+        self._server, self._listener, self._previews = server, listener, previews
+        self.address = address
+
+    def run(self) -> None:
+        """Answer requests until Ctrl-C or :meth:`stop`."""
+        self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Let :meth:`run` end, from another thread."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Free the port and end the process of the previews."""
+        self._listener.close()
+        self._previews.close()
+
+
+def prepare(folder: Path, port: int) -> Served:
+    """Return a server that listens, but does not run yet.
 
     Raises:
         InputError: If the folder does not exist.
@@ -51,6 +82,7 @@ def prepare(folder: Path, port: int) -> "tuple[uvicorn.Server, socket.socket, st
         import uvicorn
 
         from faceswap.review import app
+        from faceswap.review.conversions import Previews
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{error.name} is not installed: pip install 'faceswap[review]'"
@@ -64,8 +96,11 @@ def prepare(folder: Path, port: int) -> "tuple[uvicorn.Server, socket.socket, st
         listener.close()
         raise OutputError(f"port {port} cannot be used: {error.strerror}") from error
     token, number = secrets.token_urlsafe(24), listener.getsockname()[1]
+    previews = Previews()
     config = uvicorn.Config(
-        app.build(workspace, token, number), log_level="warning", lifespan="off", ws="none",
-        limit_concurrency=MAX_CONNECTIONS, server_header=False, timeout_graceful_shutdown=2,
+        app.build(workspace, token, number, previews), log_level="warning", lifespan="off",
+        ws="none", limit_concurrency=MAX_CONNECTIONS, server_header=False,
+        timeout_graceful_shutdown=2,
     )  # fmt: skip
-    return uvicorn.Server(config), listener, f"http://{HOST}:{number}/?token={token}"
+    address = f"http://{HOST}:{number}/?token={token}"
+    return Served(uvicorn.Server(config), listener, previews, address)

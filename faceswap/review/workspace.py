@@ -12,6 +12,8 @@ from faceswap.errors import InputError
 from faceswap.facesets.faceset import INDEX
 
 DEPTH = 3  # folders: data/<name>/faces/faces.jsonl
+CLIP_DEPTH = 2
+CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,24 @@ class Workspace:
         """
         return self._with_id(self.outputs, place_id, "output")
 
+    def clips(self) -> list[Place]:
+        """Return the videos that no conversion wrote, by name."""
+        found = {
+            place.id: place
+            for suffix in CLIPS
+            for place in self._places(f"*{suffix}", lambda file: file, CLIP_DEPTH)
+            if not place.path.with_name(f"{place.path.stem}.report.json").exists()
+        }
+        return sorted(found.values(), key=lambda place: place.name)
+
+    def clip(self, place_id: str) -> Place:
+        """Return a clip by its id.
+
+        Raises:
+            InputError: If there is none.
+        """
+        return self._with_id(self.clips, place_id, "clip")
+
     def _with_id(self, places: Callable[[], list[Place]], place_id: str, what: str) -> Place:
         """Return a place by its id; the workspace is searched only if it is not known yet."""
         known = self._known.get(f"{what} {place_id}")
@@ -97,10 +117,10 @@ class Workspace:
                 return place
         raise InputError(f"this {what} is not in the workspace any more")
 
-    def _places(self, name: str, of: Callable[[Path], Path]) -> list[Place]:
-        """Find files of this name up to ``DEPTH`` folders below the root."""
+    def _places(self, name: str, of: Callable[[Path], Path], most: int = DEPTH) -> list[Place]:
+        """Find files of this name up to ``most`` folders below the root."""
         places: dict[Path, Place] = {}
-        for depth in range(DEPTH + 1):
+        for depth in range(most + 1):
             for file in sorted(self.root.glob("*/" * depth + name)):
                 path = of(file)
                 relative = path.relative_to(self.root)

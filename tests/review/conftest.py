@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import re
 import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -93,15 +94,14 @@ class Server:
 
 @pytest.fixture
 def server(workspace):
-    served, listener, address = prepare(workspace, 0)
-    thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
-    thread.start()
-    port = listener.getsockname()[1]
-    yield Server(address, port, address.partition("token=")[2])
-    served.should_exit = True
-    thread.join(10)
-    listener.close()
-    assert not thread.is_alive()
+    with closing(prepare(workspace, 0)) as served:
+        thread = threading.Thread(target=served.run)
+        thread.start()
+        port = int(re.search(r":(\d+)/", served.address)[1])
+        yield Server(served.address, port, served.address.partition("token=")[2])
+        served.stop()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def at(page, selector):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from http.cookiejar import CookieJar
 
 import pytest
@@ -35,9 +36,12 @@ def test_folder_that_does_not_exist_is_named(tmp_path):
 
 
 def test_port_that_is_taken_is_named(tmp_path):
-    _, listener, address = prepare(tmp_path, 0)
-    port = int(re.search(r":(\d+)/", address)[1])
-    with listener, pytest.raises(OutputError, match=f"port {port} cannot be used: .* in use"):
+    served = prepare(tmp_path, 0)
+    port = int(re.search(r":(\d+)/", served.address)[1])
+    with (
+        closing(served),
+        pytest.raises(OutputError, match=f"port {port} cannot be used: .* in use"),
+    ):
         prepare(tmp_path, port)
 
 
