@@ -1,10 +1,12 @@
 """Choose video encoders by codec and container, and convert frames to their pixel formats."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -174,6 +176,26 @@ def _quieten(encoder: str) -> None:
         os.environ.setdefault("SVT_LOG", "1")  # otherwise it prints a page of information
 
 
+@contextmanager
+def keeping_priority() -> Iterator[None]:
+    """Keep the scheduling of this process while an encoder opens in the block.
+
+    As root, SVT-AV1 gives the thread that opens it the highest real-time priority, which threads
+    and processes inherit that start later. Nothing else on the machine gets a core then.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            for thread in Path("/proc/self/task").iterdir():
+                with suppress(OSError):  # the thread has ended
+                    os.sched_setscheduler(int(thread.name), policy, parameters)
+
+
 @cache
 def opens(encoder: str) -> bool:
     """Return whether an encoder opens here; FFmpeg also lists those whose hardware is missing."""
@@ -184,7 +206,8 @@ def opens(encoder: str) -> bool:
         pixel_format = "yuv422p10le" if encoder == "prores_ks" else "yuv420p"
         context.width, context.height, context.pix_fmt = 256, 256, pixel_format
         context.time_base = Fraction(1, 25)
-        context.open()
+        with keeping_priority():
+            context.open()
     except (FFmpegError, OSError, ValueError):
         return False
     return True

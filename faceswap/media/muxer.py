@@ -20,7 +20,7 @@ import av
 from av.error import FFmpegError
 
 from faceswap.media.audio import AudioTranscoder
-from faceswap.media.codecs import Encoding, add_video
+from faceswap.media.codecs import Encoding, add_video, keeping_priority
 from faceswap.media.reader import PLAIN
 
 log = logging.getLogger(__name__)
@@ -256,6 +256,8 @@ class Muxer:
     def run(self, segments: list[Segment]) -> None:
         """Write the segments interleaved with the other streams, then the rest of those streams."""
         shift = segments[0].times[0] if self._span else 0
+        with keeping_priority():
+            self._out.start_encoding()  # opens the encoder, although it encodes nothing here
         for packet in packets_of(segments, self._time_base, shift):
             time = (packet.pts + shift) * self._time_base
             packet.stream = self._video

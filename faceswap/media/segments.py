@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -40,7 +41,7 @@ from faceswap.files import (
     writing,
 )
 from faceswap.media import colorspace
-from faceswap.media.codecs import Encoding, add_video, stored_frame, tags_for
+from faceswap.media.codecs import Encoding, add_video, keeping_priority, stored_frame, tags_for
 from faceswap.media.footage import decoded
 from faceswap.media.frame import Frame
 from faceswap.media.photos import PhotoWriter, deep_pixels
@@ -332,12 +333,15 @@ class VideoSegmentWriter:
         if not self._started and self._upright:
             self._context.height, self._context.width = frame.shape
         native = frame.pixels.frame
+        opening = nullcontext() if self._started else keeping_priority()
         if not self._started:
             self._started, self._first = True, native.pts or 0
         output = stored_frame(frame, self._context.pix_fmt, self._tags, self._upright)
         output.pict_type = 0  # let the encoder choose the frame type instead of the source's
         output.pts, output.time_base = native.pts, native.time_base
-        self._mux(self._stream.encode(output))
+        with opening:
+            packets = self._stream.encode(output)
+        self._mux(packets)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:

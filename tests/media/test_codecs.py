@@ -1,6 +1,8 @@
 """Every codec works in each of its containers, and unsupported pairs are refused."""
 
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -41,6 +43,19 @@ def test_every_codec_takes_the_worst_quality(tmp_path, codec):
     target = pass_on(source, tmp_path / "out.mkv", codec=codec, quality=51)
 
     assert times_of(target) == times_of(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux")
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9"])
+def test_no_encoder_leaves_the_process_with_a_real_time_priority(tmp_path, codec):
+    """SVT-AV1 takes it if it runs as root, for good."""
+    source = make_clip(tmp_path / "in.mp4", size=(96, 80), times=range(3), audio=0)
+    codecs.opens.cache_clear()
+
+    pass_on(source, tmp_path / "out.mkv", codec=codec)
+
+    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("pixels", PIXELS)

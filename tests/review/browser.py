@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -22,6 +23,25 @@ def chromium():
 
 
 @contextmanager
+def at_most(seconds):
+    """Fail a test that hangs, for example because the browser does not start."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(number, frame):
+        raise TimeoutError(f"the browser did not answer within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
 def opened(address, allowed=None, **options):
     """Open an address in a new browser; errors of the page fail the test.
 
@@ -33,8 +53,10 @@ def opened(address, allowed=None, **options):
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     path = chromium()
     errors = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with at_most(600), api.sync_playwright() as playwright:
+        # The zygote, from which other processes fork, hung once in a hundred starts.
+        args = ["--no-sandbox", "--no-zygote"]
+        browser = playwright.chromium.launch(executable_path=path, args=args)
         page = browser.new_context(viewport={"width": 1280, "height": 800}, **options).new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
