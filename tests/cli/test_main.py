@@ -195,6 +195,7 @@ def test_help_shows_the_example_commands_line_by_line():
     assert (
         """
   faceswap extract data/trump            find and align the faces of one person
+  faceswap review                        choose faces, train and review in a browser
   faceswap train --a trump --b cage      train a model on both faces
   faceswap convert video.mp4             put b's face onto a's footage
   faceswap run jobs.toml                 convert many files with their own settings

@@ -57,8 +57,9 @@ def test_schemas_are_up_to_date():
 
 def test_every_command_has_a_schema():
     files = {path.stem for path in SCHEMAS.glob("*.json")}
-    assert files == {*main.cli.commands, "report"}  # report describes a file
-    for command in main.cli.commands.values():
+    commands = {name: each for name, each in main.cli.commands.items() if name != "review"}
+    assert files == {*commands, "report"}  # report describes a file; review serves pages
+    for command in commands.values():
         assert "--json" in [option for parameter in command.params for option in parameter.opts]
 
 

@@ -74,8 +74,8 @@ def delete_held_out(folder, faces, most=None):
 
 def test_only_measured_faces_are_read(folder, faceset_folders, stopped, monkeypatch):
     """Whole facesets at full size need half a megabyte of memory a face."""
-    read, crops = faceset._read_crop, []
-    monkeypatch.setattr(faceset, "_read_crop", lambda *args: crops.append(args[0]) or read(*args))
+    read, crops = faceset.read_crop, []
+    monkeypatch.setattr(faceset, "read_crop", lambda *args: crops.append(args[0]) or read(*args))
     monkeypatch.setattr(evaluator, "CENTROID_FACES", 5)
 
     with pytest.raises(Measuring):

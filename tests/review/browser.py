@@ -58,7 +58,7 @@ def opened(address, allowed=None, **options):
         args = ["--no-sandbox", "--no-zygote"]
         browser = playwright.chromium.launch(executable_path=path, args=args)
         page = browser.new_context(viewport={"width": 1280, "height": 800}, **options).new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.goto(address)

@@ -41,6 +41,11 @@ def close(one, other):
     return np.abs(one.astype(int) - other).mean() < 4
 
 
+def differs(one, other):
+    """Whether a place of two images differs by more than a JPEG's loss."""
+    return np.abs(one.astype(int) - other).max() > 60
+
+
 def test_usual_settings_need_no_options():
     place = Place("1", "clip.mkv", None)
     model = Place("2", "models/ada-bob", None)
@@ -88,7 +93,7 @@ def test_preview_is_what_the_swapper_makes(clip, workspace, together):
     wanted = Swapper(trained, ConvertConfig(detector="hog")).swap(together)
     assert faces == 2
     assert close(as_image(jpeg), wanted)
-    assert not close(as_image(jpeg), together)
+    assert differs(as_image(jpeg), together)
     other, _ = previewer.preview(
         Request(asked.clip, asked.model, 0, {"detector": "hog", "color": "none"})
     )
@@ -101,7 +106,7 @@ def test_preview_is_what_the_swapper_makes(clip, workspace, together):
         ({"settings": {"color": "melt"}}, SettingsError, "melt"),
         ({"settings": {"melt": 1}}, SettingsError, "no such setting"),
         ({"frame": 99}, InputError, "has no frame 99"),
-        ({"model": "clip.mkv"}, (ModelError, OSError), ""),
+        ({"model": "clip.mkv"}, (ModelError, OSError), "."),
     ],
     ids=["value", "name", "frame", "model"],
 )
@@ -143,7 +148,7 @@ def test_settings_are_tried_and_used(server, clip, workspace, together):
         page.wait_for_selector("[data-state=shown]")
         assert page.locator("#told").inner_text().startswith("2 faces, all swapped here")
         usual = at(page, "#picture")
-        assert not close(usual, together)
+        assert differs(usual, together)
         page.keyboard.press("z")
         assert close(at(page, "#picture"), together)
         page.keyboard.press("a")

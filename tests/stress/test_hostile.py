@@ -118,7 +118,7 @@ def test_reading_a_photo_runs_no_program(tmp_path, monkeypatch, name):
     with pytest.raises(InputError):
         photos.read_photo(tmp_path / name)
     with pytest.raises(InputError):
-        faceset._read_crop(tmp_path / name, 64, 64)
+        faceset.read_crop(tmp_path / name, 64, None)
     assert not witness.exists()
     with suppress(Exception), Image.open(tmp_path / name) as image:  # prove that the attack works
         image.load()

@@ -88,6 +88,7 @@ function took(found) {
 async function edit(request) {
   took(await post(`${home}/edits`, request));
   show();
+  root.dataset.edits = Number(root.dataset.edits ?? 0) + 1; // made on this page
 }
 
 const chosen = () => [...grid.selected];

@@ -23,24 +23,36 @@ function button(text, job, action) {
 function item(job) {
   const made = element("li", "", `panel job ${job.state}`), head = element("div", "", "head");
   made.dataset.job = job.id;
+  made.dataset.state = job.state;
   head.append(element("strong", job.title), element("span", job.state, "state"), element("span", "", "grow"));
   head.append(job.state === "running" ? button("Stop", job, "stop") : button("Run again", job, "again"));
-  const bar = document.createElement("progress");
+  const bar = document.createElement("progress"), log = document.createElement("details");
   bar.max = 1;
-  if (job.done !== null) bar.value = job.done;
-  else if (job.state !== "running") bar.value = 0;
   bar.setAttribute("aria-label", job.title);
-  const log = document.createElement("details");
-  log.append(element("summary", job.words || "nothing printed yet"), element("pre", `faceswap ${job.command.join(" ")}\n${job.log}`));
+  log.append(element("summary", ""), element("pre", ""));
   made.append(head, bar, log);
   return made;
 }
 
+// Write what changes while a job runs; its buttons stay the same, so that a click on one is never lost.
+function update(made, job) {
+  const bar = made.querySelector("progress");
+  if (job.done !== null) bar.value = job.done;
+  else if (job.state !== "running") bar.value = 0;
+  made.querySelector("summary").textContent = job.words || "nothing printed yet";
+  made.querySelector("pre").textContent = `faceswap ${job.command.join(" ")}\n${job.log}`;
+}
+
 function show(jobs) {
-  const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.closest("li").dataset.job));
-  list.replaceChildren(...jobs.map(item));
-  for (const one of list.children) if (open.has(one.dataset.job)) one.querySelector("details").open = true;
-  if (!jobs.length) list.append(element("li", "No job was started from here yet.", "muted"));
+  const known = new Map([...list.querySelectorAll("[data-job]")].map((made) => [made.dataset.job, made]));
+  const wanted = jobs.map((job) => {
+    const before = known.get(job.id), made = before?.dataset.state === job.state ? before : item(job);
+    if (before && made !== before) made.querySelector("details").open = before.querySelector("details").open;
+    update(made, job);
+    return made;
+  });
+  if (!jobs.length) wanted.push(element("li", "No job was started from here yet.", "muted"));
+  if (wanted.some((made, at) => list.children[at] !== made) || list.children.length !== wanted.length) list.replaceChildren(...wanted);
 }
 
 const events = new EventSource("/jobs/events");
