@@ -62,7 +62,9 @@ class Previews:
         return {"image": base64.b64encode(data).decode(), "faces": answer["faces"]}
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process and self._process.poll() is not None:
+            self.close()  # it died
+        if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "faceswap.review.previewer"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
