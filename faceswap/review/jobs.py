@@ -161,7 +161,7 @@ class Jobs:
             return "killed" if (folder / PROCESS).exists() else "running"  # it has just begun
         if code == 0:
             return "done"
-        return "stopped" if code == INTERRUPTED else "failed"
+        return "stopped" if code in (INTERRUPTED, -signal.SIGTERM) else "failed"
 
     def stop(self, name: str) -> None:
         """Stop a job as Ctrl-C does, so that finished work is kept.
@@ -174,7 +174,8 @@ class Jobs:
         if job.state != "running":
             raise SettingsError(f"this job does not run: {job.state}")
         with suppress(OSError, ValueError):  # it ends just now, or has just begun
-            os.kill(int((self._folder / name / PROCESS).read_text()), signal.SIGINT)
+            # A server that runs in the background of a shell passes on that SIGINT is ignored.
+            os.kill(int((self._folder / name / PROCESS).read_text()), signal.SIGTERM)
 
     def again(self, name: str) -> None:
         """Run a job again; commands go on with what is not done.

@@ -55,7 +55,7 @@ def opened(address, allowed=None, **options):
     errors = []
     with at_most(600), api.sync_playwright() as playwright:
         # The zygote, from which other processes fork, hung once in a hundred starts.
-        args = ["--no-sandbox", "--no-zygote"]
+        args = ["--no-sandbox", "--no-zygote", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=path, args=args)
         page = browser.new_context(viewport={"width": 1280, "height": 800}, **options).new_page()
         page.set_default_timeout(60_000)
