@@ -157,7 +157,7 @@ def test_settings_are_tried_and_used(server, clip, workspace, together):
         page.wait_for_selector("[data-state=shown]")
         assert (at(page, "#picture") != usual).any()
         page.check("[name=all_faces]")
-        page.click("text=Convert >> nth=-1")
+        page.click("button >> text=Convert")
         page.locator(".job.done", has_text="convert clip.mkv").wait_for()
         job = page.locator(".job").inner_text()
         assert "convert clip.mkv" in job

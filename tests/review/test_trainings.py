@@ -96,7 +96,7 @@ def test_training_is_started_stopped_and_resumed(server, workspace):
         page.click("nav a >> text=Training")
         page.select_option("[name=model]", "small")
         page.fill("[name=minutes]", "")
-        page.click("text=Train >> nth=-1")
+        page.click("button >> text=Train")
         job = page.locator(".job.running")
         job.wait_for()
         assert "train data/ada/faces and data/bob/faces" in job.inner_text()
@@ -104,10 +104,10 @@ def test_training_is_started_stopped_and_resumed(server, workspace):
         while not (folder / "metrics.jsonl").exists():
             assert time.monotonic() < deadline, page.locator("#jobs").inner_text()
             page.wait_for_timeout(200)
-        page.click("text=Stop")
+        page.click("button >> text=Stop")
         page.locator(".job.stopped").wait_for(timeout=180_000)
         before = len((folder / "metrics.jsonl").read_text())
-        page.click("text=Run again")
+        page.click("button >> text=Run again")
         page.locator(".job.running").wait_for()
         while len((folder / "metrics.jsonl").read_text()) <= before:
             assert time.monotonic() < deadline + 60, page.locator("#jobs").inner_text()
@@ -116,7 +116,7 @@ def test_training_is_started_stopped_and_resumed(server, workspace):
         page.wait_for_timeout(500)
         page.click("nav a >> text=Jobs")
         page.locator(".job.running").wait_for()
-        page.click("text=Stop")
+        page.click("button >> text=Stop")
         page.locator(".job.stopped").wait_for(timeout=180_000)
     assert (folder / "model.safetensors").is_file()
 
