@@ -56,7 +56,7 @@ class Edit(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What the edits of a faceset come to.
+    """The state of a faceset after all edits that count.
 
     Attributes:
         rejected: Keys of the faces that were taken out.
@@ -76,7 +76,7 @@ class Edits:
 
 
 def read_edits(folder: Path, boxes: Mapping[str, Box]) -> Edits:
-    """Return what the edits of a faceset come to.
+    """Replay the edits of a faceset and return the result.
 
     Args:
         folder: The faceset's folder.
@@ -191,10 +191,7 @@ def undo(folder: Path) -> Edit:
         OutputError: If the list cannot be written.
     """
     counting, _ = _counting(_read(folder))
-    if not counting:
-        raise SettingsError(f"{folder} has no edit to undo")
-    append_edit(folder, Edit("undo"))
-    return counting[-1]
+    return _take_back(folder, "undo", counting, "no edit to undo")
 
 
 def redo(folder: Path) -> Edit:
@@ -206,10 +203,14 @@ def redo(folder: Path) -> Edit:
         OutputError: If the list cannot be written.
     """
     _, undone = _counting(_read(folder))
-    if not undone:
-        raise SettingsError(f"{folder} has no undone edit to redo")
-    append_edit(folder, Edit("redo"))
-    return undone[-1]
+    return _take_back(folder, "redo", undone, "no undone edit to redo")
+
+
+def _take_back(folder: Path, kind: Literal["undo", "redo"], edits: list[Edit], none: str) -> Edit:
+    if not edits:
+        raise SettingsError(f"{folder} has {none}")
+    append_edit(folder, Edit(kind))
+    return edits[-1]
 
 
 def forget(folder: Path, sources: Collection[str]) -> None:
@@ -255,5 +256,7 @@ def read_mask(folder: Path, name: str, size: int) -> Painted:
         raise InputError(f"the painted mask {path} cannot be read: {error.strerror}") from error
     mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
     if mask is None or mask.shape != (size, size):
-        raise InputError(f"the painted mask {path} is damaged or not {size} px square; undo it")
+        raise InputError(
+            f"the painted mask {path} is damaged or not {size} px square; undo the edit"
+        )
     return np.asarray(mask, np.uint8)

@@ -25,7 +25,7 @@ from faceswap.facesets.faceset import (
     facesets_in,
     read_records,
 )
-from faceswap.facesets.people import groups_of
+from faceswap.facesets.people import persons_of
 from faceswap.facesets.recognition import embedding_of
 from faceswap.facesets.sourcelist import (
     Recognised,
@@ -302,21 +302,16 @@ def people_in(records: list[dict[str, Any]], index: Path) -> list[PersonFaces]:
     Raises:
         InputError: If an embedding is damaged.
     """
-    embeddings = [embedding_of_record(record, index) for record in records]
-    known = [number for number, found in enumerate(embeddings) if np.isfinite(found).all()]
-    if not known:
+    if not records:
         return []
-    groups = groups_of(np.stack([embeddings[number] for number in known]))
-    person_of = {known[member]: at for at, group in enumerate(groups) for member in group.members}
-    tracks: dict[tuple[str, int], int] = {}
-    for number, person in person_of.items():
-        record = records[number]
-        tracks.setdefault((record["source"], record.get("track", -1)), person)
+    embeddings = np.stack([embedding_of_record(record, index) for record in records])
+    tracks = [(record["source"], record.get("track", -1)) for record in records]
+    persons, groups = persons_of(embeddings, tracks)
+    if not groups:
+        return []
     files: list[list[str]] = [[] for _ in groups]
-    for number, record in enumerate(records):
-        track = record["source"], record.get("track", -1)
-        person = person_of.get(number, tracks.get(track, 0))
-        files[person].append(record["file"])
+    for record, person in zip(records, persons, strict=True):
+        files[person or 0].append(record["file"])
     found = sorted(files, key=lambda names: -len(names))
     return [PersonFaces(len(n), n[:LISTED_FILES] if at else []) for at, n in enumerate(found) if n]
 

@@ -132,7 +132,7 @@ def _place(record: dict[str, Any]) -> tuple[str, int, str]:
 
 
 def edits_of(index: Path, records: Sequence[dict[str, Any]]) -> Edits:
-    """Return what the edits of a faceset come to.
+    """Replay the edits of a faceset and return the result.
 
     Raises:
         InputError: If the list of edits is damaged, or a face's box.

@@ -1,5 +1,6 @@
 """Find out who is in a faceset: group faces by person, from their embeddings."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,35 @@ def groups_of(embeddings: npt.NDArray[np.float32]) -> list[Group]:
         for place, number in enumerate(sorted(set(assigned.tolist())))
     ]
     return sorted(groups, key=lambda group: -len(group.members))
+
+
+def persons_of(
+    embeddings: npt.NDArray[np.float32], tracks: Sequence[Hashable | None]
+) -> tuple[list[int | None], list[Group]]:
+    """Return whom each face shows, 0 for the most frequent person, and the groups of those known.
+
+    Faces without an embedding count as those of their track.
+
+    Args:
+        embeddings: Those of the faces, (N, 128); NaN where unknown.
+        tracks: The track of each face; None if it has none.
+
+    Returns:
+        persons: The number of each face's person; None if it is unknown.
+        groups: The groups; their members are positions among the faces with an embedding.
+    """
+    known = np.flatnonzero(np.isfinite(embeddings).all(axis=1)).tolist()
+    groups = groups_of(embeddings[known])
+    persons: list[int | None] = [None] * len(embeddings)
+    by_track: dict[Hashable, int] = {}
+    for person, group in enumerate(groups):
+        for member in group.members:
+            persons[known[member]] = person
+            by_track.setdefault(tracks[known[member]], person)
+    by_track.pop(None, None)
+    found = [by_track.get(track) if person is None else person
+             for person, track in zip(persons, tracks, strict=True)]  # fmt: skip
+    return found, groups
 
 
 def _nearest(

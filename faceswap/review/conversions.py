@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from faceswap.errors import DeviceError, FaceswapError, InputError
+from faceswap.media.footage import video_at
 from faceswap.review import footage
-from faceswap.review.finished import Reader, jpeg
-from faceswap.review.footage import ConvertRequest
+from faceswap.review.footage import ConvertRequest, Reader, jpeg
 from faceswap.review.jobs import Jobs
 from faceswap.review.web import as_json, page, plain, posted
 from faceswap.review.workspace import Place, Workspace
@@ -95,7 +95,7 @@ class Conversions:
         self._reader: tuple[str, Reader] | None = None
 
     def routes(self) -> list[Route]:
-        """Return what answers which address."""
+        """Return the routes of these pages."""
         one = "/conversion/{clip}"
         return [
             Route("/conversion", plain(self.list_page)),
@@ -124,7 +124,7 @@ class Conversions:
         """Return a frame of a clip."""
         clip = self._clip(request)
         if self._reader is None or self._reader[0] != clip.id:
-            self._reader = clip.id, Reader(footage.footage_of(clip.path))
+            self._reader = clip.id, Reader(video_at(clip.path))
         image = self._reader[1].frame(int(request.path_params["frame"]))
         return Response(jpeg(image), media_type="image/jpeg")
 

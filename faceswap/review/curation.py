@@ -30,7 +30,7 @@ class Curation:
         self._faces = Faces()
 
     def routes(self) -> list[Route]:
-        """Return what answers which address."""
+        """Return the routes of these pages."""
         one = "/facesets/{faceset}"
         return [
             Route("/facesets", plain(self.facesets_page)),
@@ -38,7 +38,6 @@ class Curation:
             Route(f"{one}/faces", plain(self.columns)),
             Route(f"{one}/people", plain(self.people)),
             Route(f"{one}/looks", plain(self.looks)),
-            Route(f"{one}/state", plain(self.state)),
             Route(f"{one}/edits", posted(EditRequest, self.edit), methods=["POST"]),
             Route(f"{one}/thumb/{{number:int}}/{{side:int}}", plain(self.thumb)),
             Route(f"{one}/crop/{{number:int}}", plain(self.crop)),
@@ -48,19 +47,13 @@ class Curation:
 
     def facesets_page(self, _: Request) -> Response:
         """List the facesets."""
-        found = [(place, len(self._faces.listed(place.path).lines)) for place in self._readable()]
-        return page(self._workspace, "facesets.html.j2", "Facesets", facesets=found)
-
-    def _readable(self) -> list[Place]:
-        readable = []
+        found = []
         for place in self._workspace.facesets():
             try:
-                self._faces.listed(place.path)
+                found.append((place, len(self._faces.listed(place.path).lines)))
             except InputError as error:
                 log.warning("%s", error)
-            else:
-                readable.append(place)
-        return readable
+        return page(self._workspace, "facesets.html.j2", "Facesets", facesets=found)
 
     def faceset_page(self, request: Request) -> Response:
         """Show the grid of a faceset; its faces are loaded by the page."""
@@ -82,11 +75,6 @@ class Curation:
         """Return how light each face is, and which are near-duplicates."""
         place, listed = self._listed(request)
         return as_json(faces.looks(place.path, listed))
-
-    def state(self, request: Request) -> Response:
-        """Return what was edited."""
-        place, listed = self._listed(request)
-        return as_json(faces.state(place.path, listed))
 
     def edit(self, request: Request, asked: EditRequest) -> object:
         """Edit a faceset, and return what was edited."""

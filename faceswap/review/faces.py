@@ -45,12 +45,12 @@ from faceswap.facesets.faceset import (
     read_crop,
     read_header,
 )
-from faceswap.facesets.people import groups_of
+from faceswap.facesets.people import persons_of
 from faceswap.files import read_lines
+from faceswap.media.sources import PNG_MARK
 
 JPEG_QUALITY = 85
 THUMBS = (96, 128, 192, 256)  # sides of the thumbnails that the browser may ask for, pixels
-PNG_MARK = b"\x89PNG\r\n\x1a\n"
 TWIN_BITS = 4  # of 64
 Point68 = Annotated[list[Point], Meta(min_length=68, max_length=68)]
 
@@ -170,7 +170,6 @@ def columns(listed: Listed) -> dict[str, Any]:
         "key": listed.keys,
         "source": [line.source for line in lines],
         "frame": [line.index for line in lines],
-        "track": [line.track for line in lines],
         "side": [round(line.box[2] - line.box[0]) for line in lines],
         "pose": [line.pose for line in lines],
         "sharpness": [line.sharpness for line in lines],
@@ -184,7 +183,7 @@ def columns(listed: Listed) -> dict[str, Any]:
 
 
 def state(folder: Path, listed: Listed) -> dict[str, Any]:
-    """Return what the edits of a faceset come to, by the numbers of its faces.
+    """Replay the edits of a faceset; the result names faces by number.
 
     Raises:
         InputError: If the list of edits is damaged.
@@ -222,26 +221,13 @@ def people(folder: Path, listed: Listed) -> dict[str, Any]:
         embedding_of_record({"file": line.file, "embedding": line.embedding}, index)
         for line in listed.lines
     ]
-    known = [number for number, row in enumerate(rows) if np.isfinite(row).all()]
-    person: list[int | None] = [None] * len(rows)
-    distance: list[float | None] = [None] * len(rows)
-    if known:
-        found = np.stack([rows[number] for number in known])
-        groups = groups_of(found)
-        for at, group in enumerate(groups):
-            for member in group.members:
-                person[known[member]] = at
-        away = np.linalg.norm(found - groups[0].mean, axis=1)
-        for number, length in zip(known, away.tolist(), strict=True):
-            distance[number] = round(length, 3)
-    tracks: dict[tuple[str, int], int] = {}
-    for number in known:
-        line, whom = listed.lines[number], person[number]
-        if line.track >= 0 and whom is not None:
-            tracks.setdefault((line.source, line.track), whom)
-    for number, line in enumerate(listed.lines):
-        if person[number] is None:
-            person[number] = tracks.get((line.source, line.track))
+    if not rows:
+        return {"person": [], "distance": []}
+    found = np.stack(rows)
+    tracks = [(line.source, line.track) if line.track >= 0 else None for line in listed.lines]
+    person, groups = persons_of(found, tracks)
+    away = np.linalg.norm(found - groups[0].mean, axis=1) if groups else np.full(len(rows), np.nan)
+    distance = [round(length, 3) if length == length else None for length in away.tolist()]
     return {"person": person, "distance": distance}
 
 

@@ -5,35 +5,28 @@ The marks are a text file beside the output, ``video.swapped.marks.txt``, in the
 """
 
 import re
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
-import cv2
 import msgspec
-import numpy as np
 
 from faceswap.arrays import Image
+from faceswap.config import rate_of
 from faceswap.errors import InputError, SettingsError
 from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, ImageSequence, identify, video_at
-from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.media.writers import numbered_frame
+from faceswap.review.footage import Reader
 from faceswap.review.workspace import Workspace
-from faceswap.swapping.outputs import written_for
+from faceswap.swapping.outputs import image_in
 from faceswap.swapping.records import FrameRecord
 from faceswap.swapping.report import FrameReport, read_report
-from faceswap.swapping.troubles import SEVERITY
+from faceswap.swapping.troubles import is_serious
 
 ENDING = ".report.json"
 MARKS = ".marks.txt"
 RANGES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
-NEAR = 100  # frames; decoding on is faster than seeking to a frame that is nearer
-KEPT = 24  # frames of each video that are kept
-JPEG_QUALITY = 95
 Side = Literal["before", "after"]
 
 
@@ -49,45 +42,6 @@ class MarkRequest(msgspec.Struct):
     """The places in the output of the frames that are marked."""
 
     places: list[int]
-
-
-class Reader:
-    """Reads frames of a video in any order, and keeps the last ones.
-
-    Args:
-        footage: The video or sequence.
-    """
-
-    def __init__(self, footage: Footage) -> None:
-        self._footage = footage
-        self._frames: Iterator[Frame] = iter(())
-        self._next = -1
-        self._kept: dict[int, Image] = {}
-        self._lock = Lock()
-
-    def frame(self, index: int) -> Image:
-        """Return a frame by its index.
-
-        Raises:
-            InputError: If there is none, or it cannot be read.
-        """
-        with self._lock:
-            if index in self._kept:
-                return self._kept[index]
-            if not self._next <= index < self._next + NEAR or self._next < 0:
-                self._frames = self._footage.read(index)
-            for frame in self._frames:
-                self._next = frame.index + 1
-                self._kept[frame.index] = frame.image
-                while len(self._kept) > KEPT:
-                    del self._kept[next(iter(self._kept))]
-                if frame.index >= index:
-                    break
-            else:
-                self._next = -1
-            if index not in self._kept:
-                raise InputError(f"{self._footage.path} has no frame {index}")
-            return self._kept[index]
 
 
 class Finished:
@@ -117,9 +71,8 @@ class Finished:
         self._footage: Footage | None = None
         if self.has_source:
             settings = self.report.settings
-            rate = settings.get("fps")
             images = str(settings.get("images", "auto"))
-            _, self._footage = identify(self.source, images, rate and round(rate))
+            _, self._footage = identify(self.source, images, rate_of(settings.get("fps")))
 
     @property
     def _records(self) -> list[FrameRecord]:
@@ -161,13 +114,8 @@ class Finished:
             return inside if self.source.is_dir() else self.source
         if self.output.is_file():
             return self.output
-        if record.file is None:
-            return self.output / numbered_frame(place + 1)
-        written = written_for(Path(record.file))
-        if isinstance(self._footage, ImageSequence):
-            return self.output / written.name
-        inside = self.output / written
-        return inside if inside.exists() else self.output / record.file
+        is_sequence = isinstance(self._footage, ImageSequence)
+        return image_in(self.output, record.file, place, is_sequence)
 
     def facts(self) -> dict[str, Any]:
         """Return what the page shows beside the frames.
@@ -183,11 +131,11 @@ class Finished:
             "hasSource": self.has_source,
             "frames": [record.file or record.index for record in self._records],
             "times": [round(record.time, 3) for record in self._records],
-            "states": [_state(record) for record in self._records],
+            "states": [record.state for record in self._records],
             "fates": [[face.fate for face in record.faces] for record in self._records],
             "troubles": [
                 {"kind": t.kind, "first": first[t.first], "last": first[t.last],
-                 "serious": SEVERITY[t.kind] >= SEVERITY["missing frame"]}
+                 "serious": is_serious(t.kind)}
                 for t in self.report.troubles if t.first in first and t.last in first
             ],
             "marks": self.marks(),
@@ -268,18 +216,3 @@ class Finished:
             value = getattr(asked, name)
             args += [f"--{name}", value] if value else []
         return args
-
-
-def _state(record: FrameRecord) -> str:
-    if not record.faces:
-        return "no face"
-    if record.swapped == len(record.faces):
-        return "swapped"
-    return "partly" if record.swapped else "not swapped"
-
-
-def jpeg(image: Image) -> bytes:
-    """Encode a frame."""
-    pixels = np.ascontiguousarray(image[..., ::-1])
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return data.tobytes()

@@ -1,14 +1,20 @@
-"""Clips of the workspace that can be converted, and how the browser asks for that."""
+"""Frames of footage in any order, and how the browser asks for a conversion."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal
 
+import cv2
 import msgspec
+import numpy as np
 from msgspec import Meta
 
+from faceswap.arrays import Image
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError
 from faceswap.media.footage import Footage, video_at
+from faceswap.media.frame import Frame
 from faceswap.review.workspace import Place
 
 Share = Annotated[float, Meta(ge=0, le=0.5)]
@@ -29,6 +35,9 @@ class Look(msgspec.Struct, omit_defaults=True):
     to: Literal["a", "b"] = "b"
 
 
+NEAR = 100  # frames; decoding on is faster than seeking to a frame that is nearer
+KEPT = 24  # frames of each video that are kept
+JPEG_QUALITY = 95
 FLAGS = {
     "color": "--color", "mask": "--mask", "blend": "--blend", "identity_strength": "--likeness",
     "expression_range": "--expression-range", "erosion": "--erosion", "feather": "--feather",
@@ -50,9 +59,50 @@ class ConvertRequest(msgspec.Struct):
     frame: Annotated[int, Meta(ge=0)] = 0
 
 
-def footage_of(path: Path) -> Footage:
-    """Return the frames of a clip."""
-    return video_at(path)
+class Reader:
+    """Reads frames of a video in any order, and keeps the last ones.
+
+    Args:
+        footage: The video or sequence.
+    """
+
+    def __init__(self, footage: Footage) -> None:
+        self._footage = footage
+        self._frames: Iterator[Frame] = iter(())
+        self._next = -1
+        self._kept: dict[int, Image] = {}
+        self._lock = Lock()
+
+    def frame(self, index: int) -> Image:
+        """Return a frame by its index.
+
+        Raises:
+            InputError: If there is none, or it cannot be read.
+        """
+        with self._lock:
+            if index in self._kept:
+                return self._kept[index]
+            if not self._next <= index < self._next + NEAR or self._next < 0:
+                self._frames = self._footage.read(index)
+            for frame in self._frames:
+                self._next = frame.index + 1
+                self._kept[frame.index] = frame.image
+                while len(self._kept) > KEPT:
+                    del self._kept[next(iter(self._kept))]
+                if frame.index >= index:
+                    break
+            else:
+                self._next = -1
+            if index not in self._kept:
+                raise InputError(f"{self._footage.path} has no frame {index}")
+            return self._kept[index]
+
+
+def jpeg(image: Image) -> bytes:
+    """Encode a frame."""
+    pixels = np.ascontiguousarray(image[..., ::-1])
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return data.tobytes()
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -61,7 +111,7 @@ def facts(path: Path) -> dict[str, Any]:
     Raises:
         InputError: If it cannot be read.
     """
-    info = footage_of(path).probe()
+    info = video_at(path).probe()
     if not info.frames:
         raise InputError(f"{path.name} does not say how many frames it has")
     seconds = float(info.seconds) if info.seconds else 0.0

@@ -18,10 +18,10 @@ from faceswap.config import ConvertConfig
 from faceswap.errors import FaceswapError, SettingsError
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.geometry import Face
+from faceswap.media.footage import video_at
 from faceswap.media.frame import Frame
 from faceswap.models.modelfile import TrainedModel, load_model
-from faceswap.review.finished import Reader, jpeg
-from faceswap.review.footage import footage_of
+from faceswap.review.footage import Reader, jpeg
 from faceswap.swapping.explicit import refuse_explicit_image
 from faceswap.swapping.render import paste_swaps
 from faceswap.swapping.swapper import Swapper
@@ -76,7 +76,7 @@ class Previewer:
         key = asked.clip, asked.frame
         if key not in self._faces:
             if asked.clip not in self._readers:
-                self._readers = {asked.clip: Reader(footage_of(Path(asked.clip)))}
+                self._readers = {asked.clip: Reader(video_at(Path(asked.clip)))}
             image = self._readers[asked.clip].frame(asked.frame)
             refuse_explicit_image(image)
             spec = DetectorSpec(config.detector, config.landmarks).checked()

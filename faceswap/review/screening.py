@@ -7,7 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from faceswap.errors import InputError
-from faceswap.review.finished import Finished, MarkRequest, RedoRequest, jpeg
+from faceswap.review.finished import Finished, MarkRequest, RedoRequest
+from faceswap.review.footage import jpeg
 from faceswap.review.jobs import Jobs
 from faceswap.review.web import as_json, page, plain, posted
 from faceswap.review.workspace import Place, Workspace
@@ -29,7 +30,7 @@ class Screening:
         self._lock = Lock()
 
     def routes(self) -> list[Route]:
-        """Return what answers which address."""
+        """Return the routes of these pages."""
         one = "/review/{output}"
         return [
             Route("/review", plain(self.list_page)),

@@ -43,9 +43,9 @@ class Served:
     """A server that listens.
 
     Args:
-        server: It.
-        listener: Its socket.
-        previews: What makes its previews.
+        server: The server.
+        listener: The socket that it listens on.
+        previews: The process that makes previews.
         address: The address to open.
     """
 

@@ -24,7 +24,7 @@ class Trainings:
         self._workspace, self._jobs = workspace, jobs
 
     def routes(self) -> list[Route]:
-        """Return what answers which address."""
+        """Return the routes of these pages."""
         return [
             Route("/training", plain(self.list_page)),
             Route("/training", posted(TrainRequest, self.start), methods=["POST"]),
@@ -34,7 +34,7 @@ class Trainings:
         ]
 
     def list_page(self, _: Request) -> Response:
-        """List the trainings, with a form that starts one."""
+        """Show all trainings and a form that starts one."""
         return page(
             self._workspace, "trainings.html.j2", "Training", models=self._workspace.models(),
             facesets=self._workspace.facesets(),

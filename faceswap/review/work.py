@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from faceswap.errors import InputError
 from faceswap.review.jobs import Jobs
-from faceswap.review.web import as_json, page, plain, posted
+from faceswap.review.web import page, plain, posted
 from faceswap.review.workspace import Workspace
 
 EVERY = 0.5  # seconds between two looks at the jobs
@@ -35,10 +35,9 @@ class Work:
         self._workspace, self._jobs = workspace, jobs
 
     def routes(self) -> list[Route]:
-        """Return what answers which address."""
+        """Return the routes of these pages."""
         return [
             Route("/jobs", plain(self.jobs_page)),
-            Route("/jobs/list", plain(lambda _: as_json(self._all()))),
             Route("/jobs/events", self.events),
             Route("/jobs/{job}", posted(Action, self.act), methods=["POST"]),
         ]

@@ -84,6 +84,23 @@ def written_for(photo: Path) -> Path:
     return photo.with_suffix(photo_suffix(photo))
 
 
+def image_in(output: Path, file: str | None, place: int, is_sequence: bool) -> Path:
+    """Return the image that was written for a photo or a frame.
+
+    Args:
+        output: The folder of the output.
+        file: Name of the photo or of the sequence's image; None for a frame of a video.
+        place: Place of the frame in the output, from 0.
+        is_sequence: Whether the source is an image sequence.
+    """
+    if file is None:
+        return output / writers.numbered_frame(place + 1)
+    written = written_for(Path(file))
+    if is_sequence:
+        return output / written.name
+    return output / written if (output / written).exists() else output / file  # then a copy
+
+
 def form_of(kind: str, target: Path) -> str:
     """Return the form of an output, one of :data:`FORMS`.
 

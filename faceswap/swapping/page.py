@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,12 +23,11 @@ from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, ImageSequence, video_at
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.media.writers import numbered_frame
-from faceswap.swapping.outputs import FOLDERS, written_for
+from faceswap.swapping.outputs import FOLDERS, image_in
 from faceswap.swapping.plan import Conversion
-from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord
+from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord, State
 from faceswap.swapping.report import ConvertReport, beside, read_report
-from faceswap.swapping.troubles import SEVERITY, Kind, Trouble
+from faceswap.swapping.troubles import Kind, Trouble, is_serious
 from faceswap.types import clock, counted
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,6 @@ JPEG_QUALITY = 80
 NEAR = 250  # frames; decoding on is faster than seeking to a frame that is nearer
 COLUMNS = 1000  # of the timeline
 MIN_MARK = 3.0  # columns, so that a trouble of a single frame is visible
-SERIOUS = 4.0  # severity of a frame from which the original may show or the picture jumps
 
 COLORS: dict[Fate, tuple[int, int, int]] = {
     "swapped": (46, 204, 113), "not chosen": (255, 159, 28), "another person": (232, 67, 147),
@@ -61,7 +59,6 @@ MEANING: dict[Kind, str] = {
     "small face": "The face is too small for much detail.",
     "extreme pose": "The head is turned or lowered so far that little can be expected of the swap.",
 }  # fmt: skip
-State = Literal["swapped", "partly", "not swapped", "no face"]
 STATES: dict[State, str] = {
     "swapped": "all faces swapped", "partly": "some faces swapped",
     "not swapped": "faces found, none swapped", "no face": "no face found",
@@ -217,13 +214,7 @@ class _Clip:
         job, file = self._job, self.records[at].file
         if job.form == "photo":
             return job.target
-        if file is None:  # a frame of a video that became a folder of images
-            return job.target / numbered_frame(at + 1)
-        name = Path(file)
-        if isinstance(job.footage, ImageSequence):
-            return job.target / written_for(name).name
-        written = job.target / written_for(name)
-        return written if written.exists() else job.target / name  # the latter is a copy
+        return image_in(job.target, file, at, isinstance(job.footage, ImageSequence))
 
 
 def _frames(footage: Footage, indices: list[int]) -> Iterator[Frame]:
@@ -292,7 +283,7 @@ def _runs(clip: _Clip, troubles: list[Trouble]) -> tuple[list[list[int]], Build]
     def build(shots: dict[int, Shot]) -> list[Section]:
         return [
             Section(found.kind, _where(clip, *span), MEANING[found.kind],
-                    SEVERITY[found.kind] >= SERIOUS, [shots[at] for at in places])
+                    is_serious(found.kind), [shots[at] for at in places])
             for found, span, places in zip(shown, spans, chosen, strict=True)
         ]  # fmt: skip
 
@@ -315,7 +306,7 @@ def _photos(clip: _Clip, _: list[Trouble]) -> tuple[list[list[int]], Build]:
     """Choose photos in which faces are not swapped, and return what builds their sections."""
     places: dict[State, list[int]] = defaultdict(list)
     for at, record in enumerate(clip.records):
-        places[_state(record)].append(at)
+        places[record.state].append(at)
     kinds: list[tuple[State, str]] = [
         ("not swapped", "Faces are found, but none of them is swapped."),
         ("no face", "No face is found. The photo is copied as it is."),
@@ -338,14 +329,6 @@ def _share(shown: int, number: int) -> str:
     return counted(number, "photo") + (f", {shown} of them here" if shown < number else "")
 
 
-def _state(record: FrameRecord) -> State:
-    if not record.faces:
-        return "no face"
-    if record.swapped == len(record.faces):
-        return "swapped"
-    return "partly" if record.swapped else "not swapped"
-
-
 def _timeline(clip: _Clip, troubles: list[Trouble]) -> dict[str, list[Mark]]:
     """Return the marks of each lane: faces, serious troubles, and other troubles."""
     number = len(clip.records)
@@ -354,7 +337,8 @@ def _timeline(clip: _Clip, troubles: list[Trouble]) -> dict[str, list[Mark]]:
     edges = np.linspace(0, number, columns + 1).round().astype(int).tolist()
     order = list(STATES)
     # A column of several frames shows the least fortunate one.
-    states = [max(map(_state, clip.records[a:b]), key=order.index) for a, b in pairwise(edges)]
+    of_frames = [record.state for record in clip.records]
+    states = [max(of_frames[a:b], key=order.index) for a, b in pairwise(edges)]
     faces, at = [], 0
     for state, group in groupby(states):
         length = len(list(group))
@@ -366,7 +350,7 @@ def _timeline(clip: _Clip, troubles: list[Trouble]) -> dict[str, list[Mark]]:
         span = clip.place(found.first), clip.place(found.last)
         start = span[0] / number * COLUMNS
         wide = max((span[1] + 1 - span[0]) / number * COLUMNS, MIN_MARK)
-        lane = "serious" if SEVERITY[found.kind] >= SERIOUS else "other"
+        lane = "serious" if is_serious(found.kind) else "other"
         lanes[lane].append(
             Mark(min(start, COLUMNS - wide), wide, lane, f"{found.kind}: {_where(clip, *span)}",
                  rank if rank < MAX_RUNS else None)

@@ -21,6 +21,8 @@ from faceswap.types import Count, counted
 SAME_PLACE = 0.3  # intersection over union of the boxes of one face in two frames
 HIDDEN_AREA = 0.01  # share of its crop of which less is pasted if a face does not count as swapped
 Fate = Literal["swapped", "not chosen", "another person", "smaller", "outside", "hidden"]
+# How a frame fared as a whole.
+State = Literal["swapped", "partly", "not swapped", "no face"]
 # Each fate in words that follow a number of faces.
 WORDS: dict[Fate, str] = {
     "swapped": "swapped",
@@ -115,6 +117,15 @@ class FrameRecord:
         str | None, Meta(description="File name of a photo or image; null in videos.")
     ] = None
     faces: list[FaceRecord] = field(default_factory=list)
+
+    @property
+    def state(self) -> State:
+        """Whether all, some or none of its faces are swapped, or none was found."""
+        if not self.faces:
+            return "no face"
+        if self.swapped == len(self.faces):
+            return "swapped"
+        return "partly" if self.swapped else "not swapped"
 
     def face_at(self, box: Box) -> FaceRecord | None:
         """Return the face that a box overlaps, or None; the box may be from another frame.

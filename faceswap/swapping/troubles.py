@@ -24,6 +24,7 @@ SEVERITY: dict[Kind, float] = {
     "lost face": 10, "identity flicker": 8, "sudden jump": 6, "mask anomaly": 5, "missing frame": 4,
     "no match": 3, "extreme pose": 2, "low score": 2, "small face": 1, "no face": 1,
 }  # fmt: skip
+SERIOUS = 4.0  # severity of a frame from which the original may show or the picture jumps
 BRIEF = 24  # frames; a face that is away for longer has left
 NEIGHBOURS = 24  # frames before and as many after, with which a frame is compared
 MIN_NEIGHBOURS = 6  # of them, on one side
@@ -64,6 +65,11 @@ class Trouble:
     def frames(self) -> int:
         """Number of frames."""
         return self.last - self.first + 1
+
+
+def is_serious(kind: Kind) -> bool:
+    """Return whether the original may show in frames of a kind, or the picture jumps."""
+    return SEVERITY[kind] >= SERIOUS
 
 
 def troubles_in(records: Sequence[FrameRecord], numbers: Sequence[int] = ()) -> list[Trouble]:

@@ -167,8 +167,8 @@ def prepare(
 def _sample_of(faceset: Faceset) -> list[str]:
     """Return the keys of the faces that the refiners learn from, with the chosen exemplars."""
     keys = faceset.evenly(LARGE_FACES).keys
-    chosen = [key for key in faceset.exemplars if key in set(faceset.keys) - set(keys)]
-    return keys + chosen
+    others = set(faceset.keys) - set(keys)
+    return keys + [key for key in faceset.exemplars if key in others]
 
 
 def _read_large(folder: Path, keys: list[str], preset: ModelConfig) -> Faceset:

@@ -12,7 +12,7 @@ from faceswap.config import ExtractConfig
 from faceswap.errors import InputError, NoFacesError
 from faceswap.facesets.extractor import extract
 from faceswap.facesets.faceset import Faceset
-from faceswap.facesets.people import groups_of
+from faceswap.facesets.people import groups_of, persons_of
 from faceswap.facesets.recognition import embedding_of
 from faceswap.media.writers import write_clip
 from faceswap.training import checks
@@ -228,3 +228,16 @@ def test_training_warns_about_poses_that_b_lacks(caplog):
     assert "b (b-name) hardly shows faces facing left, which a (a-name) does" in said
     assert not warnings_of(caplog, checks.warn_about_poses, {"a": b, "b": a})
     assert not warnings_of(caplog, checks.warn_about_poses, {"a": a, "b": a})
+
+
+def test_faces_without_an_embedding_count_as_those_of_their_track():
+    one, other = np.zeros(128, np.float32), np.full(128, 0.1, np.float32)
+    unknown = np.full(128, np.nan, np.float32)
+    embeddings = np.stack([other, one, one, unknown, unknown, unknown, unknown])
+    tracks = ["x", "y", None, "x", "y", "z", None]
+
+    persons, groups = persons_of(embeddings, tracks)
+
+    assert persons == [1, 0, 0, 1, 0, None, None]
+    assert [group.members for group in groups] == [[1, 2], [0]]
+    assert persons_of(unknown[None], ["x"]) == ([None], [])

@@ -22,7 +22,7 @@ def snapshot(root):
 def addresses(server):
     home = server.faceset("ada")
     return [
-        "/", "/facesets", home, f"{home}/faces", f"{home}/people", f"{home}/looks", f"{home}/state",
+        "/", "/facesets", home, f"{home}/faces", f"{home}/people", f"{home}/looks",
         f"{home}/thumb/0/96", f"{home}/crop/0", f"{home}/mask/0", f"{home}/landmarks/0",
         "/static/review.css", "/nothing",
     ]  # fmt: skip

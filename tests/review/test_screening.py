@@ -8,7 +8,8 @@ import pytest
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError
 from faceswap.media.reader import read_video
-from faceswap.review.finished import Finished, Reader
+from faceswap.review.finished import Finished
+from faceswap.review.footage import Reader
 from faceswap.review.workspace import Workspace
 from faceswap.swapping.converter import convert
 from tests.review.browser import opened

@@ -32,6 +32,13 @@ async function telling(request) {
   }
 }
 
+// Load an image, to be drawn on a canvas.
+export async function picture(address) {
+  const found = await fetch(address);
+  if (!found.ok) await answer(found);
+  return createImageBitmap(await found.blob());
+}
+
 export const get = (address) => telling(fetch(address));
 
 export const post = (address, value) => telling(fetch(address, {

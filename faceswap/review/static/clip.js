@@ -1,6 +1,6 @@
 // Try the settings of a conversion on a frame, and start it.
 
-import { get, post, tell } from "/static/api.js";
+import { get, picture, post, tell } from "/static/api.js";
 
 const by = (id) => document.getElementById(id), home = `/conversion/${by("clip").dataset.id}`, form = by("look");
 let original = null, swap = null, busy = false, again = false;
@@ -23,12 +23,6 @@ function draw() {
   by("frame").classList.toggle("scrolls", by("pixels").checked);
   context.drawImage(view() !== "original" && swap ? swap : original, 0, 0);
   if (view() === "wipe" && swap) context.drawImage(original, 0, 0, width / 2, height, 0, 0, width / 2, height);
-}
-
-async function picture(address) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return createImageBitmap(await answer.blob());
 }
 
 function bitmap(base64) {

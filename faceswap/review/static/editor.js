@@ -1,6 +1,6 @@
 // A face large: drag its landmarks, paint what counts as the face.
 
-import { get } from "/static/api.js";
+import { get, picture } from "/static/api.js";
 
 const LOOPS = [[36, 41], [42, 47], [48, 59], [60, 67]]; // eyes and lips are closed
 const LINES = [[0, 16], [17, 21], [22, 26], [27, 30], [31, 35]];
@@ -29,8 +29,7 @@ export class Editor {
   async open(number) {
     this.number = number;
     const address = (what) => `${this.home}/${what}/${number}`;
-    const picture = async (what) => createImageBitmap(await (await fetch(address(what), { cache: "no-store" })).blob());
-    const [image, mask, points] = await Promise.all([picture("crop"), picture("mask"), get(address("landmarks"))]);
+    const [image, mask, points] = await Promise.all([picture(address("crop")), picture(address("mask")), get(address("landmarks"))]);
     if (number !== this.number) return; // another face was opened meanwhile
     Object.assign(this, { image, points, chosen: -1, moved: false, painted: false });
     const size = this.faces.size();

@@ -1,6 +1,6 @@
 // A finished conversion: frames of the output and of the original, what the report says, and marks.
 
-import { get, post, tell } from "/static/api.js";
+import { get, picture, post, tell } from "/static/api.js";
 
 const by = (id) => document.getElementById(id), home = `/review/${by("screen").dataset.id}`;
 const AHEAD = 3; // frames that are loaded before they are needed
@@ -17,12 +17,9 @@ const color = (name) => getComputedStyle(document.body).getPropertyValue(name);
 function load(side, at) {
   const kept = pictures[side];
   if (!kept.has(at)) {
-    const picture = fetch(`${home}/${side}/${at}`).then(async (answer) => {
-      if (!answer.ok) throw new Error((await answer.json()).error);
-      return createImageBitmap(await answer.blob());
-    });
-    picture.catch(() => kept.delete(at));
-    kept.set(at, picture);
+    const loading = picture(`${home}/${side}/${at}`);
+    loading.catch(() => kept.delete(at));
+    kept.set(at, loading);
     if (kept.size > KEPT) kept.delete(kept.keys().next().value);
   }
   return kept.get(at);
