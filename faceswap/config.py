@@ -631,6 +631,15 @@ class ConvertConfig(Settings):
             is_path=True,
         ),
     ] = None
+    shots: Annotated[
+        str | None,
+        Option(
+            "TOML file that gives single shots settings of the look of their own.",
+            LOOK,
+            forms=IN_TIME,
+            is_path=True,
+        ),
+    ] = None
     exclude: Annotated[
         tuple[str, ...],
         Option(
@@ -885,6 +894,11 @@ def frame_ranges(text: str) -> list[tuple[int, float]]:
             raise SettingsError(f"a range of frames must run forwards, not {part.strip()!r}")
         ranges.append((first, last))
     return ranges
+
+
+def is_inside(number: int, ranges: list[tuple[int, float]]) -> bool:
+    """Return whether a frame's number is in one of the ranges; see :func:`frame_ranges`."""
+    return any(low <= number <= high for low, high in ranges)
 
 
 def seconds_of(text: str) -> Fraction:

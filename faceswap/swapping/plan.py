@@ -1,7 +1,7 @@
 """Plan a conversion: resolve models, people, detector, caption and signer before work starts."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -23,12 +23,20 @@ from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Marking, Signer
 from faceswap.provenance.watermark import Watermark, payload_of
 from faceswap.swapping import outputs
-from faceswap.swapping.cast import Load, MultiSwapper, read_cast, references_of, swappers_of
+from faceswap.swapping.cast import read_cast
 from faceswap.swapping.compositor import Swap
 from faceswap.swapping.label import Label, label_of
 from faceswap.swapping.render import render
 from faceswap.swapping.resources import load_model
+from faceswap.swapping.shots import Shot, read_shots
 from faceswap.swapping.swapper import FaceSwapper, Swapper
+from faceswap.swapping.swappers import (
+    Load,
+    MultiSwapper,
+    ShotSwapper,
+    references_of,
+    swappers_of,
+)
 from faceswap.tracking.selection import FaceSelector
 
 
@@ -51,6 +59,7 @@ class Conversion:
         model: The record of the models in the Content Credentials.
         signer: Signs the outputs.
         marked_as: SHA-256 of the model in the watermark if it is not this model's, hexadecimal.
+        shots: The settings that differ between shots.
     """
 
     source: Path
@@ -67,6 +76,7 @@ class Conversion:
     model: ModelRecord
     signer: Signer
     marked_as: str | None = None
+    shots: Sequence[Shot] = ()
 
     @property
     def target(self) -> Path:
@@ -87,7 +97,8 @@ class Conversion:
         """Render one frame for every output stream; see :func:`render.render`."""
         watermark = self.watermark(frame.source) if swaps else None
         marked = [name for name in ("video", "layers") if not self.is_intermediate(name)]
-        return render(frame, swaps, self.config, self.label, watermark, marked)
+        config = self.swapper.config_at(frame.index)
+        return render(frame, swaps, config, self.label, watermark, marked)
 
     def watermark(self, source: Path) -> Watermark:
         """Return the watermark of what is made from a photo or from the footage.
@@ -141,6 +152,7 @@ class Conversion:
 def plan(
     source: Path, output: Path | None, model: Path | None, config: ConvertConfig,
     form: str | None = None, load: Load | None = None, may_exist: bool = False,
+    fixed: Collection[str] = (),
 ) -> Conversion:  # fmt: skip
     """Resolve everything that a conversion needs, without writing any output.
 
@@ -153,20 +165,21 @@ def plan(
         form: The form of the output if its name does not tell, which is so for a preview.
         load: Loads a model [default: :func:`resources.load_model`].
         may_exist: Whether not to refuse outputs that exist; then the caller must do so.
+        fixed: Names of settings that no shot changes.
 
     Raises:
         DeviceError: If this machine does not have the device.
-        InputError: If the source, the cast file, a reference photo, the landmark model, the
-            detector's files, the label's font or icon, the certificate or its key are missing or
-            unreadable.
+        InputError: If the source, the cast file, the shots file, a reference photo, the landmark
+            model, the detector's files, the label's font or icon, the certificate or its key are
+            missing or unreadable.
         ModelError: If there is no such model or it cannot be read.
         NoFacesError: If no face is found in a reference photo.
         OutputError: If an output is the input, its type does not fit the source, or the user's own
             signing identity cannot be created.
-        SettingsError: If a setting does not apply to this kind of output, the cast file is not
-            valid, the settings need a mask that a model does not decode, the detector does not
-            support the user's landmark model, the label cannot be drawn, a plug-in cannot be
-            imported, or the certificate cannot sign.
+        SettingsError: If a setting does not apply to this kind of output, the cast file or the
+            shots file is not valid, the settings need a mask that a model does not decode, the
+            detector does not support the user's landmark model, the label cannot be drawn, a
+            plug-in cannot be imported, or the certificate cannot sign.
     """
     kind, footage = identify(source, config.images, rate_of(config.fps))
     target = outputs.target_of(source, output, kind)
@@ -181,12 +194,14 @@ def plan(
         outputs.refuse_to_replace(config, paths)
     outputs.note_container(source, output, kind, target)
     label = label_of(config)
-    swapper, selector, files = assemble(config, model, load)
-    signer, record = signer_for(files, config)
+    shots = read_shots(Path(config.shots), fixed) if config.shots else []
+    number_of = footage.number_of if footage else int
+    swapper, selector, files = assemble(config, model, load, shots, number_of)
+    signer, record = signer_for(files, config, shots)
     spec = DetectorSpec(config.detector, config.landmarks).checked()
     return Conversion(
         source, kind, footage, form, paths, config, model, swapper, selector, spec, label, record,
-        signer,
+        signer, shots=shots,
     )  # fmt: skip
 
 
@@ -198,13 +213,13 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
         photos: The photos of a folder, or the only photo.
 
     Raises:
-        InputError: If a reference photo or the cast file cannot be read.
+        InputError: If a reference photo, the cast file or the shots file cannot be read.
     """
     config = job.config
     settings = config.to_dict()
     for name in ("workers", "sign_cert", "sign_key", "timestamp_url", "overwrite", "html"):
         del settings[name]
-    looks = [*config.who, *config.exclude, *([config.cast] if config.cast else [])]
+    looks = [*config.who, *config.exclude, *filter(None, (config.cast, config.shots))]
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
     return {
         "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
@@ -241,8 +256,9 @@ def _state(photo: Path) -> tuple[int, int]:
 
 
 def assemble(
-    config: ConvertConfig, model: Path | None, load: Load | None = None
-) -> tuple[FaceSwapper, FaceSelector, list[Path]]:
+    config: ConvertConfig, model: Path | None, load: Load | None = None,
+    shots: Sequence[Shot] = (), number_of: Callable[[int], int] = int,
+) -> tuple[FaceSwapper, FaceSelector, list[Path]]:  # fmt: skip
     """Load the models and build the swapper and the face selector.
 
     Args:
@@ -250,6 +266,8 @@ def assemble(
         model: A model's folder or file; None for the newest in ``models``. With a cast file, it is
             the model of the entries that name none.
         load: Loads a model [default: :func:`resources.load_model`].
+        shots: The settings that differ between shots.
+        number_of: Returns the number by which shots name a frame, from its index.
 
     Returns:
         The swapper, the face selector, and the models' folders or files.
@@ -264,6 +282,10 @@ def assemble(
             decode, or the plug-in of a mask or a colour match cannot be imported.
     """
     load = load or load_model
+
+    def by_shot(swapper: FaceSwapper) -> FaceSwapper:
+        return ShotSwapper(swapper, shots, number_of) if shots else swapper
+
     device = resolve_device(config.device)
     exclude = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.exclude)
     if config.cast:
@@ -276,22 +298,25 @@ def assemble(
         swappers = swappers_of(path, entries, config, default, device, load)
         references = references_of(path, entries, config.landmarks)
         selector = FaceSelector(references, exclude, config.largest)
-        return MultiSwapper(swappers), selector, list(files)
+        return by_shot(MultiSwapper(swappers)), selector, list(files)
     file = model or modelfile.newest(Path("models"))
     trained = load(file, device)
     who = tuple(embedding_of(Path(photo), config.landmarks) for photo in config.who)
     is_named = who or exclude or config.largest or config.all_faces
     footage = None if is_named else trained.centroids.get("a" if config.to == "b" else "b")
     selector = FaceSelector((who,), exclude, config.largest, footage)
-    return Swapper(trained, config, device), selector, [file]
+    return by_shot(Swapper(trained, config, device)), selector, [file]
 
 
-def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelRecord]:
+def signer_for(
+    files: list[Path], config: ConvertConfig, shots: Sequence[Shot] = ()
+) -> tuple[Signer, ModelRecord]:
     """Return the signer for outputs of these models, and the models' record in the credentials.
 
     Args:
         files: Model folders or files.
         config: Settings.
+        shots: The settings that differ between shots.
 
     Raises:
         InputError: If a model file, the certificate or its key cannot be read.
@@ -303,7 +328,9 @@ def signer_for(files: list[Path], config: ConvertConfig) -> tuple[Signer, ModelR
     names = dict.fromkeys(path.resolve().parent.name for path in paths)
     found = [modelfile.notes_of(path) for path in paths]
     notes = tuple(dict.fromkeys(note for notes, _ in found for note in notes))
-    weights = {*behind(config), *(name for _, names in found for name in names)}
+    weights = {name for _, names in found for name in names}
+    for settings in ({}, *(shot.settings for shot in shots)):
+        weights.update(behind(replace(config, **settings)))
     digests = ", ".join(sha256_of(path) for path in paths)
     record = ModelRecord(", ".join(names), digests, notes, tuple(sorted(weights)))
     identity = signing_identity(config.sign_cert, config.sign_key)

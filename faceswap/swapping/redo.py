@@ -125,7 +125,7 @@ def redo(
         report.consent_not_stated = without_consent(job.model.notes)
         report.count(records, troubles_of(footage, records))
         report.redone = len(wanted)
-        done = Redone(frames, job.model.name, job.model.sha256, changes)
+        done = Redone(frames, job.model.name, job.model.sha256, changes, [*job.shots])
         new = replace(
             before, frames=records, troubles=report.troubles, faces=counted_fates(records),
             redone=[*before.redone, done],
@@ -196,7 +196,8 @@ def _planned(
         model = Path(before.model_path)
     if settings.images == "auto" and settings.fps is None and source.is_dir():
         settings = replace(settings, images="sequence")
-    job = plan(source, target, model, settings, may_exist=True)
+    # What is asked for these frames goes before what is said of their shots.
+    job = plan(source, target, model, settings, may_exist=True, fixed=changes)
     return replace(job, marked_as=before.model_sha256)  # one watermark in the whole output
 
 

@@ -13,6 +13,7 @@ from faceswap.files import fitting, parse_json, write_bytes
 from faceswap.media.segments import Unfinished, digest_of
 from faceswap.swapping.outputs import FOLDERS
 from faceswap.swapping.records import Fate, FrameRecord, counted_fates
+from faceswap.swapping.shots import Shot
 from faceswap.swapping.troubles import Trouble
 from faceswap.types import Count
 
@@ -123,6 +124,9 @@ class Redone:
     changes: Annotated[
         dict[str, Any], Meta(description="Settings that differ from those of the conversion.")
     ]
+    shots: Annotated[
+        list[Shot], Meta(description="Settings of single shots, as the shots file was then.")
+    ] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,9 @@ class FrameReport:
     redone: Annotated[
         list[Redone], Meta(description="What --redo rendered anew, in the order of the runs.")
     ] = field(default_factory=list)
+    shots: Annotated[
+        list[Shot], Meta(description="Settings of single shots, as in the file given to --shots.")
+    ] = field(default_factory=list)
 
 
 def report_path(target: Path, form: str) -> Path:
@@ -175,7 +182,7 @@ def _write_report(
     report = FrameReport(
         VERSION, str(job.source.absolute()), job.target.name, digest_of(key), job.model.name, model,
         job.model.sha256, job.config.to_dict(), job.spec.describe(), counted_fates(records),
-        troubles, records,
+        troubles, records, shots=[*job.shots],
     )  # fmt: skip
     path = report_path(job.target, job.form)
     write_report(path, report)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
@@ -74,6 +75,21 @@ class FaceSwapper(Protocol):
 
     config: ConvertConfig
 
+    def config_at(self, index: int) -> ConvertConfig:
+        """Return the settings of a frame, which may differ between shots.
+
+        Args:
+            index: The frame's index.
+        """
+
+    def adjusted(self, config: ConvertConfig) -> Self:
+        """Return a swapper with other settings, which shares with this one what it has seen.
+
+        Raises:
+            SettingsError: If the settings need a mask that a model does not decode, or the plug-in
+                of a mask or a colour match cannot be imported.
+        """
+
     def prepare(self, frames: list[Found]) -> list[list[Swap]]:
         """Return the swaps of each frame, in the order of its faces; see :meth:`decode`."""
 
@@ -117,23 +133,44 @@ class Swapper:
         decode: DecodeFaces | None = None,
     ) -> None:
         self.config = config or ConvertConfig()
-        if self.config.mask in DECODED_MASKS and not trained.network.config.mask_head:
-            raise SettingsError(
-                f"model '{trained.network.config.name}' does not decode a mask; use --mask hull"
-            )
-        device = device or resolve_device(self.config.device)
-        strength, limit = self.config.identity_strength, self.config.expression_range
-        self._decode = decode or FaceDecoder(trained, self.config.to, strength, limit, device)
-        self._mask = MASKS.resolve(self.config.mask)
-        self._parser = SkinParser(SKIN_EVERY) if self.config.mask in SKIN_MASKS else None
-        self._color = COLORS.resolve(self.config.color)
-        self._model = trained.network.config
+        self._trained, self._model = trained, trained.network.config
+        self._device = device or resolve_device(self.config.device)
         self._size = max(PASTE_SIZE, self._model.crop_size)
+        self._parser = SkinParser(SKIN_EVERY)
+        self._configure(decode)
+
+    def adjusted(self, config: ConvertConfig) -> Self:
+        """Return a swapper with the same model and other settings; see :class:`FaceSwapper`.
+
+        Raises:
+            SettingsError: As the class.
+        """
+        other = copy(self)
+        other.config = config
+        other._configure(None if isinstance(self._decode, FaceDecoder) else self._decode)
+        return other
+
+    def _configure(self, decode: DecodeFaces | None) -> None:
+        """Resolve the settings."""
+        trained, config = self._trained, self.config
+        if config.mask in DECODED_MASKS and not self._model.mask_head:
+            raise SettingsError(
+                f"model '{self._model.name}' does not decode a mask; use --mask hull"
+            )
+        strength, limit = config.identity_strength, config.expression_range
+        self._decode = decode or FaceDecoder(trained, config.to, strength, limit, self._device)
+        self._mask = MASKS.resolve(config.mask)
+        self._needs_skin = config.mask in SKIN_MASKS
+        self._color = COLORS.resolve(config.color)
         self._own: Mask | None = None  # where the new face is usually free of its own hair
-        photos = trained.exemplars.get(self.config.to)
-        if self._parser and photos:
+        photos = trained.exemplars.get(config.to)
+        if self._needs_skin and photos:
             usual = usually_bare(photos, self._model.view, self._size)
             self._own = smoothstep((usual - RARELY) / (OFTEN - RARELY))
+
+    def config_at(self, index: int) -> ConvertConfig:  # noqa: ARG002 - a protocol's signature
+        """Return the settings, which are those of every frame."""
+        return self.config
 
     def swap(self, image: Image) -> Image:
         """Swap every face of an image in memory.
@@ -232,7 +269,7 @@ class Swapper:
         self, frames: list[Frame], aligned: list[list[AlignedFace]]
     ) -> list[list[AlignedFace]]:
         """Find the visible skin of the faces of each frame if the mask needs it."""
-        if not self._parser:
+        if not self._needs_skin:
             return aligned
         return [
             [self._parser.parse(frame, face) for face in faces]
@@ -271,7 +308,7 @@ class Swapper:
         mask = self._mask(aligned, self._model.view, decoded_mask)
         mask = mask if self._own is None else np.asarray(mask * self._own, np.float32)
         erosion, feather = self.config.erosion, self.config.feather
-        if not self._parser:
+        if not self._needs_skin:
             color = self._color.measure(face, aligned.image, mask) if is_measured else None
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
@@ -353,9 +390,18 @@ def prepare_video(
         DeviceError: If the device's memory is too small for one face.
     """
     prepared = _prepare_in_passes(swapper, iter(detected))
-    if not swapper.config.smooth:
-        return prepared
-    return smooth_over_time(prepared, _measurements, _with_measurements)
+    return _smoothed(swapper, prepared) if swapper.config.smooth else prepared
+
+
+def _smoothed(swapper: FaceSwapper, prepared: Iterator[Prepared]) -> Iterator[Prepared]:
+    """Smooth colours and detail over the frames in which the same numbers are measured."""
+
+    def measured(item: Prepared) -> tuple[Any, bool]:
+        config = swapper.config_at(item[0].index)
+        return config.color, config.match_detail
+
+    for _, run in groupby(prepared, measured):
+        yield from smooth_over_time(run, _measurements, _with_measurements)
 
 
 def _prepare_in_passes(swapper: FaceSwapper, detected: Iterator[Found]) -> Iterator[Prepared]:

@@ -9,7 +9,7 @@ from itertools import dropwhile, takewhile
 from typing import Any
 
 from faceswap import parallel
-from faceswap.config import frame_ranges
+from faceswap.config import frame_ranges, is_inside
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
@@ -124,11 +124,6 @@ def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnPr
 def _excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
     """Yield frames up to a time on the source's own timeline; None for all."""
     return frames if end is None else takewhile(lambda frame: frame.time < end, frames)
-
-
-def is_inside(number: int, ranges: list[tuple[int, float]]) -> bool:
-    """Return whether a frame's number is in one of the ranges; see :func:`frame_ranges`."""
-    return any(low <= number <= high for low, high in ranges)
 
 
 def troubles_of(footage: Footage, written: list[FrameRecord]) -> list[Trouble]:

@@ -130,7 +130,8 @@ def photo_with_face(path: Path, model: Path, clip: Path) -> Path:
     for frame in reader.sample_video(clip, 12):
         Pillow.fromarray(frame.image).save(path)
         try:
-            faceswap.convert(path, path.with_name("trial.png"), model)
+            trial = path.with_name("trial.png")
+            faceswap.convert(path, trial, model, faceswap.ConvertConfig(overwrite=True))
             return path
         except NoFacesError:
             continue

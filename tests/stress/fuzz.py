@@ -96,6 +96,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     from faceswap.swapping.batch import read_jobs
     from faceswap.swapping.cast import read_cast
     from faceswap.swapping.report import read_report
+    from faceswap.swapping.shots import read_shots
     from faceswap.tracking.tracklog import FaceLog
     from faceswap.training import checkpoint
 
@@ -177,6 +178,7 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "train.json": (folder / "json" / "train.json", settings(TrainConfig, "train")),
         "convert.json": (folder / "json" / "convert.json", settings(ConvertConfig, "convert")),
         "cast": (folder / "json" / "cast.toml", read_cast),
+        "shots": (folder / "json" / "shots.toml", read_shots),
         "jobs": (folder / "json" / "jobs.toml", read_jobs),
         "report": (folder / "json" / "x.report.json", read_report),
         "sources.jsonl": (folder / "sources" / "sources.jsonl", listed_sources),
@@ -286,6 +288,10 @@ def write_samples(folder: Path) -> None:
     (folder / "json" / "cast.toml").write_text(
         '[[swap]]\nwho = "alice.jpg"\nmodel = "models/x"\n\n'
         '[[swap]]\nwho = ["c-1.jpg", "c-2.jpg"]\nto = "a"\n'
+    )
+    (folder / "json" / "shots.toml").write_text(
+        '[[shot]]\nframes = "3-9,20-"\ncolor = "linear"\nfeather = 0.1\n\n'
+        '[[shot]]\nframes = "5"\nmatch_detail = false\n'
     )
     (folder / "json" / "jobs.toml").write_text(
         'model = "x"\nsettings = { quality = 20 }\n[[job]]\ninputs = ["a.mp4", "b"]\n'
@@ -423,8 +429,8 @@ def run(name: str, tries: int, seed: int, keep: Path | None) -> Counter[str]:
 
 KINDS = (
     "checkpoint", "old checkpoint", "model", "resume state", "old resume state", "metrics.jsonl",
-    "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "jobs",
-    "report", "sources.jsonl", "GIF", "animated WebP", "animated PNG", "PNG",
+    "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "shots",
+    "jobs", "report", "sources.jsonl", "GIF", "animated WebP", "animated PNG", "PNG",
     "PNG, 16 bits", "TIFF, 16 bits", "JPEG", "WebP", "MP4", "MKV", "WebM", "written MP4",
     "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
 )  # fmt: skip

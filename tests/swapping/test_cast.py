@@ -16,10 +16,11 @@ from faceswap.media.reader import read_video
 from faceswap.media.writers import write_clip
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
-from faceswap.swapping.cast import CastEntry, MultiSwapper, read_cast
+from faceswap.swapping.cast import CastEntry, read_cast
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import assemble
 from faceswap.swapping.swapper import Swapper
+from faceswap.swapping.swappers import MultiSwapper
 from faceswap.tracking.selection import select_faces
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", color="none")

@@ -62,15 +62,15 @@ def test_what_exists_is_found_and_refused(tmp_path):
 
 
 SETTINGS = {
-    "start": "1", "end": "2", "frames": "3-", "codec": "ffv1", "quality": 20, "hardware": True,
-    "layers": True, "html": True, "intermediate": True,
+    "start": "1", "end": "2", "frames": "3-", "shots": "x.toml", "codec": "ffv1", "quality": 20,
+    "hardware": True, "layers": True, "html": True, "intermediate": True,
 }  # fmt: skip
 IN_FILES = {"layers", "html", "intermediate"}
-IN_TIME = {"start", "end", "frames"} | IN_FILES
+IN_TIME = {"start", "end", "frames", "shots"} | IN_FILES
 APPLIES = {
     "photo": IN_FILES, "photos": IN_FILES, "movie": set(SETTINGS),
     "gif": IN_TIME, "apng": IN_TIME, "images": IN_TIME, "animation": IN_TIME | {"quality"},
-    "preview": {"start", "end", "frames"},
+    "preview": {"start", "end", "frames", "shots"},
 }  # fmt: skip
 
 
