@@ -346,8 +346,9 @@ def _confirmed(found: list[Path], instead: str) -> bool:
 
 @cli.command()
 @click.argument("jobs_file", metavar="JOBS.toml", type=PATH)
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @json_option
-def run(jobs_file: Path, as_json: bool) -> None:
+def run(jobs_file: Path, overwrite: bool, as_json: bool) -> None:
     """Convert everything that JOBS.toml lists.
 
     Each [[job]] table has inputs, a source or a list of sources, and may have output, model and a
@@ -356,7 +357,10 @@ def run(jobs_file: Path, as_json: bool) -> None:
     """
     from faceswap.swapping import batch
 
-    _convert_all(batch.read_jobs(jobs_file), as_json)
+    jobs = batch.read_jobs(jobs_file)
+    if overwrite:
+        jobs = [replace(job, config=replace(job.config, overwrite=True)) for job in jobs]
+    _convert_all(jobs, as_json)
 
 
 @cli.command(cls=GroupedCommand)

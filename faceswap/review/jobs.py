@@ -26,12 +26,14 @@ from faceswap.files import LOCK, lock_file, make_folder, write_bytes
 
 FOLDER = Path(".faceswap", "jobs")  # in the workspace
 JOB, LOG, RESULT, END, PROCESS = "job.json", "log.txt", "result.json", "end.json", "process"
+WAITING = "waiting"  # is there while a job waits for another one
 LOG_TAIL = 4000  # characters of the log that are shown
 ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 PROGRESS = re.compile(r"^([0-9.e+]+) of ([0-9.e+]+) (\w[\w ]*), (.*)$")
-COMMANDS = ("extract", "train", "convert", "evaluate")  # what a job may run
+COMMANDS = ("extract", "train", "convert", "run", "evaluate")  # what a job may run
+ALIKE = {"run": "convert"}  # commands that count as another one
 INTERRUPTED = 130  # exit code of a command after Ctrl-C
-State = Literal["running", "done", "stopped", "failed", "killed"]
+State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -40,7 +42,7 @@ class Command(msgspec.Struct, frozen=True):
     Attributes:
         title: What it does, for people.
         args: The command and its arguments, without "faceswap".
-        about: Id of the faceset, model or output that it works on.
+        about: The page about such work, such as "training".
         started: When it was started, ISO 8601.
     """
 
@@ -154,7 +156,7 @@ class Jobs:
 
     def _state(self, folder: Path) -> State:
         if _is_locked(folder):
-            return "running"
+            return "waiting" if (folder / WAITING).exists() else "running"
         try:
             code = json.loads((folder / END).read_text())["exit_code"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -162,6 +164,24 @@ class Jobs:
         if code == 0:
             return "done"
         return "stopped" if code in (INTERRUPTED, -signal.SIGTERM) else "failed"
+
+    def must_wait(self, name: str) -> bool:
+        """Return whether a job has to wait: of jobs with the same command, one runs at a time.
+
+        Two conversions or trainings at once would slow each other down more than twofold. Those
+        that wait take turns in the order in which they were started.
+
+        Raises:
+            InputError: If there is no such job.
+        """
+        kind = _kind_of(self.job(name))
+        others = [
+            job for job in self.all()
+            if job.id != name and _kind_of(job) == kind and _is_locked(self._folder / job.id)
+        ]  # fmt: skip
+        return any(
+            job.state == "running" or (job.state == "waiting" and job.id < name) for job in others
+        )
 
     def stop(self, name: str) -> None:
         """Stop a job as Ctrl-C does, so that finished work is kept.
@@ -171,7 +191,7 @@ class Jobs:
             SettingsError: If it does not run.
         """
         job = self.job(name)
-        if job.state != "running":
+        if job.state not in ("running", "waiting"):
             raise SettingsError(f"this job does not run: {job.state}")
         with suppress(OSError, ValueError):  # it ends just now, or has just begun
             # A server that runs in the background of a shell passes on that SIGINT is ignored.
@@ -185,7 +205,7 @@ class Jobs:
             SettingsError: If it still runs.
         """
         job = self.job(name)
-        if job.state == "running":
+        if job.state in ("running", "waiting"):
             raise SettingsError("this job still runs")
         if job.command.args[:1] not in [[command] for command in COMMANDS]:
             raise InputError("this job is none of ours")
@@ -194,6 +214,12 @@ class Jobs:
         with suppress(FileNotFoundError):
             (self._folder / name / PROCESS).unlink()
         self._run(name)
+
+
+def _kind_of(job: Job) -> str:
+    """Return the command that decides for which others a job waits."""
+    command = "".join(job.command.args[:1])
+    return ALIKE.get(command, command)
 
 
 def _is_locked(folder: Path) -> bool:

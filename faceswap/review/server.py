@@ -3,7 +3,7 @@
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,6 @@ from faceswap.review.workspace import Workspace
 
 if TYPE_CHECKING:
     import uvicorn
-
-    from faceswap.review.conversions import Previews
 
 HOST = "127.0.0.1"  # other machines cannot reach it
 MAX_CONNECTIONS = 200  # at once; others are told to come back later
@@ -45,14 +43,14 @@ class Served:
     Args:
         server: The server.
         listener: The socket that it listens on.
-        previews: The process that makes previews.
+        helpers: What is closed with it.
         address: The address to open.
     """
 
     def __init__(
-        self, server: "uvicorn.Server", listener: socket.socket, previews: "Previews", address: str
+        self, server: "uvicorn.Server", listener: socket.socket, helpers: ExitStack, address: str
     ) -> None:
-        self._server, self._listener, self._previews = server, listener, previews
+        self._server, self._listener, self._helpers = server, listener, helpers
         self.address = address
 
     def run(self) -> None:
@@ -64,9 +62,9 @@ class Served:
         self._server.should_exit = True
 
     def close(self) -> None:
-        """Free the port and end the process of the previews."""
+        """Free the port and end the processes of the previews and surveys."""
         self._listener.close()
-        self._previews.close()
+        self._helpers.close()
 
 
 def prepare(folder: Path, port: int) -> Served:
@@ -82,7 +80,6 @@ def prepare(folder: Path, port: int) -> Served:
         import uvicorn
 
         from faceswap.review import app
-        from faceswap.review.conversions import Previews
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{error.name} is not installed: pip install 'faceswap[review]'"
@@ -96,11 +93,11 @@ def prepare(folder: Path, port: int) -> Served:
         listener.close()
         raise OutputError(f"port {port} cannot be used: {error.strerror}") from error
     token, number = secrets.token_urlsafe(24), listener.getsockname()[1]
-    previews = Previews()
+    helpers = ExitStack()
     config = uvicorn.Config(
-        app.build(workspace, token, number, previews), log_level="warning", lifespan="off",
+        app.build(workspace, token, number, helpers), log_level="warning", lifespan="off",
         ws="none", limit_concurrency=MAX_CONNECTIONS, server_header=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     address = f"http://{HOST}:{number}/?token={token}"
-    return Served(uvicorn.Server(config), listener, previews, address)
+    return Served(uvicorn.Server(config), listener, helpers, address)

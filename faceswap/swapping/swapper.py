@@ -60,6 +60,7 @@ Finish = Callable[[], list[list[Swap]]]  # see :meth:`FaceSwapper.decode`
 Prepared = tuple[Frame, list[Swap]]
 EVERY = slice(None)
 
+DECODED = ("to", "identity_strength", "expression_range")  # settings of the decoder
 FRAMES_PER_PASS = 8  # frames whose faces go through the network together
 SKIN_EVERY = 3  # frames of a track that share one look at its skin at least; it takes 70 ms
 COLOR_EVERY = 2  # frames of a video that share a measured colour match, which is smoothed anyway
@@ -147,7 +148,9 @@ class Swapper:
         """
         other = copy(self)
         other.config = config
-        other._configure(None if isinstance(self._decode, FaceDecoder) else self._decode)
+        decodes_alike = all(getattr(config, name) == getattr(self.config, name) for name in DECODED)
+        is_given = not isinstance(self._decode, FaceDecoder)
+        other._configure(self._decode if decodes_alike or is_given else None)
         return other
 
     def _configure(self, decode: DecodeFaces | None) -> None:

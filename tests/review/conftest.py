@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -102,6 +103,15 @@ def server(workspace):
         served.stop()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def until(ask, seconds=120):
+    """Ask until the answer is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return answer
 
 
 def at(page, selector):

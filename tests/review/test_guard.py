@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from faceswap.review.guard import MAX_BODY
+from faceswap.review.workspace import Workspace
 
 
 def snapshot(root):
@@ -19,13 +20,24 @@ def snapshot(root):
 
 
 @pytest.fixture
-def addresses(server):
+def addresses(server, clip_addresses):
     home = server.faceset("ada")
     return [
         "/", "/facesets", home, f"{home}/faces", f"{home}/people", f"{home}/looks",
         f"{home}/thumb/0/96", f"{home}/crop/0", f"{home}/mask/0", f"{home}/landmarks/0",
-        "/static/review.css", "/nothing",
+        "/training", "/conversion", "/review", "/jobs",
+        *clip_addresses, "/static/review.css", "/nothing",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def clip_addresses(workspace):
+    """What the page of a clip asks for."""
+    (workspace / "clip.mp4").write_bytes(b"no video")
+    (place,) = Workspace(workspace).clips()
+    home = f"/conversion/{place.id}"
+    return [home, f"{home}/facts", f"{home}/survey", f"{home}/frame/0", f"{home}/person/0",
+            f"{home}/cast/0"]  # fmt: skip
 
 
 def test_without_the_token_nothing_is_shown(server, addresses):
@@ -119,7 +131,7 @@ TRAVERSALS = (
 
 
 @pytest.mark.parametrize("value", TRAVERSALS, ids=lambda value: value[:20])
-def test_no_parameter_reaches_out_of_the_workspace(server, workspace, value):
+def test_no_parameter_reaches_out_of_the_workspace(server, workspace, value, clip_addresses):
     secret = workspace.parent / "secret"
     secret.write_text("secret")
     home = server.faceset("ada")
@@ -128,7 +140,10 @@ def test_no_parameter_reaches_out_of_the_workspace(server, workspace, value):
         f"/{sent}", f"/static/{sent}", f"/facesets/{sent}", f"/facesets/{sent}/faces",
         f"{home}/thumb/{sent}/96", f"{home}/thumb/0/{sent}", f"{home}/crop/{sent}",
         f"{home}/mask/{sent}", f"{home}/landmarks/{sent}", f"{home}/{sent}",
-        f"{home}/thumb/0/96?v={sent}",
+        f"{home}/thumb/0/96?v={sent}", f"/conversion/{sent}", f"/conversion/{sent}/facts",
+        f"{clip_addresses[0]}/frame/{sent}", f"{clip_addresses[0]}/person/{sent}",
+        f"{clip_addresses[0]}/cast/{sent}", f"/training/{sent}", f"/review/{sent}",
+        f"/review/{sent}/before/0", f"/jobs/{sent}",
     ):  # fmt: skip
         status, _, body = server.ask(address)
         assert status in ((200,) if "?v=" in address else (400, 404, 405)), address
@@ -141,6 +156,17 @@ def test_no_parameter_reaches_out_of_the_workspace(server, workspace, value):
         {"edit": "landmarks", "faces": ["00.jpg#0-0"], "points": value},
     ):  # fmt: skip
         status, _, body = server.ask(f"{home}/edits", "POST", request)
+        assert status in (404, 409), (request, body)
+        assert set(json.loads(body)) == {"error"}
+    for what, request in (
+        ("choose", {"model": value, "look": {}}),
+        ("choose", {"model": "x", "look": {"color": value}}),
+        ("preview", {"model": value, "frame": 0}), ("loop", {"model": value, "frame": 0}),
+        ("assign", {"model": value, "frame": 0, "x": 1, "y": 1}), ("start", {"model": value}),
+        ("cast", {"entry": 0, "model": value}), ("cast", {"entry": value, "model": None}),
+        ("choose", {"model": "x", "look": {}, "shot": [value, value]}),
+    ):  # fmt: skip
+        status, _, body = server.ask(f"{clip_addresses[0]}/{what}", "POST", request)
         assert status in (404, 409), (request, body)
         assert set(json.loads(body)) == {"error"}
     assert snapshot(workspace.parent) == before

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from faceswap.errors import InputError, SettingsError
+from faceswap.files import LOCK, lock_file
 from faceswap.review.jobs import JOB, LOG, PROCESS, Jobs
 
 TRAIN = (
@@ -154,3 +155,49 @@ def test_jobs_folder_that_is_a_link_is_not_written(jobs, tmp_path, tmp_path_fact
     with pytest.raises(InputError, match="is a link"):
         jobs.start("x", ["train"])
     assert not list(outside.iterdir())
+
+
+def test_jobs_with_the_same_command_take_turns(jobs, train, tmp_path):
+    folder = tmp_path / ".faceswap" / "jobs"
+    first = jobs.start("train", [*train, "--save-every", "0.02", "-o", "m"])
+    wait(jobs, first, ["running"], lambda job: not (folder / first / "waiting").exists())
+    second = jobs.start("train", [*train, "--steps", "1", "-o", "n"])
+    third = jobs.start("train", [*train, "--steps", "1", "-o", "o"])
+    other = jobs.start("convert nothing", ["run", "./none.toml"])
+    wait(jobs, other, ["failed"])  # of another kind
+    assert [jobs.job(name).state for name in (first, second, third)] == [
+        "running", "waiting", "waiting",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match="still runs"):
+        jobs.again(second)
+
+    jobs.stop(third)
+    wait(jobs, third, ["stopped"])
+    assert not (folder / third / LOG).exists()
+    assert jobs.job(second).state == "waiting"
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "m" / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    jobs.stop(first)
+
+    wait(jobs, first, ["stopped"])
+    wait(jobs, second, ["done"])
+    assert (tmp_path / "n" / "model.safetensors").is_file()
+    assert not (tmp_path / "o").exists()
+
+
+def test_conversions_wait_for_each_other_whatever_their_command(jobs, tmp_path):
+    folder = tmp_path / ".faceswap" / "jobs"
+    for number, args in enumerate((["convert", "x"], ["run", "x"], ["train"])):
+        (folder / f"2026010{number + 1}-000000-abcdef").mkdir(parents=True)
+        path = folder / f"2026010{number + 1}-000000-abcdef"
+        (path / JOB).write_text(json.dumps({"title": "x", "args": args}))
+    names = sorted(path.name for path in folder.iterdir())
+    with lock_file(folder / names[1] / LOCK, ""):
+        assert [jobs.must_wait(name) for name in names] == [True, False, False]
+        (folder / names[1] / "waiting").touch()
+        assert [jobs.must_wait(name) for name in names] == [False, False, False]
+    with lock_file(folder / names[0] / LOCK, ""):
+        (folder / names[0] / "waiting").touch()
+        assert [jobs.must_wait(name) for name in names] == [False, True, False]

@@ -2,6 +2,7 @@
 
 import { post, tell } from "/static/api.js";
 
+const PAGES = ["training", "conversion", "review"];
 const list = document.getElementById("jobs");
 
 function element(name, text, className = "") {
@@ -24,8 +25,10 @@ function item(job) {
   const made = element("li", "", `panel job ${job.state}`), head = element("div", "", "head");
   made.dataset.job = job.id;
   made.dataset.state = job.state;
-  head.append(element("strong", job.title), element("span", job.state, "state"), element("span", "", "grow"));
-  head.append(job.state === "running" ? button("Stop", job, "stop") : button("Run again", job, "again"));
+  const title = element("strong", "");
+  title.append(PAGES.includes(job.about) ? Object.assign(element("a", job.title), { href: `/${job.about}` }) : job.title);
+  head.append(title, element("span", job.state, "state"), element("span", "", "grow"));
+  head.append(["running", "waiting"].includes(job.state) ? button("Stop", job, "stop") : button("Run again", job, "again"));
   const bar = document.createElement("progress"), log = document.createElement("details");
   bar.max = 1;
   bar.setAttribute("aria-label", job.title);
@@ -39,7 +42,7 @@ function update(made, job) {
   const bar = made.querySelector("progress");
   if (job.done !== null) bar.value = job.done;
   else if (job.state !== "running") bar.value = 0;
-  made.querySelector("summary").textContent = job.words || "nothing printed yet";
+  made.querySelector("summary").textContent = job.state === "waiting" ? "waits until another one like it is done" : job.words || "nothing printed yet";
   made.querySelector("pre").textContent = `faceswap ${job.command.join(" ")}\n${job.log}`;
 }
 
