@@ -194,7 +194,7 @@ def test_architecture_page_names_every_import_between_packages():
     packages = {path.parent.name for path in (ROOT / "faceswap").glob("*/__init__.py")}
     assert set(documented) == packages
     for package in packages:
-        text = "".join(path.read_text() for path in (ROOT / "faceswap" / package).glob("*.py"))
+        text = "".join(path.read_text() for path in (ROOT / "faceswap" / package).rglob("*.py"))
         imported = set(re.findall(r"from faceswap\.(\w+)|import faceswap\.(\w+)", text))
         names = {name for pair in imported for name in pair} & packages - {package}
         assert names == documented[package], package
