@@ -8,6 +8,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from faceswap.review.comparison.pages import Comparison
 from faceswap.review.conversion.pages import Conversions
 from faceswap.review.conversion.previews import Previews
 from faceswap.review.conversion.surveys import Surveys
@@ -41,6 +42,7 @@ def build(workspace: Workspace, token: str, port: int, helpers: ExitStack) -> AS
             *Trainings(workspace, jobs).routes(),
             *Conversions(workspace, jobs, previews, surveys).routes(),
             *Screening(workspace, jobs).routes(),
+            *Comparison(workspace, jobs, previews).routes(),
             *Work(workspace, jobs).routes(),
             Mount("/static", StaticFiles(packages=[(PACKAGE, "static")])),
         ],

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from faceswap.errors import InputError
 from faceswap.review.jobs import Jobs
-from faceswap.review.web import page, plain, posted
+from faceswap.review.web import as_json, page, plain, posted
 from faceswap.review.workspace import Workspace
 
 EVERY = 0.5  # seconds between two looks at the jobs
@@ -39,6 +39,7 @@ class Work:
         return [
             Route("/jobs", plain(self.jobs_page)),
             Route("/jobs/events", self.events),
+            Route("/jobs/{job}", plain(self.one)),
             Route("/jobs/{job}", posted(Action, self.act), methods=["POST"]),
         ]
 
@@ -48,6 +49,10 @@ class Work:
 
     def _all(self) -> list[object]:
         return [job.to_json() for job in self._jobs.all()]
+
+    def one(self, request: Request) -> Response:
+        """Return how a job goes."""
+        return as_json(self._jobs.job(request.path_params["job"]).to_json())
 
     def act(self, request: Request, asked: Action) -> object:
         """Stop a job or run it again."""

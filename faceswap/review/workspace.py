@@ -76,6 +76,21 @@ class Workspace:
         """
         return self._with_id(self.models, place_id, "model")
 
+    def trained(self) -> list[Place]:
+        """Return the folders that hold a model, by name."""
+        return self._places("model.safetensors", lambda file: file.parent)
+
+    def trained_model(self, place_id: str) -> Place:
+        """Return the folder of a model that exists by its id.
+
+        Raises:
+            InputError: If there is none.
+        """
+        model = self.model(place_id)
+        if not (model.path / "model.safetensors").is_file():
+            raise InputError(f"{model.name} has no model yet; wait until training has saved one")
+        return model
+
     def outputs(self) -> list[Place]:
         """Return the reports of finished conversions, by name."""
         return self._places("*.report.json", lambda file: file)

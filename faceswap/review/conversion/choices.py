@@ -80,7 +80,7 @@ class Choices:
         """
         table = self._table()
         look = self._look(table)
-        models = {place.path.resolve(): place.id for place in self._workspace.models()}
+        models = {place.path.resolve(): place.id for place in self._workspace.trained()}
 
         def id_of(path: Path | None) -> str | None:
             return models.get(path.resolve()) if path else None

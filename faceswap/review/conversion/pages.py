@@ -145,7 +145,7 @@ class Conversions:
     def clip_page(self, request: Request) -> Response:
         """Show a clip with its settings."""
         clip = self._clip(request)
-        models = [each for each in self._workspace.models() if _is_trained(each)]
+        models = self._workspace.trained()
         return page(self._workspace, "clip.html.j2", clip.name, clip=clip, models=models)
 
     def facts(self, request: Request) -> Response:
@@ -260,14 +260,7 @@ class Conversions:
         return self._workspace.clip(request.path_params["clip"])
 
     def _model(self, model_id: str) -> Place:
-        model = self._workspace.model(model_id)
-        if not _is_trained(model):
-            raise InputError(f"{model.name} has no model yet; wait until training has saved one")
-        return model
-
-
-def _is_trained(model: Place) -> bool:
-    return (model.path / "model.safetensors").is_file()
+        return self._workspace.trained_model(model_id)
 
 
 def _texts(images: list[bytes]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import { post, tell } from "/static/api.js";
 
-const PAGES = ["training", "conversion", "review"];
+const PAGES = ["training", "conversion", "review", "compare"];
 const list = document.getElementById("jobs");
 
 function element(name, text, className = "") {

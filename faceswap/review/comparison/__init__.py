@@ -1,0 +1,1 @@
+"""The page that compares two models, or two settings, on the same frames and held-out faces."""

@@ -1,0 +1,193 @@
+// Two candidates, each a model with settings, on the same frame, and their numbers.
+
+import { get, picture, post, tell } from "/static/api.js";
+
+const by = (id) => document.getElementById(id), SIDES = ["left", "right"];
+const RANGES = ["identity_strength", "expression_range"];
+const POLL = 2000; // milliseconds between two looks for numbers that are being measured
+const GOALS = { higher: "more", lower: "less", one: "1" };
+
+let facts = null, original = null, share = 0.5, ticket = 0;
+const measuring = new Set(); // jobs
+const pictures = { left: null, right: null }, shown = { left: "", right: "" };
+
+const view = () => document.querySelector("[name=view]:checked").value;
+
+function candidate(side) {
+  const form = by(side), { model, ...look } = Object.fromEntries(new FormData(form));
+  for (const name of RANGES) look[name] = Number(look[name]);
+  return { model, look: { ...look, match_detail: form.match_detail.checked, to: by("to").value } };
+}
+
+function decode(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+}
+
+function draw() {
+  if (!original) return;
+  const canvas = by("picture"), context = canvas.getContext("2d"), { width, height } = original, chosen = view();
+  const first = pictures.left ?? original, second = pictures.right ?? original;
+  canvas.width = chosen === "beside" ? 2 * width : width;
+  canvas.height = height;
+  by("frame").classList.toggle("scrolls", by("pixels").checked);
+  context.drawImage({ second, original }[chosen] ?? first, 0, 0);
+  if (chosen === "beside") context.drawImage(second, width, 0);
+  else if (chosen === "difference") {
+    context.globalCompositeOperation = "difference";
+    context.drawImage(second, 0, 0);
+    context.globalCompositeOperation = "lighter"; // four times as strong, to be seen
+    for (let times = 0; times < 2; times++) context.drawImage(canvas, 0, 0);
+    context.globalCompositeOperation = "source-over";
+  } else if (chosen === "wipe") {
+    const line = Math.round(share * width);
+    context.drawImage(second, line, 0, width - line, height, line, 0, width - line, height);
+    context.fillStyle = "#fff";
+    context.fillRect(line - 1, 0, 2, height);
+  }
+}
+
+// Swap the faces of the frame for the candidates that have changed, one after the other.
+async function show() {
+  const mine = ++ticket, clip = by("clip").value, frame = Number(by("at").value);
+  by("compare").dataset.state = "busy";
+  const wanted = Object.fromEntries(SIDES.map((side) => [side, JSON.stringify([clip, frame, candidate(side)])]));
+  try {
+    const found = await picture(`/conversion/${clip}/frame/${frame}`);
+    if (mine !== ticket) return;
+    original = found;
+    for (const side of SIDES) {
+      if (shown[side] === wanted[side]) continue;
+      const { image, faces } = await post("/compare/frame", { clip, frame, side: candidate(side) });
+      const decoded = await decode(image);
+      if (mine !== ticket) return;
+      pictures[side] = decoded;
+      shown[side] = wanted[side];
+      by("told").textContent = faces.length ? "" : "no face in this frame";
+      draw();
+    }
+  } catch (error) {
+    if (error.name === "Error") tell(error.message);
+    for (const side of SIDES) if (shown[side] !== wanted[side]) pictures[side] = null;
+  }
+  if (mine !== ticket) return;
+  draw();
+  by("compare").dataset.state = "shown";
+}
+
+const cell = (score) => (score ? `${score.value.toPrecision(3)}${score.low === null ? "" : ` (${score.low.toPrecision(3)} to ${score.high.toPrecision(3)})`}` : "-");
+
+async function numbers() {
+  const found = await post("/compare/numbers", { left: candidate("left"), right: candidate("right") });
+  by("rows").replaceChildren(...found.rows.map((row) => {
+    const line = document.createElement("tr");
+    for (const [name, text] of [["", row.name], ["", GOALS[row.goal]], ["left", cell(row.left)], ["right", cell(row.right)], ["", row.real ? row.real.value.toPrecision(3) : "-"]]) {
+      const made = document.createElement("td");
+      made.textContent = text;
+      if (name && row.better === name) made.className = "better";
+      line.append(made);
+    }
+    line.title = row.about;
+    return line;
+  }));
+  for (const side of SIDES) {
+    const told = found[side], title = `${side[0].toUpperCase()}${side.slice(1)}`;
+    by(`of-${side}`).textContent = told ? `${title}: ${told.steps} steps, ${told.a} + ${told.b} faces` : `${title}: not measured`;
+  }
+  by("compare").dataset.measured = SIDES.filter((side) => found[side]).join(" ");
+  return SIDES.filter((side) => !found[side]);
+}
+
+// Follow the jobs that measure until they have ended.
+async function follow() {
+  for (const name of measuring) {
+    const job = await get(`/jobs/${name}`);
+    if (["running", "waiting"].includes(job.state)) continue;
+    measuring.delete(name);
+    if (job.state !== "done") tell(job.words || `measuring was ${job.state}`);
+    await numbers();
+  }
+  by("measuring").textContent = measuring.size ? "measuring ..." : "";
+  if (measuring.size) setTimeout(follow, POLL);
+}
+
+async function people() {
+  const found = await get(`/compare/people/${candidate("left").model}`);
+  for (const id of ["a", "b"]) if (found[id]) by(id).value = found[id];
+}
+
+by("measure")?.addEventListener("click", async () => {
+  const asked = new Set();
+  for (const side of await numbers()) {
+    const chosen = candidate(side), key = JSON.stringify(chosen);
+    if (asked.has(key)) continue; // both sides are the same
+    asked.add(key);
+    const known = await get(`/compare/people/${chosen.model}`);
+    const { job } = await post("/compare/measure", { side: chosen, a: known.a ?? by("a").value, b: known.b ?? by("b").value });
+    measuring.add(job);
+  }
+  if (!asked.size) { tell("both sides are measured"); return; }
+  follow();
+});
+
+const VIEWS = { w: "wipe", b: "beside", a: "first", s: "second", d: "difference", z: "original" };
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
+
+async function open() {
+  facts = await get(`/compare/clip/${by("clip").value}`);
+  by("at").max = facts.frames - 1;
+  by("at").value = Math.floor(facts.frames / 2);
+  by("where").textContent = by("at").value;
+  await show();
+}
+
+function begin() {
+  for (const side of SIDES) {
+    by(side).addEventListener("input", (event) => {
+      if (event.target.type === "range") event.target.previousElementSibling.textContent = event.target.value;
+      show();
+      numbers();
+      if (event.target.name === "model" && side === "left") people();
+    });
+    by(side).addEventListener("submit", (event) => event.preventDefault());
+  }
+  by("clip").addEventListener("change", open);
+  by("to").addEventListener("change", () => { show(); numbers(); });
+  by("at").addEventListener("input", () => { by("where").textContent = by("at").value; show(); });
+  for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", draw);
+  by("picture").addEventListener("pointerdown", (event) => {
+    const canvas = by("picture");
+    if (event.button || view() !== "wipe") return;
+    const move = ({ clientX }) => {
+      const { width, height, clientWidth, clientHeight } = canvas, scale = Math.min(clientWidth / width, clientHeight / height);
+      share = Math.min(Math.max((clientX - canvas.getBoundingClientRect().left - clientWidth / 2) / (width * scale) + 0.5, 0), 1);
+      draw();
+    };
+    canvas.setPointerCapture(event.pointerId);
+    move(event);
+    canvas.addEventListener("pointermove", move);
+    canvas.addEventListener("pointerup", () => canvas.removeEventListener("pointermove", move), { once: true });
+  });
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;
+    if (event.key in STEPS && !event.target.matches("input")) {
+      by("at").value = Number(by("at").value) + STEPS[event.key];
+      by("at").dispatchEvent(new Event("input"));
+    } else if (event.key in VIEWS) {
+      document.querySelector(`[value=${VIEWS[event.key]}]`).checked = true;
+      draw();
+    } else if (event.key === "1") {
+      by("pixels").checked = !by("pixels").checked;
+      draw();
+    } else return;
+    event.preventDefault();
+  });
+}
+
+if (by("compare")) {
+  begin();
+  await people();
+  await numbers();
+  await open();
+  by("compare").dataset.ready = "true";
+}
