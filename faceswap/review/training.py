@@ -51,7 +51,7 @@ def arguments(asked: TrainRequest, a: Place, b: Place) -> list[str]:
 
 
 def progress(folder: Path) -> dict[str, Any]:
-    """Return the curves of a training, its previews and advice.
+    """Return the curves of a training with the margins of held-out scores, previews and advice.
 
     Raises:
         InputError: If the folder is gone.
@@ -67,11 +67,13 @@ def progress(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError("this training is gone") from error
     series = {name: _series(records, name) for name in SERIES}
+    margins = {name: _series(records, f"{name}_margin") for name in SERIES}
     minutes = _minutes(records)
     return {
         "step": records[-1]["step"] if records else 0,
         "minutes": round(minutes, 1),
         "series": {name: points for name, points in series.items() if points},
+        "margins": {name: points for name, points in margins.items() if points},
         "names": SERIES,
         "previews": previews,
         "advice": advice(records),

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import statistics
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +43,7 @@ MIN_CONTRAST = 1e-4  # added to both contrasts, so that flat images can be compa
 MEAN_FACES = 200  # up to twice as many faces per identity are averaged into the mean latent
 # Plateau: none of the last third of the scores (at least 6) exceeds the earlier best by 0.002.
 FLAT_SCORES, FLAT_GAIN = 6, 0.002
+MIN_FACES = 3  # held-out faces of an identity; fewer give no interval
 FLAT_AFTER = 1000  # steps; a slow rise at the start is not a plateau
 
 
@@ -111,16 +114,23 @@ class Monitor:
                 continue
             refiner = run.refiners.get(key)
             sums: dict[str, float] = defaultdict(float)
+            each: dict[str, list[float]] = defaultdict(list)  # of the faces
             for first in range(0, len(faces), CROPS_PER_PASS):
                 part = faces.at(slice(first, first + CROPS_PER_PASS))
                 inputs = seen(run, part, key)
                 target = shown(run, part, key) if refiner else inputs
                 output = self._reproduced(network(inputs, key), key, part)
                 share = len(inputs) / len(faces)
-                sums["ssim"] += share * float((1 - 2 * dssim(output, target)).mean())
+                alike = (1 - 2 * dssim(output, target)).mean(dim=(1, 2, 3))
+                each["ssim"] += alike.tolist()
+                pairs = zip(torch.split(output, 1), torch.split(target, 1), strict=True)
+                each["sharp"] += [float(sharpness(*pair)) for pair in pairs]
+                sums["ssim"] += share * float(alike.mean())
                 sums["l1"] += share * float((output - target).abs().mean())
                 sums["sharp"] += share * float(sharpness(output, target))
             metrics |= {f"{name}_{key}": value for name, value in sums.items()}
+            if len(faces) >= MIN_FACES:
+                metrics |= {f"{name}_{key}_margin": margin(each[name]) for name in each}
         network.train()
         if "ssim_a" in metrics and "ssim_b" in metrics:
             parts = [metrics[f"{name}_{key}"] for name in ("ssim", "sharp") for key in ("a", "b")]
@@ -215,6 +225,11 @@ class Monitor:
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(name.replace("_", "/"), value, run.step)
+
+
+def margin(values: list[float]) -> float:
+    """Return half the width of the 95 % interval of a mean, which is taken for normal."""
+    return 1.96 * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def sharpness(output: Tensor, target: Tensor) -> Tensor:

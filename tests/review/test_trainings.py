@@ -17,7 +17,9 @@ def metrics(scores, every=60.0):
     for number, score in enumerate(scores):
         place = {"step": number * 100, "seconds": number * every}
         lines.append(place | {"loss_a": 1 / (number + 1), "loss_b": 0.5})
-        lines.append(place | dict.fromkeys(("ssim_a", "ssim_b", "sharp_a", "sharp_b"), score))
+        names = ("ssim_a", "ssim_b", "sharp_a", "sharp_b")
+        margins = {f"{name}_margin": 0.02 for name in names}
+        lines.append(place | dict.fromkeys(names, score) | margins)
     return lines
 
 
@@ -67,6 +69,7 @@ def test_page_shows_curves_previews_and_advice(server, trained):
         assert page.locator("#state").inner_text() == "step 900, 9 minutes"
         assert "sharpness has been flat for 7 minutes" in page.locator("#advice").inner_text()
         assert "loss a 0.100" in page.locator("#loss-legend").inner_text()
+        assert "SSIM a 0.600 \u00b1 0.020" in page.locator("#scores-legend").inner_text()
         drawn = page.eval_on_selector(
             "#scores", "c => c.getContext('2d').getImageData(0, 0, 1000, 420).data.some(x => x)"
         )  # fmt: skip

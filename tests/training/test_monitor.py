@@ -1,8 +1,10 @@
 """What the monitor of a training shows."""
 
+import numpy as np
+import pytest
 import torch
 
-from faceswap.training.monitor import BORDER, _framed
+from faceswap.training.monitor import BORDER, _framed, margin
 
 
 def test_faces_of_a_preview_stand_in_rows_with_white_between():
@@ -20,3 +22,12 @@ def test_faces_of_a_preview_stand_in_rows_with_white_between():
             torch.testing.assert_close(image[:, *area], faces[row, column])
             white[area] = False
     assert (image[:, white] == 1).all()
+
+
+def test_margin_covers_the_mean_of_19_in_20_samples():
+    random = np.random.default_rng(0)
+    samples = random.normal(0.7, 0.1, (2000, 200))
+
+    covered = np.mean([abs(sample.mean() - 0.7) < margin(sample.tolist()) for sample in samples])
+
+    assert covered == pytest.approx(0.95, abs=0.015)

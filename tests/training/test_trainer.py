@@ -342,6 +342,9 @@ def test_best_model_has_the_best_score(run):
     parts = ("ssim_a", "ssim_b", "sharp_a", "sharp_b")
     scored = [(sum(map(line.get, parts)), line["step"]) for line in lines if "ssim_a" in line]
     assert len(scores) == len(scored) >= 10
+    assert all(
+        0 < line[f"{part}_margin"] < 1 for line in lines if "ssim_a" in line for part in parts
+    )
     assert modelfile.load(folder / "best.safetensors").step == max(scored)[1]
 
 

@@ -10,20 +10,35 @@ function ticks(low, high) {
   return found;
 }
 
-// Draw series, an object of names and lists of [minute, value].
-export function draw(canvas, legend, series, names, isLog) {
+// Draw series, an object of names and lists of [minute, value]; margins are half the widths of their intervals.
+export function draw(canvas, legend, series, names, isLog, margins) {
   const context = canvas.getContext("2d"), { width, height } = canvas, style = getComputedStyle(canvas);
   const color = (name) => style.getPropertyValue(name), all = Object.values(series).flat();
   context.clearRect(0, 0, width, height);
   legend.replaceChildren();
   if (!all.length) return;
   const scale = isLog ? (value) => Math.log10(Math.max(value, 1e-6)) : (value) => value;
-  const values = all.map(([, value]) => scale(value)), last = Math.max(...all.map(([minute]) => minute), 1e-3);
+  const widths = Object.fromEntries(Object.entries(margins).map(([name, points]) => [name, new Map(points)]));
+  const ends = Object.entries(series).flatMap(([name, points]) => points.flatMap(([minute, value]) => {
+    const width = widths[name]?.get(minute) ?? 0;
+    return [value - width, value + width];
+  }));
+  const values = ends.map(scale), last = Math.max(...all.map(([minute]) => minute), 1e-3);
   let [low, high] = [Math.min(...values), Math.max(...values)];
   if (high - low < 1e-3) [low, high] = [low - 0.05, high + 0.05];
   const [left, right, top, bottom] = [70, width - 40, 14, height - 40];
   const x = (minute) => left + (right - left) * minute / last;
   const y = (value) => bottom - (bottom - top) * (scale(value) - low) / (high - low);
+  const band = (points, width) => {
+    const known = points.filter(([minute]) => width?.has(minute));
+    if (known.length < 2) return;
+    context.beginPath();
+    for (const [minute, value] of known) context.lineTo(x(minute), y(value + width.get(minute)));
+    for (const [minute, value] of known.toReversed()) context.lineTo(x(minute), y(value - width.get(minute)));
+    context.globalAlpha = 0.12;
+    context.fill();
+    context.globalAlpha = 1;
+  };
   context.font = "20px system-ui, sans-serif";
   context.fillStyle = color("--muted");
   context.strokeStyle = color("--line");
@@ -40,7 +55,8 @@ export function draw(canvas, legend, series, names, isLog) {
   context.textAlign = "center";
   for (const minute of ticks(0, last)) context.fillText(`${Number(minute.toFixed(2))} min`, x(minute), height - 18);
   Object.entries(series).forEach(([name, points], at) => {
-    context.strokeStyle = color(COLORS[at % 4]);
+    context.fillStyle = context.strokeStyle = color(COLORS[at % 4]);
+    band(points, widths[name]);
     context.lineWidth = 3;
     context.setLineDash(at < 2 ? [] : [10, 7]);
     context.beginPath();
@@ -48,7 +64,8 @@ export function draw(canvas, legend, series, names, isLog) {
     context.stroke();
     const mark = document.createElement("span");
     mark.className = `${COLORS[at % 4].slice(2)}${at < 2 ? "" : " dashed"}`;
-    mark.textContent = `${names[name]} ${points.at(-1)[1].toPrecision(3)}`;
+    const around = margins[name]?.at(-1)[1];
+    mark.textContent = `${names[name]} ${points.at(-1)[1].toPrecision(3)}${around ? ` \u00b1 ${around.toPrecision(2)}` : ""}`;
     legend.append(mark);
   });
   context.setLineDash([]);
