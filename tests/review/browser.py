@@ -61,7 +61,9 @@ def opened(address, allowed=None, **options):
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("dialog", lambda dialog: errors.append(dialog.message) or dialog.dismiss())
         page.goto(address)
         yield page
         browser.close()
-    assert [error for error in errors if not (allowed and allowed in error)] == []
+    found = [error for error in errors if not (allowed and allowed in error)]
+    assert not found, found

@@ -2,14 +2,23 @@
 
 import hashlib
 import json
+import re
+import shutil
 import socket
 import time
 from contextlib import ExitStack, suppress
 
+import msgspec
 import pytest
+from starlette.routing import Route
 
+from faceswap.review.app import build
 from faceswap.review.guard import MAX_BODY
 from faceswap.review.workspace import Workspace
+from faceswap.swapping.records import FrameRecord
+from faceswap.swapping.report import FrameReport, write_report
+from tests.review.browser import opened
+from tests.support.clips import write_lossless
 
 
 def snapshot(root):
@@ -96,6 +105,35 @@ def test_changes_from_elsewhere_are_refused(server, workspace, headers):
 
     assert status in (403, 415)
     assert body.startswith(b"refused: ")
+    assert snapshot(workspace) == before
+
+
+def routes_of(method, workspace):
+    """Return every address of the app that takes a method, with something for its parameters."""
+    with ExitStack() as helpers:
+        routes = build(Workspace(workspace), "token", 1, helpers)._app.routes
+    found = [route for route in routes if isinstance(route, Route) and method in route.methods]
+    return [re.sub(r"{\w+(:int)?}", "0", route.path) for route in found]
+
+
+def test_no_address_answers_without_the_token(server, workspace):
+    addresses = routes_of("GET", workspace)
+    assert len(addresses) > 30
+    for address in addresses:
+        assert server.ask(address, token=False)[0] == 403, address
+
+
+def test_no_address_takes_changes_from_elsewhere(server, workspace):
+    addresses = routes_of("POST", workspace)
+    assert len(addresses) > 10
+    before = snapshot(workspace)
+    for address in addresses:
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": None}, {"Cookie": None}):
+            assert server.ask(address, "POST", {}, **headers)[0] == 403, address
+        assert server.ask(address, "POST", {}, Content_Type="text/plain")[0] == 415, address
+        for body in ({}, [], "x", {"model": [[]]}, None):
+            status, _, answer = server.ask(address, "POST", body)
+            assert (status, b"Traceback" in answer) == (404, False), (address, body, answer)
     assert snapshot(workspace) == before
 
 
@@ -236,6 +274,42 @@ def test_hostile_names_are_shown_as_text(server, workspace):
     assert status == 200
     assert b"<img src=x" not in page
     assert b"&gt;&lt;img src=x onerror=alert(1)&gt;{{ 7 * 7 }}" in page
+
+
+@pytest.mark.browser
+def test_hostile_names_are_shown_as_text_on_every_page(server, workspace, model, together):
+    """A script that runs would be an error of the page, as it opens a dialog."""
+    name = HOSTILE.replace("/", "")
+    (workspace / "models").mkdir()
+    shutil.copytree(model, workspace / "models" / name)
+    clip = write_lossless(workspace / f"{name}.mkv", [together] * 2)
+    shutil.copy(clip, workspace / f"{name}.swapped.mkv")
+    record = {"index": 0, "time": 0.0, "file": name, "faces": []}
+    report = FrameReport(
+        1, name, f"{name}.swapped.mkv", name, name, None, "", {}, name, {}, [],
+        [msgspec.convert(record, FrameRecord)],
+    )  # fmt: skip
+    write_report(workspace / f"{name}.swapped.report.json", report)
+    job = workspace / ".faceswap" / "jobs" / "20260101-000000-abcdef"
+    job.mkdir(parents=True)
+    command = {"title": name, "args": ["train", name], "about": name}
+    (job / "job.json").write_text(json.dumps(command))
+    (job / "log.txt").write_text(f"{name}\n")
+    (job / "end.json").write_text('{"exit_code": 1}')
+    with opened(server.address, "Failed to load resource") as page:  # the output's frame
+        for title, link in (
+            ("Training", ".cards a"), ("Conversion", ".cards a"), ("Review", ".cards a"),
+            ("Compare", None), ("Jobs", None),
+        ):  # fmt: skip
+            page.click(f"nav a >> text={title}")
+            if link:
+                page.locator(link, has_text=name[:12]).first.click()
+            ready = ".job" if title == "Jobs" else "[data-ready]"
+            page.wait_for_selector(ready)
+            assert name.partition("\u202e")[0] in page.content().replace("&amp;", "&").replace(
+                "&lt;", "<"
+            ).replace("&gt;", ">").replace("&#34;", '"').replace("&#39;", "'")
+            assert page.locator("img[src=x]").count() == 0
 
 
 @pytest.mark.parametrize(
