@@ -77,7 +77,7 @@ def _people(report: "ExtractReport") -> list[str]:
     most, *others = report.people
     lines = [
         f"the faceset shows {len(report.people)} people, most often one with "
-        f"{counted(most.faces, 'face')}; delete the crops of the others, or pass --who PHOTO "
+        f"{counted(most.faces, 'face')}; reject the others in faceswap review, or pass --who PHOTO "
         "--restart"
     ]
     for person in others[:MAX_LISTED]:

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measure how quick the pages of ``faceswap review`` are, in Chromium.
 
-    scripts/benchmarks/review.py [--faces 10000] [--rounds 3]
+    scripts/benchmarks/review.py [--faces 10000] [--rounds 3] [--clip CLIP --model MODEL]
 
 A faceset of that many faces is made of noise. Measured are: from the start of the command to its
 first page; from the click on the faceset to the first paint, and to all faces in sight; and the
-longest time between two frames while the grid scrolls from top to bottom.
+longest time between two frames while the grid scrolls from top to bottom. With a clip and a model:
+from the change of a setting to the new picture, from another frame to its picture, how long a
+second of the clip takes, and how long the search for shots and people takes.
 """
 
 import argparse
@@ -29,6 +31,12 @@ from faceswap.config import COVERAGE
 SIZE = 256  # pixels, side of a crop
 DISTINCT = 200  # crops; the others are links to them
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+SET = """
+(input, value) => {
+  input.value = value;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+}
+"""
 SCROLL = """
 async (seconds) => {
   const grid = document.getElementById("grid"), gaps = [];
@@ -86,15 +94,61 @@ def faces_in_sight(page: Page) -> None:
     )
 
 
+def shown(page: Page) -> None:
+    """Wait until the newest settings are shown."""
+    page.wait_for_function("document.getElementById('clip').dataset.state === 'shown'")
+
+
+def measure_clip(page: Page, clip: str) -> dict[str, float]:
+    """Return how many seconds what a user does on the page of a clip takes."""
+    page.set_default_timeout(300_000)
+    page.click("nav a >> text=Conversion")
+    page.click(f".cards a >> text={clip}")
+    began = time.monotonic()
+    page.wait_for_selector("[data-survey=done]")
+    took = {"search for shots and people": time.monotonic() - began}
+    page.wait_for_selector("[data-ready]")
+    changes = [
+        ("select[name=color]", ("average", "auto")), ("select[name=mask]", ("hull", "skin")),
+        ("[name=erosion]", ("0.05", "0.01")), ("[name=identity_strength]", ("0.5", "1")),
+    ]  # fmt: skip
+    for name, values in changes:
+        times = []
+        for value in values * 2:
+            began = time.monotonic()
+            page.eval_on_selector(name, SET, value)
+            shown(page)
+            times.append(time.monotonic() - began)
+        took[f"change of {re.search(r'name=(.*)]', name)[1]}"] = statistics.median(times)  # type: ignore[index]
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        page.keyboard.press("ArrowDown")
+        shown(page)
+        times.append(time.monotonic() - began)
+    took["another frame"] = statistics.median(times)
+    began = time.monotonic()
+    page.click("#loop")
+    page.wait_for_selector("[data-state=playing]")
+    took["a second of the clip"] = time.monotonic() - began
+    return took
+
+
 def main() -> None:
     """Measure, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--model", type=Path)
     given = parser.parse_args()
+    of_clip: dict[str, float] = {}
     starts, paints, clicks, gaps = [], [], [], []
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         make_faceset(Path(name, "data", "x", "faces"), given.faces)
+        if given.clip:
+            shutil.copy(given.clip, name)
+            shutil.copytree(given.model, Path(name, "models", "x"))
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for _ in range(given.rounds):
@@ -114,6 +168,8 @@ def main() -> None:
                 clicks.append(time.monotonic() - began)
                 paints.append(page.evaluate(FIRST_PAINT) / 1000)
                 gaps.append(max(page.evaluate(SCROLL, 5)))
+                if given.clip and not of_clip:
+                    of_clip = measure_clip(page, given.clip.name)
                 page.close()
                 process.kill()
         browser.close()
@@ -122,6 +178,8 @@ def main() -> None:
     print(f"click to the first paint: {statistics.median(paints):.2f} s")
     print(f"click to faces in sight: {statistics.median(clicks):.2f} s")
     print(f"longest frame while scrolling for 5 s: {statistics.median(gaps):.0f} ms")
+    for what, seconds in of_clip.items():
+        print(f"{what}: {seconds:.2f} s")
 
 
 if __name__ == "__main__":
