@@ -1,5 +1,6 @@
 // Curves over minutes on a canvas.
 
+const FEW = 12; // points of a curve that are drawn as dots, too
 const COLORS = ["--a", "--b", "--a", "--b"]; // of a and of b; the second pair is dashed
 
 function ticks(low, high) {
@@ -39,6 +40,13 @@ export function draw(canvas, legend, series, names, isLog, margins) {
     context.fill();
     context.globalAlpha = 1;
   };
+  const dots = (points) => {
+    for (const [minute, value] of points) {
+      context.beginPath();
+      context.arc(x(minute), y(value), 5, 0, 2 * Math.PI);
+      context.fill();
+    }
+  };
   context.font = "20px system-ui, sans-serif";
   context.fillStyle = color("--muted");
   context.strokeStyle = color("--line");
@@ -62,6 +70,7 @@ export function draw(canvas, legend, series, names, isLog, margins) {
     context.beginPath();
     for (const [minute, value] of points) context.lineTo(x(minute), y(value));
     context.stroke();
+    if (points.length <= FEW) dots(points);
     const mark = document.createElement("span");
     mark.className = `${COLORS[at % 4].slice(2)}${at < 2 ? "" : " dashed"}`;
     const around = margins[name]?.at(-1)[1];
