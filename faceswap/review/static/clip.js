@@ -2,6 +2,7 @@
 // Everything that is chosen is written to files beside the clip at once.
 
 import { get, picture, post, tell } from "/static/api.js";
+import { compose, decode, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), home = `/conversion/${by("clip").dataset.id}`, form = by("look");
 const RANGES = ["identity_strength", "expression_range", "erosion", "feather"];
@@ -10,6 +11,7 @@ const POLL = 1000; // milliseconds between questions about the survey
 
 let facts = null, original = null, swap = null, faces = [], place = 0;
 let survey = { shots: [], looks: [], people: [] }, loop = null;
+let line = 0.5; // where a wipe ends, as a share of the picture
 let busy = false, again = false, pending = null, version = 0;
 
 const view = () => document.querySelector("[name=view]:checked").value;
@@ -48,14 +50,11 @@ function fill() {
 }
 
 function draw() {
-  const before = original, after = loop ? loop.pictures[loop.at] : swap;
-  if (!before) return;
-  const canvas = by("picture"), context = canvas.getContext("2d"), { width, height } = before;
-  canvas.width = width;
-  canvas.height = height;
+  const after = loop ? loop.pictures[loop.at] : swap;
+  if (!original) return;
   by("frame").classList.toggle("scrolls", by("pixels").checked);
-  context.drawImage(view() !== "original" && after ? after : before, 0, 0);
-  if (view() === "wipe" && after && !loop) context.drawImage(before, 0, 0, width / 2, height, 0, 0, width / 2, height);
+  if (after && !loop && view() === "wipe") compose(by("picture"), original, after, "wipe", line);
+  else compose(by("picture"), view() !== "original" && after ? after : original, null, view(), 0);
   outline();
 }
 
@@ -79,11 +78,6 @@ function outline() {
 }
 
 const modelName = (id) => [...form.model.options].find(({ value }) => value === id)?.textContent ?? "no model";
-
-function decode(base64) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-}
 
 // Write what was changed, and show the newest settings; what is asked meanwhile waits.
 async function preview() {
@@ -346,14 +340,12 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-by("lanes").addEventListener("pointerdown", (event) => {
-  if (event.button) return;
-  const lane = by("lanes"), at = (moved) => go((moved.clientX - lane.getBoundingClientRect().left) / lane.clientWidth * facts.frames - 0.5);
-  lane.setPointerCapture(event.pointerId);
-  at(event);
-  lane.addEventListener("pointermove", at);
-  lane.addEventListener("pointerup", () => lane.removeEventListener("pointermove", at), { once: true });
+follow(by("picture"), (share) => {
+  if (view() !== "wipe") return;
+  line = inPicture(by("picture"), share);
+  draw();
 });
+follow(by("lanes"), (share) => go(share * facts.frames - 0.5));
 new ResizeObserver(() => { if (facts) { outline(); lanes(); } }).observe(by("frame"));
 
 facts = await get(`${home}/facts`);

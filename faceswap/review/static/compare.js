@@ -1,6 +1,7 @@
 // Two candidates, each a model with settings, on the same frame, and their numbers.
 
 import { get, picture, post, tell } from "/static/api.js";
+import { compose, decode, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), SIDES = ["left", "right"];
 const RANGES = ["identity_strength", "expression_range"];
@@ -19,32 +20,11 @@ function candidate(side) {
   return { model, look: { ...look, match_detail: form.match_detail.checked, to: by("to").value } };
 }
 
-function decode(base64) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-}
-
 function draw() {
   if (!original) return;
-  const canvas = by("picture"), context = canvas.getContext("2d"), { width, height } = original, chosen = view();
-  const first = pictures.left ?? original, second = pictures.right ?? original;
-  canvas.width = chosen === "beside" ? 2 * width : width;
-  canvas.height = height;
+  const first = pictures.left ?? original, second = pictures.right ?? original, alone = { first, second, original }[view()];
   by("frame").classList.toggle("scrolls", by("pixels").checked);
-  context.drawImage({ second, original }[chosen] ?? first, 0, 0);
-  if (chosen === "beside") context.drawImage(second, width, 0);
-  else if (chosen === "difference") {
-    context.globalCompositeOperation = "difference";
-    context.drawImage(second, 0, 0);
-    context.globalCompositeOperation = "lighter"; // four times as strong, to be seen
-    for (let times = 0; times < 2; times++) context.drawImage(canvas, 0, 0);
-    context.globalCompositeOperation = "source-over";
-  } else if (chosen === "wipe") {
-    const line = Math.round(share * width);
-    context.drawImage(second, line, 0, width - line, height, line, 0, width - line, height);
-    context.fillStyle = "#fff";
-    context.fillRect(line - 1, 0, 2, height);
-  }
+  compose(by("picture"), alone ?? first, alone ? null : second, view(), share);
 }
 
 // Swap the faces of the frame for the candidates that have changed, one after the other.
@@ -99,7 +79,7 @@ async function numbers() {
 }
 
 // Follow the jobs that measure until they have ended.
-async function follow() {
+async function watch() {
   for (const name of measuring) {
     const job = await get(`/jobs/${name}`);
     if (["running", "waiting"].includes(job.state)) continue;
@@ -108,7 +88,7 @@ async function follow() {
     await numbers();
   }
   by("measuring").textContent = measuring.size ? "measuring ..." : "";
-  if (measuring.size) setTimeout(follow, POLL);
+  if (measuring.size) setTimeout(watch, POLL);
 }
 
 async function people() {
@@ -127,7 +107,7 @@ by("measure")?.addEventListener("click", async () => {
     measuring.add(job);
   }
   if (!asked.size) { tell("both sides are measured"); return; }
-  follow();
+  watch();
 });
 
 const VIEWS = { w: "wipe", b: "beside", a: "first", s: "second", d: "difference", z: "original" };
@@ -155,18 +135,10 @@ function begin() {
   by("to").addEventListener("change", () => { show(); numbers(); });
   by("at").addEventListener("input", () => { by("where").textContent = by("at").value; show(); });
   for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", draw);
-  by("picture").addEventListener("pointerdown", (event) => {
-    const canvas = by("picture");
-    if (event.button || view() !== "wipe") return;
-    const move = ({ clientX }) => {
-      const { width, height, clientWidth, clientHeight } = canvas, scale = Math.min(clientWidth / width, clientHeight / height);
-      share = Math.min(Math.max((clientX - canvas.getBoundingClientRect().left - clientWidth / 2) / (width * scale) + 0.5, 0), 1);
-      draw();
-    };
-    canvas.setPointerCapture(event.pointerId);
-    move(event);
-    canvas.addEventListener("pointermove", move);
-    canvas.addEventListener("pointerup", () => canvas.removeEventListener("pointermove", move), { once: true });
+  follow(by("picture"), (at) => {
+    if (view() !== "wipe") return;
+    share = inPicture(by("picture"), at);
+    draw();
   });
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;

@@ -1,6 +1,7 @@
 // A finished conversion: frames of the output and of the original, what the report says, and marks.
 
 import { get, picture, post, tell } from "/static/api.js";
+import { compose, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), home = `/review/${by("screen").dataset.id}`;
 const AHEAD = 3; // frames that are loaded before they are needed
@@ -46,30 +47,8 @@ async function show() {
 }
 
 function draw(first, second) {
-  const canvas = by("picture"), context = canvas.getContext("2d"), { width, height } = first, share = by("balance").value / 100;
-  const isBeside = second && view() === "beside";
-  canvas.width = isBeside ? 2 * width : width;
-  canvas.height = height;
   by("frame").classList.toggle("scrolls", by("pixels").checked);
-  context.drawImage(first, 0, 0);
-  if (!second) return;
-  if (isBeside) context.drawImage(second, width, 0);
-  else if (view() === "onion") {
-    context.globalAlpha = share;
-    context.drawImage(second, 0, 0);
-  } else if (view() === "difference") {
-    context.globalCompositeOperation = "difference";
-    context.drawImage(second, 0, 0);
-    context.globalCompositeOperation = "lighter"; // four times as strong, to be seen
-    for (let times = 0; times < 2; times++) context.drawImage(canvas, 0, 0);
-  } else {
-    const line = Math.round(share * width);
-    context.drawImage(second, line, 0, width - line, height, line, 0, width - line, height);
-    context.fillStyle = "#fff";
-    context.fillRect(line - 1, 0, 2, height);
-  }
-  context.globalAlpha = 1;
-  context.globalCompositeOperation = "source-over";
+  compose(by("picture"), first, second, view(), by("balance").value / 100);
 }
 
 const troubleAt = (at) => facts.troubles.find(({ first, last }) => first <= at && at <= last);
@@ -165,21 +144,10 @@ for (const [id, action] of Object.entries({
 for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", show);
 by("balance").addEventListener("input", show);
 
-function follow(canvas, action) {
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    canvas.setPointerCapture(event.pointerId);
-    const at = (moved) => action((moved.clientX - canvas.getBoundingClientRect().left) / canvas.clientWidth);
-    at(event);
-    canvas.addEventListener("pointermove", at);
-    canvas.addEventListener("pointerup", () => canvas.removeEventListener("pointermove", at), { once: true });
-  });
-}
 follow(by("lanes"), (share) => go(Math.floor(share * facts.frames.length)));
 follow(by("picture"), (share) => {
   if (view() !== "wipe" && view() !== "onion") return;
-  const { width, height, clientWidth, clientHeight } = by("picture"), scale = Math.min(clientWidth / width, clientHeight / height);
-  by("balance").value = 100 * ((share - 0.5) * clientWidth / (width * scale) + 0.5); // bars may be at its sides
+  by("balance").value = 100 * inPicture(by("picture"), share);
   show();
 });
 by("redo").addEventListener("submit", async (event) => {
