@@ -15,6 +15,7 @@ from faceswap.review.workspace import Place, Workspace
 
 log = logging.getLogger(__name__)
 
+STRIP = 5  # faces of each faceset that the list shows
 FOREVER = "private, max-age=31536000, immutable"  # for addresses that contain a version
 
 
@@ -50,7 +51,11 @@ class Curation:
         found = []
         for place in self._workspace.facesets():
             try:
-                found.append((place, len(self._faces.listed(place.path).lines)))
+                listed = self._faces.listed(place.path)
+                rejected = set(faces.state(place.path, listed)["rejected"])
+                kept = [number for number in range(len(listed.lines)) if number not in rejected]
+                step = max(len(kept) // STRIP, 1)
+                found.append((place, len(kept), len(rejected), kept[::step][:STRIP]))
             except InputError as error:
                 log.warning("%s", error)
         return page(self._workspace, "facesets.html.j2", "Facesets", facesets=found)

@@ -7,9 +7,10 @@ The marks are a text file beside the output, ``video.swapped.marks.txt``, in the
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from faceswap.arrays import Image
 from faceswap.config import rate_of
@@ -28,6 +29,10 @@ ENDING = ".report.json"
 MARKS = ".marks.txt"
 RANGES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 Side = Literal["before", "after"]
+REDO_OPTIONS = {
+    "color": "--color", "mask": "--mask", "blend": "--blend", "identity_strength": "--likeness",
+    "expression_range": "--expression-range",
+}  # fmt: skip
 
 
 class RedoRequest(msgspec.Struct):
@@ -36,6 +41,8 @@ class RedoRequest(msgspec.Struct):
     color: Literal["auto", "average", "reinhard", "linear", "histogram", "none"] | None = None
     mask: Literal["skin", "hull", "square", "learned", "product"] | None = None
     blend: Literal["alpha", "linear", "poisson", "pyramid"] | None = None
+    identity_strength: Annotated[float, Meta(ge=0, le=2)] | None = None
+    expression_range: Annotated[float, Meta(ge=0, le=100)] | None = None
 
 
 class MarkRequest(msgspec.Struct):
@@ -212,7 +219,9 @@ class Finished:
         if not self.has_source:
             raise SettingsError(f"the original {self.source} is not in the workspace")
         args = ["convert", str(self.source), "--redo", self.ranges(marked), "-o", str(self.output)]
-        for name in ("color", "mask", "blend"):
+        for name, flag in REDO_OPTIONS.items():
             value = getattr(asked, name)
-            args += [f"--{name}", value] if value else []
+            args += (
+                [] if value is None else [flag, value if isinstance(value, str) else f"{value:g}"]
+            )
         return args

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from faceswap.errors import InputError
+from faceswap.config import read_json
+from faceswap.errors import FaceswapError, InputError
 from faceswap.facesets.faceset import INDEX
 
 DEPTH = 3  # folders: data/<name>/faces/faces.jsonl
@@ -147,6 +148,17 @@ class Workspace:
     def holds(self, path: Path) -> bool:
         """Return whether a path is inside the workspace, after all links are followed."""
         return path.resolve().is_relative_to(self.root)
+
+
+def names_of(model: Place) -> tuple[str, str]:
+    """Return the names of a model's people a and b; "" if it does not say them."""
+    try:
+        names = read_json((model.path / "config.json").read_text(encoding="utf-8")).get("names")
+    except (OSError, ValueError, FaceswapError):
+        names = None
+    if not isinstance(names, list) or len(names) != 2:
+        return "", ""
+    return str(names[0]), str(names[1])
 
 
 def _id_of(relative: Path) -> str:

@@ -173,14 +173,14 @@ def test_candidates_are_compared(server, both, workspace, together):
         assert at(page, "#picture").shape[1] == 2 * width
         assert page.inner_text("#of-left") == "Left: not measured"
         page.select_option("#right [name=color]", "auto")  # two models with the same settings
-        page.select_option("#right [name=model]", label="models/one")
+        page.select_option("#right [name=model]", label="one")
         page.wait_for_selector("[data-state=busy]", state="detached")
         page.click("#measure")
         page.wait_for_selector('[data-measured="left right"]')
         assert page.inner_text("#of-left").startswith("Left: 3 steps")
         assert page.locator("#rows tr").count() > 20
         assert page.locator("td.better").count() == 0  # of a model and itself
-        page.select_option("#right [name=model]", label="models/two")
+        page.select_option("#right [name=model]", label="two")
         page.wait_for_selector('[data-measured="left"]')
     jobs = [*(workspace / ".faceswap" / "jobs").iterdir()]
     assert len(jobs) == 1  # both sides were the same

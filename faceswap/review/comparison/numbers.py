@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from faceswap.config import identity_name, read_json
-from faceswap.errors import FaceswapError, InputError, SettingsError
+from faceswap.config import identity_name
+from faceswap.errors import InputError, SettingsError
 from faceswap.evaluation.measures import MEASURES, Measure
 from faceswap.evaluation.report import definitions
 from faceswap.evaluation.results import EvaluationReport, Score
 from faceswap.review.conversion.choices import Look
-from faceswap.review.workspace import Place
+from faceswap.review.workspace import Place, names_of
 from faceswap.types import Identity
 
 FOLDER = Path("evaluations")  # in the model's folder
@@ -131,11 +131,5 @@ def _interval(score: Score | None) -> tuple[float, float] | None:
 
 def people_of(model: Place, facesets: list[Place]) -> dict[str, str | None]:
     """Return the ids of the facesets that a model was trained on, by the names of its people."""
-    try:
-        names = read_json((model.path / "config.json").read_text(encoding="utf-8")).get("names")
-    except (OSError, ValueError, FaceswapError):
-        names = None
-    if not isinstance(names, list) or len(names) != 2:
-        return {"a": None, "b": None}
     by_name = {identity_name(place.path): place.id for place in facesets}
-    return {key: by_name.get(str(name)) for key, name in zip("ab", names, strict=True)}
+    return {key: by_name.get(name) for key, name in zip("ab", names_of(model), strict=True)}

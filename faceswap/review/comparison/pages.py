@@ -16,7 +16,7 @@ from faceswap.review.conversion.previews import Previews
 from faceswap.review.footage import facts
 from faceswap.review.jobs import Jobs
 from faceswap.review.web import as_json, page, plain, posted
-from faceswap.review.workspace import Workspace
+from faceswap.review.workspace import Workspace, names_of
 
 Side = Literal["left", "right"]
 
@@ -93,9 +93,11 @@ class Comparison:
 
     def compare_page(self, _: Request) -> Response:
         """Show the candidates; the page loads frames and numbers."""
+        models = self._workspace.trained()
         return page(
             self._workspace, "compare.html.j2", "Compare", clips=self._workspace.clips(),
-            models=self._workspace.trained(), facesets=self._workspace.facesets(),
+            models=models, names={model.id: names_of(model) for model in models},
+            facesets=self._workspace.facesets(),
         )  # fmt: skip
 
     def clip(self, request: Request) -> Response:

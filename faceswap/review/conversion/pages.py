@@ -19,7 +19,7 @@ from faceswap.review.conversion.surveys import Surveys
 from faceswap.review.footage import Reader, facts, jpeg
 from faceswap.review.jobs import Jobs
 from faceswap.review.web import as_json, page, plain, posted
-from faceswap.review.workspace import Place, Workspace
+from faceswap.review.workspace import Place, Workspace, names_of
 from faceswap.swapping.outputs import default_output
 from faceswap.types import Identity
 
@@ -146,7 +146,10 @@ class Conversions:
         """Show a clip with its settings."""
         clip = self._clip(request)
         models = self._workspace.trained()
-        return page(self._workspace, "clip.html.j2", clip.name, clip=clip, models=models)
+        names = {model.id: names_of(model) for model in models}
+        return page(
+            self._workspace, "clip.html.j2", clip.name, clip=clip, models=models, names=names
+        )
 
     def facts(self, request: Request) -> Response:
         """Return the size and length of a clip, and what was chosen for it."""

@@ -239,8 +239,12 @@ class Previewer:
 
 
 def _still(frame: Frame, chosen: Selection, swapper: FaceSwapper) -> tuple[Answer, list[bytes]]:
-    """Swap the chosen faces of a frame."""
-    (swaps,) = swapper.prepare([(frame, chosen.kept)]) if chosen.kept else ([],)
+    """Swap the chosen faces of a frame.
+
+    They count as tracked, because faces of a video are made otherwise than those of a photo.
+    """
+    kept = [replace(face, track=number) for number, face in enumerate(chosen.kept)]
+    (swaps,) = swapper.prepare([(frame, kept)]) if kept else ([],)
     image = jpeg(paste_swaps(frame, swaps, swapper.config_at(frame.index)).image)
     told: list[dict[str, Any]] = [
         *({"box": _corners(face.box), "target": face.target, "why": ""} for face in chosen.kept),

@@ -32,6 +32,19 @@ async function telling(request) {
   }
 }
 
+// Whether a key belongs to the form field that has the focus.
+export function typesIn({ target, key }) {
+  return target.matches("select, input[type=number]") || (target.matches("input[type=range]") && key.length > 1);
+}
+
+// Write the names of a model's people behind a and b.
+export function nameFaces(model, to) {
+  for (const option of to.options) {
+    const name = model.selectedOptions[0]?.dataset[option.value];
+    option.textContent = name ? `${option.value}: ${name}` : option.value;
+  }
+}
+
 // Load an image, to be drawn on a canvas.
 export async function picture(address) {
   const found = await fetch(address);

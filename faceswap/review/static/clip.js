@@ -1,7 +1,7 @@
 // Try the settings of a conversion on frames, give people models and shots settings, and start it.
 // Everything that is chosen is written to files beside the clip at once.
 
-import { get, picture, post, tell } from "/static/api.js";
+import { get, nameFaces, picture, post, tell, typesIn } from "/static/api.js";
 import { compose, decode, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), home = `/conversion/${by("clip").dataset.id}`, form = by("look");
@@ -17,6 +17,7 @@ let busy = false, again = false, pending = null, version = 0;
 const view = () => document.querySelector("[name=view]:checked").value;
 const color = (name) => getComputedStyle(document.body).getPropertyValue(name);
 const shot = () => survey.shots.find(([first, last]) => first <= place && place <= last);
+const now = () => (loop ? loop.first + loop.at : place); // the frame that is shown
 const rangeOf = ([first, last]) => (first === last ? `${first}` : `${first}-${last}`);
 const ownOf = (found) => found && facts.shots.find(({ frames }) => frames === rangeOf(found));
 const isOfShot = () => form.scope.value === "shot" && shot();
@@ -46,7 +47,9 @@ function fill() {
   for (const input of form.querySelectorAll("input[type=range]")) input.previousElementSibling.textContent = input.value;
   for (const name of ["to", "all_faces"]) form[name].disabled = isOfShot() || facts.cast.length > 0;
   form.model.disabled = Boolean(isOfShot());
-  by("usual").textContent = isOfShot() ? "As in the clip" : "As usual";
+  by("usual").textContent = isOfShot() ? "As in the clip" : "Reset";
+  by("differs").hidden = Boolean(isOfShot() || !ownOf(shot()));
+  nameFaces(form.model, form.to);
 }
 
 function draw() {
@@ -168,7 +171,7 @@ function lanes() {
   }
   context.globalAlpha = 1;
   context.fillStyle = color("--text");
-  context.fillRect(x(place + 0.5) - 1, 0, 3, height);
+  context.fillRect(x(now() + 0.5) - 1, 0, 3, height);
   for (const lane of document.querySelectorAll("#people canvas")) presence(lane, survey.people[lane.dataset.person]);
 }
 
@@ -184,7 +187,7 @@ function presence(canvas, person) {
     context.fillRect(left, 2, Math.max(right - left, 1), height - 4);
   }
   context.fillStyle = color("--text");
-  context.fillRect((place + 0.5) * width / facts.frames - 1, 0, 2, height);
+  context.fillRect((now() + 0.5) * width / facts.frames - 1, 0, 2, height);
 }
 
 // The people that the survey found, and those who have a model.
@@ -250,14 +253,14 @@ async function play() {
   const began = performance.now();
   try {
     const { images } = await post(`${home}/loop`, { model: form.model.value, frame: first, count });
-    loop = { pictures: await Promise.all(images.map(decode)), at: 0, timer: 0 };
+    loop = { pictures: await Promise.all(images.map(decode)), at: 0, timer: 0, first };
   } catch {
     by("told").textContent = "";
     by("clip").dataset.state = "shown";
     return;
   }
   by("told").textContent = `${count} frames in ${((performance.now() - began) / 1000).toFixed(1)} s`;
-  loop.timer = setInterval(() => { loop.at = (loop.at + 1) % loop.pictures.length; draw(); }, 1000 / rate);
+  loop.timer = setInterval(() => { loop.at = (loop.at + 1) % loop.pictures.length; draw(); lanes(); }, 1000 / rate);
   by("loop").setAttribute("aria-pressed", "true");
   by("clip").dataset.state = "playing";
 }
@@ -269,6 +272,7 @@ function stopLoop() {
   by("loop").removeAttribute("aria-pressed");
   by("clip").dataset.state = "shown";
   draw();
+  lanes();
 }
 
 function nextShot(step) {
@@ -326,7 +330,7 @@ const VIEWS = { a: "swap", w: "wipe", z: "original" };
 const CHECKS = { 1: "pixels", f: "frames" };
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity };
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]") || by("replace").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || typesIn(event) || by("replace").open) return;
   if (event.key in STEPS && !event.target.matches("input")) go(place + STEPS[event.key]);
   else if (event.key in VIEWS) {
     document.querySelector(`[value=${VIEWS[event.key]}]`).checked = true;

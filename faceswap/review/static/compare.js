@@ -1,6 +1,6 @@
 // Two candidates, each a model with settings, on the same frame, and their numbers.
 
-import { get, picture, post, tell } from "/static/api.js";
+import { get, nameFaces, picture, post, tell, typesIn } from "/static/api.js";
 import { compose, decode, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), SIDES = ["left", "right"];
@@ -110,13 +110,31 @@ by("measure")?.addEventListener("click", async () => {
   watch();
 });
 
+// What was chosen stays while the tab is open.
+function keep() {
+  const values = [...document.querySelectorAll("#compare select, #compare input")].map((one) => (one.type === "checkbox" || one.type === "radio" ? one.checked : one.value));
+  sessionStorage.setItem("compare", JSON.stringify({ values, measuring: [...measuring] }));
+}
+
+function restore() {
+  const kept = JSON.parse(sessionStorage.getItem("compare") ?? "null"), fields = [...document.querySelectorAll("#compare select, #compare input")];
+  if (kept?.values.length !== fields.length) return false;
+  fields.forEach((one, at) => {
+    if (one.type === "checkbox" || one.type === "radio") one.checked = kept.values[at];
+    else if (one.tagName !== "SELECT" || [...one.options].some(({ value }) => value === kept.values[at])) one.value = kept.values[at];
+  });
+  for (const output of document.querySelectorAll(".candidate label output")) output.textContent = output.nextElementSibling.value;
+  for (const name of kept.measuring) measuring.add(name);
+  return true;
+}
+
 const VIEWS = { w: "wipe", b: "beside", a: "first", s: "second", d: "difference", z: "original" };
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
 
-async function open() {
+async function open(at) {
   facts = await get(`/compare/clip/${by("clip").value}`);
   by("at").max = facts.frames - 1;
-  by("at").value = Math.floor(facts.frames / 2);
+  by("at").value = at ?? Math.floor(facts.frames / 2);
   by("where").textContent = by("at").value;
   await show();
 }
@@ -127,11 +145,14 @@ function begin() {
       if (event.target.type === "range") event.target.previousElementSibling.textContent = event.target.value;
       show();
       numbers();
-      if (event.target.name === "model" && side === "left") people();
+      if (event.target.name === "model" && side === "left") {
+        people();
+        nameFaces(event.target, by("to"));
+      }
     });
     by(side).addEventListener("submit", (event) => event.preventDefault());
   }
-  by("clip").addEventListener("change", open);
+  by("clip").addEventListener("change", () => open());
   by("to").addEventListener("change", () => { show(); numbers(); });
   by("at").addEventListener("input", () => { by("where").textContent = by("at").value; show(); });
   for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", draw);
@@ -141,7 +162,7 @@ function begin() {
     draw();
   });
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || typesIn(event)) return;
     if (event.key in STEPS && !event.target.matches("input")) {
       by("at").value = Number(by("at").value) + STEPS[event.key];
       by("at").dispatchEvent(new Event("input"));
@@ -158,8 +179,12 @@ function begin() {
 
 if (by("compare")) {
   begin();
-  await people();
+  const isKnown = restore(), at = by("at").value;
+  if (!isKnown) await people();
+  nameFaces(by("left").elements.model, by("to"));
   await numbers();
-  await open();
+  if (measuring.size) watch();
+  await open(isKnown ? at : undefined);
+  addEventListener("pagehide", keep);
   by("compare").dataset.ready = "true";
 }

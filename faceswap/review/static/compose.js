@@ -28,12 +28,12 @@ export function compose(canvas, first, second, view, share) {
   context.globalCompositeOperation = "source-over";
 }
 
-// Follow the pointer while it is pressed on an element; the action gets the share of the way from left to right, 0 to 1.
+// Follow the pointer while it is pressed on an element; the action gets the share of the way from left to right, 0 to 1, and the event.
 export function follow(element, action) {
   element.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     element.setPointerCapture(event.pointerId);
-    const at = (moved) => action((moved.clientX - element.getBoundingClientRect().left) / element.clientWidth);
+    const at = (moved) => action((moved.clientX - element.getBoundingClientRect().left) / element.clientWidth, moved);
     at(event);
     element.addEventListener("pointermove", at);
     element.addEventListener("pointerup", () => element.removeEventListener("pointermove", at), { once: true });

@@ -75,6 +75,7 @@ function show() {
     && (person === "" || String(faces.person[n] ?? "?") === person)
     && (!cell || PoseMap.holds(cell, faces.pose[n])));
   grid.show(sorted(numbers));
+  names(keep);
   map.draw(faces.pose.filter((_, n) => !state.rejected.has(n)), cell);
 }
 
@@ -125,7 +126,8 @@ function fact(list, name, value) {
 
 function facts() {
   const number = grid.current, many = grid.selected.size;
-  by("count").textContent = `${many ? `${many} of ` : ""}${grid.items.length} ${grid.items.length === 1 ? "face" : "faces"}`;
+  if (!grid.items.length) by("count").textContent = "no face here: choose another person or list";
+  else by("count").textContent = `${many ? `${many} of ` : ""}${grid.items.length} ${grid.items.length === 1 ? "face" : "faces"}`;
   const picked = chosen();
   by("reject").disabled = !picked.some((n) => !state.rejected.has(n));
   by("restore").disabled = !picked.some((n) => state.rejected.has(n));
@@ -149,20 +151,25 @@ function facts() {
   by("facts").replaceChildren(image, list);
 }
 
-function name(person, count) {
-  const option = document.createElement("option");
-  option.value = String(person);
-  option.textContent = person === "?" ? `unknown (${count})` : `person ${person + 1} (${count})`;
-  return option;
+// Say how many of the faces that are listed show each person.
+function names(keep) {
+  const counts = new Map();
+  faces.key.forEach((_, n) => {
+    const person = String(faces.person?.[n] ?? "?");
+    if (keep(n)) counts.set(person, (counts.get(person) ?? 0) + 1);
+  });
+  for (const option of [...by("person").options].slice(1)) {
+    const { value } = option, called = value === "?" ? "unknown" : `person ${Number(value) + 1}`;
+    option.textContent = `${called} (${counts.get(value) ?? 0})`;
+  }
 }
 
 async function people() {
-  const found = await get(`${home}/people`), counts = new Map();
-  Object.assign(faces, found);
-  for (const person of found.person) counts.set(person ?? "?", (counts.get(person ?? "?") ?? 0) + 1);
-  by("person").append(...[...counts].sort((one, other) => other[1] - one[1]).map(([person, count]) => name(person, count)));
-  by("person").disabled = counts.size < 2;
-  if (by("sort").value === "-distance") show();
+  Object.assign(faces, await get(`${home}/people`));
+  const seen = [...new Set(faces.person.map((person) => person ?? "?"))].sort((one, other) => (one === "?") - (other === "?") || one - other);
+  by("person").append(...seen.map((person) => new Option("", String(person))));
+  by("person").disabled = seen.length < 2;
+  show();
 }
 
 async function sort() {
@@ -173,6 +180,7 @@ async function sort() {
   }
   show();
   grid.go(0);
+  grid.select([]); // the next key must not reject a face that nobody chose
 }
 
 const KEYS = { x: reject, r: restore, e: exemplar, Delete: reject };

@@ -26,7 +26,7 @@ function item(job) {
   made.dataset.job = job.id;
   made.dataset.state = job.state;
   const title = element("strong", "");
-  title.append(PAGES.includes(job.about) ? Object.assign(element("a", job.title), { href: `/${job.about}` }) : job.title);
+  title.append(PAGES.includes(job.about) ? Object.assign(element("a", job.title), { href: job.about === "conversion" && job.state === "done" ? "/review" : `/${job.about}` }) : job.title);
   head.append(title, element("span", job.state, "state"), element("span", "", "grow"));
   head.append(["running", "waiting"].includes(job.state) ? button("Stop", job, "stop") : button("Run again", job, "again"));
   const bar = document.createElement("progress"), log = document.createElement("details");

@@ -1,6 +1,6 @@
 // A finished conversion: frames of the output and of the original, what the report says, and marks.
 
-import { get, picture, post, tell } from "/static/api.js";
+import { get, picture, post, tell, typesIn } from "/static/api.js";
 import { compose, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), home = `/review/${by("screen").dataset.id}`;
@@ -117,34 +117,72 @@ function mark() {
   return write(next);
 }
 
-function markRun() {
-  const run = troubleAt(place), next = new Set(marks);
-  if (!run) return null;
-  for (let at = run.first; at <= run.last; at++) next.add(at);
+function markRange(one, other) {
+  const next = new Set(marks);
+  for (let at = Math.min(one, other); at <= Math.max(one, other); at++) next.add(at);
   return write(next);
+}
+
+function markRun() {
+  const run = troubleAt(place);
+  return run && markRange(run.first, run.last);
+}
+
+// Mark this frame and the one next to it, and go there.
+function markOn(step) {
+  const before = place;
+  go(place + step);
+  return markRange(before, place);
+}
+
+let playing = false;
+
+// Show frame after frame, at most as fast as the film.
+async function play() {
+  playing = !playing;
+  by("play").setAttribute("aria-pressed", String(playing));
+  while (playing && place < facts.frames.length - 1) {
+    const length = 1000 * (facts.times[place + 1] - facts.times[place]) || 40;
+    const passed = new Promise((done) => { setTimeout(done, Math.min(length, 1000)); });
+    place += 1;
+    await show();
+    await passed;
+  }
+  playing = false;
+  by("play").setAttribute("aria-pressed", "false");
 }
 
 const KEYS = {
   ArrowLeft: () => go(place - 1), ArrowRight: () => go(place + 1), ArrowUp: () => go(place - 10), ArrowDown: () => go(place + 10),
-  Home: () => go(0), End: () => go(facts.frames.length - 1), n: () => problem(1), p: () => problem(-1), m: mark, M: markRun,
+  Home: () => go(0), End: () => go(facts.frames.length - 1), " ": play, n: () => problem(1), p: () => problem(-1), m: mark, M: markRun,
 };
+const RANGES = { ArrowLeft: -1, ArrowRight: 1 };
 const VIEWS = { w: "wipe", b: "beside", o: "onion", d: "difference", a: "after", z: "before" };
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;
-  if (event.key in KEYS) KEYS[event.key]();
+  if (event.ctrlKey || event.metaKey || event.altKey || typesIn(event)) return;
+  if (event.shiftKey && event.key in RANGES) markOn(RANGES[event.key]);
+  else if (event.key in KEYS) KEYS[event.key]();
   else if (event.key in VIEWS) { document.querySelector(`[value=${VIEWS[event.key]}]`).checked = true; show(); }
   else if (event.key === "1") { by("pixels").checked = !by("pixels").checked; show(); }
   else return;
   event.preventDefault();
 });
 for (const [id, action] of Object.entries({
-  previous: KEYS.ArrowLeft, next: KEYS.ArrowRight, back: KEYS.p, ahead: KEYS.n, mark, markrun: markRun, clear: () => write([]),
+  play, previous: KEYS.ArrowLeft, next: KEYS.ArrowRight, back: KEYS.p, ahead: KEYS.n, mark, markrun: markRun, clear: () => write([]),
 })) by(id).addEventListener("click", action);
 for (const one of document.querySelectorAll("[name=view], #pixels")) one.addEventListener("change", show);
 by("balance").addEventListener("input", show);
 
-follow(by("lanes"), (share) => go(Math.floor(share * facts.frames.length)));
+let from = null; // where a range begins that is being marked
+follow(by("lanes"), (share, event) => {
+  go(Math.floor(share * facts.frames.length));
+  if (event.type === "pointerdown") from = event.shiftKey ? place : null;
+});
+by("lanes").addEventListener("pointerup", () => {
+  if (from !== null) markRange(from, place);
+  from = null;
+});
 follow(by("picture"), (share) => {
   if (view() !== "wipe" && view() !== "onion") return;
   by("balance").value = 100 * inPicture(by("picture"), share);
@@ -153,6 +191,7 @@ follow(by("picture"), (share) => {
 by("redo").addEventListener("submit", async (event) => {
   event.preventDefault();
   const asked = Object.fromEntries([...new FormData(event.target)].filter(([, value]) => value));
+  for (const name of ["identity_strength", "expression_range"]) if (asked[name]) asked[name] = Number(asked[name]);
   await post(`${home}/redo`, asked);
   location.assign("/jobs");
 });
