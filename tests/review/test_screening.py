@@ -5,15 +5,16 @@ import json
 import numpy as np
 import pytest
 
+from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError
 from faceswap.media.reader import read_video
-from faceswap.review.finished import Finished
+from faceswap.review.finished import Finished, RedoRequest
 from faceswap.review.footage import Reader
 from faceswap.review.workspace import Workspace
 from faceswap.swapping.converter import convert
 from tests.review.browser import opened
-from tests.review.conftest import at
+from tests.review.conftest import at, until
 from tests.support.clips import write_lossless
 
 LENGTH = 10
@@ -188,6 +189,45 @@ def test_problems_are_found_and_marked_by_keys(page, workspace, finished):
 
 
 @pytest.mark.browser
+def test_ranges_are_marked_by_keys_and_by_dragging(page, workspace):
+    marks = workspace / "clip.swapped.marks.txt"
+    page.keyboard.press("ArrowRight")
+    for _ in range(3):  # faster than the server answers
+        page.keyboard.press("Shift+ArrowRight")
+    until(lambda: marks.exists() and marks.read_text() == "1-4\n")
+    box = page.locator("#lanes").bounding_box()
+    width, y = box["width"] / LENGTH, box["y"] + 20
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 6.5 * width, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 8.5 * width, y, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    until(lambda: marks.read_text() == "1-4,6-8\n")
+
+
+@pytest.mark.browser
+def test_film_is_played(page):
+    page.keyboard.press("Space")
+    page.wait_for_selector(f"[data-shown='{LENGTH - 1} wipe']")
+    page.wait_for_selector("#play[aria-pressed=false]")
+
+
+def test_redo_takes_every_setting_that_the_page_offers(finished):
+    finished.mark([3, 4])
+
+    args = finished.redo_arguments(
+        RedoRequest("linear", "learned", "poisson", identity_strength=0.5, expression_range=2.0)
+    )
+
+    params = cli.commands["convert"].make_context("convert", args[1:]).params
+    assert (params["redo"], params["color"], params["mask"], params["blend"]) == (
+        "3-4", "linear", "learned", "poisson",
+    )  # fmt: skip
+    assert (params["identity_strength"], params["expression_range"]) == (0.5, 2)
+
+
+@pytest.mark.browser
 @pytest.mark.slow
 def test_marked_frames_are_rendered_anew(page, shown):
     before = pixels(shown)
@@ -196,6 +236,7 @@ def test_marked_frames_are_rendered_anew(page, shown):
     with page.expect_response("**/marks"):
         page.keyboard.press("m")
     page.select_option("[name=color]", "none")
+    page.fill("[name=identity_strength]", "0.5")
     page.click("#again")
     page.locator(".job.done", has_text="redo frames of clip.swapped.mkv").wait_for(timeout=180_000)
 
@@ -203,4 +244,6 @@ def test_marked_frames_are_rendered_anew(page, shown):
     changed = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if (a != b).any()]
     assert changed == [4]
     report = json.loads(shown.with_name("clip.swapped.report.json").read_text())
-    assert report["redone"][0]["changes"] == {"color": "none"}
+    assert report["redone"][0]["changes"] == {
+        "color": "none", "identity_strength": 0.5,
+    }  # fmt: skip

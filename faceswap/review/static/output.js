@@ -105,10 +105,16 @@ function problem(direction) {
   else go(found);
 }
 
-async function write(next) {
-  marks = new Set(await post(`${home}/marks`, { places: [...next].sort((one, other) => one - other) }));
+let writing = Promise.resolve();
+
+// Mark frames at once, and write the marks one after the other, so that fast keys lose none.
+function write(next) {
+  marks = new Set(next);
   describe();
   lanes();
+  const places = [...marks].sort((one, other) => one - other);
+  writing = writing.catch(() => {}).then(() => post(`${home}/marks`, { places }));
+  return writing;
 }
 
 function mark() {
