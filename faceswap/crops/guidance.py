@@ -7,6 +7,7 @@ photo's light. Its eyes take their light from the face.
 Points are shares of the network crop here: (0, 0) and (1, 1) are its corners.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from faceswap.arrays import LUMA, NEUTRAL, RANGE, Detail, Image, Mask, Points
 from faceswap.crops import eyes
-from faceswap.crops.masks import smoothstep
+from faceswap.crops.masks import hull_of, smoothstep
 
 SURROUNDINGS = 0.025  # standard deviation of the blur that a pixel is divided by
 DARK = 8.0  # levels added to a pixel and its surroundings, so that black has no detail
@@ -34,6 +35,9 @@ EYE_REACH = 0.5  # height up to which lids stretch the skin, eye lengths
 EYE_EDGE = 0.35  # share of the ellipse's radius over which it fades out
 EYE_LIGHT = 0.35  # standard deviation of the blur that keeps the face's light, eye lengths
 BLINK, CLOSED, SLIT = 0.85, 0.62, 0.1  # shares of an eye's usual opening, see _lids
+MOUTHS = 5  # degrees of opening for which a photo is chosen
+MOUTH_SHAPE = 8.0  # weight of the distance to the first photo against the wanted opening
+MOUTH_REACH = 0.1  # how far the mouth's mask reaches beyond the lips, mouth widths
 FLAT = 8.0  # levels added to the contrast of a coarse image
 
 Float64 = npt.NDArray[np.float64]
@@ -115,6 +119,7 @@ class Guide:
         self._looks = np.stack([look_of(_inner(crop, view)) for crop in photos.crops])
         self._details = [_relative(crop, SURROUNDINGS * view * self._size)
                          for crop in photos.crops]  # fmt: skip
+        self._mouths = self._by_opening()
 
     def painted(self, footage: Look) -> Look:
         """Predict where the features of a painted face are, from those of the footage's face."""
@@ -152,6 +157,50 @@ class Guide:
         """
         nodes = self._nodes(number, look.points)
         return self._with_eyes(face, number, look, nodes), self._detail(number, look, nodes)
+
+    def lay_in_video(self, look: Look, face: Image) -> tuple[Image, Detail]:
+        """Lay the first photo over a face of a video, but take the mouth from similar ones.
+
+        One photo for all frames keeps the skin from jumping, but the detail of closed lips smears
+        over an open mouth. So the detail of the mouth is mixed from the two photos whose mouths are
+        next to it in how far they are open; their shares change continuously.
+
+        Args:
+            look: Where the features of the face are.
+            face: The face's network crop, (H, H, 3).
+
+        Returns:
+            As :meth:`lay`.
+        """
+        laid, detail = self.lay(0, look, face)
+        openings = [opening for opening, _ in self._mouths]
+        share = float(np.interp(_mouth_opening(look.points), openings, range(len(openings))))
+        inside = _mouth_mask(look.points, self._side)[..., None]
+        mixed = detail.astype(np.float32)
+        for place in {math.floor(share), math.ceil(share)}:
+            number, weight = self._mouths[place][1], 1 - abs(share - place)
+            if number:
+                mixed += inside * weight * (self.detail(number, look).astype(np.float32) - detail)
+        return laid, np.asarray(np.rint(mixed), np.uint8)
+
+    def _by_opening(self) -> list[tuple[float, int]]:
+        """Return photos whose mouths are open to different degrees, from closed to wide.
+
+        The first photo is among them. The others look like it apart from their mouths.
+        """
+        openings = np.array([_mouth_opening(points) for points in self._photos.points])
+        apart = np.abs(self._points - self._points[0])[:, :48].mean((1, 2))
+        wanted = np.linspace(openings.min(), openings.max(), MOUTHS)
+        reach = max(float(openings.max() - openings.min()), 1e-6)
+        costs = np.abs(openings - wanted[:, None]) / reach + MOUTH_SHAPE * apart
+        chosen = {0, *costs.argmin(1).tolist()}
+        kept: list[tuple[float, int]] = []
+        for opening, number in sorted((float(openings[number]), number) for number in chosen):
+            if not kept or opening - kept[-1][0] > reach / (2 * MOUTHS):
+                kept.append((opening, number))
+            elif number == 0:  # the others are next to it
+                kept[-1] = opening, number
+        return kept
 
     def eyes_on(self, face: Image, number: int, look: Look) -> Image:
         """Lay only a photo's eyes over a face's network crop (H, H, 3)."""
@@ -278,6 +327,21 @@ def _ellipse(along: Mask, across: Mask) -> Mask:
     """Return 1 inside an eye's ellipse, falling smoothly to 0 at its edge."""
     radius = np.hypot(along / EYE_WIDTH, across / EYE_HEIGHT)
     return smoothstep(np.asarray((1 - radius) / EYE_EDGE, np.float32))
+
+
+def _mouth_opening(points: Points) -> float:
+    """Return the height between the lips over the distance of the eyes' outer corners."""
+    gaps = np.linalg.norm(points[[61, 62, 63]] - points[[67, 66, 65]], axis=1)
+    return float(gaps.mean() / max(float(np.linalg.norm(points[36] - points[45])), 1e-6))
+
+
+def _mouth_mask(points: Points, side: int) -> Mask:
+    """Return 1 on the lips and between them, falling smoothly to 0 around them, (side, side)."""
+    mouth = hull_of(points[48:60] * side - 0.5, side, side)
+    reach = MOUTH_REACH * side * float(np.linalg.norm(points[48] - points[54]))
+    size = 2 * max(round(reach), 1) + 1
+    grown = cv2.dilate(mouth, np.ones((size, size), np.uint8))
+    return np.asarray(cv2.GaussianBlur(grown.astype(np.float32), (0, 0), reach / 2), np.float32)
 
 
 def _lids(share: float) -> float:

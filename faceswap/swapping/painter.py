@@ -226,7 +226,7 @@ class FaceDecoder:
         """Lay eyes and detail of photos over decoded faces, and refine them.
 
         A face of a video always gets the same photo, so that its skin does not jump from frame to
-        frame; another face gets the photo that resembles it most.
+        frame, with the mouths of others; another face gets the photo that resembles it most.
         """
         guide = self._guide
         if guide is None:
@@ -248,9 +248,9 @@ class FaceDecoder:
         gaze = eyes.gaze(eyes.irises(face.image, inside))
         look = Look(to_view(inside, len(face.image), self._model.view), gaze)
         look = look if self._of == self._to else guide.painted(look)
-        in_video = face.face.track >= 0
-        number = 0 if in_video else int(np.argmin(guide.distances(look.points, painted)))
-        return guide.lay(number, look, painted)
+        if face.face.track >= 0:
+            return guide.lay_in_video(look, painted)
+        return guide.lay(int(np.argmin(guide.distances(look.points, painted))), look, painted)
 
 
 def lit(crop: Image) -> Image:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -141,3 +143,66 @@ def test_closed_eyes_close_the_painted_ones(crop, points):
     np.testing.assert_allclose(openings[:3], [0.36, 0.3, 0.27], atol=1e-3)
     assert openings[3] < 0.6 * 0.3
     np.testing.assert_allclose(openings[4:], 0.03, atol=1e-3)
+
+
+def with_opening(points, gap):
+    """Open the mouth by a share of the network crop."""
+    moved = points.copy()
+    moved[60:68, 1] = points[[60, 64], 1].mean()
+    moved[61:64, 1] -= gap / 2
+    moved[65:68, 1] += gap / 2
+    moved[55:60, 1] += gap / 2
+    moved[49:54, 1] -= gap / 2
+    return moved
+
+
+@pytest.fixture(scope="module")
+def mouths(crop, points):
+    """A guide of three photos: closed lips with the detail of a photo, two others with noise."""
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 255, (256, 256, 3), np.uint8) for _ in range(2)]
+    gaps = (0.0, 0.06, 0.12)
+    return guide([crop.image, *noise], [with_opening(points, gap) for gap in gaps])
+
+
+def in_video(mouths, points, gap):
+    face = np.full((120, 120, 3), 90, np.uint8)
+    return mouths.lay_in_video(Look(with_opening(points, gap), np.nan), face)
+
+
+def middle(detail, points):
+    """The middle of the mouth."""
+    x, y = (points[[60, 64]].mean(0) * SIDE).astype(int)
+    return detail[y - 3 : y + 4, x - 5 : x + 6].astype(np.float32)
+
+
+@pytest.mark.parametrize(("gap", "number"), [(0.0, 0), (0.06, 1), (0.12, 2), (0.3, 2)])
+def test_mouth_in_a_video_comes_from_a_photo_as_open(mouths, points, gap, number):
+    look = Look(with_opening(points, gap), np.nan)
+
+    laid, detail = in_video(mouths, points, gap)
+
+    first = mouths.lay(0, look, np.full((120, 120, 3), 90, np.uint8))
+    wanted = mouths.detail(number, look)
+    assert np.abs(middle(detail, points) - middle(wanted, points)).max() <= 1
+    above = slice(0, int(points[36:48, 1].min() * SIDE))
+    assert (detail[above] == first[1][above]).all()  # skin and eyes stay those of the first photo
+    assert (laid == first[0]).all()
+
+
+def test_mouth_in_a_video_changes_without_a_jump(mouths, points):
+    gaps = np.linspace(0, 0.14, 57)
+
+    details = [in_video(mouths, points, gap)[1].astype(np.float32) for gap in gaps]
+
+    steps = [np.abs(b - a).mean() for a, b in pairwise(details)]
+    whole = np.abs(details[-1] - details[0]).mean()
+    assert max(steps) < 0.25 * whole
+
+
+def test_only_photo_is_used_for_mouths_too(crop, points):
+    alone = guide([crop.image], [points])
+    look, face = Look(with_opening(points, 0.1), np.nan), np.full((120, 120, 3), 90, np.uint8)
+
+    for one, other in zip(alone.lay_in_video(look, face), alone.lay(0, look, face), strict=True):
+        assert (one == other).all()
