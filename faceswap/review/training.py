@@ -1,6 +1,7 @@
 """Trainings as the browser shows them: curves, previews, advice, and how one is started."""
 
 import re
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,8 @@ from faceswap.errors import InputError, SettingsError
 from faceswap.review.workspace import Place
 
 PREVIEW = re.compile(r"step-([0-9]{9})\.png")
+METRICS = "metrics.jsonl"
+RECENT = 20.0  # seconds; a save or a preview takes longer than a second
 MOST_POINTS = 600  # of a curve
 GAIN = 0.002  # a score rises if it exceeds the best one so far by this
 FLAT_MINUTES, FLAT_SHARE = 5.0, 0.25  # flat for that long, and for this share of the training
@@ -59,7 +62,7 @@ def progress(folder: Path) -> dict[str, Any]:
     from faceswap.training.curves import read_metrics
 
     try:
-        records = read_metrics(folder / "metrics.jsonl")
+        records = read_metrics(folder / METRICS)
         previews = sorted(
             int(found[1]) for path in (folder / "previews").glob("*.png")
             if (found := PREVIEW.fullmatch(path.name)) and not path.is_symlink()
@@ -72,12 +75,21 @@ def progress(folder: Path) -> dict[str, Any]:
     return {
         "step": records[-1]["step"] if records else 0,
         "minutes": round(minutes, 1),
+        "running": is_running(folder),
         "series": {name: points for name, points in series.items() if points},
         "margins": {name: points for name, points in margins.items() if points},
         "names": SERIES,
         "previews": previews,
         "advice": advice(records),
     }
+
+
+def is_running(folder: Path) -> bool:
+    """Return whether a training wrote numbers just now; it does so about once a second."""
+    try:
+        return time.time() - (folder / METRICS).stat().st_mtime < RECENT
+    except OSError:
+        return False
 
 
 def _minutes(records: list[dict[str, Any]]) -> float:

@@ -35,8 +35,10 @@ class Trainings:
 
     def list_page(self, _: Request) -> Response:
         """Show all trainings and a form that starts one."""
+        models = self._workspace.models()
         return page(
-            self._workspace, "trainings.html.j2", "Training", models=self._workspace.models(),
+            self._workspace, "trainings.html.j2", "Training", models=models,
+            running={model.id for model in models if training.is_running(model.path)},
             facesets=self._workspace.facesets(),
         )  # fmt: skip
 

@@ -38,7 +38,7 @@ function wipe() {
 
 async function look() {
   const found = await get(`${home}/progress`);
-  by("state").textContent = `step ${found.step}, ${found.minutes} minutes`;
+  by("state").textContent = `step ${found.step}, ${found.minutes} minutes${found.running ? ", running" : ""}`;
   draw(by("loss"), by("loss-legend"), pick(["loss_a", "loss_b"], found.series), found.names, true, {});
   draw(by("scores"), by("scores-legend"), pick(["ssim_a", "ssim_b", "sharp_a", "sharp_b"], found.series), found.names, false, found.margins);
   by("advice").replaceChildren(...found.advice.map((text) => {
