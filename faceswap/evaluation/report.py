@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import cv2
 from msgspec import UNSET
@@ -13,27 +13,13 @@ from faceswap.evaluation.measures import BASELINES, rows
 from faceswap.evaluation.results import (
     DirectionScores,
     EvaluationReport,
-    FlickerScores,
-    OcclusionScores,
-    ReconstructionScores,
-    SwapScores,
+    definitions,
 )
 from faceswap.training import curves
 from faceswap.types import DIRECTIONS
 
 GRID, WORST = 24, 10  # faces shown: evenly spaced ones per direction, and the worst of both
 NME_WEIGHT = 10.0  # an expression error of 0.1 counts as much as the whole identity
-
-
-def definitions() -> dict[str, str]:
-    """Return what each score means, from the descriptions of the report's records."""
-    found = {}
-    for record in (SwapScores, OcclusionScores, ReconstructionScores, FlickerScores):
-        for name, hint in get_type_hints(record, include_extras=True).items():
-            notes = [m.description for m in getattr(hint, "__metadata__", ()) if m.description]
-            if notes:
-                found[name.replace("_", " ")] = notes[0]
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """What an evaluation reports. ``docs/schemas/evaluate.json`` is generated from these records."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -342,3 +342,14 @@ class EvaluationReport:
     def direction(self, own: Identity) -> DirectionScores:
         """The scores of swaps on the footage of ``own``."""
         return self.a_to_b if own == "a" else self.b_to_a
+
+
+def definitions() -> dict[str, str]:
+    """Return what each score means, from the descriptions of the report's records."""
+    found = {}
+    for record in (SwapScores, OcclusionScores, ReconstructionScores, FlickerScores):
+        for name, hint in get_type_hints(record, include_extras=True).items():
+            notes = [m.description for m in getattr(hint, "__metadata__", ()) if m.description]
+            if notes:
+                found[name.replace("_", " ")] = notes[0]
+    return found

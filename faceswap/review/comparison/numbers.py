@@ -13,8 +13,7 @@ import msgspec
 from faceswap.config import identity_name
 from faceswap.errors import InputError, SettingsError
 from faceswap.evaluation.measures import MEASURES, Measure
-from faceswap.evaluation.report import definitions
-from faceswap.evaluation.results import EvaluationReport, Score
+from faceswap.evaluation.results import EvaluationReport, Score, definitions
 from faceswap.review.conversion.choices import Look
 from faceswap.review.workspace import Place, names_of
 from faceswap.types import Identity
