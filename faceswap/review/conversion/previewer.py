@@ -6,6 +6,7 @@ line of JSON and the images whose lengths that line lists as "sizes". The last f
 faces and models stay loaded, so a changed setting takes as long as decoding and pasting.
 """
 
+import os
 import sys
 from collections.abc import Hashable
 from dataclasses import replace
@@ -311,8 +312,11 @@ def main() -> None:
             answer, images = previewer.answer(asked)
         except FaceswapError as error:
             answer = Answer(error=str(error))
-        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n" + b"".join(images))
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n" + b"".join(images))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the app was killed
+            os._exit(0)
 
 
 if __name__ == "__main__":
