@@ -79,6 +79,7 @@ def test_outputs_are_no_clips(workspace, clip):
     assert [place.name for place in Workspace(workspace).clips()] == ["clip.mkv"]
 
 
+@pytest.mark.slow
 def test_still_is_what_the_swapper_makes(about, workspace, together):
     previewer = Previewer()
 
@@ -95,6 +96,7 @@ def test_still_is_what_the_swapper_makes(about, workspace, together):
     assert (as_image(other) != as_image(jpeg)).any()
 
 
+@pytest.mark.slow
 def test_still_follows_the_shots_file(about, workspace):
     path = workspace / "shots.toml"
     path.write_text('[[shot]]\nframes = "2-3"\ncolor = "none"\n')
@@ -111,6 +113,7 @@ def test_still_follows_the_shots_file(about, workspace):
     assert found[1] == plain
 
 
+@pytest.mark.slow
 def test_loop_is_what_convert_makes(about, clip, workspace):
     config = replace(ConvertConfig(**EVERYBODY), codec="ffv1", workers=1, device="cpu")
     report = convert(clip, model=workspace / "models" / "ada-bob", config=config)
@@ -127,6 +130,7 @@ def test_loop_is_what_convert_makes(about, clip, workspace):
     assert len(some) == 2
 
 
+@pytest.mark.slow
 def test_portrait_shows_one_person_and_knows_the_cast(about, workspace, together, tmp_path):
     previewer = Previewer()
     answer, _ = previewer.answer(Still(**about, frame=0))
@@ -176,6 +180,7 @@ def test_what_cannot_be_previewed_is_named(about, changes, error, words):
         Previewer().answer(Still(**(about | {"frame": 0} | changes)))
 
 
+@pytest.mark.slow
 def test_process_of_previews_is_started_again_if_it_dies(about):
     previews = Previews()
     try:
@@ -215,6 +220,7 @@ def test_survey_finds_shots_and_people(film, capsys):
     assert shares[-1] > 0.8
 
 
+@pytest.mark.slow
 def test_survey_is_kept_until_the_clip_changes(film, workspace):
     surveys = Surveys(workspace)
     places = Workspace(workspace)

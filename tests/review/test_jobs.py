@@ -57,6 +57,7 @@ def test_failed_job_says_why(jobs):
     assert job.words.startswith("faceswap: error: x/faces contains no faceset")
 
 
+@pytest.mark.slow
 def test_stopped_job_goes_on_when_it_is_run_again(jobs, train, tmp_path):
     folder = tmp_path / "m"
     name = jobs.start("train", [*train, "--save-every", "0.02", "-o", "m"])
@@ -82,6 +83,7 @@ def test_stopped_job_goes_on_when_it_is_run_again(jobs, train, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process in /proc")
+@pytest.mark.slow
 def test_killed_job_is_told_apart_from_a_running_one(jobs, train, tmp_path):
     name = jobs.start("train", [*train, "-o", "m"])
     process = tmp_path / ".faceswap" / "jobs" / name / PROCESS
@@ -157,6 +159,7 @@ def test_jobs_folder_that_is_a_link_is_not_written(jobs, tmp_path, tmp_path_fact
     assert not list(outside.iterdir())
 
 
+@pytest.mark.slow
 def test_jobs_with_the_same_command_take_turns(jobs, train, tmp_path):
     folder = tmp_path / ".faceswap" / "jobs"
     first = jobs.start("train", [*train, "--save-every", "0.02", "-o", "m"])

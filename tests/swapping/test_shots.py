@@ -123,6 +123,7 @@ def test_missing_file_is_named(clip, model):
         convert(clip, model=model, config=replace(QUICK, shots="none.toml"))
 
 
+@pytest.mark.slow
 def test_each_shot_has_its_own_settings(tmp_path, clip, model, shots):
     usual = pixels(convert(clip, tmp_path / "usual.mkv", model, QUICK).output)
     plain = pixels(convert(clip, tmp_path / "no.mkv", model, replace(QUICK, color="none")).output)
@@ -145,6 +146,7 @@ def test_each_shot_has_its_own_settings(tmp_path, clip, model, shots):
     ]
 
 
+@pytest.mark.slow
 def test_smoothing_goes_on_across_a_shot_with_other_numbers(tmp_path, clip, model, shots):
     """Colour matches with numbers of different shapes cannot be averaged."""
     smooth = replace(QUICK, smooth=True, match_detail=True)
@@ -161,6 +163,7 @@ def test_smoothing_goes_on_across_a_shot_with_other_numbers(tmp_path, clip, mode
     assert differing(pixels(report.output), wanted) == others(5, 6, 7, 8)
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_only_with_the_same_file(tmp_path, clip, model, shots):
     path = shots('[[shot]]\nframes = "5-"\ncolor = "none"\n')
     config = replace(QUICK, shots=str(path))
@@ -177,6 +180,7 @@ def test_interrupted_run_goes_on_only_with_the_same_file(tmp_path, clip, model, 
     assert key_of(plan(clip, None, model, changed))["looks"] != before["looks"]
 
 
+@pytest.mark.slow
 def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, model, shots):
     path = shots('[[shot]]\nframes = "2-5"\ncolor = "none"\nmask = "square"\n')
     config = replace(QUICK, shots=str(path))
@@ -198,6 +202,7 @@ def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, 
     assert done[1]["shots"] == [{"frames": "7", "settings": {"color": "none"}}]
 
 
+@pytest.mark.slow
 def test_images_of_a_sequence_are_named_by_their_numbers(tmp_path, images, model, shots):
     folder = tmp_path / "plates"
     folder.mkdir()
@@ -214,6 +219,7 @@ def test_images_of_a_sequence_are_named_by_their_numbers(tmp_path, images, model
     assert differing(found, usual) == [1, 2]
 
 
+@pytest.mark.slow
 def test_preview_and_record_know_the_shots(tmp_path, clip, model, bare, shots):
     path = shots('[[shot]]\nframes = "0-"\ncolor = "none"\nmask = "skin"\n')
     config = replace(QUICK, codec="auto", color="linear", mask="hull")
@@ -234,6 +240,7 @@ def test_mask_that_a_model_lacks_names_the_shot(clip, bare, shots):
         plan(clip, None, bare, replace(QUICK, shots=str(path)))
 
 
+@pytest.mark.slow
 def test_shots_hold_for_every_model_of_a_cast(tmp_path, clip, model, collins, hopper, shots):
     for name, image in (("collins", collins), ("hopper", hopper)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
