@@ -35,7 +35,7 @@ EYE_REACH = 0.5  # height up to which lids stretch the skin, eye lengths
 EYE_EDGE = 0.35  # share of the ellipse's radius over which it fades out
 EYE_LIGHT = 0.35  # standard deviation of the blur that keeps the face's light, eye lengths
 BLINK, CLOSED, SLIT = 0.85, 0.62, 0.1  # shares of an eye's usual opening, see _lids
-MOUTHS = 5  # degrees of opening for which a photo is chosen
+MOUTHS = 5  # photos that are chosen, from closed lips to a wide mouth
 MOUTH_SHAPE = 8.0  # weight of the distance to the first photo against the wanted opening
 MOUTH_REACH = 0.1  # how far the mouth's mask reaches beyond the lips, mouth widths
 FLAT = 8.0  # levels added to the contrast of a coarse image
@@ -162,8 +162,9 @@ class Guide:
         """Lay the first photo over a face of a video, but take the mouth from similar ones.
 
         One photo for all frames keeps the skin from jumping, but the detail of closed lips smears
-        over an open mouth. So the detail of the mouth is mixed from the two photos whose mouths are
-        next to it in how far they are open; their shares change continuously.
+        over an open mouth. So the detail of the mouth is mixed from two photos, one with
+        a mouth that is a little less open and one with a mouth that is a little more open. Their
+        shares change continuously.
 
         Args:
             look: Where the features of the face are.
@@ -198,7 +199,7 @@ class Guide:
         for opening, number in sorted((float(openings[number]), number) for number in chosen):
             if not kept or opening - kept[-1][0] > reach / (2 * MOUTHS):
                 kept.append((opening, number))
-            elif number == 0:  # the others are next to it
+            elif number == 0:  # rather than a photo that is open as far
                 kept[-1] = opening, number
         return kept
 

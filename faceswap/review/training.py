@@ -85,7 +85,7 @@ def progress(folder: Path) -> dict[str, Any]:
 
 
 def is_running(folder: Path) -> bool:
-    """Return whether a training wrote numbers just now; it does so about once a second."""
+    """Return whether a training has just written numbers, as it does about once a second."""
     try:
         return time.time() - (folder / METRICS).stat().st_mtime < RECENT
     except OSError:

@@ -172,7 +172,7 @@ class Swapper:
             self._own = smoothstep((usual - RARELY) / (OFTEN - RARELY))
 
     def config_at(self, index: int) -> ConvertConfig:  # noqa: ARG002 - a protocol's signature
-        """Return the settings, which are those of every frame."""
+        """Return the settings; they are the same for every frame."""
         return self.config
 
     def swap(self, image: Image) -> Image:

@@ -36,7 +36,7 @@ class MultiSwapper:
         self._by_target = tuple(swappers)
 
     def config_at(self, index: int) -> ConvertConfig:  # noqa: ARG002 - a protocol's signature
-        """Return the settings, which are those of every frame."""
+        """Return the settings; they are the same for every frame."""
         return self.config
 
     def adjusted(self, config: ConvertConfig) -> "MultiSwapper":

@@ -296,7 +296,7 @@ def test_hostile_names_are_shown_as_text_on_every_page(server, workspace, model,
     (job / "job.json").write_text(json.dumps(command))
     (job / "log.txt").write_text(f"{name}\n")
     (job / "end.json").write_text('{"exit_code": 1}')
-    with opened(server.address, "Failed to load resource") as page:  # the output's frame
+    with opened(server.address, "Failed to load resource") as page:  # the output lacks its frame
         for title, link in (
             ("Training", ".cards a"), ("Conversion", ".cards a"), ("Review", ".cards a"),
             ("Compare", None), ("Jobs", None),

@@ -7,6 +7,7 @@ from functools import cache
 
 import av
 import numpy as np
+from PIL import Image
 
 from faceswap.files import temporary_beside
 from faceswap.media import reader, segments, writers
@@ -17,6 +18,25 @@ from faceswap.media.writers import StreamTarget
 from faceswap.provenance.credentials import ModelRecord
 from faceswap.provenance.identity import signing_identity
 from faceswap.provenance.signer import Signer
+
+
+def moving(image, count):
+    """Return frames in which an image moves to the right."""
+    return [np.roll(image, 3 * number, axis=1) for number in range(count)]
+
+
+def pixels(path):
+    """Return the frames of a video, or the PNGs in a folder by name, (H, W, 3) each."""
+    if path.is_dir():
+        return [np.asarray(Image.open(file)) for file in sorted(path.glob("*.png"))]
+    return [frame.image for frame in reader.read_video(path)]
+
+
+def differing(one, other):
+    """Return the places of the frames that differ."""
+    pairs = zip(one, other, strict=True)
+    return [number for number, (a, b) in enumerate(pairs) if (a != b).any()]
+
 
 STYLES = (
     b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, "

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +14,7 @@ from faceswap.media.segments import SEGMENT_FRAMES
 from faceswap.provenance.credentials import read
 from faceswap.swapping.converter import convert
 from faceswap.swapping.redo import redo
-from tests.support.clips import write_lossless
+from tests.support.clips import differing, moving, pixels, write_lossless
 from tests.support.commands import checked, faceswap, one_line_error
 from tests.support.stops import Stopped, stop_after
 
@@ -26,7 +25,7 @@ LENGTH = 10
 @pytest.fixture(scope="module")
 def images(together):
     """Return a shot of two people, the larger of whom changes."""
-    return [np.roll(together, 3 * number, axis=1) for number in range(LENGTH)]
+    return moving(together, LENGTH)
 
 
 @pytest.fixture
@@ -41,17 +40,6 @@ def shots(tmp_path, images):
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"shot.{1001 + number}.png")
     return folder
-
-
-def pixels(path):
-    if path.is_dir():
-        return [np.asarray(Image.open(file)) for file in sorted(path.glob("*.png"))]
-    return [frame.image for frame in read_video(path)]
-
-
-def differing(one, other):
-    pairs = zip(one, other, strict=True)
-    return [number for number, (a, b) in enumerate(pairs) if (a != b).any()]
 
 
 def report_of(path):

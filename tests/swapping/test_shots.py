@@ -9,14 +9,13 @@ from PIL import Image
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, SettingsError
-from faceswap.media.reader import read_video
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import key_of, plan
 from faceswap.swapping.redo import redo
 from faceswap.swapping.shots import SETTINGS, Shot, read_shots
-from tests.support.clips import write_lossless
+from tests.support.clips import differing, moving, pixels, write_lossless
 from tests.support.stops import Stopped, stop_after
 
 QUICK = ConvertConfig(
@@ -28,7 +27,7 @@ LENGTH = 12
 
 @pytest.fixture(scope="module")
 def images(together):
-    return [np.roll(together, 3 * number, axis=1) for number in range(LENGTH)]
+    return moving(together, LENGTH)
 
 
 @pytest.fixture
@@ -54,17 +53,6 @@ def bare(tmp_path):
     trained = modelfile.TrainedModel(network, ("x", "y"), (0.0, 0.0, 0.0), 1)
     modelfile.save(tmp_path / "bare" / modelfile.MODEL_FILE, trained)
     return tmp_path / "bare"
-
-
-def pixels(path):
-    if path.is_dir():
-        return [np.asarray(Image.open(file)) for file in sorted(path.glob("*.png"))]
-    return [frame.image for frame in read_video(path)]
-
-
-def differing(one, other):
-    pairs = zip(one, other, strict=True)
-    return [number for number, (a, b) in enumerate(pairs) if (a != b).any()]
 
 
 def others(*numbers):

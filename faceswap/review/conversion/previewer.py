@@ -216,7 +216,7 @@ class Previewer:
     def _assembled(
         self, model: str, config: ConvertConfig
     ) -> tuple[Hashable, FaceSwapper, FaceSelector]:
-        """Return what determines who is swapped, what swaps faces, and what chooses them."""
+        """Return a key for who is swapped, the swapper, and the selector."""
         who = replace(ConvertConfig(), to=config.to, all_faces=config.all_faces, cast=config.cast)
         key = model, _state(Path(model)), config.to, config.all_faces, _state_of(config.cast)
         if key not in self._built:
