@@ -19,6 +19,7 @@ from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, ImageSequence, identify, video_at
 from faceswap.media.photos import read_photo
 from faceswap.review.footage import Reader
+from faceswap.review.jobs import options
 from faceswap.review.workspace import Workspace
 from faceswap.swapping.outputs import image_in
 from faceswap.swapping.records import FrameRecord
@@ -29,10 +30,6 @@ ENDING = ".report.json"
 MARKS = ".marks.txt"
 RANGES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 Side = Literal["before", "after"]
-REDO_OPTIONS = {
-    "color": "--color", "mask": "--mask", "blend": "--blend", "identity_strength": "--likeness",
-    "expression_range": "--expression-range",
-}  # fmt: skip
 
 
 class RedoRequest(msgspec.Struct):
@@ -219,9 +216,5 @@ class Finished:
         if not self.has_source:
             raise SettingsError(f"the original {self.source} is not in the workspace")
         args = ["convert", str(self.source), "--redo", self.ranges(marked), "-o", str(self.output)]
-        for name, flag in REDO_OPTIONS.items():
-            value = getattr(asked, name)
-            args += (
-                [] if value is None else [flag, value if isinstance(value, str) else f"{value:g}"]
-            )
-        return args
+        changes: dict[str, Any] = msgspec.structs.asdict(asked)
+        return args + options({name: v for name, v in changes.items() if v is not None})

@@ -216,6 +216,15 @@ class Jobs:
         self._run(name)
 
 
+def options(settings: dict[str, Any]) -> list[str]:
+    """Return settings as options of the command line."""
+    args = []
+    for name, value in settings.items():
+        flag = "--likeness" if name == "identity_strength" else f"--{name.replace('_', '-')}"
+        args += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return args
+
+
 def _kind_of(job: Job) -> str:
     """Return the command that decides for which others a job waits."""
     command = "".join(job.command.args[:1])

@@ -15,16 +15,14 @@ from faceswap.errors import InputError, SettingsError
 from faceswap.evaluation.measures import MEASURES, Measure
 from faceswap.evaluation.results import EvaluationReport, Score, definitions
 from faceswap.review.conversion.choices import Look
+from faceswap.review.jobs import options
 from faceswap.review.workspace import Place, names_of
 from faceswap.types import Identity
 
 FOLDER = Path("evaluations")  # in the model's folder
 USUAL = "usual"
 # Settings that evaluate knows; it measures faces, so the edge of the mask and the blend are fixed.
-OPTIONS = {
-    "color": "--color", "mask": "--mask", "identity_strength": "--likeness",
-    "expression_range": "--expression-range",
-}  # fmt: skip
+MEASURED = ("color", "mask", "identity_strength", "expression_range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,17 @@ class Candidate:
     look: Look
 
     @property
-    def _settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, Any]:
         """What evaluate is told, by the name of the setting."""
-        found = {name: v for name, v in self.look.settings().items() if name in OPTIONS}
-        return {name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in found.items()}
+        return {name: v for name, v in self.look.settings().items() if name in MEASURED}
 
     @property
     def path(self) -> Path:
         """The file of its numbers."""
-        told = [f"{name.replace('_', '-')}-{value}" for name, value in self._settings.items()]
+        told = [
+            f"{name.replace('_', '-')}-{value:g}" if isinstance(value, float)
+            else f"{name}-{value}" for name, value in self._settings.items()
+        ]  # fmt: skip
         return self.model.path / FOLDER / f"{'_'.join(told) or USUAL}.json"
 
     def numbers(self) -> EvaluationReport | None:
@@ -84,9 +84,7 @@ class Candidate:
             raise SettingsError("a and b are the same faceset; choose two people")
         args = ["evaluate", f"./{self.model.name}", "--a", f"./{a.name}", "--b", f"./{b.name}"]
         args += ["--save-json", f"./{self.path.relative_to(root).as_posix()}", "--overwrite"]
-        for name, value in self._settings.items():
-            args += [OPTIONS[name], value]
-        return args
+        return args + options(self._settings)
 
 
 def table(left: EvaluationReport | None, right: EvaluationReport | None, to: Identity) -> list[Any]:
