@@ -186,6 +186,29 @@ def read_toml_file(path: Path, what: str) -> dict[str, Any]:
         raise SettingsError(f"the {what} {path} is not TOML: {clipped(str(error))}") from error
 
 
+def read_tables(path: Path, what: str, key: str) -> list[Any]:
+    """Read a TOML file that consists of ``[[key]]`` tables and nothing else.
+
+    Args:
+        path: The file.
+        what: What it is, for messages, such as "cast file".
+        key: The name of its tables.
+
+    Returns:
+        The tables; a file that was written by hand may hold other values in their place.
+
+    Raises:
+        InputError: If the file cannot be read.
+        SettingsError: If it is not TOML, or holds something else.
+    """
+    content = read_toml_file(path, what)
+    tables = content.pop(key, [])
+    if content or not isinstance(tables, list):
+        surplus = f", not {clipped(', '.join(content))}" if content else ""
+        raise SettingsError(f"the {what} {path} must consist of [[{key}]] tables{surplus}")
+    return tables
+
+
 def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
     """Refuse a table with unknown keys.
 

@@ -20,7 +20,7 @@ from faceswap.media.footage import Footage, ImageSequence, identify, video_at
 from faceswap.media.photos import read_photo
 from faceswap.review.footage import Reader
 from faceswap.review.jobs import options
-from faceswap.review.workspace import Workspace
+from faceswap.review.workspace import Workspace, refuse_link
 from faceswap.swapping.outputs import image_in
 from faceswap.swapping.records import FrameRecord
 from faceswap.swapping.report import FrameReport, read_report
@@ -157,8 +157,7 @@ class Finished:
         Raises:
             InputError: If their file is damaged or a link.
         """
-        if self.marks_path.is_symlink():
-            raise InputError(f"{self.marks_path} is a link; delete it")
+        refuse_link(self.marks_path)
         try:
             text = self.marks_path.read_text(encoding="ascii").strip()
         except FileNotFoundError:

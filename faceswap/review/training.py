@@ -9,10 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from faceswap.errors import InputError, SettingsError
-from faceswap.review.workspace import Place
+from faceswap.review.workspace import METRICS, Place
 
 PREVIEW = re.compile(r"step-([0-9]{9})\.png")
-METRICS = "metrics.jsonl"
 RECENT = 20.0  # seconds; a save or a preview takes longer than a second
 MOST_POINTS = 600  # of a curve
 GAIN = 0.002  # a score rises if it exceeds the best one so far by this

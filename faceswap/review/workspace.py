@@ -14,6 +14,7 @@ from faceswap.facesets.faceset import INDEX
 
 DEPTH = 3  # folders: data/<name>/faces/faces.jsonl
 CLIP_DEPTH = 2
+MODEL, METRICS = "model.safetensors", "metrics.jsonl"  # named here, because torch loads slowly
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
 
 
@@ -64,7 +65,7 @@ class Workspace:
         """Return the folders of models and of trainings that have no model yet, by name."""
         found = {
             place.id: place
-            for name in ("metrics.jsonl", "model.safetensors")
+            for name in (METRICS, MODEL)
             for place in self._places(name, lambda file: file.parent)
         }
         return sorted(found.values(), key=lambda place: place.name)
@@ -79,7 +80,7 @@ class Workspace:
 
     def trained(self) -> list[Place]:
         """Return the folders that hold a model, by name."""
-        return self._places("model.safetensors", lambda file: file.parent)
+        return self._places(MODEL, lambda file: file.parent)
 
     def trained_model(self, place_id: str) -> Place:
         """Return the folder of a model that exists by its id.
@@ -88,7 +89,7 @@ class Workspace:
             InputError: If there is none.
         """
         model = self.model(place_id)
-        if not (model.path / "model.safetensors").is_file():
+        if not (model.path / MODEL).is_file():
             raise InputError(f"{model.name} has no model yet; wait until training has saved one")
         return model
 
@@ -148,6 +149,16 @@ class Workspace:
     def holds(self, path: Path) -> bool:
         """Return whether a path is inside the workspace, after all links are followed."""
         return path.resolve().is_relative_to(self.root)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a file or folder of the app's own that is a link, which may lead anywhere.
+
+    Raises:
+        InputError: If it is a link.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path} is a link; delete it")
 
 
 def names_of(model: Place) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from faceswap.config import clipped, is_name, read_toml_file, refuse_unknown
+from faceswap.config import clipped, is_name, read_tables, refuse_unknown
 from faceswap.errors import SettingsError
 from faceswap.types import Identity
 
@@ -41,11 +41,9 @@ def read_cast(path: Path) -> list[CastEntry]:
         SettingsError: If the file is not TOML, has no [[swap]] table, or contains a key or a value
             that is not allowed.
     """
-    content = read_toml_file(path, "cast file")
-    tables = content.pop("swap", None)
-    if content or not isinstance(tables, list) or not tables:
-        surplus = f", not {clipped(', '.join(content))}" if content else ""
-        raise SettingsError(f"the cast file {path} must consist of [[swap]] tables{surplus}")
+    tables = read_tables(path, "cast file", "swap")
+    if not tables:
+        raise SettingsError(f"the cast file {path} must consist of [[swap]] tables")
     return [_entry(table, path, number) for number, table in enumerate(tables, start=1)]
 
 

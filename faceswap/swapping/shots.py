@@ -15,7 +15,7 @@ from faceswap.config import (
     ConvertConfig,
     clipped,
     field_options,
-    read_toml_file,
+    read_tables,
     refuse_unknown,
 )
 from faceswap.errors import SettingsError
@@ -52,11 +52,7 @@ def read_shots(path: Path, fixed: Collection[str] = ()) -> list[Shot]:
         InputError: If the file cannot be read.
         SettingsError: If the file is not TOML, or contains a key or a value that is not allowed.
     """
-    content = read_toml_file(path, "shots file")
-    tables = content.pop("shot", [])
-    if content or not isinstance(tables, list):
-        surplus = f", not {clipped(', '.join(content))}" if content else ""
-        raise SettingsError(f"the shots file {path} must consist of [[shot]] tables{surplus}")
+    tables = read_tables(path, "shots file", "shot")
     shots = [_shot(table, f"{path}, shot {number}") for number, table in enumerate(tables, start=1)]
     return [
         replace(shot, settings={k: v for k, v in shot.settings.items() if k not in fixed})

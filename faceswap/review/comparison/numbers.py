@@ -16,7 +16,7 @@ from faceswap.evaluation.measures import MEASURES, Measure
 from faceswap.evaluation.results import EvaluationReport, Score, definitions
 from faceswap.review.conversion.choices import Look
 from faceswap.review.jobs import options
-from faceswap.review.workspace import Place, names_of
+from faceswap.review.workspace import MODEL, Place, names_of, refuse_link
 from faceswap.types import Identity
 
 FOLDER = Path("evaluations")  # in the model's folder
@@ -57,12 +57,12 @@ class Candidate:
         Raises:
             InputError: If the file is damaged or a link.
         """
-        if self.path.is_symlink() or self.path.parent.is_symlink():
-            raise InputError(f"{self.path} is a link; delete it")
+        refuse_link(self.path.parent)
+        refuse_link(self.path)
         try:
             data = self.path.read_bytes()
             measured = self.path.stat().st_mtime_ns
-            trained = (self.model.path / "model.safetensors").stat().st_mtime_ns
+            trained = (self.model.path / MODEL).stat().st_mtime_ns
             return msgspec.json.decode(data, type=EvaluationReport) if measured > trained else None
         except FileNotFoundError:
             return None

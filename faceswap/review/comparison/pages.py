@@ -1,6 +1,5 @@
 """The page that compares two candidates, each a model with settings."""
 
-import base64
 from typing import Annotated, Literal
 
 import msgspec
@@ -116,7 +115,7 @@ class Comparison:
             "what": "still", "clip": str(clip.path), "model": str(found.model.path),
             "frame": asked.frame, "settings": found.look.settings(),
         })  # fmt: skip
-        return {"image": base64.b64encode(image).decode(), "faces": answer.get("faces", [])}
+        return {"image": image, "faces": answer.get("faces", [])}
 
     def numbers(self, _: Request, asked: PairRequest) -> object:
         """Return the numbers of both candidates side by side, and which of them have some."""

@@ -6,6 +6,7 @@ single shots, and ``clip.mp4.cast.toml`` who gets which model; the photos of the
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from msgspec import Meta
 from faceswap.config import ConvertConfig, clipped, read_toml_file
 from faceswap.errors import InputError, OutputError, SettingsError
 from faceswap.files import make_folder, write_bytes
-from faceswap.review.workspace import Place, Workspace
+from faceswap.review.workspace import Place, Workspace, refuse_link
 from faceswap.swapping.cast import CastEntry, read_cast
 from faceswap.swapping.shots import SETTINGS, Shot, read_shots
 from faceswap.types import Identity
@@ -101,13 +102,7 @@ class Choices:
         Raises:
             InputError, SettingsError: See :meth:`read`.
         """
-        found = self._look(self._table()).settings()
-        if self._read_cast():
-            found = {name: value for name, value in found.items() if name not in WITHOUT_CAST}
-            found["cast"] = str(self.cast)
-        if self._read_shots():
-            found["shots"] = str(self.shots)
-        return found
+        return self._with_files(self._table()["settings"], str)
 
     def choose(self, model: Place, look: Look) -> None:
         """Write the model and the settings; other settings in the file stay.
@@ -119,7 +114,7 @@ class Choices:
         with self.lock:
             table = self._table()
             table["model"] = self._relative(model.path)
-            kept = {k: v for k, v in table.get("settings", {}).items() if k not in NAMES}
+            kept = {k: v for k, v in table["settings"].items() if k not in NAMES}
             table["settings"] = kept | look.settings()
             self._write_jobs(table)
 
@@ -167,8 +162,7 @@ class Choices:
             if entry is None:
                 numbers = [int(path.stem) for path in self._photos.glob("[0-9]*.png")]
                 path = self._photos / f"{max(numbers, default=0) + 1}.png"
-                if self._photos.is_symlink():
-                    raise InputError(f"{self._photos} is a link; delete it")
+                refuse_link(self._photos)
                 make_folder(self._photos)
                 write_bytes(path, photo)
                 entries.append({"who": f"{self._photos.name}/{path.name}"})
@@ -247,20 +241,26 @@ class Choices:
 
     def _write_jobs(self, table: dict[str, Any]) -> None:
         """Write the jobs file, with the cast and the shots if there are any."""
-        settings = table["settings"]
-        for name, path, found in (
-            ("cast", self.cast, self._read_cast()), ("shots", self.shots, self._read_shots()),
-        ):  # fmt: skip
-            settings.pop(name, None)
-            if found:
-                settings[name] = path.name
-        if "cast" in settings:
-            settings = {name: v for name, v in settings.items() if name not in WITHOUT_CAST}
+        settings = self._with_files(table["settings"], lambda path: path.name)
         self._write(self.jobs, {"job": [table | {"settings": settings}]})
 
+    def _with_files(self, settings: dict[str, Any], word: Callable[[Path], str]) -> dict[str, Any]:
+        """Return settings with the cast and the shots as they are now.
+
+        Args:
+            settings: Settings by name.
+            word: Returns how the settings name a file.
+        """
+        found = {name: v for name, v in settings.items() if name not in ("cast", "shots")}
+        if self._read_cast():
+            found = {name: value for name, value in found.items() if name not in WITHOUT_CAST}
+            found["cast"] = word(self.cast)
+        if self._read_shots():
+            found["shots"] = word(self.shots)
+        return found
+
     def _is_there(self, path: Path) -> bool:
-        if path.is_symlink():
-            raise InputError(f"{path} is a link; delete it")
+        refuse_link(path)
         return path.exists()
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The pages of clips: choose footage, try settings on its frames, and convert it."""
 
-import base64
 from typing import Annotated, Any
 
 import cv2
@@ -200,14 +199,14 @@ class Conversions:
     def preview(self, request: Request, asked: PreviewRequest) -> object:
         """Return a frame with swapped faces, as JPEG in base64, and its faces."""
         answer, images = self._ask(request, asked.model, what="still", frame=asked.frame)
-        return {"images": _texts(images), "faces": answer.get("faces", [])}
+        return {"images": images, "faces": answer.get("faces", [])}
 
     def loop(self, request: Request, asked: PreviewRequest) -> object:
         """Return consecutive frames with swapped faces, as JPEG in base64."""
         _, images = self._ask(
             request, asked.model, what="loop", first=asked.frame, count=asked.count
         )
-        return {"images": _texts(images)}
+        return {"images": images}
 
     def assign(self, request: Request, asked: AssignRequest) -> object:
         """Give the person whose face is at a place a model."""
@@ -264,7 +263,3 @@ class Conversions:
 
     def _model(self, model_id: str) -> Place:
         return self._workspace.trained_model(model_id)
-
-
-def _texts(images: list[bytes]) -> list[str]:
-    return [base64.b64encode(image).decode() for image in images]

@@ -29,8 +29,9 @@ from faceswap.faces.geometry import Box, Face
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.footage import Footage, video_at
 from faceswap.media.frame import Frame
-from faceswap.models.modelfile import TrainedModel, load_model
+from faceswap.models.modelfile import MODEL_FILE, TrainedModel, load_model
 from faceswap.review.footage import Reader, jpeg
+from faceswap.swapping.compositor import Swap
 from faceswap.swapping.explicit import refuse_explicit_image
 from faceswap.swapping.plan import assemble
 from faceswap.swapping.render import paste_swaps
@@ -158,7 +159,7 @@ class Previewer:
             selector: Chooses the faces.
         """
         frame, faces = self._found(index, config)
-        key = self._clip, index, who, config.detector, config.landmarks, config.min_score
+        key = who, self._key(index, config)
         if key not in self._chosen:
             (chosen,) = select_faces([(frame, faces)], selector)
             _keep(self._chosen, key, chosen, FRAMES)
@@ -178,10 +179,7 @@ class Previewer:
             tracked = track_faces(frames, pool, spec, config.smooth)
             chosen = select_faces(tracked, selector)
             found = ((frame, kept) for frame, kept, _ in chosen)
-            return [
-                jpeg(paste_swaps(frame, swaps, swapper.config_at(frame.index)).image)
-                for frame, swaps in prepare_video(swapper, found)
-            ]
+            return [_pasted(*pair, swapper) for pair in prepare_video(swapper, found)]
 
     def _portrait(
         self, asked: Portrait, config: ConvertConfig, selector: FaceSelector
@@ -203,7 +201,7 @@ class Previewer:
 
     def _found(self, index: int, config: ConvertConfig) -> tuple[Frame, list[Face]]:
         """Return a frame and its faces, the largest first."""
-        key = self._clip, index, config.detector, config.landmarks, config.min_score
+        key = self._key(index, config)
         if key not in self._faces:
             assert self._reader is not None
             image = self._reader.frame(index)
@@ -212,6 +210,10 @@ class Previewer:
             frame = Frame(image, index, Fraction(0), Path(self._clip))
             _keep(self._faces, key, (frame, spec.detect(image, config.min_score)), FRAMES)
         return self._faces[key]
+
+    def _key(self, index: int, config: ConvertConfig) -> Hashable:
+        """Return what determines the faces that are found in a frame."""
+        return self._clip, index, config.detector, config.landmarks, config.min_score
 
     def _assembled(
         self, model: str, config: ConvertConfig
@@ -246,12 +248,16 @@ def _still(frame: Frame, chosen: Selection, swapper: FaceSwapper) -> tuple[Answe
     """
     kept = [replace(face, track=number) for number, face in enumerate(chosen.kept)]
     (swaps,) = swapper.prepare([(frame, kept)]) if kept else ([],)
-    image = jpeg(paste_swaps(frame, swaps, swapper.config_at(frame.index)).image)
+    image = _pasted(frame, swaps, swapper)
     told: list[dict[str, Any]] = [
         *({"box": _corners(face.box), "target": face.target, "why": ""} for face in chosen.kept),
         *({"box": _corners(face.box), "target": None, "why": why} for face, why in chosen.left_out),
     ]
     return Answer([len(image)], told), [image]
+
+
+def _pasted(frame: Frame, swaps: list[Swap], swapper: FaceSwapper) -> bytes:
+    return jpeg(paste_swaps(frame, swaps, swapper.config_at(frame.index)).image)
 
 
 def _keep(known: dict[Hashable, Known], key: Hashable, value: Known, most: int) -> None:
@@ -263,7 +269,7 @@ def _keep(known: dict[Hashable, Known], key: Hashable, value: Known, most: int) 
 
 def _state(model: Path) -> int:
     try:
-        return (model / "model.safetensors").stat().st_mtime_ns
+        return (model / MODEL_FILE).stat().st_mtime_ns
     except OSError as error:
         raise InputError(f"the model {model} is gone: {error.strerror}") from error
 

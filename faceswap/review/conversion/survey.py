@@ -2,7 +2,7 @@
 
 The app starts ``python -m faceswap.review.conversion.survey CLIP RESULT``. Every frame is compared
 with the one before to find cuts, and faces are looked for about twice a second and in every shot.
-The process prints the share that is done, and writes a :class:`Survey` in JSON at the end.
+The process prints the share that is done, and writes a :class:`.surveys.Survey` in JSON at the end.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 
 from faceswap.arrays import Embedding
 from faceswap.config import ConvertConfig
-from faceswap.errors import FaceswapError, InputError
+from faceswap.errors import FaceswapError
 from faceswap.faces.detection import DetectorSpec
 from faceswap.faces.dlib_backend import compute_embedding
 from faceswap.faces.geometry import Face
@@ -25,59 +25,13 @@ from faceswap.facesets.people import groups_of
 from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, video_at
 from faceswap.media.frame import Frame
+from faceswap.review.conversion.surveys import Person, Survey, state_of
 from faceswap.tracking.appearance import is_knowable
 from faceswap.tracking.tracker import cuts
 
 PER_SECOND = 2  # looks for faces
 MAX_LOOKS = 600  # for faces, besides one for each shot
 MAX_PEOPLE = 12  # that are told, the most frequent ones
-
-
-class Person(msgspec.Struct):
-    """Somebody in a clip.
-
-    Attributes:
-        looks: Places among :attr:`Survey.looks` of the frames that show the person.
-        frame: Index of the frame that shows the person best.
-        x: The middle of the face in that frame, in pixels.
-        y: The middle of the face in that frame.
-        side: The larger side of the face's box there.
-    """
-
-    looks: list[int]
-    frame: int
-    x: float
-    y: float
-    side: float
-
-
-class Survey(msgspec.Struct):
-    """What is in a clip.
-
-    Attributes:
-        clip: What changes if the clip does.
-        shots: First and last frame of each shot.
-        looks: Indices of the frames in which faces were looked for.
-        people: The people, the most frequent first.
-    """
-
-    clip: list[int]
-    shots: list[tuple[int, int]]
-    looks: list[int]
-    people: list[Person]
-
-
-def state_of(path: Path) -> list[int]:
-    """Return what changes if a clip does.
-
-    Raises:
-        InputError: If it is gone.
-    """
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} is gone: {error.strerror}") from error
-    return [found.st_size, found.st_mtime_ns]
 
 
 def survey(path: Path) -> Survey:

@@ -10,9 +10,56 @@ import msgspec
 
 from faceswap.errors import InputError
 from faceswap.files import make_folder
-from faceswap.review.workspace import Place
+from faceswap.review.workspace import Place, refuse_link
 
 FOLDER = Path(".faceswap", "clips")  # in the workspace
+
+
+class Person(msgspec.Struct):
+    """Somebody in a clip.
+
+    Attributes:
+        looks: Places among :attr:`Survey.looks` of the frames that show the person.
+        frame: Index of the frame that shows the person best.
+        x: The middle of the face in that frame, in pixels.
+        y: The middle of the face in that frame.
+        side: The larger side of the face's box there.
+    """
+
+    looks: list[int]
+    frame: int
+    x: float
+    y: float
+    side: float
+
+
+class Survey(msgspec.Struct):
+    """What is in a clip.
+
+    Attributes:
+        clip: What changes if the clip does.
+        shots: First and last frame of each shot.
+        looks: Indices of the frames in which faces were looked for.
+        people: The people, the most frequent first.
+    """
+
+    clip: list[int]
+    shots: list[tuple[int, int]]
+    looks: list[int]
+    people: list[Person]
+
+
+def state_of(path: Path) -> list[int]:
+    """Return what changes if a clip does.
+
+    Raises:
+        InputError: If it is gone.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} is gone: {error.strerror}") from error
+    return [found.st_size, found.st_mtime_ns]
 
 
 class Surveys:
@@ -31,26 +78,22 @@ class Surveys:
         """Return what is in a clip, or the share that is done, and start to look if nobody has.
 
         Returns:
-            "shots", "looks" and "people", see :class:`.survey.Survey`; or "done", 0 to 1; or
+            The fields of a :class:`Survey`; or "done", 0 to 1; or
             "error", why it cannot be looked through.
 
         Raises:
             InputError: If the clip is gone or the folder is a link.
             OutputError: If the folder cannot be created.
         """
-        try:
-            stat = clip.path.stat()
-        except OSError as error:
-            raise InputError(f"{clip.name} is gone") from error
-        state = [stat.st_size, stat.st_mtime_ns]
-        if self._folder.is_symlink() or self._folder.parent.is_symlink():
-            raise InputError(f"{self._folder} is a link; delete it")
+        state = state_of(clip.path)
+        refuse_link(self._folder.parent)
+        refuse_link(self._folder)
         result = self._folder / f"{clip.id}.json"
         with self._lock:
             known = _read(result)
-            if known and known.get("clip") == state:
+            if known and known.clip == state:
                 self._running.pop(clip.id, None)
-                return {name: known[name] for name in ("shots", "looks", "people")}
+                return msgspec.structs.asdict(known)
             running = self._running.get(clip.id)
             if running is None or running.state != state:
                 if running:
@@ -99,11 +142,9 @@ class _Running:
         self.process.wait()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Survey | None:
     """Return a result; None if there is none, or it is damaged."""
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=Survey)
     except (OSError, msgspec.DecodeError):
         return None
-    is_whole = isinstance(value, dict) and {"clip", "shots", "looks", "people"} <= value.keys()
-    return value if is_whole else None
