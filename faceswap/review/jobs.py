@@ -42,7 +42,8 @@ class Command(msgspec.Struct, frozen=True):
     Attributes:
         title: What it does, for people.
         args: The command and its arguments, without "faceswap".
-        about: The page about such work, such as "training".
+        about: The page about such work, such as "training", or about its result, such as
+            "training/0123456789ab".
         started: When it was started, ISO 8601.
     """
 

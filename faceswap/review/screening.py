@@ -75,7 +75,8 @@ class Screening:
         """Render the marked frames anew as a job."""
         finished = self._finished(request)
         args = finished.redo_arguments(asked)
-        return {"job": self._jobs.start(f"redo frames of {finished.output.name}", args, "review")}
+        about = f"review/{self._place(request).id}"
+        return {"job": self._jobs.start(f"redo frames of {finished.output.name}", args, about)}
 
     def _place(self, request: Request) -> Place:
         return self._workspace.output(request.path_params["output"])

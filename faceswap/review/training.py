@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from faceswap.config import identity_name
 from faceswap.errors import InputError, SettingsError
-from faceswap.review.workspace import METRICS, Place
+from faceswap.review.workspace import METRICS, Place, id_of
 
 PREVIEW = re.compile(r"step-([0-9]{9})\.png")
 RECENT = 20.0  # seconds; a save or a preview takes longer than a second
@@ -50,6 +51,12 @@ def arguments(asked: TrainRequest, a: Place, b: Place) -> list[str]:
     if asked.minutes:
         args += ["--minutes", f"{asked.minutes:g}"]
     return args
+
+
+def page_of(a: Place, b: Place) -> str:
+    """Return the page about the model that :func:`arguments` trains."""
+    names = (identity_name(place.path) for place in (a, b))
+    return f"training/{id_of(Path('models', '-'.join(names)))}"
 
 
 def progress(folder: Path) -> dict[str, Any]:

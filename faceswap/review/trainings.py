@@ -51,11 +51,15 @@ class Trainings:
         """Start a training as a job."""
         a, b = (self._workspace.faceset(each) for each in (asked.a, asked.b))
         args = training.arguments(asked, a, b)
-        return {"job": self._jobs.start(f"train {a.name} and {b.name}", args, "training")}
+        about = training.page_of(a, b)
+        return {"job": self._jobs.start(f"train {a.name} and {b.name}", args, about)}
 
     def progress(self, request: Request) -> Response:
-        """Return curves, previews and advice."""
-        return as_json(training.progress(self._place(request).path))
+        """Return curves, previews and advice, and the job that trains; None if none does."""
+        place = self._place(request)
+        jobs = (job for job in self._jobs.all() if job.command.about == f"training/{place.id}")
+        job = next((job.to_json() for job in jobs if job.state in ("running", "waiting")), None)
+        return as_json(training.progress(place.path) | {"job": job})
 
     def preview(self, request: Request) -> Response:
         """Return a preview image."""

@@ -143,7 +143,7 @@ class Workspace:
                 relative = path.relative_to(self.root)
                 hidden = any(part.startswith(".") for part in relative.parts)
                 if not hidden and self.holds(file):
-                    places[path] = Place(_id_of(relative), relative.as_posix(), path)
+                    places[path] = Place(id_of(relative), relative.as_posix(), path)
         return [places[path] for path in sorted(places)]
 
     def holds(self, path: Path) -> bool:
@@ -172,5 +172,6 @@ def names_of(model: Place) -> tuple[str, str]:
     return str(names[0]), str(names[1])
 
 
-def _id_of(relative: Path) -> str:
+def id_of(relative: Path) -> str:
+    """Return the id of what is, or will be, at a path of the workspace."""
     return hashlib.sha256(relative.as_posix().encode(errors="surrogateescape")).hexdigest()[:12]

@@ -88,9 +88,9 @@ class Server:
 
     def faceset(self, name):
         """Return the address of a faceset."""
-        from faceswap.review.workspace import _id_of
+        from faceswap.review.workspace import id_of
 
-        return f"/facesets/{_id_of(Path('data', name, 'faces'))}"
+        return f"/facesets/{id_of(Path('data', name, 'faces'))}"
 
 
 @pytest.fixture

@@ -180,8 +180,10 @@ def test_candidates_are_compared(server, both, workspace, together):
         assert page.inner_text("#of-left").startswith("Left: 3 steps")
         assert page.locator("#rows tr").count() > 20
         assert page.locator("td.better").count() == 0  # of a model and itself
+        assert page.inner_text("#verdict").startswith("No difference is certain")
         page.select_option("#right [name=model]", label="two")
         page.wait_for_selector('[data-measured="left"]')
+        assert page.inner_text("#verdict") == ""
     jobs = [*(workspace / ".faceswap" / "jobs").iterdir()]
     assert len(jobs) == 1  # both sides were the same
     saved = json.loads((workspace / "models" / "one" / "evaluations" / "usual.json").read_text())

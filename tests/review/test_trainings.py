@@ -130,8 +130,13 @@ def test_training_is_started_stopped_and_resumed(server, workspace):
         page.wait_for_timeout(500)
         page.click("nav a >> text=Jobs")
         page.locator(".job.running").wait_for()
-        page.click("button >> text=Stop")
-        page.locator(".job.stopped").wait_for(timeout=180_000)
+        page.locator(".job.running progress[value]").wait_for(timeout=120_000)
+        page.click(".job.running a")  # leads to the training
+        page.locator("#job progress[value]").wait_for()
+        page.click("#stop")
+        page.locator("#job[hidden]").wait_for(state="attached", timeout=180_000)
+        page.click("nav a >> text=Jobs")
+        page.locator(".job.stopped").wait_for()
     assert (folder / "model.safetensors").is_file()
 
 

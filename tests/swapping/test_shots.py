@@ -181,7 +181,9 @@ def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, 
 
     after = pixels(output)
     assert differing(before, after) == [3]
-    assert differing(after[3:4], wanted[3:4]) == []
+    # In bfloat16 a batch of another size rounds differently, also where a mask has its edge.
+    difference = np.abs(after[3].astype(int) - wanted[3]).max(axis=-1)
+    assert (difference > 2).mean() < 1e-4
     shots('[[shot]]\nframes = "7"\ncolor = "none"\n')
     redo(clip, "7")
     assert differing(after, pixels(output)) == [7]

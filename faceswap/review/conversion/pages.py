@@ -237,7 +237,7 @@ class Conversions:
             return {"exists": output.name}
         args = ["run", f"./{choices.jobs.relative_to(self._workspace.root).as_posix()}"]
         args += ["--overwrite"] if asked.replace else []
-        return {"job": self._jobs.start(f"convert {clip.name}", args, "conversion")}
+        return {"job": self._jobs.start(f"convert {clip.name}", args, f"conversion/{clip.id}")}
 
     def _ask(
         self, request: Request, model: str, **question: Any

@@ -93,7 +93,8 @@ class Surveys:
             known = _read(result)
             if known and known.clip == state:
                 self._running.pop(clip.id, None)
-                return msgspec.structs.asdict(known)
+                found: dict[str, Any] = msgspec.to_builtins(known)
+                return found
             running = self._running.get(clip.id)
             if running is None or running.state != state:
                 if running:

@@ -57,6 +57,14 @@ async function show() {
 
 const cell = (score) => (score ? `${score.value.toPrecision(3)}${score.low === null ? "" : ` (${score.low.toPrecision(3)} to ${score.high.toPrecision(3)})`}` : "-");
 
+// Say in words which side is better, as far as the numbers tell.
+function verdict(rows) {
+  if (!rows.some((row) => row.left && row.right)) return "";
+  const wins = Object.fromEntries(SIDES.map((side) => [side, rows.filter((row) => row.better === side).map((row) => row.name)]));
+  const told = SIDES.filter((side) => wins[side].length).map((side) => `${side} is better in ${wins[side].join(", ")}`);
+  return told.length ? `Certainly ${told.join("; ")}. All other differences may be chance.` : "No difference is certain: look at the frames, or measure more faces.";
+}
+
 async function numbers() {
   const found = await post("/compare/numbers", { left: candidate("left"), right: candidate("right") });
   by("rows").replaceChildren(...found.rows.map((row) => {
@@ -70,6 +78,7 @@ async function numbers() {
     line.title = row.about;
     return line;
   }));
+  by("verdict").textContent = verdict(found.rows);
   for (const side of SIDES) {
     const told = found[side], title = `${side[0].toUpperCase()}${side.slice(1)}`;
     by(`of-${side}`).textContent = told ? `${title}: ${told.steps} steps, ${told.a} + ${told.b} faces` : `${title}: not measured`;

@@ -2,7 +2,7 @@
 
 import { post, tell } from "/static/api.js";
 
-const PAGES = ["training", "conversion", "review", "compare"];
+const PAGE = /^(training|conversion|review|compare)(\/[0-9a-f]{12})?$/;
 const list = document.getElementById("jobs");
 
 function element(name, text, className = "") {
@@ -25,9 +25,7 @@ function item(job) {
   const made = element("li", "", `panel job ${job.state}`), head = element("div", "", "head");
   made.dataset.job = job.id;
   made.dataset.state = job.state;
-  const title = element("strong", "");
-  title.append(PAGES.includes(job.about) ? Object.assign(element("a", job.title), { href: job.about === "conversion" && job.state === "done" ? "/review" : `/${job.about}` }) : job.title);
-  head.append(title, element("span", job.state, "state"), element("span", "", "grow"));
+  head.append(element("strong", ""), element("span", job.state, "state"), element("span", "", "grow"));
   head.append(["running", "waiting"].includes(job.state) ? button("Stop", job, "stop") : button("Run again", job, "again"));
   const bar = document.createElement("progress"), log = document.createElement("details");
   bar.max = 1;
@@ -37,9 +35,18 @@ function item(job) {
   return made;
 }
 
+// Return the title as a link to the page about the job's result; before there is one, about such work.
+function titled(job) {
+  const [address, section] = PAGE.exec(job.about) ?? [];
+  if (!section) return job.title;
+  const isThere = job.done !== null || section !== "training", isSeen = section === "conversion" && job.state === "done";
+  return Object.assign(element("a", job.title), { href: isSeen ? "/review" : `/${isThere ? address : section}` });
+}
+
 // Write what changes while a job runs; its buttons stay the same, so that a click on one is never lost.
 function update(made, job) {
-  const bar = made.querySelector("progress");
+  const bar = made.querySelector("progress"), title = titled(job), shown = made.querySelector("strong");
+  if (!shown.hasChildNodes() || shown.querySelector("a")?.href !== title.href) shown.replaceChildren(title);
   if (job.done !== null) bar.value = job.done;
   else if (job.state !== "running") bar.value = 0;
   made.querySelector("summary").textContent = job.state === "waiting" ? "waits until another one like it is done" : job.words || "nothing printed yet";

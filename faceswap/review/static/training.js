@@ -1,6 +1,6 @@
 // A training: its curves as they come, advice, and two previews with a wipe between them.
 
-import { get } from "/static/api.js";
+import { get, post } from "/static/api.js";
 import { draw } from "/static/chart.js";
 
 const by = (id) => document.getElementById(id), home = `/training/${by("training").dataset.id}`;
@@ -36,11 +36,22 @@ function wipe() {
   by("wipe").style.setProperty("--at", `${by("line").value}%`);
 }
 
+function follow(job) {
+  by("job").hidden = !job;
+  if (!job) return;
+  by("job").dataset.id = job.id;
+  const bar = by("job").querySelector("progress");
+  if (job.done === null) bar.removeAttribute("value");
+  else bar.value = job.done;
+  by("job").querySelector("span").textContent = job.state === "waiting" ? "waits until another training is done" : job.words;
+}
+
 async function look() {
   const found = await get(`${home}/progress`);
   by("state").textContent = `step ${found.step}, ${found.minutes} minutes${found.running ? ", running" : ""}`;
   draw(by("loss"), by("loss-legend"), pick(["loss_a", "loss_b"], found.series), found.names, true, {});
   draw(by("scores"), by("scores-legend"), pick(["ssim_a", "ssim_b", "sharp_a", "sharp_b"], found.series), found.names, false, found.margins);
+  follow(found.job);
   by("advice").replaceChildren(...found.advice.map((text) => {
     const item = document.createElement("li");
     item.textContent = text;
@@ -50,6 +61,11 @@ async function look() {
   by("training").dataset.ready = "true";
 }
 
+by("stop").addEventListener("click", async () => {
+  by("stop").disabled = true;
+  await post(`/jobs/${by("job").dataset.id}`, { action: "stop" });
+  by("stop").disabled = false;
+});
 by("before").addEventListener("change", pictures);
 by("after").addEventListener("change", pictures);
 by("line").addEventListener("input", wipe);
