@@ -187,7 +187,7 @@ def read_toml_file(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_tables(path: Path, what: str, key: str) -> list[Any]:
-    """Read a TOML file that consists of ``[[key]]`` tables and nothing else.
+    """Read a TOML file that may only contain ``[[key]]`` tables.
 
     Args:
         path: The file.
@@ -195,11 +195,11 @@ def read_tables(path: Path, what: str, key: str) -> list[Any]:
         key: The name of its tables.
 
     Returns:
-        The tables; a file that was written by hand may hold other values in their place.
+        The tables. Their types are not checked: a hand-written file may contain other values.
 
     Raises:
         InputError: If the file cannot be read.
-        SettingsError: If it is not TOML, or holds something else.
+        SettingsError: If it is not TOML, or contains anything else.
     """
     content = read_toml_file(path, what)
     tables = content.pop(key, [])

@@ -269,8 +269,7 @@ class PhotoWriter:
 
     def _may_be_gray(self, image: npt.NDArray[Any]) -> bool:
         """Return whether all pixels (H, W, 3) are grey but for rounding; warn if not."""
-        # Two levels of 8 bits: the face's own rounding, and that of pasting it.
-        rounding = 2 * (np.iinfo(image.dtype).max // 255)
+        rounding = np.iinfo(image.dtype).max // 255  # one level of 8 bits
         if (image.max(axis=2) - image.min(axis=2)).max() <= rounding:
             return self._suffix != ".webp"  # which stores RGB only
         log.warning("%s is grey, but its swap has colours and is written as RGB", self._source)

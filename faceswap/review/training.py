@@ -54,7 +54,7 @@ def arguments(asked: TrainRequest, a: Place, b: Place) -> list[str]:
 
 
 def page_of(a: Place, b: Place) -> str:
-    """Return the page about the model that :func:`arguments` trains."""
+    """Return the address of the page of the model that :func:`arguments` trains."""
     names = (identity_name(place.path) for place in (a, b))
     return f"training/{id_of(Path('models', '-'.join(names)))}"
 

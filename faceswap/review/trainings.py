@@ -55,7 +55,7 @@ class Trainings:
         return {"job": self._jobs.start(f"train {a.name} and {b.name}", args, about)}
 
     def progress(self, request: Request) -> Response:
-        """Return curves, previews and advice, and the job that trains; None if none does."""
+        """Return curves, previews, advice, and the training's job if one is active."""
         place = self._place(request)
         jobs = (job for job in self._jobs.all() if job.command.about == f"training/{place.id}")
         job = next((job.to_json() for job in jobs if job.state in ("running", "waiting")), None)

@@ -53,7 +53,7 @@ def posted(kind: type[T], answer: Callable[[Request, T], object]) -> Callable[[R
 
 
 def as_json(value: object) -> Response:
-    """Send a value as JSON; bytes become base64."""
+    """Return a JSON response; bytes are encoded as base64."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 

@@ -14,7 +14,10 @@ from faceswap.facesets.faceset import INDEX
 
 DEPTH = 3  # folders: data/<name>/faces/faces.jsonl
 CLIP_DEPTH = 2
-MODEL, METRICS = "model.safetensors", "metrics.jsonl"  # named here, because torch loads slowly
+MODEL, METRICS = (
+    "model.safetensors",
+    "metrics.jsonl",
+)  # repeated here, because importing them loads torch
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
 
 
@@ -152,7 +155,7 @@ class Workspace:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse a file or folder of the app's own that is a link, which may lead anywhere.
+    """Refuse a symbolic link in place of one of the app's own files or folders.
 
     Raises:
         InputError: If it is a link.
@@ -173,5 +176,5 @@ def names_of(model: Place) -> tuple[str, str]:
 
 
 def id_of(relative: Path) -> str:
-    """Return the id of what is, or will be, at a path of the workspace."""
+    """Return the id of a path in the workspace, which need not exist yet."""
     return hashlib.sha256(relative.as_posix().encode(errors="surrogateescape")).hexdigest()[:12]

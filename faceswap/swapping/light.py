@@ -31,6 +31,7 @@ ODD = 0.5
 TRUST_COARSE, TRUST_FINE = 0.02, 0.05  # weight of what fills cells without skin nearby
 MAX_CONTRAST = 0.18  # log gain of local contrast; it saturates
 TEXTURE = 0.10  # deviation of the blur that separates local contrast, in face squares
+NO_CHROMA = 1e-4  # relative chroma below which the footage is grey but for rounding
 COLOURLESS = 0.5  # share of the new face's chroma below which the footage is seen as pale
 INSIDE = 0.3  # share of a cell that must lie in the mask for its quotient to be compared
 MAX_PIGMENT = 0.25  # log quotient by which the chroma of two skins differs at most
@@ -214,4 +215,6 @@ def _chroma_gain(footage: Grid, face: Grid, weight: Grid) -> float:
         chroma = chroma / (cells @ LUMA)[..., None]  # relative, so that a dark frame is not pale
         mean = (chroma * weight).sum(axis=(0, 1)) / weight.sum()
         spreads.append(float(np.sqrt((((chroma - mean) ** 2) * weight).sum() / weight.sum())))
+    if spreads[0] < NO_CHROMA:
+        return 0.0
     return min(1.0, spreads[0] / max(COLOURLESS * spreads[1], 1e-6))

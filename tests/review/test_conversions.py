@@ -228,7 +228,7 @@ def test_survey_is_kept_until_the_clip_changes(film, workspace):
     try:
         assert "done" in surveys.of(place)
         found = until(lambda: (now := surveys.of(place)).get("shots") and now)
-        assert found["shots"] == [(0, 9), (10, 24), (25, 29)]
+        assert found["shots"] == [[0, 9], [10, 24], [25, 29]]
         kept = workspace / FOLDER / f"{place.id}.json"
         assert Surveys(workspace).of(place) == found  # by another server, at once
         kept.write_bytes(b"{")

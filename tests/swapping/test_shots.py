@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, SettingsError
-from faceswap.models import autoencoder, modelfile
+from faceswap.models import autoencoder, devices, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import key_of, plan
@@ -169,7 +169,11 @@ def test_interrupted_run_goes_on_only_with_the_same_file(tmp_path, clip, model, 
 
 
 @pytest.mark.slow
-def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, model, shots):
+def test_redone_frames_take_what_is_asked_for_before_their_shot(
+    tmp_path, clip, model, shots, monkeypatch
+):
+    # In bfloat16 the pixels would depend on the size of the batch.
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda _: False)
     path = shots('[[shot]]\nframes = "2-5"\ncolor = "none"\nmask = "square"\n')
     config = replace(QUICK, shots=str(path))
     output = convert(clip, model=model, config=config).output
@@ -181,9 +185,7 @@ def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, 
 
     after = pixels(output)
     assert differing(before, after) == [3]
-    # In bfloat16 a batch of another size rounds differently, also where a mask has its edge.
-    difference = np.abs(after[3].astype(int) - wanted[3]).max(axis=-1)
-    assert (difference > 2).mean() < 1e-4
+    assert differing(after[3:4], wanted[3:4]) == []
     shots('[[shot]]\nframes = "7"\ncolor = "none"\n')
     redo(clip, "7")
     assert differing(after, pixels(output)) == [7]

@@ -245,11 +245,11 @@ class Choices:
         self._write(self.jobs, {"job": [table | {"settings": settings}]})
 
     def _with_files(self, settings: dict[str, Any], word: Callable[[Path], str]) -> dict[str, Any]:
-        """Return settings with the cast and the shots as they are now.
+        """Return settings that name the current cast and shots files, if there are any.
 
         Args:
             settings: Settings by name.
-            word: Returns how the settings name a file.
+            word: Turns a path into the text that is stored.
         """
         found = {name: v for name, v in settings.items() if name not in ("cast", "shots")}
         if self._read_cast():

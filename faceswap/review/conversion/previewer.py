@@ -212,7 +212,7 @@ class Previewer:
         return self._faces[key]
 
     def _key(self, index: int, config: ConvertConfig) -> Hashable:
-        """Return what determines the faces that are found in a frame."""
+        """Return the cache key of the faces detected in a frame."""
         return self._clip, index, config.detector, config.landmarks, config.min_score
 
     def _assembled(

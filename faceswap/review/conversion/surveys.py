@@ -93,7 +93,7 @@ class Surveys:
             known = _read(result)
             if known and known.clip == state:
                 self._running.pop(clip.id, None)
-                found: dict[str, Any] = msgspec.to_builtins(known)
+                found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(known))
                 return found
             running = self._running.get(clip.id)
             if running is None or running.state != state:

@@ -57,12 +57,12 @@ async function show() {
 
 const cell = (score) => (score ? `${score.value.toPrecision(3)}${score.low === null ? "" : ` (${score.low.toPrecision(3)} to ${score.high.toPrecision(3)})`}` : "-");
 
-// Say in words which side is better, as far as the numbers tell.
+// Summarise which side the numbers favour.
 function verdict(rows) {
   if (!rows.some((row) => row.left && row.right)) return "";
   const wins = Object.fromEntries(SIDES.map((side) => [side, rows.filter((row) => row.better === side).map((row) => row.name)]));
-  const told = SIDES.filter((side) => wins[side].length).map((side) => `${side} is better in ${wins[side].join(", ")}`);
-  return told.length ? `Certainly ${told.join("; ")}. All other differences may be chance.` : "No difference is certain: look at the frames, or measure more faces.";
+  const told = SIDES.filter((side) => wins[side].length).map((side) => `${side} is certainly better in ${wins[side].join(", ")}`);
+  return told.length ? `The ${told.join("; the ")}. All other differences may be chance.` : "No difference is certain: look at the frames, or measure more faces.";
 }
 
 async function numbers() {

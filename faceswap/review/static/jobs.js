@@ -35,7 +35,7 @@ function item(job) {
   return made;
 }
 
-// Return the title as a link to the page about the job's result; before there is one, about such work.
+// Link the title to the result's page, or to the list of such pages until there is a result.
 function titled(job) {
   const [address, section] = PAGE.exec(job.about) ?? [];
   if (!section) return job.title;
