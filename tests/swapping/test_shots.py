@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, SettingsError
-from faceswap.models import autoencoder, devices, modelfile
+from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
 from faceswap.swapping.converter import contact_sheet, convert
 from faceswap.swapping.plan import key_of, plan
@@ -169,17 +169,14 @@ def test_interrupted_run_goes_on_only_with_the_same_file(tmp_path, clip, model, 
 
 
 @pytest.mark.slow
-def test_redone_frames_take_what_is_asked_for_before_their_shot(
-    tmp_path, clip, model, shots, monkeypatch
-):
-    # In bfloat16 the pixels would depend on the size of the batch.
-    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda _: False)
-    path = shots('[[shot]]\nframes = "2-5"\ncolor = "none"\nmask = "square"\n')
+def test_redone_frames_take_what_is_asked_for_before_their_shot(tmp_path, clip, model, shots):
+    # The same frames form a shot, because some processors round differently in other batches.
+    path = shots('[[shot]]\nframes = "2-5"\ncolor = "reinhard"\nmask = "square"\n')
     config = replace(QUICK, shots=str(path))
+    wanted = pixels(convert(clip, tmp_path / "asked.mkv", model, config).output)
+    shots('[[shot]]\nframes = "2-5"\ncolor = "none"\nmask = "square"\n')
     output = convert(clip, model=model, config=config).output
     before = pixels(output)
-    asked = replace(QUICK, color="reinhard", mask="square")
-    wanted = pixels(convert(clip, tmp_path / "asked.mkv", model, asked).output)
 
     report = redo(clip, "3", changes={"color": "reinhard"})
 
