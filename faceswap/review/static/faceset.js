@@ -11,7 +11,7 @@ const THUMBS = [96, 128, 192, 256];
 
 let faces = null;    // columns, one value per face
 let state = null;    // what was edited, as sets of numbers
-let cell = null;     // the pose that is shown alone
+let cell = null;     // the cell of the pose map that is shown alone
 
 const grid = new Grid(by("grid"), (number, side) => {
   const wanted = side * devicePixelRatio;
@@ -73,10 +73,10 @@ function show() {
   const keep = FILTERS[by("show").value], person = by("person").value;
   const numbers = faces.key.map((_, n) => n).filter((n) => keep(n)
     && (person === "" || String(faces.person[n] ?? "?") === person)
-    && (!cell || PoseMap.holds(cell, faces.pose[n])));
+    && (cell === null || PoseMap.cell(faces.pose[n]) === cell));
   grid.show(sorted(numbers));
-  names(keep);
-  map.draw(faces.pose.filter((_, n) => !state.rejected.has(n)), cell);
+  names();
+  map.draw(faces.pose.filter((_, n) => !state.rejected.has(n)));
 }
 
 function took(found) {
@@ -152,8 +152,8 @@ function facts() {
 }
 
 // Say how many of the faces that are listed show each person.
-function names(keep) {
-  const counts = new Map();
+function names() {
+  const keep = FILTERS[by("show").value], counts = new Map();
   faces.key.forEach((_, n) => {
     const person = String(faces.person?.[n] ?? "?");
     if (keep(n)) counts.set(person, (counts.get(person) ?? 0) + 1);
@@ -169,7 +169,8 @@ async function people() {
   const seen = [...new Set(faces.person.map((person) => person ?? "?"))].sort((one, other) => (one === "?") - (other === "?") || one - other);
   by("person").append(...seen.map((person) => new Option("", String(person))));
   by("person").disabled = seen.length < 2;
-  show();
+  if (by("sort").value.endsWith("distance")) show(); // now that it is known
+  else { names(); facts(); }
 }
 
 async function sort() {

@@ -1,6 +1,7 @@
 // Where the faces look, in cells of 15 degrees, and which cells another faceset has alone.
 
 const CELL = 15, ACROSS = 6, DOWN = 4; // degrees; cells to each side of the middle
+const COLUMNS = 2 * ACROSS, CELLS = COLUMNS * 2 * DOWN; // a cell's number is its row * COLUMNS + its column
 const ENOUGH = 3; // faces that the other needs in a cell for it to count as lacking
 
 export class PoseMap {
@@ -9,62 +10,60 @@ export class PoseMap {
     this.words = words;
     this.other = null;
     this.name = "";
-    this.cell = null;
+    this.chosen = null;
     canvas.addEventListener("click", (event) => {
       const box = canvas.getBoundingClientRect();
-      const cell = [Math.floor((event.clientX - box.left) / box.width * 2 * ACROSS) - ACROSS,
-        Math.floor((event.clientY - box.top) / box.height * 2 * DOWN) - DOWN];
-      this.cell = this.cell && String(this.cell) === String(cell) ? null : cell;
-      onChoose(this.cell);
+      const column = Math.floor((event.clientX - box.left) / box.width * COLUMNS);
+      const cell = Math.floor((event.clientY - box.top) / box.height * 2 * DOWN) * COLUMNS + column;
+      this.chosen = this.chosen === cell ? null : cell;
+      onChoose(this.chosen);
     });
   }
 
+  // The number of the cell of a pose; -1 if the pose is not known.
   static cell(pose) {
-    const limit = (value, most) => Math.min(Math.max(Math.floor(value / CELL), -most), most - 1);
-    return pose && [limit(pose[0], ACROSS), limit(pose[1], DOWN)];
+    const place = (angle, most) => Math.min(Math.max(Math.floor(angle / CELL) + most, 0), 2 * most - 1);
+    return pose ? place(pose[1], DOWN) * COLUMNS + place(pose[0], ACROSS) : -1;
   }
-
-  static holds(cell, pose) { return String(PoseMap.cell(pose)) === String(cell); }
 
   compare(poses, name) {
     this.other = poses;
     this.name = name;
   }
 
+  // How many poses each cell holds.
   static #counts(poses) {
-    const counts = new Map();
-    for (const pose of poses) {
-      if (pose) counts.set(String(PoseMap.cell(pose)), (counts.get(String(PoseMap.cell(pose))) ?? 0) + 1);
+    const counts = new Uint32Array(CELLS);
+    for (const pose of poses ?? []) {
+      const cell = PoseMap.cell(pose);
+      if (cell >= 0) counts[cell] += 1;
     }
     return counts;
   }
 
-  draw(poses, chosen) {
+  draw(poses) {
     const context = this.canvas.getContext("2d"), { width, height } = this.canvas;
     const style = getComputedStyle(this.canvas), color = (name) => style.getPropertyValue(name);
-    const own = PoseMap.#counts(poses), other = this.other ? PoseMap.#counts(this.other) : new Map();
-    const [w, h] = [width / (2 * ACROSS), height / (2 * DOWN)], most = Math.max(...own.values(), 1), lacking = [];
+    const own = PoseMap.#counts(poses), other = PoseMap.#counts(this.other);
+    const [w, h] = [width / COLUMNS, height / (2 * DOWN)], most = Math.max(...own, 1), lacking = [];
     context.clearRect(0, 0, width, height);
-    for (let x = -ACROSS; x < ACROSS; x++) {
-      for (let y = -DOWN; y < DOWN; y++) {
-        const cell = String([x, y]), [left, top] = [(x + ACROSS) * w, (y + DOWN) * h];
-        const [mine, theirs] = [own.get(cell) ?? 0, other.get(cell) ?? 0];
-        context.globalAlpha = mine ? 0.18 + 0.82 * Math.log1p(mine) / Math.log1p(most) : 0;
-        context.fillStyle = color("--accent");
-        context.fillRect(left + 1, top + 1, w - 2, h - 2);
-        context.globalAlpha = 1;
-        if (theirs) {
-          const lacks = theirs >= ENOUGH && !mine;
-          if (lacks) lacking.push([theirs, x, y]);
-          context.strokeStyle = color(lacks ? "--bad" : "--warm");
-          context.lineWidth = lacks ? 4 : 2;
-          context.strokeRect(left + 4, top + 4, w - 8, h - 8);
-        }
-        if (chosen && String(chosen) === cell) {
-          context.strokeStyle = color("--text");
-          context.lineWidth = 4;
-          context.strokeRect(left + 1, top + 1, w - 2, h - 2);
-        }
+    for (let cell = 0; cell < CELLS; cell++) {
+      const [column, row] = [cell % COLUMNS, Math.floor(cell / COLUMNS)], [left, top] = [column * w, row * h];
+      context.globalAlpha = own[cell] ? 0.18 + 0.82 * Math.log1p(own[cell]) / Math.log1p(most) : 0;
+      context.fillStyle = color("--accent");
+      context.fillRect(left + 1, top + 1, w - 2, h - 2);
+      context.globalAlpha = 1;
+      if (other[cell]) {
+        const lacks = other[cell] >= ENOUGH && !own[cell];
+        if (lacks) lacking.push([other[cell], column - ACROSS, row - DOWN]);
+        context.strokeStyle = color(lacks ? "--bad" : "--warm");
+        context.lineWidth = lacks ? 4 : 2;
+        context.strokeRect(left + 4, top + 4, w - 8, h - 8);
+      }
+      if (cell === this.chosen) {
+        context.strokeStyle = color("--text");
+        context.lineWidth = 4;
+        context.strokeRect(left + 1, top + 1, w - 2, h - 2);
       }
     }
     context.strokeStyle = color("--muted");
