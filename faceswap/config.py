@@ -375,6 +375,16 @@ DeviceSetting = Annotated[
     Option("Device to compute on. auto: a GPU if there is one, otherwise the CPU.", MACHINE),
 ]
 
+ColorspaceSetting = Annotated[
+    str | None,
+    Option(
+        "Colour space of images with more than 8 bits, such as ACEScg. The names are those of "
+        "OpenColorIO's ACES studio configuration, or of the one that $OCIO names. It needs "
+        "faceswap[film].  [default: what the images say]",
+        FACES,
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Settings):
@@ -387,6 +397,7 @@ class ExtractConfig(Settings):
     size: Annotated[
         int, Option("Side of the stored crops in pixels.", OUTPUT, low=64, high=2048)
     ] = 256
+    colorspace: ColorspaceSetting = None
     every: Annotated[int, Option("Read only every N-th frame of a video.", FACES, low=1)] = 1
     max_faces: Annotated[
         int,
@@ -697,10 +708,14 @@ class ConvertConfig(Settings):
             OUTPUT,
         ),
     ] = "auto"
+    colorspace: ColorspaceSetting = None
     fps: Annotated[
         float | None,
         Option(
-            "Frames per second of an image sequence  [default: 24]", OUTPUT, low=1.0, high=1000.0
+            "Frames per second of an image sequence  [default: what its images say, or else 24]",
+            OUTPUT,
+            low=1.0,
+            high=1000.0,
         ),
     ] = None
     matte: Annotated[

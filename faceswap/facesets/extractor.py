@@ -41,6 +41,7 @@ from faceswap.facesets.weights import behind
 from faceswap.facesets.writer import FacesetWriter, discard, png_of
 from faceswap.files import exclusive_folder, sha256_of
 from faceswap.media import sources
+from faceswap.media.film import FilmImage, check_colorspace, warn_of_log
 from faceswap.media.footage import video_at
 from faceswap.media.frame import Frame
 from faceswap.media.photos import DeepPhoto, read_photo
@@ -220,10 +221,14 @@ def _extract_into(
     report = ExtractReport(folder, detector=detectors, left_out=inputs.left_out)
     files = _recognise(inputs, writer, report, config, adds)
     videos = inputs.videos
+    if config.colorspace and not inputs.photos:
+        raise SettingsError(f"--colorspace applies to images, but {inputs.named} holds only videos")
     total = len(inputs.photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(inputs.photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers, config.landmarks) as pool:
-        frames = parallel.prefetch(_read_photos(inputs.photos, files, writer, report), 4)
+        frames = parallel.prefetch(
+            _read_photos(inputs.photos, files, writer, report, config.colorspace), 4
+        )
         runs = [pool.detect(frames, spec)]
         for video in videos:
             frames = parallel.prefetch(_read_video(video, config.every, files, writer, report), 4)
@@ -375,7 +380,7 @@ def _store(
     if one.crops:
         writer.add(name, frame, one.crops, one.pngs, descriptions)
         return
-    is_clip = not isinstance(frame.pixels, np.ndarray | DeepPhoto)
+    is_clip = not isinstance(frame.pixels, np.ndarray | DeepPhoto | FilmImage)
     why, names = ("no face", report.without_face)
     if one.found:
         why, names = "other people", report.others
@@ -452,8 +457,11 @@ def _frames(video: Path) -> int:
 
 
 def _read_photos(
-    photos: list[Path], files: Recognised, writer: FacesetWriter, report: ExtractReport
-) -> Iterator[Frame]:
+    photos: list[Path], files: Recognised, writer: FacesetWriter, report: ExtractReport,
+    colorspace: str | None,
+) -> Iterator[Frame]:  # fmt: skip
+    for path in photos[:1]:
+        warn_of_log(path, colorspace)
     for path in photos:
         key = files.keys[path]
         if (key, 0) in writer.done:
@@ -461,7 +469,8 @@ def _read_photos(
             continue
         try:
             _note_source(path, files, writer)
-            yield read_photo(path)
+            check_colorspace(path, colorspace)
+            yield read_photo(path, colorspace)
         except InputError as error:
             _record_unreadable(key, error, writer, report)
 

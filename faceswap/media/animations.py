@@ -16,8 +16,9 @@ import numpy as np
 
 from faceswap.errors import InputError
 from faceswap.media import colorspace
+from faceswap.media.frame import check_pixels
 from faceswap.media.muxer import Segment
-from faceswap.media.photos import check_pixels, opened_photo
+from faceswap.media.photos import opened_photo
 from faceswap.media.reader import PLAIN
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,12 @@ import numpy as np
 
 from faceswap.arrays import Image
 from faceswap.errors import InputError
-from faceswap.media import animations, colorspace, reader, sources
+from faceswap.media import animations, colorspace, film, reader, sources
+from faceswap.media.film import FilmImage
 from faceswap.media.frame import Frame
 from faceswap.media.photos import DeepPhoto, alpha_of, deep_pixels, has_alpha, read_photo
 from faceswap.media.reader import Decoded, StreamDescription, VideoDescription, VideoInfo
+from faceswap.media.views import AS_STORED
 
 RATE = Fraction(24)  # frames per second of a sequence whose rate nobody stated
 PATTERN = re.compile(r"%0?(\d*)d|(#+|@+)")  # shot.%04d.png, shot.####.png, shot.@@@@.png
@@ -226,20 +228,28 @@ class ImageSequence:
         files: The images, sorted by number.
         numbers: Their numbers. A gap in them is a gap in time.
         rate: Frames per second.
+        colorspace: The colour space of the images; see :func:`photos.read_photo`.
     """
 
     path: Path
     files: tuple[Path, ...]
     numbers: tuple[int, ...]
     rate: Fraction = RATE
+    colorspace: str | None = None
 
     @property
     def first_file(self) -> Path:
         return self.files[0]
 
-    def at(self, rate: Fraction | None) -> Self:
-        """Return the same images at another frame rate; None keeps the rate."""
-        return replace(self, rate=rate) if rate else self
+    def taken(self, rate: Fraction | None, colorspace: str | None) -> Self:
+        """Return the same images at another frame rate and in another colour space.
+
+        Args:
+            rate: Frames per second; None for what the first image states, or else 24.
+            colorspace: The colour space; None for that of the files.
+        """
+        stated = rate or film.rate_of(self.files[0]) or self.rate
+        return replace(self, rate=stated, colorspace=colorspace)
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -247,7 +257,7 @@ class ImageSequence:
         return [(a + 1, b - 1) for a, b in pairwise(self.numbers) if b - a > 1]
 
     def probe(self) -> VideoInfo:
-        height, width = read_photo(self.files[0]).shape
+        height, width = self._frame(0, 0).shape
         length = (self.numbers[-1] - self.numbers[0] + 1) / self.rate
         return VideoInfo(width, height, len(self.files), Fraction(0), length)
 
@@ -265,7 +275,9 @@ class ImageSequence:
             yield frame
 
     def _frame(self, at: int, index: int) -> Frame:
-        return replace(read_photo(self.files[at]), index=index, time=self._time(at))
+        return replace(
+            read_photo(self.files[at], self.colorspace), index=index, time=self._time(at)
+        )
 
     def _time(self, at: int) -> Fraction:
         return (self.numbers[at] - self.numbers[0]) / self.rate
@@ -285,9 +297,11 @@ class ImageSequence:
 
     def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
         """Open a video in memory whose only frame has the size and the depth of the images."""
-        first = read_photo(self.files[0])
+        first = self._frame(0, 0)
         height, width = first.shape
-        stored = animations.png_format(isinstance(first.pixels, DeepPhoto), self.has_alpha())
+        stored = animations.png_format(
+            isinstance(first.pixels, DeepPhoto | FilmImage), self.has_alpha()
+        )
         return animations.one_frame_video(width, height, stored, 1 / self.rate, 1 / self.rate)
 
     def identity(self) -> list[Any]:
@@ -302,7 +316,7 @@ class ImageSequence:
 
 
 def identify(
-    path: Path, images: str = "auto", rate: Fraction | None = None
+    path: Path, images: str = "auto", rate: Fraction | None = None, colorspace: str | None = None
 ) -> tuple[str, Footage | None]:
     """Find out what a source is.
 
@@ -311,6 +325,7 @@ def identify(
         images: How to take a folder: "auto", "sequence" or "photos".
         rate: Frames per second of an image sequence, if that is stated; then "auto" takes a folder
             as a sequence.
+        colorspace: The colour space of the images; None for that of the files.
 
     Returns:
         kind: "photo", "photos", "video" or "sequence".
@@ -319,16 +334,20 @@ def identify(
     Raises:
         InputError: If the source does not exist or cannot be read, or a folder is to be taken as a
             sequence but is not one.
+        SettingsError: If there is no such colour space, or the library that reads the images is not
+            installed.
     """
     sequence = sequence_at(path)
     if sequence:
-        return "sequence", sequence.at(rate)
+        return "sequence", sequence.taken(rate, colorspace)
     kind = sources.kind_of(path)
     if kind != "folder":
         return kind, None if kind == "photo" else video_at(path)
     if images == "photos":
         return "photos", None
     sequence = sequence_in(path)
+    if sequence:
+        sequence = sequence.taken(rate, colorspace)
     must_be = images == "sequence" or rate is not None
     if must_be and not sequence:
         raise InputError(
@@ -336,7 +355,7 @@ def identify(
             "number, such as shot.0001.png; or give their pattern, such as shot.%04d.png"
         )
     if sequence and (must_be or shows_motion(sequence)):
-        return "sequence", sequence.at(rate)
+        return "sequence", sequence
     return "photos", None
 
 
@@ -351,7 +370,9 @@ def decoded(frame: Frame, time_base: Fraction) -> Frame:
 def native_of(frame: Frame, time_base: Fraction) -> av.VideoFrame:
     """Return an image as a video frame, with its time in a time base."""
     alpha = alpha_of(frame)
-    if isinstance(frame.pixels, DeepPhoto):  # planar, because swscale's exact flags garble rgb48
+    if isinstance(
+        frame.pixels, DeepPhoto | FilmImage
+    ):  # planar, because swscale's exact flags garble rgb48
         native = av.VideoFrame.from_ndarray(deep_pixels(frame), format="gbrp16le")
     else:
         native = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")
@@ -435,9 +456,10 @@ def shows_motion(sequence: ImageSequence) -> bool:
     if not pairs:
         return False
     chosen = [pairs[at * len(pairs) // COMPARED] for at in range(COMPARED)]
+    sequence = replace(sequence, colorspace=AS_STORED)  # which nobody may have stated yet
     differences = []
     for at in sorted(set(chosen)):
-        one, other = (read_photo(sequence.files[place]) for place in (at, at + 1))
+        one, other = (sequence._frame(place, place) for place in (at, at + 1))
         if one.shape != other.shape:
             return False
         differences.append(float(np.abs(_thumbnail(one) - _thumbnail(other)).mean()))

@@ -16,6 +16,21 @@ from faceswap.arrays import FloatImage, Image, Rect
 Alpha = npt.NDArray[Any]
 Change = tuple[Rect, Image | FloatImage]  # a rect and its new pixels
 
+MAX_PIXELS = 2**28  # per photo or video frame: 800 MB as RGB
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse an image that is so large that it could exhaust the memory.
+
+    Raises:
+        ValueError: If the image has more than MAX_PIXELS pixels.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"it has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels, "
+            "so scale it down first"
+        )
+
 
 class PixelSource(Protocol):
     """A decoded, upright image that converts only the pixels a caller asks for."""

@@ -20,15 +20,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pi_heif
-import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms, ImageOps, UnidentifiedImageError
 
 from faceswap.arrays import FloatImage, Image, Rect
-from faceswap.errors import InputError
+from faceswap.errors import FaceswapError, InputError
 from faceswap.files import reason
-from faceswap.media.frame import Alpha, Frame, gray_of_rgb, rounded
+from faceswap.media import tiff
+from faceswap.media.film import FilmImage, is_film, read_film, write_copy
+from faceswap.media.frame import (
+    MAX_PIXELS,
+    Alpha,
+    Frame,
+    PixelSource,
+    check_pixels,
+    gray_of_rgb,
+    rounded,
+)
 from faceswap.media.sources import PNG_MARK
+from faceswap.media.views import AS_STORED, LINEAR_REC709, space_by_rule, view_of
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +51,13 @@ PHOTO_SUFFIXES = frozenset(
 EIGHT_TO_SIXTEEN_BITS = 257  # 16-bit levels per 8-bit level
 Deep = npt.NDArray[np.uint16]  # (H, W, 3) RGB or (H, W, 4) RGBA
 
-TIFFS, JPEGS = (".tif", ".tiff"), (".jpg", ".jpeg", ".jpe", ".jfif")
+JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 # PNG chunks to copy; an orientation in them is reset or dropped. The ICC profile and the EXIF data
 # are written as new chunks.
 KEPT_CHUNKS = (
     b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME",
 )  # fmt: skip
-WITH_ALPHA = (".png", ".webp", ".avif", ".jp2", *TIFFS)
+WITH_ALPHA = (".png", ".webp", ".avif", ".jp2", *tiff.SUFFIXES)
 ORIENTATION = 0x0112  # EXIF tag
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')  # the same tag in XMP
 RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # in text chunks by ImageMagick
@@ -55,7 +65,6 @@ RAW_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # in text c
 # here, such as Ghostscript for EPS.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "HEIF")
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-MAX_PIXELS = 2**28  # per photo or video frame: 800 MB as RGB
 pi_heif.register_heif_opener()
 # Pillow warns above this limit and refuses an image above twice the limit.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -110,104 +119,52 @@ def deep_pixels(frame: Frame) -> Deep:
     return pixels
 
 
-def check_pixels(width: int, height: int) -> None:
-    """Refuse an image that is so large that it could exhaust the memory.
+def read_deep(path: Path, colorspace: str | None = None) -> "DeepPhoto | FilmImage | None":
+    """Read a PNG or a TIFF with more than 8 bits per channel; return None for any other photo.
+
+    Args:
+        path: The photo.
+        colorspace: Its colour space. None takes integers for those of a display, and floating-point
+            numbers as in EXR; see :func:`film.read_film`.
 
     Raises:
-        ValueError: If the image has more than MAX_PIXELS pixels.
-    """
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"it has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels, "
-            "so scale it down first"
-        )
-
-
-def read_deep(path: Path) -> DeepPhoto | None:
-    """Read a photo with 16 bits per channel (PNG or TIFF); return None for any other.
-
-    Raises:
+        InputError: If the user's configuration of OpenColorIO cannot be read.
         ValueError: If the file is damaged or has more than MAX_PIXELS pixels.
         OSError: If the file cannot be read.
+        SettingsError: If there is no such colour space, or OpenColorIO is not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix in TIFFS:
-        with path.open("rb") as file:
-            if file.read(2) not in (b"II", b"MM"):
-                return None
-        tiff = _read_tiff(path)
-        if tiff is None:
+    pixels: npt.NDArray[Any]
+    if path.suffix.lower() in tiff.SUFFIXES:
+        found = tiff.read_deep(path) if tiff.is_tiff(path) else None
+        if found is None:
             return None
-        pixels, orientation = tiff
-    elif suffix == ".png" and _png_depth(path) == 16:
-        pixels = _decode_with_opencv(path)
+        pixels, orientation = found
+    elif path.suffix.lower() == ".png" and _png_depth(path) == 16:
+        pixels = tiff.decode_with_opencv(path)
         with opened_photo(path) as photo:
             orientation = int(photo.getexif().get(ORIENTATION, 1))
     else:
         return None
-    if pixels.dtype != np.uint16 or pixels.ndim not in (2, 3):
+    if pixels.dtype not in tiff.DEEP or pixels.ndim not in (2, 3):
         return None
     is_gray = pixels.ndim == 2
     pixels = np.dstack([pixels] * 3) if is_gray else pixels
     if pixels.shape[2] not in (3, 4):
         return None
-    return DeepPhoto(np.ascontiguousarray(_upright(pixels, orientation)), is_gray)
+    pixels = np.ascontiguousarray(_upright(pixels, orientation))
+    is_float = pixels.dtype.kind == "f"
+    if not (is_float or colorspace):
+        return DeepPhoto(pixels, is_gray)
+    view = view_of(colorspace or space_by_rule(path) or LINEAR_REC709)
+    alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
+    return FilmImage(pixels[..., :3], view, 1 if is_float else 65535, is_gray, alpha)
 
 
-def _upright(pixels: Deep, orientation: int) -> Deep:
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Apply an EXIF orientation (TIFF 6.0, section 8) to pixels (H, W, C)."""
     mirrored, turns = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3),
                        7: (True, 3), 8: (False, 1)}.get(orientation, (False, 0))  # fmt: skip
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
-
-
-def _read_tiff(path: Path) -> tuple[npt.NDArray[Any], int] | None:
-    """Return a TIFF's first image and its orientation.
-
-    The result is None if it is not 16-bit grey, RGB or RGBA.
-    """
-    try:
-        with tifffile.TiffFile(path) as file:
-            page: Any = file.pages[0]
-            check_pixels(int(page.imagewidth), int(page.imagelength))
-            # A forged header can claim thousands of samples per pixel, so check before decoding.
-            layouts = {1: "MINISBLACK", 3: "RGB", 4: "RGB"}
-            layout = layouts.get(page.samplesperpixel)
-            if page.dtype != np.uint16 or page.imagedepth > 1 or page.photometric.name != layout:
-                return None
-            tags: Any = getattr(page, "tags", {})
-            orientation = int(tags[ORIENTATION].value) if ORIENTATION in tags else 1
-            return _tiff_pixels(path, page), orientation
-    except (MemoryError, ValueError):
-        raise
-    except Exception as error:  # tifffile raises many exception types for a damaged file
-        raise ValueError(f"the TIFF is damaged: {error}") from error
-
-
-def _tiff_pixels(path: Path, page: Any) -> npt.NDArray[Any]:
-    """Decode a TIFF page, also one whose compression tifffile alone does not know, such as LZW."""
-    try:
-        return np.asarray(page.asarray())
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-    return _decode_with_opencv(path)
-
-
-def _decode_with_opencv(path: Path) -> npt.NDArray[Any]:
-    """Decode a photo at its stored depth: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4).
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    # Decode from memory, because cv2.imread crashes on a file name that is not valid Unicode.
-    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise ValueError("the image is damaged or truncated")
-    if stored.ndim == 2:
-        return np.asarray(stored)
-    order = cv2.COLOR_BGRA2RGBA if stored.shape[-1] == 4 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(stored, order))
 
 
 def _png_depth(path: Path) -> int:
@@ -238,12 +195,17 @@ class PhotoWriter:
             OSError: If the source cannot be read again, or the photo cannot be written.
         """
         original = frame.pixels
-        metadata = _read_metadata(
-            self._source, original if isinstance(original, DeepPhoto) else None
-        )
-        can_be_deep = self._suffix in (".png", *TIFFS) and frame.layer is None
-        if isinstance(original, DeepPhoto) and can_be_deep:
-            self._write_deep(frame, original, metadata)
+        if isinstance(original, FilmImage) and frame.layer is None and self._keeps_format():
+            self._write_film(frame, original)
+            return
+        metadata = _read_metadata(self._source, original)
+        can_be_deep = self._suffix in (".png", *tiff.SUFFIXES) and frame.layer is None
+        if isinstance(original, DeepPhoto | FilmImage) and can_be_deep:
+            alpha = None if frame.is_opaque else alpha_of(frame)
+            self._write_deep(
+                deep_pixels(frame), original.is_gray,
+                None if alpha is None else frame.with_solid(alpha), metadata,
+            )  # fmt: skip
             return
         image: Any = frame.image if frame.layer is None else frame.layer
         if image.shape[2] == 3 and metadata.is_gray and self._may_be_gray(image):
@@ -269,39 +231,60 @@ class PhotoWriter:
 
     def _may_be_gray(self, image: npt.NDArray[Any]) -> bool:
         """Return whether all pixels (H, W, 3) are grey but for rounding; warn if not."""
-        rounding = np.iinfo(image.dtype).max // 255  # one level of 8 bits
+        is_float = image.dtype.kind == "f"
+        rounding = 1 / 255 if is_float else np.iinfo(image.dtype).max // 255  # a level of 8 bits
         if (image.max(axis=2) - image.min(axis=2)).max() <= rounding:
             return self._suffix != ".webp"  # which stores RGB only
         log.warning("%s is grey, but its swap has colours and is written as RGB", self._source)
         return False
 
-    def _write_deep(self, frame: Frame, original: DeepPhoto, metadata: "_Metadata") -> None:
-        levels = deep_pixels(frame)
-        if original.is_gray and self._may_be_gray(levels):
-            self._write_deep_gray(np.ascontiguousarray(levels[..., 0]), metadata)
-            return
-        pixels = levels
-        if original.pixels.shape[2] == 4 and not frame.is_opaque:
-            pixels = np.dstack([levels, frame.with_solid(original.pixels[..., 3])])
-        if self._suffix in TIFFS:
-            extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
-            if metadata.resolution:
-                extra["resolution"] = metadata.resolution
-            if pixels.shape[2] == 4:
-                extra["extrasamples"] = ["unassalpha"]
-            tifffile.imwrite(self._temporary, pixels, photometric="rgb", **extra)
-            return
-        order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
-        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, order))
-        self._write_png(png.tobytes(), metadata)
+    def _keeps_format(self) -> bool:
+        """Return whether the photo is written in the format of the source."""
+        if is_film(self._source):
+            return self._suffix == self._source.suffix.lower()
+        if self._suffix == ".png":
+            return self._source.suffix.lower() == ".png"
+        return self._suffix in tiff.SUFFIXES and tiff.is_tiff(self._source)
 
-    def _write_deep_gray(self, pixels: Deep, metadata: "_Metadata") -> None:
-        if self._suffix in TIFFS:
-            extra: dict[str, Any] = {"iccprofile": metadata.profile} if metadata.profile else {}
-            extra |= {"resolution": metadata.resolution} if metadata.resolution else {}
-            tifffile.imwrite(self._temporary, pixels, photometric="minisblack", **extra)
+    def _write_film(self, frame: Frame, original: FilmImage) -> None:
+        """Write an image in its own colour space; pixels without a change stay bit for bit."""
+        if is_film(self._source):
+            write_copy(self._temporary, self._source, frame, original)
             return
-        _, png = cv2.imencode(".png", pixels)
+        pixels, _ = original.with_changes(frame)
+        alpha, levels = original.alpha, original.alpha_levels()
+        if alpha is not None and levels is not None:  # a label is opaque
+            alpha = np.where(frame.with_solid(levels) == levels, alpha, original.largest)
+            alpha = alpha.astype(pixels.dtype)
+        self._write_deep(
+            pixels, original.is_gray, None if frame.is_opaque else alpha,
+            _read_metadata(self._source, original),
+        )  # fmt: skip
+
+    def _write_deep(
+        self, pixels: npt.NDArray[Any], is_gray: bool, alpha: npt.NDArray[Any] | None,
+        metadata: "_Metadata",
+    ) -> None:  # fmt: skip
+        """Write a PNG or a TIFF with more than 8 bits per channel.
+
+        Args:
+            pixels: RGB, (H, W, 3).
+            is_gray: Whether the source stores grey levels.
+            alpha: The alpha channel in the same type, (H, W); None for none.
+            metadata: What to keep of the source.
+        """
+        if is_gray and self._may_be_gray(pixels):
+            pixels = np.ascontiguousarray(pixels[..., 0])
+        elif alpha is not None:
+            pixels = np.dstack([pixels, alpha])
+        if self._suffix in tiff.SUFFIXES:
+            source = self._source if tiff.is_tiff(self._source) else None
+            tiff.write(self._temporary, pixels, source, metadata.profile)
+            return
+        order = {2: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[
+            2 if pixels.ndim == 2 else pixels.shape[2]
+        ]
+        _, png = cv2.imencode(".png", pixels if order is None else cv2.cvtColor(pixels, order))
         self._write_png(png.tobytes(), metadata)
 
     def _write_png(self, data: bytes, metadata: "_Metadata") -> None:
@@ -325,7 +308,6 @@ class _Metadata:
         exif: EXIF data without the orientation, which is already applied; empty if there is none.
         profile: ICC colour profile; empty if there is none.
         alpha: Upright alpha channel, (H, W); None if there is none.
-        resolution: Horizontal and vertical resolution tags of a 16-bit TIFF; empty if unknown.
         density: Horizontal and vertical dots per inch; empty if unknown or out of range.
         is_gray: Whether the photo stores grey levels with 8 bits.
     """
@@ -333,21 +315,18 @@ class _Metadata:
     exif: bytes = b""
     profile: bytes = b""
     alpha: Image | None = None
-    resolution: tuple[Any, ...] = ()
     density: tuple[float, ...] = ()
     is_gray: bool = False
 
 
-def _read_metadata(source: Path, deep: DeepPhoto | None) -> _Metadata:
-    alpha = deep.alpha() if deep else None
-    if deep and source.suffix.lower() in TIFFS:  # Pillow cannot open every 16-bit TIFF
-        with tifffile.TiffFile(source) as file:
-            tags: Any = getattr(file.pages[0], "tags", {})
-            values = [
-                tags[number].value if number in tags else None
-                for number in (34675, 282, 283)  # ICC profile, XResolution, YResolution
-            ]
-        return _Metadata(b"", values[0] or b"", alpha, tuple(values[1:]) if all(values[1:]) else ())
+def _read_metadata(source: Path, original: Image | PixelSource) -> _Metadata:
+    deep = original if isinstance(original, DeepPhoto | FilmImage) else None
+    if deep and is_film(source):
+        return _Metadata()
+    if deep and tiff.is_tiff(source):  # Pillow cannot open every 16-bit TIFF
+        alpha = deep.alpha() if isinstance(deep, DeepPhoto) else None
+        return _Metadata(b"", tiff.profile_of(source), alpha)
+    alpha = deep.alpha() if isinstance(deep, DeepPhoto) else None
     with opened_photo(source) as photo:
         if not deep:
             alpha = _alpha(photo)
@@ -411,17 +390,28 @@ def _chunks(data: bytes) -> Iterator[bytes]:
         offset += 12 + length
 
 
-def read_photo(path: Path) -> Frame:
+def read_photo(path: Path, colorspace: str | None = None) -> Frame:
     """Read a photo as RGB, rotated upright by its EXIF orientation.
 
+    Args:
+        path: The photo.
+        colorspace: Its colour space if it has more than 8 bits per channel; None takes that of the
+            file, see :func:`film.read_film`.
+
     Raises:
-        InputError: If the file is missing, damaged, too large or not an image, or if its pixels are
-            floating-point numbers.
+        InputError: If the file is missing, damaged, too large or not an image, or if its colour
+            space is not known.
+        SettingsError: If there is no such colour space, or a library is not installed.
     """
     try:
-        deep = read_deep(path)
-        if deep:
-            return Frame(deep, 0, Fraction(0), path)
+        found = read_film(path, colorspace) or read_deep(path, colorspace)
+        if found:
+            return Frame(found, 0, Fraction(0), path)
+        if colorspace not in (None, AS_STORED):
+            raise ValueError(
+                f"it has 8 bits per channel, too few for --colorspace {colorspace}; give images "
+                "with 10 bits or more, or leave the option out"
+            )
         with opened_photo(path) as photo:
             check_pixels(*photo.size)
             # An MPO stores several views of one scene, so it needs no warning.
@@ -429,6 +419,8 @@ def read_photo(path: Path) -> Frame:
                 log.warning("%s contains several images; only the first is read", path)
             upright = ImageOps.exif_transpose(photo)
             image = np.asarray(_to_rgb(upright, path))
+    except FaceswapError:
+        raise
     except UnidentifiedImageError as error:
         empty = not path.stat().st_size
         what = "is empty: copy it again" if empty else "is not an image this program can read"
@@ -440,17 +432,18 @@ def read_photo(path: Path) -> Frame:
 
 
 def has_alpha(path: Path) -> bool:
-    """Return whether a photo stores transparency.
+    """Return whether a photo stores transparency; that of an EXR or a DPX does not count.
 
     Raises:
         InputError: If it is not a photo that can be read.
     """
     try:
+        if is_film(path):
+            return False
         with opened_photo(path) as photo:
             return _has_alpha(photo)
     except (OSError, ValueError):  # Pillow cannot open every 16-bit TIFF
-        pixels = read_photo(path).pixels
-        return isinstance(pixels, DeepPhoto) and bool(pixels.pixels.shape[2] == 4)
+        return alpha_of(read_photo(path)) is not None
 
 
 def alpha_of(photo: Frame) -> Alpha | None:
@@ -459,6 +452,8 @@ def alpha_of(photo: Frame) -> Alpha | None:
     Raises:
         InputError: If the photo can no longer be read.
     """
+    if isinstance(photo.pixels, FilmImage):
+        return photo.pixels.alpha_levels()
     if isinstance(photo.pixels, DeepPhoto):
         return photo.pixels.pixels[..., 3] if photo.pixels.pixels.shape[2] == 4 else None
     try:

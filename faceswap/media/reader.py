@@ -22,8 +22,14 @@ from msgspec import UNSET, Meta, UnsetType
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.errors import InputError
 from faceswap.media import colorspace
-from faceswap.media.frame import Alpha, Frame, gray_of_rgb, rounded
-from faceswap.media.photos import MAX_PIXELS, check_pixels
+from faceswap.media.frame import (
+    MAX_PIXELS,
+    Alpha,
+    Frame,
+    check_pixels,
+    gray_of_rgb,
+    rounded,
+)
 from faceswap.media.sources import animation_of
 from faceswap.types import Count
 

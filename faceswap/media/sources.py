@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = frozenset(
 # A file of unknown content that has one of these suffixes is taken for a damaged photo.
 PHOTO_HINTS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2",
-     ".heic", ".heif", ".hif"}
+     ".heic", ".heif", ".hif", ".exr", ".dpx"}
 )  # fmt: skip
 SIDECAR = ".c2pa"  # suffix of a file with the credentials of the file beside it
 Content = Literal["photo", "animation", "video"]
@@ -33,7 +33,7 @@ Content = Literal["photo", "animation", "video"]
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PHOTO_MARKS = (
     b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
-    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"v/1\x01", b"SDPX", b"XPDS",
 )  # fmt: skip
 VIDEO_MARKS = (
     b"\x1a\x45\xdf\xa3", b"FLV", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"\x30\x26\xb2\x75",

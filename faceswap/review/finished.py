@@ -76,7 +76,9 @@ class Finished:
         if self.has_source:
             settings = self.report.settings
             images = str(settings.get("images", "auto"))
-            _, self._footage = identify(self.source, images, rate_of(settings.get("fps")))
+            _, self._footage = identify(
+                self.source, images, rate_of(settings.get("fps")), settings.get("colorspace")
+            )
 
     @property
     def _records(self) -> list[FrameRecord]:
@@ -104,7 +106,9 @@ class Finished:
         path = self._file(record, place, side)
         if not self._workspace.holds(path):
             raise InputError("this image is a link that leaves the workspace")
-        return read_photo(path).image
+        is_alike = path.suffix == Path(record.file or self.source.name).suffix
+        stated = self.report.settings.get("colorspace")
+        return read_photo(path, stated if is_alike else None).image
 
     def _reader(self, side: Side, footage: Footage) -> Reader:
         if side not in self._readers:

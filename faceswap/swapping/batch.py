@@ -21,14 +21,12 @@ from faceswap.config import (
     clipped,
     field_options,
     is_name,
-    rate_of,
     read_toml_file,
     refuse_unknown,
 )
 from faceswap.errors import FaceswapError, OutputError, SettingsError
 from faceswap.files import make_folder
-from faceswap.media import writers
-from faceswap.media.footage import identify
+from faceswap.media import film, writers
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.models import modelfile
 from faceswap.swapping import outputs
@@ -103,7 +101,9 @@ def jobs_of(
         shared = frozenset(field_options(ConvertConfig))
     if output is None or len(sources) == 1:
         return [Job(source, output, model, config, base, shared) for source in sources]
-    is_named_as_file = output.suffix.lower() in writers.VIDEO_SUFFIXES | PHOTO_SUFFIXES
+    is_named_as_file = (
+        output.suffix.lower() in writers.VIDEO_SUFFIXES | PHOTO_SUFFIXES | film.SUFFIXES
+    )
     if not output.is_dir() and (output.exists() or is_named_as_file):
         raise OutputError(
             f"{output} is not a folder; {len(sources)} sources are converted into one folder"
@@ -111,7 +111,7 @@ def jobs_of(
     jobs = []
     for source in sources:
         try:
-            kind, _ = identify(source, config.images, rate_of(config.fps))
+            kind, _ = outputs.identified(source, config)
             name = outputs.default_output(source, kind).name
         except FaceswapError:  # convert_all() will say why it cannot be converted
             name = source.name
@@ -251,7 +251,7 @@ class _Planned(NamedTuple):
 def _planned(job: Job) -> _Planned | None:
     """Look at the source of a job; None if it cannot be converted, as its report will say."""
     try:
-        kind, _ = identify(job.source, job.config.images, rate_of(job.config.fps))
+        kind, _ = outputs.identified(job.source, job.config)
         target = outputs.target_of(job.source, job.output, kind)
     except FaceswapError:
         return None

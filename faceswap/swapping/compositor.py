@@ -60,6 +60,7 @@ Numbers = npt.NDArray[np.float64]
 Mix = Callable[[FloatImage, FloatImage, Mask], FloatImage]
 
 LEVELS = 5  # maximum number of levels of the blending pyramid; a small box has fewer
+LEAST_SHARE = 0.5 / 255  # of a new face that is pasted; a matte with 8 bits shows less as black
 MIN_SPREAD = 1e-6  # floor for a variance or an alpha before dividing by it
 
 
@@ -273,7 +274,9 @@ BLENDS: Registry[Mix] = Registry(BLEND_SEAM, {
 def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     """Blend a swapped face into its frame.
 
-    The built-in blends leave pixels where the mask is 0 bit-identical.
+    The built-in blends leave pixels where the mask is 0 bit-identical. What is brighter than a
+    display's white in the footage, or darker than black, is left out while the face is blended, and
+    added again, so that highlights of film images keep their light.
 
     Args:
         frame: The frame, with the faces that are already pasted.
@@ -290,12 +293,18 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     to_box = shifted(invert(swap.aligned.matrix), left, top)
     width, height = right - left, bottom - top
     mask = warp_mask(swap.mask, to_box, width, height)
+    mask[mask < LEAST_SHARE] = 0
     # The swapper leaves no detail in the crop that is finer than a frame pixel, so point sampling
     # loses nothing. Averaging would blur the face.
     face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
     mix = BLENDS.resolve(blend)
-    mixed = mix(frame.rgb_float(box), face, mask)
-    return frame.changed(box, np.clip(mixed, 0, 255))
+    footage = frame.rgb_float(box)
+    shown = np.clip(footage, 0, 255)
+    mixed = np.clip(mix(shown, face, mask), 0, 255)
+    beyond = footage - shown
+    if beyond.any():
+        mixed = np.where(mask[..., np.newaxis] > 0, mixed + beyond, footage)
+    return frame.changed(box, mixed)
 
 
 def layer(frame: Frame, swaps: list[Swap]) -> Frame:

@@ -14,14 +14,15 @@ import torch
 
 from faceswap import parallel
 from faceswap.arrays import Image
-from faceswap.config import ConvertConfig, frame_ranges, rate_of
+from faceswap.config import ConvertConfig, frame_ranges
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import FrameFaces
 from faceswap.faces.pool import DetectorPool
 from faceswap.facesets.faceset import facesets_in
 from faceswap.files import sweep, writing
 from faceswap.media import writers
-from faceswap.media.footage import Footage, identify
+from faceswap.media.film import check_colorspace, warn_of_log
+from faceswap.media.footage import Footage
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.segments import SegmentStore, digest_of, folder_for, unfinished
@@ -151,7 +152,7 @@ def refuse_explicit(job: Conversion, photos: list[Path], on_progress: OnProgress
         ExplicitFootageError: If it does.
     """
     if job.footage is None:
-        refuse_explicit_photos(photos, on_progress)
+        refuse_explicit_photos(photos, on_progress, job.config.colorspace)
     else:
         refuse_explicit_footage(job, job.footage, on_progress)
 
@@ -222,7 +223,7 @@ def contact_sheet(
             cannot be drawn, a plug-in cannot be imported, or the certificate cannot sign.
     """
     source, output, config = Path(source), Path(output), config or ConvertConfig()
-    kind, footage = identify(source, config.images, rate_of(config.fps))
+    kind, footage = outputs.identified(source, config)
     outputs.refuse_preview(source, kind, output)
     assert footage is not None, "refused above"
     outputs.refuse_input(source, footage, {"video": output})
@@ -281,6 +282,7 @@ def _thumbnail(image: Image) -> Image:
 def _photos(job: Conversion, report: ConvertReport) -> list[Path]:
     """List the photos to convert; note in the report which files of the folder are left out."""
     if job.kind == "photo":
+        warn_of_log(job.source, job.config.colorspace)
         return [job.source]
     # Crops of facesets are not photos of their own.
     found = search(job.source, skip=[*job.outputs.values(), *facesets_in(job.source)])
@@ -322,7 +324,7 @@ def _convert_photos(
         records = list(known.values())
         faces = sum(record.swapped for record in records)
         left = [(at, path) for at, path in enumerate(photos) if at not in known]
-        readable = parallel.prefetch(_readable(left, report), 4)
+        readable = parallel.prefetch(_readable(left, job.config.colorspace, report), 4)
         detected: Iterator[FrameFaces] = pool.detect(readable, job.spec)
         stems = Counter(photo.with_suffix("") for photo in photos)  # a.jpg and a.png share stem a
         for frame, kept, others in select_faces(detected, job.selector):
@@ -391,10 +393,13 @@ def _write_photo(
             writer.write(rendered)
 
 
-def _readable(photos: list[tuple[int, Path]], report: ConvertReport) -> Iterator[Frame]:
+def _readable(
+    photos: list[tuple[int, Path]], colorspace: str | None, report: ConvertReport
+) -> Iterator[Frame]:
     for index, path in photos:
         try:
-            yield replace(read_photo(path), index=index)
+            check_colorspace(path, colorspace)
+            yield replace(read_photo(path, colorspace), index=index)
         except InputError as error:
             report.unreadable.append(str(error))
 

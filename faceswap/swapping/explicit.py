@@ -156,12 +156,15 @@ def refuse_explicit_image(image: Image) -> None:
         raise ExplicitFootageError(f"the image {_reason(score)}")
 
 
-def refuse_explicit_photos(photos: Sequence[Path], on_progress: OnProgress) -> None:
+def refuse_explicit_photos(
+    photos: Sequence[Path], on_progress: OnProgress, colorspace: str | None = None
+) -> None:
     """Refuse photos if one of them looks explicit; those that cannot be read are skipped.
 
     Args:
         photos: Their paths.
         on_progress: Called after each photo.
+        colorspace: Their colour space; see :func:`photos.read_photo`.
 
     Raises:
         ExplicitFootageError: If one looks explicit.
@@ -169,7 +172,7 @@ def refuse_explicit_photos(photos: Sequence[Path], on_progress: OnProgress) -> N
     found: list[tuple[Path, float]] = []
     for done, path in enumerate(photos, start=1):
         try:
-            image = read_photo(path).image
+            image = read_photo(path, colorspace).image
         except InputError:  # the report will say so
             continue
         score = score_of(image)

@@ -16,8 +16,8 @@ from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.config import ICONS, ConvertConfig, Corner
 from faceswap.errors import InputError, SettingsError
 from faceswap.files import reason
-from faceswap.media.frame import Frame
-from faceswap.media.photos import check_pixels, opened_photo
+from faceswap.media.frame import Frame, check_pixels
+from faceswap.media.photos import opened_photo
 from faceswap.swapping.fonts import Font, built_in, font_for
 
 MIN_LETTER_HEIGHT = 8  # pixels; smaller letters are illegible

@@ -8,7 +8,7 @@ from typing import Any, cast
 from faceswap.config import FORMS, ConvertConfig, field_options, rate_of
 from faceswap.errors import InputError, OutputError, SettingsError
 from faceswap.files import fitting, writing
-from faceswap.media import writers
+from faceswap.media import film, writers
 from faceswap.media.codecs import ANIMATIONS
 from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
 from faceswap.media.photos import PHOTO_SUFFIXES
@@ -19,6 +19,11 @@ log = logging.getLogger(__name__)
 
 WRITTEN_FOR = {".heic": ".jpg", ".heif": ".jpg", ".hif": ".jpg"}  # formats that are only read
 FOLDERS = ("photos", "images")  # forms of output that are folders
+
+
+def identified(source: Path, config: ConvertConfig) -> tuple[str, Footage | None]:
+    """Find out what a source is; see :func:`footage.identify`."""
+    return identify(source, config.images, rate_of(config.fps), config.colorspace)
 
 
 def default_output(source: Path, kind: str) -> Path:
@@ -76,7 +81,11 @@ def _holds_frames(folder: Path) -> bool:
 def photo_suffix(source: Path) -> str:
     """Return the suffix of a photo's output: its own, or else one that can be written."""
     suffix = source.suffix.lower()
-    return source.suffix if suffix in PHOTO_SUFFIXES else WRITTEN_FOR.get(suffix, ".png")
+    return (
+        source.suffix
+        if suffix in PHOTO_SUFFIXES | film.SUFFIXES
+        else WRITTEN_FOR.get(suffix, ".png")
+    )
 
 
 def written_for(photo: Path) -> Path:
@@ -167,7 +176,7 @@ def planned(source: Path, output: Path | None, config: ConvertConfig) -> list[Pa
         InputError: If the source does not exist, or cannot be read.
         OutputError: If the name of an output is not allowed.
     """
-    kind, _ = identify(source, config.images, rate_of(config.fps))
+    kind, _ = identified(source, config)
     target = target_of(source, output, kind)
     form = form_of(kind, target)
     found = existing(all_outputs(target, form, config))
@@ -245,7 +254,8 @@ def refuse_unfit(kind: str, source: Path, target: Path) -> None:
             f"the output {target} is a file, but photos from a folder are written to a folder: "
             "give another --output"
         )
-    known = PHOTO_SUFFIXES if kind == "photo" else writers.VIDEO_SUFFIXES
+    own = {source.suffix.lower()} & film.SUFFIXES  # which no other photo becomes
+    known = PHOTO_SUFFIXES | own if kind == "photo" else writers.VIDEO_SUFFIXES
     if kind == "video" and suffix == ".png" and animation_of(source):
         return  # else a .png is more likely meant to be a photo
     is_folder = not suffix or suffix == ".swapped" or target.is_dir()
@@ -277,6 +287,8 @@ def inapplicable(config: ConvertConfig, form: str, kind: str) -> dict[str, str]:
             found[field.name] = ", ".join(FORMS[name] for name in forms)
     if config.fps is not None and kind != "sequence":
         found["fps"] = "image sequences"
+    if config.colorspace is not None and kind == "video":
+        found["colorspace"] = "photos and image sequences"
     if config.images != "auto" and kind not in ("photos", "sequence"):
         found["images"] = "folders of images"
     return found

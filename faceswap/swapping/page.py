@@ -201,13 +201,20 @@ class _Clip:
             return
         for at in places:
             is_folder = job.kind == "photos"
-            yield at, read_photo(job.source / self.name(at) if is_folder else job.source)
+            photo = job.source / self.name(at) if is_folder else job.source
+            yield at, read_photo(photo, job.config.colorspace)
 
     def _outputs(self, places: list[int]) -> Iterator[tuple[int, Frame]]:
         if self._job.form in (*FOLDERS, "photo"):
-            yield from ((at, read_photo(self._file(at))) for at in places)
+            yield from ((at, self._written(self._file(at))) for at in places)
             return
         yield from zip(places, _frames(video_at(self._job.target), places), strict=False)
+
+    def _written(self, image: Path) -> Frame:
+        """Read an image that was written; only in its source's format it keeps the colour space."""
+        first = self._job.footage.first_file if self._job.footage else self._job.source
+        is_alike = first.is_dir() or image.suffix == first.suffix
+        return read_photo(image, self._job.config.colorspace if is_alike else None)
 
     def _file(self, at: int) -> Path:
         """Return the image that was written for a photo or a frame."""

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from faceswap.config import ConvertConfig, rate_of, seconds_of
+from faceswap.config import ConvertConfig, seconds_of
 from faceswap.faces import landmarks
 from faceswap.faces.detection import DetectorSpec
 from faceswap.facesets.recognition import appears, embedding_of
 from faceswap.facesets.weights import behind
 from faceswap.files import Publish, sha256_of
-from faceswap.media.footage import Footage, identify
+from faceswap.media.film import check_colorspace, warn_of_log
+from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.frame import Frame
 from faceswap.models import modelfile
 from faceswap.models.devices import resolve_device
@@ -181,7 +182,10 @@ def plan(
             detector does not support the user's landmark model, the label cannot be drawn, a
             plug-in cannot be imported, or the certificate cannot sign.
     """
-    kind, footage = identify(source, config.images, rate_of(config.fps))
+    kind, footage = outputs.identified(source, config)
+    if isinstance(footage, ImageSequence):
+        check_colorspace(footage.first_file, config.colorspace)
+        warn_of_log(footage.first_file, config.colorspace)
     target = outputs.target_of(source, output, kind)
     form = form or outputs.form_of(kind, target)
     paths = outputs.all_outputs(target, form, config)

@@ -192,7 +192,7 @@ def test_lossless_video_and_images_look_alike(tmp_path):
     clip = make_clip(tmp_path / "x.mkv", codec="ffv1", pix_fmt="bgr0", audio=0)
     for number, image in enumerate(shown(clip)):
         Image.fromarray(image).save(tmp_path / f"{number:03d}.png")
-    sequence = sequence_at(tmp_path / "###.png").at(Fraction(25))
+    sequence = sequence_at(tmp_path / "###.png").taken(Fraction(25), None)
 
     for one, other in zip(sequence.read(), VideoFile(clip).read(), strict=True):
         assert (one.index, one.time) == (other.index, other.time)
