@@ -10,14 +10,17 @@ import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
 
-from faceswap.arrays import Image, Mask, Matrix, Points, Rect
+from faceswap.arrays import FloatImage, Image, Mask, Matrix, Points, Rect
 from faceswap.config import DLIB_LANDMARKS
 from faceswap.errors import AlignmentError
 from faceswap.media.frame import Frame
+
+Levels = TypeVar("Levels", Image, FloatImage)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -325,12 +328,15 @@ def warp_image(image: Image, matrix: Matrix, width: int, height: int) -> Image:
     return warp_image_at(image, matrix, width, height)
 
 
-def warp_image_at(image: Image, matrix: Matrix, width: int, height: int) -> Image:
-    """Warp an image like :func:`warp_image`, but without protection against aliasing."""
+def warp_image_at(image: Levels, matrix: Matrix, width: int, height: int) -> Levels:
+    """Warp an image like :func:`warp_image`, but without protection against aliasing.
+
+    Floating-point levels may go beyond the range of the image.
+    """
     warped = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(warped, np.uint8)
+    return cast(Levels, np.asarray(warped, image.dtype))
 
 
 def warp_mask(mask: Mask, matrix: Matrix, width: int, height: int) -> Mask:

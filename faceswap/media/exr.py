@@ -132,7 +132,7 @@ def _colors(parts: list[dict[str, Any]]) -> tuple[int, tuple[str, ...]]:
             within = f"{layer}." if layer else ""
             for names in ("RGB", "rgb", "Y"):
                 wanted = tuple(within + name for name in names)
-                # Y may be the second coordinate of a vector, or come with RY and BY for its colours.
+                # Y may be the second coordinate of a vector, or come with RY and BY.
                 is_other = any(within + name in channels for name in ("X", "RY"))
                 if is_other or not all(name in channels for name in wanted):
                     continue

@@ -9,6 +9,7 @@ is 0 bit-identical.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ class Swap:
 
     Attributes:
         aligned: The original face. Its matrix maps frame pixels to the pixels of ``image``.
-        image: The new face, (H, W, 3).
+        image: The new face, (H, W, 3), in 0..255 and not rounded.
         mask: The share of the new face in each pixel, (H, W) in [0, 1].
         color: The numbers of the colour match; None if there are none left to apply.
         cover: Skin to paint over the footage first; None if there is none left to merge.
@@ -46,7 +47,7 @@ class Swap:
     """
 
     aligned: AlignedFace
-    image: Image
+    image: FloatImage
     mask: Mask
     color: npt.NDArray[np.float64] | None = None
     cover: Cover | None = None
@@ -72,12 +73,12 @@ class ColorMatch:
         measure: Takes the new face and the footage, both (S, S, 3), and the mask (S, S) that
             weights the pixels. Returns numbers that may be averaged over time, in an array that
             always has the same shape. With an empty mask, the numbers change nothing.
-        apply: Takes the new face (H, W, 3), which may have been resampled since, and those numbers.
-            Returns the recoloured face, (H, W, 3).
+        apply: Takes the new face (H, W, 3), which is not rounded to 8 bits and may have been
+            resampled since, and those numbers. Returns the recoloured face, (H, W, 3) in 0..255.
     """
 
     measure: Callable[[Image, Image, Mask], Numbers]
-    apply: Callable[[Image, Numbers], Image]
+    apply: Callable[[FloatImage, Numbers], FloatImage]
 
 
 def _moments(pixels: Image | FloatImage, mask: Mask) -> tuple[Numbers, Numbers]:
@@ -102,8 +103,12 @@ def measure_average(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     return shift
 
 
-def apply_average(swapped: Image, shift: Numbers) -> Image:
-    return rounded(swapped.astype(np.float32) + shift.astype(np.float32))
+def apply_average(swapped: FloatImage, shift: Numbers) -> FloatImage:
+    return _limited(swapped + shift.astype(np.float32))
+
+
+def _limited(pixels: npt.NDArray[Any]) -> FloatImage:
+    return np.asarray(np.clip(pixels, 0, 255), np.float32)
 
 
 def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
@@ -122,15 +127,15 @@ def measure_reinhard(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     return np.stack(rows)
 
 
-def apply_reinhard(swapped: Image, numbers: Numbers) -> Image:
+def apply_reinhard(swapped: FloatImage, numbers: Numbers) -> FloatImage:
     """Give the face the footage's mean and standard deviation in each Lab channel."""
     mean, deviation, wanted_mean, wanted_deviation = numbers
     gain = wanted_deviation / np.maximum(deviation, math.sqrt(MIN_SPREAD))
     lab = ((_to_lab(swapped) - mean) * gain + wanted_mean).astype(np.float32)
-    return rounded(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
+    return _limited(np.asarray(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)) * 255)
 
 
-def _to_lab(image: Image) -> FloatImage:
+def _to_lab(image: Image | FloatImage) -> FloatImage:
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
 
 
@@ -153,9 +158,9 @@ def measure_linear(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     return np.vstack([mean, wanted_mean, linear_map])
 
 
-def apply_linear(swapped: Image, numbers: Numbers) -> Image:
+def apply_linear(swapped: FloatImage, numbers: Numbers) -> FloatImage:
     """Map the face's colours linearly around their mean, and move that to the footage's mean."""
-    return rounded((swapped - numbers[0]) @ numbers[2:] + numbers[1])
+    return _limited((swapped - numbers[0]) @ numbers[2:] + numbers[1])
 
 
 def _power(symmetric: Numbers, exponent: float) -> Numbers:
@@ -187,9 +192,10 @@ def measure_histogram(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     return np.stack(columns, axis=1)
 
 
-def apply_histogram(swapped: Image, table: Numbers) -> Image:
-    lookup = rounded(table)
-    return np.stack([lookup[swapped[..., c], c] for c in range(3)], axis=-1)
+def apply_histogram(swapped: FloatImage, table: Numbers) -> FloatImage:
+    levels = np.arange(256.0)
+    columns = [np.interp(swapped[..., c], levels, table[:, c]) for c in range(3)]
+    return _limited(np.stack(columns, axis=-1))
 
 
 COLORS: Registry[ColorMatch] = Registry(COLOR_SEAM, {
@@ -296,7 +302,7 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     mask[mask < LEAST_SHARE] = 0
     # The swapper leaves no detail in the crop that is finer than a frame pixel, so point sampling
     # loses nothing. Averaging would blur the face.
-    face = warp_image_at(swap.image, to_box, width, height).astype(np.float32)
+    face = warp_image_at(swap.image, to_box, width, height)
     mix = BLENDS.resolve(blend)
     footage = frame.rgb_float(box)
     shown = np.clip(footage, 0, 255)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceswap.arrays import LUMA, Image, Mask
+from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.faces.geometry import Face
 
 Numbers = npt.NDArray[np.float64]
@@ -40,8 +40,8 @@ CHANCE = 0.12  # difference in log energy that two people's faces may have witho
 
 
 def measure(
-    swapped: Image, reference: Image, mask: Mask, displacement: tuple[float, float] = (0.0, 0.0),
-    known: Numbers | None = None,
+    swapped: FloatImage, reference: Image, mask: Mask,
+    displacement: tuple[float, float] = (0.0, 0.0), known: Numbers | None = None,
 ) -> Numbers:  # fmt: skip
     """Measure how the footage's detail differs from a swapped face's, (8,).
 
@@ -78,7 +78,7 @@ def measure(
     return np.array([*motion, blur, *gains, *missing])
 
 
-def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> Image:
+def apply(swapped: FloatImage, numbers: Numbers, generator: np.random.Generator) -> FloatImage:
     """Blur or sharpen a face (H, W, 3) by the numbers of :func:`measure`, then add grain.
 
     Grain is added to luma only, because the chroma subsampling of cameras and codecs leaves little
@@ -91,14 +91,13 @@ def apply(swapped: Image, numbers: Numbers, generator: np.random.Generator) -> I
             would stand still.
     """
     motion, blur, gains, missing = numbers[:2], numbers[2], numbers[3:6], numbers[6:]
-    pixels = _motion_blurred(swapped.astype(np.float32), motion)
+    pixels = _motion_blurred(swapped, motion)
     pixels = _equalized(_blurred(pixels, blur), np.clip(gains, 1, MAX_GAIN), _blurred)
     amplitude, grain_blur = _grain(np.maximum(missing, 0))
     if amplitude > 0:
         white = generator.standard_normal(swapped.shape[:2], np.float32)
         pixels = pixels + (amplitude * _blurred(white, grain_blur))[..., np.newaxis]
-    image: Image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return image
+    return np.asarray(np.clip(pixels, 0, 255), np.float32)
 
 
 def displacement(face: Face, moments: list[list[Face]]) -> tuple[float, float]:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from faceswap.arrays import LUMA, FloatImage, Image, Mask
 from faceswap.config import COVERAGE
 from faceswap.crops.masks import smoothstep
-from faceswap.media.frame import rounded
 
 Numbers = npt.NDArray[np.float64]
 Grid = npt.NDArray[np.float32]
@@ -82,7 +81,7 @@ def measure_light(swapped: Image, reference: Image, mask: Mask) -> Numbers:
     return np.dstack([quotient, contrast, np.full((GRID, GRID), chroma_gain)]).astype(np.float64)
 
 
-def apply_light(swapped: Image, numbers: Numbers) -> Image:
+def apply_light(swapped: FloatImage, numbers: Numbers) -> FloatImage:
     """Give a face (S, S, 3) the light that :func:`measure_light` found.
 
     A channel that is amplified, and more than luma, is so because the skins differ in colour. That
@@ -92,17 +91,17 @@ def apply_light(swapped: Image, numbers: Numbers) -> Image:
     grids = numbers.astype(np.float32)
     planes = _enlarged(grids, size)
     quotient = _by_material(grids[..., :3], swapped)
-    base = _enlarged(_blurred(_to_grid(swapped.astype(np.float32)), TEXTURE), size)
+    base = _enlarged(_blurred(_to_grid(swapped), TEXTURE), size)
     fine = np.exp(planes[..., 3:4]) * (swapped - base)
     base, fine = (_with_chroma(image, planes[..., 4:5]) for image in (base, fine))
     gain = np.exp(quotient)
     most = np.maximum(np.exp(quotient @ LUMA)[..., None], 1)
     lit = (base + DARK) * gain - DARK + fine * np.minimum(gain, most)
-    return rounded(_within_range(lit))
+    return _within_range(lit)
 
 
 def _within_range(pixels: FloatImage) -> FloatImage:
-    """Darken pixels (S, S, 3) that are too bright for 8 bits.
+    """Darken pixels (S, S, 3) that are too bright for a display; limit dark ones to black.
 
     Cutting off the brightest channel alone would turn lit teeth yellow.
     """
@@ -110,10 +109,10 @@ def _within_range(pixels: FloatImage) -> FloatImage:
     brightest = np.maximum(np.maximum(red, green), blue)  # far faster than max(axis=-1)
     bright = brightest > 255
     pixels[bright] *= (255 / brightest[bright])[:, None]
-    return pixels
+    return np.asarray(np.maximum(pixels, 0), np.float32)
 
 
-def _by_material(quotient: Grid, swapped: Image) -> FloatImage:
+def _by_material(quotient: Grid, swapped: FloatImage) -> FloatImage:
     """Enlarge a log quotient (64, 64, 3), without the difference of two skins where no skin is.
 
     A quotient of skins holds the difference of their pigments besides the light. It would turn

@@ -173,7 +173,7 @@ def sticks_out(cover: Cover, mask: Mask) -> bool:
     return bool(((cover.mask > 0) & (mask < 0.99)).any())
 
 
-def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:
+def covered(face: FloatImage, mask: Mask, cover: Cover) -> tuple[FloatImage, Mask]:
     """Merge a new face and the skin beneath it into one image and one mask."""
     below = (1 - mask) * cover.mask
     merged: Mask = np.asarray(mask + below, np.float32)
@@ -184,7 +184,7 @@ def covered(face: Image, mask: Mask, cover: Cover) -> tuple[Image, Mask]:
     mixed = mask[box][..., None] * face[box] + below[box][..., None] * cover.image[box]
     share = np.maximum(merged[box], 1e-4)[..., None]
     image = face.copy()
-    image[box] = rounded(np.where(merged[box][..., None] > 1e-3, mixed / share, face[box]))
+    image[box] = np.where(merged[box][..., None] > 1e-3, mixed / share, face[box])
     return image, merged
 
 

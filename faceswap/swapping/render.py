@@ -95,7 +95,8 @@ def matched(swap: Swap, config: ConvertConfig, index: int = 0) -> Swap:
     """
     image, mask, aligned = swap.image, swap.mask, swap.aligned
     if swap.color is not None:
-        image = COLORS.resolve(config.color).apply(image, swap.color)
+        recoloured = COLORS.resolve(config.color).apply(image, swap.color)
+        image = np.asarray(recoloured, np.float32)  # a plug-in may return any type
     if swap.cover is not None:
         image, mask = covered(image, mask, swap.cover)
     if swap.on_frame is not None:

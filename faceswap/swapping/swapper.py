@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from faceswap import parallel
-from faceswap.arrays import Image, Mask
+from faceswap.arrays import FloatImage, Image, Mask
 from faceswap.config import ConvertConfig
 from faceswap.crops.masks import DECODED_MASKS, MASKS, SKIN_MASKS, smoothstep, soften
 from faceswap.crops.parsing import SkinParser, usually_bare
@@ -34,7 +34,7 @@ from faceswap.faces.geometry import (
     transform,
     warp_image_at,
 )
-from faceswap.media.frame import Frame
+from faceswap.media.frame import Frame, rounded
 from faceswap.models.devices import resolve_device
 from faceswap.models.modelfile import TrainedModel
 from faceswap.models.sampling import output_to_crop
@@ -303,16 +303,18 @@ class Swapper:
             factor = len(decoded) / self._model.size
         if factor != 1:
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        large = warp_image_at(decoded, matrix, self._size, self._size)
+        large = warp_image_at(decoded.astype(np.float32), matrix, self._size, self._size)
         decoded_mask: Mask | None = None
         face = np.ascontiguousarray(large[..., :3])
         if large.shape[2] == 4:
-            decoded_mask = np.asarray(large[..., 3] / 255, np.float32)
+            decoded_mask = np.asarray(np.clip(large[..., 3] / 255, 0, 1), np.float32)
         mask = self._mask(aligned, self._model.view, decoded_mask)
         mask = mask if self._own is None else np.asarray(mask * self._own, np.float32)
         erosion, feather = self.config.erosion, self.config.feather
         if not self._needs_skin:
-            color = self._color.measure(face, aligned.image, mask) if is_measured else None
+            color = None
+            if is_measured:
+                color = self._color.measure(rounded(face), aligned.image, mask)
             feather = FEATHER if feather is None else feather
             return Swap(aligned, face, soften(mask, self._model.coverage, erosion, feather), color)
         half = halved(aligned)  # the skin that is continued over brows is smooth
@@ -325,7 +327,7 @@ class Swapper:
         return Swap(aligned, face, soft, color, cover if sticks_out(cover, soft) else None)
 
     def _color_of_skin(
-        self, face: Image, half: AlignedFace, cover: Cover, mask: Mask
+        self, face: FloatImage, half: AlignedFace, cover: Cover, mask: Mask
     ) -> npt.NDArray[np.float64]:
         """Measure the colour match on skin alone, at half the size.
 
@@ -339,7 +341,7 @@ class Swapper:
         """
         assert half.skin is not None, "the mask needs the skin"
         size = (len(half.image),) * 2
-        new = np.asarray(cv2.resize(face, size, interpolation=cv2.INTER_AREA), np.uint8)
+        new = rounded(np.asarray(cv2.resize(face, size, interpolation=cv2.INTER_AREA)))
         inside = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.float32)
         points = transform(half.face.landmarks, half.matrix)
         footage = without_brows(half.image, cover)

@@ -6,7 +6,7 @@ import pytest
 
 from faceswap.crops.masks import hull, soften, square
 from faceswap.faces.geometry import AlignedFace, Face, align_face
-from faceswap.media.frame import Frame
+from faceswap.media.frame import Frame, rounded
 from faceswap.swapping.compositor import BLENDS, COLORS, Swap, layer, paste
 
 COVERAGE = 0.625
@@ -90,7 +90,8 @@ def test_face_outside_the_frame_changes_nothing(collins, collins_face, shift):
 def match(name, swapped, reference, mask):
     """Measure and apply a colour match to the new face."""
     method = COLORS[name]
-    return method.apply(swapped, method.measure(swapped, reference, mask))
+    recoloured = method.apply(swapped.astype(np.float32), method.measure(swapped, reference, mask))
+    return rounded(recoloured)
 
 
 @pytest.fixture

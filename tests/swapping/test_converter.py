@@ -394,8 +394,8 @@ def test_photo_deleted_during_the_run_is_reported(tmp_path, collins, model, with
     Image.fromarray(collins).save(folder / "b.png")
     original = photos.read_photo
 
-    def read_and_delete(path):
-        photo = original(path)
+    def read_and_delete(path, *args):
+        photo = original(path, *args)
         if path.name == "a.png":
             path.unlink()
         return photo

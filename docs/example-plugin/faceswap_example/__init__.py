@@ -39,7 +39,7 @@ def _measure(swapped: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np
 
 
 def _apply(swapped: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(swapped * numbers[0]), 0, 255).astype(np.uint8)
+    return np.clip(swapped * numbers[0], 0, 255)
 
 
 BRIGHTNESS = ColorMatch(_measure, _apply)
