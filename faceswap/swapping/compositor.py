@@ -305,12 +305,11 @@ def paste(frame: Frame, swap: Swap, blend: str | Mix = "alpha") -> Frame:
     face = warp_image_at(swap.image, to_box, width, height)
     mix = BLENDS.resolve(blend)
     footage = frame.rgb_float(box)
+    if footage.min() >= 0 and footage.max() <= 255:
+        return frame.changed(box, np.clip(mix(footage, face, mask), 0, 255))
     shown = np.clip(footage, 0, 255)
-    mixed = np.clip(mix(shown, face, mask), 0, 255)
-    beyond = footage - shown
-    if beyond.any():
-        mixed = np.where(mask[..., np.newaxis] > 0, mixed + beyond, footage)
-    return frame.changed(box, mixed)
+    mixed = np.clip(mix(shown, face, mask), 0, 255) + (footage - shown)
+    return frame.changed(box, np.where(mask[..., np.newaxis] > 0, mixed, footage))
 
 
 def layer(frame: Frame, swaps: list[Swap]) -> Frame:
