@@ -12,6 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ COMMANDS = ("extract", "train", "convert", "run", "evaluate")  # what a job may 
 ALIKE = {"run": "convert"}  # commands that count as another one
 INTERRUPTED = 130  # exit code of a command after Ctrl-C
 State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
+ACTIVE = ("waiting", "running")
+JUST = 30.0  # seconds after its end in which what a job wrote last still looks new
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -62,7 +65,7 @@ class Job:
         command: What it runs.
         state: How it goes.
         done: Share that is done, 0 to 1; None if that is unknown.
-        words: The last line that it printed.
+        words: The last line that it printed; after its end, the last one that is no progress.
         log: The end of what it printed.
     """
 
@@ -152,7 +155,8 @@ class Jobs:
                 share = min(float(found[1]) / max(float(found[2]), 1e-9), 1.0)
                 break
         state = self._state(folder)
-        words = lines[-1] if lines else ""
+        told = lines if state in ACTIVE else [line for line in lines if not PROGRESS.match(line)]
+        words = told[-1] if told else ""
         return Job(name, command, state, 1.0 if state == "done" else share, words, log)
 
     def _state(self, folder: Path) -> State:
@@ -165,6 +169,13 @@ class Jobs:
         if code == 0:
             return "done"
         return "stopped" if code in (INTERRUPTED, -signal.SIGTERM) else "failed"
+
+    def has_just_ended(self, name: str) -> bool:
+        """Return whether a job noted its end a moment ago."""
+        try:
+            return time.time() - (self._folder / name / END).stat().st_mtime < JUST
+        except OSError:
+            return False
 
     def must_wait(self, name: str) -> bool:
         """Return whether a job has to wait: of jobs with the same command, one runs at a time.
@@ -192,7 +203,7 @@ class Jobs:
             SettingsError: If it does not run.
         """
         job = self.job(name)
-        if job.state not in ("running", "waiting"):
+        if job.state not in ACTIVE:
             raise SettingsError(f"this job does not run: {job.state}")
         with suppress(OSError, ValueError):  # it ends just now, or has just begun
             # A server that runs in the background of a shell passes on that SIGINT is ignored.
@@ -206,7 +217,7 @@ class Jobs:
             SettingsError: If it still runs.
         """
         job = self.job(name)
-        if job.state in ("running", "waiting"):
+        if job.state in ACTIVE:
             raise SettingsError("this job still runs")
         if job.command.args[:1] not in [[command] for command in COMMANDS]:
             raise InputError("this job is none of ours")

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from faceswap.config import identity_name
 from faceswap.errors import InputError, SettingsError
-from faceswap.review.workspace import METRICS, Place, id_of
+from faceswap.review.workspace import METRICS, Place
 
 PREVIEW = re.compile(r"step-([0-9]{9})\.png")
 RECENT = 20.0  # seconds; a save or a preview takes longer than a second
@@ -30,7 +30,7 @@ class TrainRequest(msgspec.Struct):
         a: Id of a's faceset.
         b: Id of b's faceset.
         model: The architecture.
-        minutes: How long; None until it is stopped.
+        minutes: For how long from now on; None until it is stopped.
     """
 
     a: str
@@ -39,24 +39,53 @@ class TrainRequest(msgspec.Struct):
     minutes: Annotated[float, Meta(ge=0.1, le=100_000)] | None = None
 
 
-def arguments(asked: TrainRequest, a: Place, b: Place) -> list[str]:
+class ContinueRequest(msgspec.Struct):
+    """How long a model is trained on.
+
+    Attributes:
+        minutes: For how long from now on; None until it is stopped.
+    """
+
+    minutes: Annotated[float, Meta(ge=0.1, le=100_000)] | None = None
+
+
+def arguments(asked: TrainRequest, a: Place, b: Place, folder: Path, root: Path) -> list[str]:
     """Return the command that trains as asked.
 
+    The command counts the minutes of earlier runs, too, so those are added.
+
+    Args:
+        asked: What is asked for.
+        a: a's faceset.
+        b: b's faceset.
+        folder: The model's folder, which need not exist yet.
+        root: The workspace.
+
     Raises:
+        InputError: If the numbers of earlier runs cannot be read.
         SettingsError: If a and b are the same faceset.
     """
     if a.id == b.id:
         raise SettingsError("a and b are the same faceset; choose two people")
     args = ["train", "--a", f"./{a.name}", "--b", f"./{b.name}", "--model", asked.model]
+    args += ["--output", f"./{folder.relative_to(root).as_posix()}"]
     if asked.minutes:
-        args += ["--minutes", f"{asked.minutes:g}"]
+        args += ["--minutes", f"{asked.minutes + _minutes(_records(folder)):g}"]
     return args
 
 
-def page_of(a: Place, b: Place) -> str:
-    """Return the address of the page of the model that :func:`arguments` trains."""
-    names = (identity_name(place.path) for place in (a, b))
-    return f"training/{id_of(Path('models', '-'.join(names)))}"
+def folder_of(a: Place, b: Place, root: Path) -> Path:
+    """Return the folder of the model that is trained on two facesets by default."""
+    return root / "models" / "-".join(identity_name(place.path) for place in (a, b))
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    from faceswap.training.curves import read_metrics
+
+    try:
+        return read_metrics(folder / METRICS) if (folder / METRICS).exists() else []
+    except OSError as error:
+        raise InputError("this training is gone") from error
 
 
 def progress(folder: Path) -> dict[str, Any]:
@@ -65,10 +94,8 @@ def progress(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: If the folder is gone.
     """
-    from faceswap.training.curves import read_metrics
-
+    records = _records(folder)
     try:
-        records = read_metrics(folder / METRICS)
         previews = sorted(
             int(found[1]) for path in (folder / "previews").glob("*.png")
             if (found := PREVIEW.fullmatch(path.name)) and not path.is_symlink()

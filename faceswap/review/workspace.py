@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from faceswap.config import read_json
+from faceswap.config import identity_name, read_json
 from faceswap.errors import FaceswapError, InputError
 from faceswap.facesets.faceset import INDEX
 
@@ -173,6 +173,12 @@ def names_of(model: Place) -> tuple[str, str]:
     if not isinstance(names, list) or len(names) != 2:
         return "", ""
     return str(names[0]), str(names[1])
+
+
+def people_of(model: Place, facesets: list[Place]) -> dict[str, str | None]:
+    """Return the ids of the facesets that a model was trained on, by the names of its people."""
+    by_name = {identity_name(place.path): place.id for place in facesets}
+    return {key: by_name.get(name) for key, name in zip("ab", names_of(model), strict=True)}
 
 
 def id_of(relative: Path) -> str:

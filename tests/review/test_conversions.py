@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,9 @@ from faceswap.review.conversion import survey
 from faceswap.review.conversion.previewer import Loop, Portrait, Previewer, Still
 from faceswap.review.conversion.previews import PreviewError, Previews
 from faceswap.review.conversion.surveys import FOLDER, Surveys
+from faceswap.review.jobs import Jobs
 from faceswap.review.workspace import Workspace
+from faceswap.swapping.batch import read_jobs
 from faceswap.swapping.converter import convert
 from faceswap.swapping.shots import Shot, read_shots
 from faceswap.swapping.swapper import Swapper
@@ -234,9 +237,16 @@ def test_survey_is_kept_until_the_clip_changes(film, workspace):
         kept.write_bytes(b"{")
         again = until(lambda: (now := surveys.of(place)).get("shots") and now)
         assert again == found
+        original = film.read_bytes()
         film.write_bytes(b"no film")
         told = until(lambda: surveys.of(place).get("error"))
         assert "film.mkv" in told
+        state = film.stat()
+        film.write_bytes(original[: len(b"no film")].ljust(state.st_size))
+        os.utime(film, ns=(state.st_atime_ns, state.st_mtime_ns))  # as if nothing had changed
+        assert surveys.of(place).get("error") == told
+        surveys.forget(place)
+        assert "done" in surveys.of(place)
     finally:
         surveys.close()
 
@@ -275,6 +285,23 @@ def test_settings_people_and_shots_are_chosen_and_converted(server, clip, worksp
         assert read_shots(workspace / "clip.mkv.shots.toml") == [
             Shot(f"0-{LENGTH - 1}", {"mask": "hull"})
         ]
+        box = page.locator("#lanes").bounding_box()
+        page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 9)
+        page.keyboard.down("Shift")
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 9, steps=4)
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        assert page.inner_text("#shot") == "Frames 1-3"
+        page.select_option("[name=blend]", "linear")
+        wait_shown(page)
+        assert read_shots(workspace / "clip.mkv.shots.toml") == [
+            Shot(f"0-{LENGTH - 1}", {"mask": "hull"}), Shot("1-3", {"blend": "linear"})
+        ]  # fmt: skip
+        page.click("#usual")
+        page.mouse.click(box["x"] + 1, box["y"] + 9)  # it is chosen no more
+        wait_shown(page)
+        assert page.inner_text("#shot") == f"Shot 1: 0-{LENGTH - 1}"
         page.click("#faces button >> nth=0")
         page.wait_for_selector("#cast li")
         wait_shown(page)
@@ -292,7 +319,8 @@ def test_settings_people_and_shots_are_chosen_and_converted(server, clip, worksp
         page.wait_for_selector("[data-ready]")
         page.click("button >> text=Convert")
         page.locator("#replace", has_text="clip.swapped.mkv exists already").wait_for()
-        page.click("button >> text=Keep it")
+        assert "write clip.swapped-2.mkv" in page.inner_text("#replace [value=keep]")
+        page.click("button >> text=Cancel")
         page.click("#cast button >> text=Remove")
         page.locator("#cast li").wait_for(state="detached")
         wait_shown(page)
@@ -304,6 +332,24 @@ def test_settings_people_and_shots_are_chosen_and_converted(server, clip, worksp
     assert report["faces"] == {"swapped": LENGTH, "not chosen": LENGTH}
     assert not (workspace / "clip.mkv.cast.toml").exists()
     assert "cast" not in jobs.read_text()
+
+
+def test_both_outputs_are_kept_if_asked(server, clip, workspace):
+    (place,), (model,) = Workspace(workspace).clips(), Workspace(workspace).trained()
+    address, jobs = f"/conversion/{place.id}/start", workspace / "clip.mkv.jobs.toml"
+    usual = workspace / "clip.swapped.mkv"
+    usual.write_bytes(b"mine")
+    (workspace / "clip.swapped-2.mkv").write_bytes(b"mine, too")
+
+    asked = server.json(address, method="POST", body={"model": model.id})
+    kept = server.json(address, method="POST", body={"model": model.id, "existing": "keep"})
+
+    assert asked == {"exists": "clip.swapped.mkv", "free": "clip.swapped-3.mkv"}
+    assert "job" in kept
+    (job,) = read_jobs(jobs)
+    assert job.output == workspace / "clip.swapped-3.mkv"
+    until(lambda: Jobs(workspace).job(kept["job"]).state not in ("running", "waiting"))
+    assert usual.read_bytes() == b"mine"
 
 
 def test_start_time_is_not_spent_on_torch():

@@ -137,6 +137,19 @@ def test_strangers_are_sorted_first_and_are_a_person(page, ada):
     assert len(Faceset.read(ada).keys) == FACES["ada"] - 3
 
 
+def test_unknown_faces_come_before_strangers(page, ada):
+    lines = (ada / "faces.jsonl").read_text().splitlines()
+    record = json.loads(lines[5])
+    (ada / "faces.jsonl").write_text(
+        "\n".join([*lines[:5], json.dumps(record | {"embedding": None}), *lines[6:]]) + "\n"
+    )
+    page.reload()
+    page.wait_for_selector("#person:enabled, #person option:nth-child(2)", state="attached")
+    page.select_option("#sort", "-distance")
+    unknown = page.locator(".tile >> nth=0").get_attribute("id")
+    assert page.locator(f"#{unknown} img").get_attribute("alt").startswith(record["source"])
+
+
 def test_sorting_by_light_and_duplicates_looks_at_the_crops(page, ada):
     path = ada / "000007-0.png"
     Image.fromarray(np.asarray(Image.open(path)) // 3).save(path)
@@ -250,6 +263,20 @@ def test_mask_is_painted_and_erased(page, ada):
     page.keyboard.press("Escape")
     saved(page, lambda: page.keyboard.press("Control+z"))
     assert not Faceset.read(ada).masks
+
+
+def test_editor_says_once_that_something_is_not_saved(page, ada):
+    tile(page, "05.jpg").dblclick()
+    page.wait_for_selector("dialog[data-face='5']")
+    page.keyboard.press("m")
+    drag(page, *to_screen(page, [(4, 4), (40, 4)]))
+
+    page.keyboard.press("Escape")
+    page.locator("#notice", has_text="this face is not saved yet").wait_for()
+    assert page.is_visible("#editor")
+    page.click("#editor >> text=Close")
+    page.wait_for_selector("#editor", state="hidden")
+    assert not edits(ada)
 
 
 def test_editor_goes_on_to_the_next_face(page):

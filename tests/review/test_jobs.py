@@ -123,6 +123,22 @@ def test_progress_is_read_from_the_last_line_that_tells_it(jobs, tmp_path, line,
     assert job.words == "faceswap: note: a note"
 
 
+def test_jobs_that_ended_do_not_say_how_long_they_take(jobs, tmp_path):
+    folder = tmp_path / ".faceswap" / "jobs" / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    (folder / JOB).write_text('{"title": "x", "args": ["train"]}')
+    (folder / LOG).write_text("faceswap: note: a note\n2.9 of 3 minutes, 3 steps/s, 6 s left  x\n")
+    assert "6 s left" in jobs.job(folder.name).words
+
+    (folder / "end.json").write_text('{"exit_code": 0}')
+
+    job = jobs.job(folder.name)
+    assert (job.state, job.done, job.words) == ("done", 1.0, "faceswap: note: a note")
+    assert jobs.has_just_ended(folder.name)
+    os.utime(folder / "end.json", (0, 0))
+    assert not jobs.has_just_ended(folder.name)
+
+
 @pytest.mark.parametrize("name", ["../x", "x", "20260101-000000-abcdeg", "20260101-000000-abcdef"])
 def test_unknown_jobs_are_refused(jobs, name):
     with pytest.raises(InputError, match="no such job"):

@@ -237,7 +237,12 @@ def test_marked_frames_are_rendered_anew(page, shown):
         page.keyboard.press("m")
     page.select_option("[name=color]", "none")
     page.fill("[name=identity_strength]", "0.5")
+    assert page.inner_text("#again") == "Render 1 frame anew"
     page.click("#again")
+    assert page.inner_text("#sure p").startswith("1 frame will be replaced in clip.swapped")
+    page.click("#sure >> text=Cancel")
+    page.click("#again")
+    page.click("#sure >> text=Replace these frames")
     page.locator(".job.done", has_text="redo frames of clip.swapped.mkv").wait_for(timeout=180_000)
 
     after = pixels(shown)

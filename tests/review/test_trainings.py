@@ -3,13 +3,17 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from faceswap.review import training
+from faceswap.review.jobs import Jobs
+from faceswap.review.workspace import id_of
 from tests.review.browser import opened
+from tests.review.conftest import until
 
 
 def metrics(scores, every=60.0):
@@ -71,6 +75,45 @@ def test_training_runs_as_long_as_it_writes_numbers(trained):
     assert not training.is_running(trained / "nowhere")
 
 
+def test_models_are_trained_on_for_minutes_more(workspace, server, trained):
+    (trained / "config.json").write_text('{"names": ["ada", "bob"]}')
+    asked = server.json(
+        f"/training/{id_of(Path('models', 'ada-bob'))}", method="POST", body={"minutes": 2}
+    )
+    job = Jobs(workspace).job(asked["job"])
+    until(lambda: Jobs(workspace).job(asked["job"]).state not in ("running", "waiting"))
+
+    assert job.command.args == [
+        "train", "--a", "./data/ada/faces", "--b", "./data/bob/faces", "--model", "auto",
+        "--output", "./models/ada-bob", "--minutes", "11",
+    ]  # fmt: skip
+    assert job.command.title == "train models/ada-bob for 2 minutes"
+
+
+def test_models_of_unknown_people_are_not_trained_on(server, trained):
+    status, _, body = server.ask(
+        f"/training/{id_of(Path('models', 'ada-bob'))}", "POST", {"minutes": 2}
+    )
+    assert status == 409
+    assert b"facesets that this model was trained on are not here" in body
+
+
+def test_page_tells_what_the_newest_job_warned_of(workspace, server, trained):
+    name = id_of(Path("models", "ada-bob"))
+    folder = workspace / ".faceswap" / "jobs" / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    about = {"title": "x", "args": ["train"], "about": f"training/{name}"}
+    (folder / "job.json").write_text(json.dumps(about))
+    (folder / "log.txt").write_text("faceswap: warning: too few faces\n1 of 3 minutes, x\n")
+    (folder / "end.json").write_text('{"exit_code": 0}')
+
+    found = server.json(f"/training/{name}/progress")
+
+    assert found["warnings"] == ["too few faces"]
+    assert found["running"] is False  # although its numbers are new
+    assert found["job"] is None
+
+
 @pytest.mark.browser
 def test_page_shows_curves_previews_and_advice(server, trained):
     with opened(server.address) as page:
@@ -90,6 +133,8 @@ def test_page_shows_curves_previews_and_advice(server, trained):
         page.locator("#line").focus()
         page.keyboard.press("Home")
         assert page.eval_on_selector("#left", "i => i.style.clipPath") == "inset(0px 100% 0px 0px)"
+        assert "ada, ada as painted" not in page.inner_text("#previews p")  # it has no names
+        assert page.is_visible("#more")
         Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(
             trained / "previews" / "step-000001000.png"
         )
@@ -113,7 +158,7 @@ def test_training_is_started_stopped_and_resumed(server, workspace):
         page.click("button >> text=Train")
         job = page.locator(".job.running")
         job.wait_for()
-        assert "train data/ada/faces and data/bob/faces" in job.inner_text()
+        assert "train models/ada-bob" in job.inner_text()
         deadline = time.monotonic() + 120
         while not (folder / "metrics.jsonl").exists():
             assert time.monotonic() < deadline, page.locator("#jobs").inner_text()

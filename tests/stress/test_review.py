@@ -126,7 +126,7 @@ def test_job_is_never_lost_by_a_killed_server(workspace, model):  # noqa: F811
     for _ in range(KILLS // 2):
         with killed_after(workspace, chance.uniform(0.5, 2)) as server:
             for _ in range(3):
-                asked = {"model": chosen.id, "replace": False}
+                asked = {"model": chosen.id, "existing": "ask"}
                 status, _, body = server.ask(f"/conversion/{clip.id}/start", "POST", asked)
                 assert status == 200, body
                 confirmed.append(json.loads(body)["job"])

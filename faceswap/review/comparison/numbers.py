@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 
-from faceswap.config import identity_name
 from faceswap.errors import InputError, SettingsError
 from faceswap.evaluation.measures import MEASURES, Measure
 from faceswap.evaluation.results import EvaluationReport, Score, definitions
 from faceswap.review.conversion.choices import Look
 from faceswap.review.jobs import options
-from faceswap.review.workspace import MODEL, Place, names_of, refuse_link
+from faceswap.review.workspace import MODEL, Place, refuse_link
 from faceswap.types import Identity
 
 FOLDER = Path("evaluations")  # in the model's folder
@@ -41,6 +40,12 @@ class Candidate:
     def _settings(self) -> dict[str, Any]:
         """What evaluate is told, by the name of the setting."""
         return {name: v for name, v in self.look.settings().items() if name in MEASURED}
+
+    @property
+    def title(self) -> str:
+        """The model and the settings that differ from the usual ones, for people."""
+        told = ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in self._settings.items())
+        return f"{self.model.name} with {told or 'the usual settings'}"
 
     @property
     def path(self) -> Path:
@@ -124,9 +129,3 @@ def _interval(score: Score | None) -> tuple[float, float] | None:
     if score is None or score.low is None or score.high is None:
         return None
     return score.low, score.high
-
-
-def people_of(model: Place, facesets: list[Place]) -> dict[str, str | None]:
-    """Return the ids of the facesets that a model was trained on, by the names of its people."""
-    by_name = {identity_name(place.path): place.id for place in facesets}
-    return {key: by_name.get(name) for key, name in zip("ab", names_of(model), strict=True)}

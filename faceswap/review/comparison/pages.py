@@ -9,13 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from faceswap.files import make_folder
-from faceswap.review.comparison.numbers import Candidate, people_of, table
+from faceswap.review.comparison.numbers import Candidate, table
 from faceswap.review.conversion.choices import Look
 from faceswap.review.conversion.previews import Previews
 from faceswap.review.footage import facts
 from faceswap.review.jobs import Jobs
 from faceswap.review.web import as_json, page, plain, posted
-from faceswap.review.workspace import Workspace, names_of
+from faceswap.review.workspace import Workspace, names_of, people_of
 
 Side = Literal["left", "right"]
 
@@ -133,7 +133,7 @@ class Comparison:
         a, b = (self._workspace.faceset(each) for each in (asked.a, asked.b))
         make_folder(found.path.parent)
         args = found.arguments(a, b, self._workspace.root)
-        return {"job": self._jobs.start(f"measure {found.model.name}", args, "compare")}
+        return {"job": self._jobs.start(f"measure {found.title}", args, "compare")}
 
     def _candidate(self, chosen: Chosen) -> Candidate:
         return Candidate(self._workspace.trained_model(chosen.model), chosen.look)

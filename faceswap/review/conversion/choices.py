@@ -6,6 +6,7 @@ single shots, and ``clip.mp4.cast.toml`` who gets which model; the photos of the
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
@@ -118,6 +119,28 @@ class Choices:
             table["settings"] = kept | look.settings()
             self._write_jobs(table)
 
+    def output(self, usual: Path) -> Path:
+        """Return where the clip is converted to.
+
+        Args:
+            usual: Where it is written if the jobs file does not say so.
+
+        Raises:
+            InputError, SettingsError: See :meth:`read`.
+        """
+        named = self._table().get("output")
+        return self._clip.path.parent / named if isinstance(named, str) else usual
+
+    def name_output(self, output: Path) -> None:
+        """Write where the clip is converted to.
+
+        Raises:
+            InputError, SettingsError: See :meth:`read`.
+            OutputError: If the file cannot be written.
+        """
+        with self.lock:
+            self._write_jobs(self._table() | {"output": self._relative(output)})
+
     def choose_for_shot(self, frames: str, look: Look | None) -> None:
         """Write the settings of a shot as far as they differ from those of the clip.
 
@@ -140,7 +163,7 @@ class Choices:
             shots.pop(frames, None)
             if own:
                 shots[frames] = own
-            tables = [{"frames": name, **shots[name]} for name in sorted(shots, key=_first)]
+            tables = [{"frames": name, **shots[name]} for name in sorted(shots, key=_extent)]
             self._write(self.shots, {"shot": tables})
             self._write_jobs(table)
 
@@ -275,5 +298,10 @@ class Choices:
         return Path(os.path.relpath(path, self._clip.path.parent)).as_posix()
 
 
-def _first(frames: str) -> int:
-    return int(frames.partition("-")[0].partition(",")[0])
+def _extent(frames: str) -> tuple[int, int]:
+    """Return by what shots are sorted: where they begin, and the longer ones first.
+
+    Later shots take the place of earlier ones, so a range within a shot keeps its own settings.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", frames)]
+    return numbers[0], -numbers[-1]

@@ -1,6 +1,8 @@
 """The pages of clips: choose footage, try settings on its frames, and convert it."""
 
-from typing import Annotated, Any
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import cv2
 import msgspec
@@ -94,11 +96,16 @@ class StartRequest(msgspec.Struct):
 
     Attributes:
         model: Id of the model.
-        replace: Whether an output that exists is replaced.
+        existing: What happens to an output that exists: the page asks, it is replaced, or both are
+            kept.
     """
 
     model: str
-    replace: bool = False
+    existing: Literal["ask", "replace", "keep"] = "ask"
+
+
+class AgainRequest(msgspec.Struct):
+    """A search that is to begin again."""
 
 
 class Conversions:
@@ -126,6 +133,7 @@ class Conversions:
             Route(one, plain(self.clip_page)),
             Route(f"{one}/facts", plain(self.facts)),
             Route(f"{one}/survey", plain(self.survey)),
+            Route(f"{one}/survey", posted(AgainRequest, self.survey_again), methods=["POST"]),
             Route(f"{one}/frame/{{frame:int}}", plain(self.frame)),
             Route(f"{one}/person/{{person:int}}", plain(self.person)),
             Route(f"{one}/cast/{{entry:int}}", plain(self.cast_photo)),
@@ -158,6 +166,12 @@ class Conversions:
     def survey(self, request: Request) -> Response:
         """Return the shots and people of a clip, or how far the search for them is."""
         return as_json(self._surveys.of(self._clip(request)))
+
+    def survey_again(self, request: Request, _: AgainRequest) -> object:
+        """Look through a clip again after that failed."""
+        clip = self._clip(request)
+        self._surveys.forget(clip)
+        return self._surveys.of(clip)
 
     def frame(self, request: Request) -> Response:
         """Return a frame of a clip."""
@@ -232,11 +246,15 @@ class Conversions:
         clip = self._clip(request)
         choices = self._choices(clip)
         choices.choose(self._model(asked.model), Look(**choices.read()["look"]))
-        output = default_output(clip.path, "video")
-        if output.exists() and not asked.replace:
-            return {"exists": output.name}
+        usual = default_output(clip.path, "video")
+        output = choices.output(usual)
+        free = _free(usual)
+        if output.exists() and asked.existing == "ask":
+            return {"exists": output.name, "free": free.name}
+        if output.exists() and asked.existing == "keep":
+            choices.name_output(free)
         args = ["run", f"./{choices.jobs.relative_to(self._workspace.root).as_posix()}"]
-        args += ["--overwrite"] if asked.replace else []
+        args += ["--overwrite"] if asked.existing == "replace" else []
         return {"job": self._jobs.start(f"convert {clip.name}", args, f"conversion/{clip.id}")}
 
     def _ask(
@@ -263,3 +281,9 @@ class Conversions:
 
     def _model(self, model_id: str) -> Place:
         return self._workspace.trained_model(model_id)
+
+
+def _free(usual: Path) -> Path:
+    """Return the first of ``clip.swapped-2.mp4``, ``clip.swapped-3.mp4`` that does not exist."""
+    names = (usual.with_stem(f"{usual.stem}-{number}") for number in count(2))
+    return next(path for path in names if not path.exists())

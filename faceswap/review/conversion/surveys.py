@@ -105,6 +105,13 @@ class Surveys:
                 return {"done": running.done}
             return {"error": running.words or "looking through the clip was interrupted"}
 
+    def forget(self, clip: Place) -> None:
+        """Let the next question begin a new survey if one has failed."""
+        with self._lock:
+            running = self._running.get(clip.id)
+            if running and running.process.poll() not in (None, 0):
+                del self._running[clip.id]
+
     def close(self) -> None:
         """Stop all surveys; they are started again when somebody asks."""
         with self._lock:

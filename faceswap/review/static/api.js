@@ -32,6 +32,9 @@ async function telling(request) {
   }
 }
 
+// Put a comma where the command line prints two spaces.
+export const parted = (words) => words.replaceAll(/ {2,}/g, ", ");
+
 // Whether a key belongs to the form field that has the focus.
 export function typesIn({ target, key }) {
   return target.matches("select, input[type=number]") || (target.matches("input[type=range]") && key.length > 1);

@@ -11,13 +11,18 @@ const POLL = 1000; // milliseconds between questions about the survey
 
 let facts = null, original = null, swap = null, faces = [], place = 0;
 let survey = { shots: [], looks: [], people: [] }, loop = null;
+let range = null; // first and last frame that were chosen on the timeline
 let line = 0.5; // where a wipe ends, as a share of the picture
 let busy = false, again = false, pending = null, version = 0;
 
 const view = () => document.querySelector("[name=view]:checked").value;
 const color = (name) => getComputedStyle(document.body).getPropertyValue(name);
-const shot = () => survey.shots.find(([first, last]) => first <= place && place <= last);
+const holds = ([first, last]) => first <= place && place <= last;
+// The range that is chosen, a range with settings of its own, or the shot that holds the frame.
+const shot = () => [range ?? [1, 0], ...ranges()].find(holds) ?? survey.shots.find(holds);
 const now = () => (loop ? loop.first + loop.at : place); // the frame that is shown
+const ranges = () => facts.shots.map(({ frames }) => frames.split("-").map(Number)).map(([first, last]) => [first, last ?? first])
+  .filter((found) => !survey.shots.some((one) => rangeOf(one) === rangeOf(found))).reverse();
 const rangeOf = ([first, last]) => (first === last ? `${first}` : `${first}-${last}`);
 const ownOf = (found) => found && facts.shots.find(({ frames }) => frames === rangeOf(found));
 const isOfShot = () => form.scope.value === "shot" && shot();
@@ -145,13 +150,18 @@ async function go(at) {
   await preview();
 }
 
+function say() {
+  by("where").textContent = `frame ${now()}, ${(now() * facts.seconds / facts.frames).toFixed(2)} s`;
+}
+
 function where() {
-  const found = shot(), seconds = place * facts.seconds / facts.frames;
-  by("where").textContent = `frame ${place}, ${seconds.toFixed(2)} s`;
+  const found = shot();
+  say();
   const radio = form.querySelector("[name=scope][value=shot]");
   radio.disabled = !found;
   if (!found && radio.checked) form.scope.value = "clip";
-  by("shot").textContent = found ? `Shot ${survey.shots.indexOf(found) + 1}: ${rangeOf(found)}` : "This shot";
+  const number = survey.shots.indexOf(found) + 1;
+  by("shot").textContent = found ? `${number ? `Shot ${number}:` : "Frames"} ${rangeOf(found)}` : "This shot";
   const slider = by("lanes");
   slider.setAttribute("aria-valuenow", place);
   slider.setAttribute("aria-valuetext", by("where").textContent);
@@ -170,6 +180,15 @@ function lanes() {
     context.fillRect(x(found[0]), 5, Math.max(x(found[1] + 1) - x(found[0]) - 2, 1), height - 10);
   }
   context.globalAlpha = 1;
+  const own = ranges().reverse();
+  for (const found of range ? [...own, range] : own) {
+    const [left, right] = [x(found[0]), Math.max(x(found[1] + 1), x(found[0]) + 2)];
+    context.fillStyle = context.strokeStyle = color("--accent");
+    if (ownOf(found)) context.fillRect(left, 3, right - left, height - 6);
+    context.lineWidth = 2 * devicePixelRatio;
+    if (found === range) context.strokeRect(left, 2, right - left, height - 4);
+  }
+  document.querySelector(".legend .own").hidden = !facts.shots.length;
   context.fillStyle = color("--text");
   context.fillRect(x(now() + 0.5) - 1, 0, 3, height);
   for (const lane of document.querySelectorAll("#people canvas")) presence(lane, survey.people[lane.dataset.person]);
@@ -260,7 +279,7 @@ async function play() {
     return;
   }
   by("told").textContent = `${count} frames in ${((performance.now() - began) / 1000).toFixed(1)} s`;
-  loop.timer = setInterval(() => { loop.at = (loop.at + 1) % loop.pictures.length; draw(); lanes(); }, 1000 / rate);
+  loop.timer = setInterval(() => { loop.at = (loop.at + 1) % loop.pictures.length; draw(); lanes(); say(); }, 1000 / rate);
   by("loop").setAttribute("aria-pressed", "true");
   by("clip").dataset.state = "playing";
 }
@@ -270,6 +289,7 @@ function stopLoop() {
   clearInterval(loop.timer);
   loop = null;
   by("loop").removeAttribute("aria-pressed");
+  say();
   by("clip").dataset.state = "shown";
   draw();
   lanes();
@@ -291,13 +311,20 @@ async function look() {
     people();
     lanes();
     by("clip").dataset.survey = "done";
-  } else if (found.error) by("survey").textContent = found.error;
-  else {
+  } else if (found.error) {
+    by("survey").textContent = `${found.error}: shots and people are not known`;
+    by("retry").hidden = false;
+  } else {
     by("survey").textContent = `looking for shots and people: ${Math.round(100 * found.done)} %`;
     setTimeout(look, POLL);
   }
 }
 
+by("retry").addEventListener("click", async () => {
+  by("retry").hidden = true;
+  await post(`${home}/survey`, {});
+  look();
+});
 form.addEventListener("input", (event) => {
   if (event.target.name === "scope") { fill(); return; }
   if (event.target === form.feather) delete form.feather.dataset.unset;
@@ -309,15 +336,17 @@ form.addEventListener("input", (event) => {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   await save();
-  await start(false);
+  await start("ask");
 });
-async function start(replace) {
-  const { exists } = await post(`${home}/start`, { model: form.model.value, replace });
+async function start(existing) {
+  const { exists, free } = await post(`${home}/start`, { model: form.model.value, existing });
   if (!exists) { location.assign("/jobs"); return; }
   by("old").textContent = exists;
+  by("free").textContent = free;
+  by("replace").returnValue = "no";
   by("replace").showModal();
 }
-by("replace").addEventListener("close", () => { if (by("replace").returnValue === "yes") start(true); });
+by("replace").addEventListener("close", () => { if (by("replace").returnValue !== "no") start(by("replace").returnValue); });
 by("usual").addEventListener("click", async () => {
   const { model, shot: found } = chosen();
   take(await post(`${home}/choose`, { model, look: null, shot: found }));
@@ -349,7 +378,18 @@ follow(by("picture"), (share) => {
   line = inPicture(by("picture"), share);
   draw();
 });
-follow(by("lanes"), (share) => go(share * facts.frames - 0.5));
+let from = null; // where a range begins that is being chosen
+follow(by("lanes"), (share, event) => {
+  const at = Math.min(Math.max(Math.round(share * facts.frames - 0.5), 0), facts.frames - 1);
+  if (event.type === "pointerdown") from = event.shiftKey ? at : null;
+  if (from !== null) range = [Math.min(from, at), Math.max(from, at)];
+  else if (range && (at < range[0] || range[1] < at)) range = null;
+  go(at);
+  if (from !== null && !form.scope.value.startsWith("shot")) {
+    form.scope.value = "shot";
+    fill();
+  }
+});
 new ResizeObserver(() => { if (facts) { outline(); lanes(); } }).observe(by("frame"));
 
 facts = await get(`${home}/facts`);

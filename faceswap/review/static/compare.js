@@ -1,12 +1,12 @@
 // Two candidates, each a model with settings, on the same frame, and their numbers.
 
-import { get, nameFaces, picture, post, tell, typesIn } from "/static/api.js";
+import { get, nameFaces, parted, picture, post, tell, typesIn } from "/static/api.js";
 import { compose, decode, follow, inPicture } from "/static/compose.js";
 
 const by = (id) => document.getElementById(id), SIDES = ["left", "right"];
 const RANGES = ["identity_strength", "expression_range"];
 const POLL = 2000; // milliseconds between two looks for numbers that are being measured
-const GOALS = { higher: "more", lower: "less", one: "1" };
+const GOALS = { higher: "more", lower: "less", one: "near 1" };
 
 let facts = null, original = null, share = 0.5, ticket = 0;
 const measuring = new Set(); // jobs
@@ -55,27 +55,32 @@ async function show() {
   by("compare").dataset.state = "shown";
 }
 
-const cell = (score) => (score ? `${score.value.toPrecision(3)}${score.low === null ? "" : ` (${score.low.toPrecision(3)} to ${score.high.toPrecision(3)})`}` : "-");
+// Three digits, without powers of ten.
+const digits = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toString() : value.toPrecision(3));
+const cell = (score) => (score ? `${digits(score.value)}${score.low === null ? "" : ` (${digits(score.low)} to ${digits(score.high)})`}` : "-");
 
 // Summarise which side the numbers favour.
 function verdict(rows) {
+  if (JSON.stringify(candidate("left")) === JSON.stringify(candidate("right"))) return "Both sides are the same. Choose another model or another setting for one of them.";
   if (!rows.some((row) => row.left && row.right)) return "";
   const wins = Object.fromEntries(SIDES.map((side) => [side, rows.filter((row) => row.better === side).map((row) => row.name)]));
   const told = SIDES.filter((side) => wins[side].length).map((side) => `${side} is certainly better in ${wins[side].join(", ")}`);
-  return told.length ? `The ${told.join("; the ")}. All other differences may be chance.` : "No difference is certain: look at the frames, or measure more faces.";
+  const [one, other] = SIDES.map((side) => wins[side].length), more = one > other ? "left" : "right";
+  const sum = one === other ? "" : `The ${more} is better in ${Math.max(one, other)} measures, the other in ${Math.min(one, other)}. `;
+  return told.length ? `${sum}The ${told.join("; the ")}. All other differences may be chance.` : "No difference is certain: look at the frames, or measure more faces.";
 }
 
 async function numbers() {
   const found = await post("/compare/numbers", { left: candidate("left"), right: candidate("right") });
   by("rows").replaceChildren(...found.rows.map((row) => {
     const line = document.createElement("tr");
-    for (const [name, text] of [["", row.name], ["", GOALS[row.goal]], ["left", cell(row.left)], ["right", cell(row.right)], ["", row.real ? row.real.value.toPrecision(3) : "-"]]) {
+    for (const [name, text] of [["", row.name], ["", GOALS[row.goal]], ["left", cell(row.left)], ["right", cell(row.right)], ["", row.real ? digits(row.real.value) : "-"]]) {
       const made = document.createElement("td");
       made.textContent = text;
       if (name && row.better === name) made.className = "better";
       line.append(made);
     }
-    line.title = row.about;
+    line.firstChild.append(Object.assign(document.createElement("small"), { textContent: row.about }));
     return line;
   }));
   by("verdict").textContent = verdict(found.rows);
@@ -89,14 +94,20 @@ async function numbers() {
 
 // Follow the jobs that measure until they have ended.
 async function watch() {
+  const told = [];
   for (const name of measuring) {
     const job = await get(`/jobs/${name}`);
-    if (["running", "waiting"].includes(job.state)) continue;
+    if (["running", "waiting"].includes(job.state)) {
+      told.push(`${job.title}: ${job.state === "waiting" ? "waits" : parted(job.words) || "begins"}`);
+      continue;
+    }
     measuring.delete(name);
     if (job.state !== "done") tell(job.words || `measuring was ${job.state}`);
     await numbers();
   }
-  by("measuring").textContent = measuring.size ? "measuring ..." : "";
+  by("measuring").hidden = !measuring.size;
+  by("measuring").textContent = `${told.join("; ")}. It takes some minutes and goes on if you leave the page; `;
+  by("measuring").append(Object.assign(document.createElement("a"), { href: "/jobs", textContent: "stop it in Jobs" }), ".");
   if (measuring.size) setTimeout(watch, POLL);
 }
 
@@ -194,6 +205,7 @@ if (by("compare")) {
   await numbers();
   if (measuring.size) watch();
   await open(isKnown ? at : undefined);
-  addEventListener("pagehide", keep);
+  for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, keep);
+  document.addEventListener("input", () => setTimeout(keep)); // after the page has taken it
   by("compare").dataset.ready = "true";
 }

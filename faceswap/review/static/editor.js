@@ -1,6 +1,6 @@
 // A face large: drag its landmarks, paint what counts as the face.
 
-import { get, picture } from "/static/api.js";
+import { get, picture, tell } from "/static/api.js";
 
 const LOOPS = [[36, 41], [42, 47], [48, 59], [60, 67]]; // eyes and lips are closed
 const LINES = [[0, 16], [17, 21], [22, 26], [27, 30], [31, 35]];
@@ -20,6 +20,7 @@ export class Editor {
     dialog.addEventListener("keydown", (event) => this.#key(event));
     dialog.addEventListener("change", () => this.#draw());
     this.save.addEventListener("click", () => this.#save());
+    for (const event of ["cancel", "submit"]) dialog.addEventListener(event, (leaving) => this.#leave(leaving));
     dialog.querySelector("#reset").addEventListener("click", () => this.#reset());
   }
 
@@ -31,7 +32,7 @@ export class Editor {
     const address = (what) => `${this.home}/${what}/${number}`;
     const [image, mask, points] = await Promise.all([picture(address("crop")), picture(address("mask")), get(address("landmarks"))]);
     if (number !== this.number) return; // another face was opened meanwhile
-    Object.assign(this, { image, points, chosen: -1, moved: false, painted: false });
+    Object.assign(this, { image, points, chosen: -1, moved: false, painted: false, warned: false });
     const size = this.faces.size();
     this.zoom = Math.max(Math.round(1280 / size), 1);
     this.canvas.width = this.canvas.height = size * this.zoom;
@@ -42,6 +43,14 @@ export class Editor {
     this.canvas.focus();
     this.#draw();
     this.dialog.dataset.face = number;
+  }
+
+  // Say once that something is not saved before it is lost.
+  #leave(event) {
+    if (this.warned || !(this.moved || this.painted)) return;
+    event.preventDefault();
+    this.warned = true;
+    tell("this face is not saved yet: S saves it, and a second try closes it without");
   }
 
   // Keep the mask as the opacity of a canvas, so that it can be laid over the face.

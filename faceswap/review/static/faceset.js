@@ -58,7 +58,7 @@ function sorted(numbers) {
     const [a, b] = [value(one), value(other)];
     return sign * (a < b ? -1 : a > b ? 1 : 0) || one - other;
   });
-  return [...known, ...unknown];
+  return wanted === "-distance" ? [...unknown, ...known] : [...known, ...unknown]; // who knows who that is
 }
 
 const FILTERS = {

@@ -1,6 +1,6 @@
 // The jobs as they go, told by the server.
 
-import { post, tell } from "/static/api.js";
+import { parted, post, tell } from "/static/api.js";
 
 const PAGE = /^(training|conversion|review|compare)(\/[0-9a-f]{12})?$/;
 const list = document.getElementById("jobs");
@@ -21,11 +21,17 @@ function button(text, job, action) {
   return made;
 }
 
+// When a job was started, in the user's time zone.
+function began(job) {
+  const at = new Date(job.started), today = at.toDateString() === new Date().toDateString();
+  return job.started ? `started ${at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" })}` : "";
+}
+
 function item(job) {
   const made = element("li", "", `panel job ${job.state}`), head = element("div", "", "head");
   made.dataset.job = job.id;
   made.dataset.state = job.state;
-  head.append(element("strong", ""), element("span", job.state, "state"), element("span", "", "grow"));
+  head.append(element("strong", ""), element("span", job.state, "state"), element("span", "", "grow"), element("span", began(job), "muted"));
   head.append(["running", "waiting"].includes(job.state) ? button("Stop", job, "stop") : button("Run again", job, "again"));
   const bar = document.createElement("progress"), log = document.createElement("details");
   bar.max = 1;
@@ -49,7 +55,7 @@ function update(made, job) {
   if (!shown.hasChildNodes() || shown.querySelector("a")?.href !== title.href) shown.replaceChildren(title);
   if (job.done !== null) bar.value = job.done;
   else if (job.state !== "running") bar.value = 0;
-  made.querySelector("summary").textContent = job.state === "waiting" ? "waits until another one like it is done" : job.words || "nothing printed yet";
+  made.querySelector("summary").textContent = job.state === "waiting" ? "waits until another one like it is done" : parted(job.words) || (job.state === "done" ? "done" : "nothing printed yet");
   made.querySelector("pre").textContent = `faceswap ${job.command.join(" ")}\n${job.log}`;
 }
 

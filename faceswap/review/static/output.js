@@ -6,7 +6,7 @@ import { compose, follow, inPicture } from "/static/compose.js";
 const by = (id) => document.getElementById(id), home = `/review/${by("screen").dataset.id}`;
 const AHEAD = 3; // frames that are loaded before they are needed
 const KEPT = 40; // pictures of each side that are kept
-const STATES = { swapped: "--good", partly: "--warm", "not swapped": "--bad", "no face": "--line" };
+const STATES = { swapped: "--good", partly: "--warm", "not swapped": "--bad", "no face": "--muted" };
 
 let facts = null, place = 0, marks = new Set(), wanted = 0;
 const pictures = { before: new Map(), after: new Map() };
@@ -53,6 +53,8 @@ function draw(first, second) {
 
 const troubleAt = (at) => facts.troubles.find(({ first, last }) => first <= at && at <= last);
 
+const counted = (number) => (number === 1 ? "1 frame" : `${number} frames`);
+
 function describe() {
   const name = facts.frames[place], fates = facts.fates[place], trouble = troubleAt(place);
   by("where").textContent = `${typeof name === "number" ? `frame ${name}` : name}, ${facts.times[place].toFixed(2)} s, ${place + 1} of ${facts.frames.length}`;
@@ -63,6 +65,7 @@ function describe() {
   by("mark").firstChild.textContent = marks.has(place) ? "Unmark " : "Mark ";
   by("markrun").disabled = !trouble;
   by("again").disabled = !marks.size || !facts.hasSource;
+  by("again").textContent = marks.size ? `Render ${counted(marks.size)} anew` : "Render marked frames anew";
   by("clear").disabled = !marks.size;
   const slider = by("lanes");
   slider.setAttribute("aria-valuenow", place);
@@ -194,9 +197,15 @@ follow(by("picture"), (share) => {
   by("balance").value = 100 * inPicture(by("picture"), share);
   show();
 });
-by("redo").addEventListener("submit", async (event) => {
+by("redo").addEventListener("submit", (event) => {
   event.preventDefault();
-  const asked = Object.fromEntries([...new FormData(event.target)].filter(([, value]) => value));
+  by("which").textContent = counted(marks.size);
+  by("sure").returnValue = "no";
+  by("sure").showModal();
+});
+by("sure").addEventListener("close", async () => {
+  if (by("sure").returnValue !== "yes") return;
+  const asked = Object.fromEntries([...new FormData(by("redo"))].filter(([, value]) => value));
   for (const name of ["identity_strength", "expression_range"]) if (asked[name]) asked[name] = Number(asked[name]);
   await post(`${home}/redo`, asked);
   location.assign("/jobs");

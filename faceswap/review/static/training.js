@@ -1,8 +1,9 @@
 // A training: its curves as they come, advice, and two previews with a wipe between them.
 
-import { get, post } from "/static/api.js";
+import { get, parted, post } from "/static/api.js";
 import { draw } from "/static/chart.js";
 
+const NOTHING = "it has just begun: the first numbers and the first preview follow within two minutes";
 const by = (id) => document.getElementById(id), home = `/training/${by("training").dataset.id}`;
 const EVERY = 3000; // milliseconds between two looks at the numbers
 let known = [];
@@ -43,20 +44,22 @@ function follow(job) {
   const bar = by("job").querySelector("progress");
   if (job.done === null) bar.removeAttribute("value");
   else bar.value = job.done;
-  by("job").querySelector("span").textContent = job.state === "waiting" ? "waits until another training is done" : job.words;
+  by("job").querySelector("span").textContent = job.state === "waiting" ? "waits until another training is done" : parted(job.words);
+}
+
+function told(list, texts) {
+  list.replaceChildren(...texts.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
 async function look() {
   const found = await get(`${home}/progress`);
-  by("state").textContent = `step ${found.step}, ${found.minutes} minutes${found.running ? ", running" : ""}`;
+  by("state").textContent = found.step ? `step ${found.step}, ${found.minutes} minutes${found.running ? ", running" : ""}` : NOTHING;
   draw(by("loss"), by("loss-legend"), pick(["loss_a", "loss_b"], found.series), found.names, true, {});
   draw(by("scores"), by("scores-legend"), pick(["ssim_a", "ssim_b", "sharp_a", "sharp_b"], found.series), found.names, false, found.margins);
   follow(found.job);
-  by("advice").replaceChildren(...found.advice.map((text) => {
-    const item = document.createElement("li");
-    item.textContent = text;
-    return item;
-  }));
+  by("more").hidden = Boolean(found.job || found.running);
+  told(by("advice"), found.advice);
+  told(by("warnings"), found.warnings);
   previews(found.previews);
   by("training").dataset.ready = "true";
 }
@@ -65,6 +68,12 @@ by("stop").addEventListener("click", async () => {
   by("stop").disabled = true;
   await post(`/jobs/${by("job").dataset.id}`, { action: "stop" });
   by("stop").disabled = false;
+});
+by("more").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { minutes } = Object.fromEntries(new FormData(event.target));
+  await post(home, { minutes: minutes ? Number(minutes) : null });
+  await look();
 });
 by("before").addEventListener("change", pictures);
 by("after").addEventListener("change", pictures);
