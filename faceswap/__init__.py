@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from faceswap.cli.info import inspect
-    from faceswap.config import ConvertConfig, EvaluateConfig, ExtractConfig, TrainConfig
+    from faceswap.config import (
+        ConvertConfig,
+        EvaluateConfig,
+        ExportConfig,
+        ExtractConfig,
+        TrainConfig,
+    )
     from faceswap.errors import FaceswapError
     from faceswap.evaluation.evaluator import evaluate
     from faceswap.evaluation.results import EvaluationReport
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from faceswap.media.frame import Frame
     from faceswap.models.architectures import ModelConfig
     from faceswap.models.classic import import_checkpoint
+    from faceswap.models.export import ExportReport, export_model
     from faceswap.models.modelfile import TrainedModel, load_model
     from faceswap.swapping.batch import Job, JobReport, convert_all
     from faceswap.swapping.compositor import ColorMatch
@@ -38,6 +45,8 @@ _HOMES = {
     "ConvertReport": "swapping.report",
     "EvaluateConfig": "config",
     "EvaluationReport": "evaluation.results",
+    "ExportConfig": "config",
+    "ExportReport": "models.export",
     "ExtractConfig": "config",
     "ExtractReport": "facesets.extractor",
     "Face": "faces.geometry",
@@ -56,6 +65,7 @@ _HOMES = {
     "convert": "swapping.converter",
     "convert_all": "swapping.batch",
     "evaluate": "evaluation.evaluator",
+    "export_model": "models.export",
     "extract": "facesets.extractor",
     "import_checkpoint": "models.classic",
     "inspect": "cli.info",
@@ -73,6 +83,8 @@ __all__ = [
     "ConvertReport",
     "EvaluateConfig",
     "EvaluationReport",
+    "ExportConfig",
+    "ExportReport",
     "ExtractConfig",
     "ExtractReport",
     "Face",
@@ -91,6 +103,7 @@ __all__ = [
     "convert",
     "convert_all",
     "evaluate",
+    "export_model",
     "extract",
     "import_checkpoint",
     "inspect",

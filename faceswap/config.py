@@ -912,6 +912,31 @@ class EvaluateConfig(Settings):
     ] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Settings):
+    """Settings for writing a model as a network for other programs.
+
+    Raises:
+        SettingsError: If a value is not allowed.
+    """
+
+    format: Annotated[
+        Literal["onnx", "torchscript"],
+        Option("onnx: needs faceswap[export]. torchscript: for Nuke's CatFileCreator.", OUTPUT),
+    ] = "onnx"
+    to: Annotated[Literal["a", "b"], Option("Whose face the network returns.", LOOK)] = "b"
+    identity_strength: Annotated[
+        float, Option("Identity strength of the swaps, as in convert.", LOOK, low=0.0, high=2.0)
+    ] = 1.0
+    expression_range: Annotated[
+        float,
+        Option("Expression range of the swaps, as in convert.", LOOK, low=0.0, high=100.0),
+    ] = 3.0
+    overwrite: Annotated[
+        bool, Option("Replace a file that exists, without asking on a terminal.", OUTPUT)
+    ] = False
+
+
 def frame_ranges(text: str) -> list[tuple[int, float]]:
     """Parse frames and ranges such as ``7,10-50,90-``.
 

@@ -51,6 +51,7 @@ from faceswap.config import (
     SWAPPED,
     ConvertConfig,
     EvaluateConfig,
+    ExportConfig,
     ExtractConfig,
     TrainConfig,
     identity_name,
@@ -451,6 +452,36 @@ def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> Non
         raise click.UsageError("Missing argument 'PATH'.")
     facts = info.inspect(path)
     show(as_json, facts, text.facts(facts))
+
+
+@cli.command(cls=GroupedCommand)
+@click.argument("model", type=PATH)
+@click.option(
+    "-o", "--output", type=PATH, cls=GroupedOption, group=OUTPUT,
+    help="File to write  [default: <model>-to-b.onnx beside the model file]",
+)  # fmt: skip
+@settings_options(ExportConfig)
+@json_option
+def export(
+    model: Path, output: Path | None, config_file: Path | None, as_json: bool, **flags: Any
+) -> None:
+    """Write MODEL as a network for other programs: ONNX or TorchScript.
+
+    It takes aligned crops and returns swapped faces with their mask, for any number of faces.
+    """
+    settings = resolve(ExportConfig, "export", config_file, flags)
+    from faceswap.facesets.weights import described
+    from faceswap.models import modelfile
+    from faceswap.models.export import export_model, target_of
+
+    named = modelfile.named(model)
+    target = target_of(named, output, settings)
+    if target.exists() and not (settings.overwrite or as_json) and _is_terminal():
+        settings = replace(settings, overwrite=_confirmed([target], "another --output"))
+    weights = described(modelfile.notes_of(modelfile.file_of(named))[1])
+    terms = {each.name: each.licence for each in weights}
+    report = export_model(named, output, settings, terms)
+    show(as_json, report, text.exported(report))
 
 
 @cli.command()

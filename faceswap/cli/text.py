@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.cli.info import Facts, Terms
     from faceswap.evaluation.results import EvaluationReport, Score
     from faceswap.facesets.extractor import ExtractReport
+    from faceswap.models.export import ExportReport
     from faceswap.provenance.credentials import FileCredentials
     from faceswap.provenance.watermark import WatermarkCheck
     from faceswap.swapping.batch import JobReport
@@ -381,6 +382,15 @@ def _gib(size: int) -> str:
 
 def imported(report: ImportReport) -> list[str]:
     return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, channel order BGR"]
+
+
+def exported(report: "ExportReport") -> list[str]:
+    _, side, _ = report.input
+    what = "faces and their masks" if report.channels == 4 else "faces"
+    return [
+        f"{report.output}: crops of {side} px to {what} of {report.side} px",
+        f"largest difference from this program's own network: {report.largest_difference:.1g}",
+    ]
 
 
 def demo(report: DemoReport) -> list[str]:

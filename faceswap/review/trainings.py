@@ -45,7 +45,8 @@ class Trainings:
         return page(
             self._workspace, "trainings.html.j2", "Training", models=models,
             running={model.id for model in models if training.is_running(model.path)},
-            facesets=self._workspace.facesets(), names={model.id: names_of(model) for model in models},
+            facesets=self._workspace.facesets(),
+            names={model.id: names_of(model) for model in models},
         )  # fmt: skip
 
     def training_page(self, request: Request) -> Response:

@@ -22,6 +22,7 @@ from faceswap.cli.results import DemoReport, ImportReport, PreviewReport
 from faceswap.evaluation.results import EvaluationReport
 from faceswap.facesets.extractor import ExtractReport
 from faceswap.files import write_bytes
+from faceswap.models.export import ExportReport
 from faceswap.provenance.credentials import FileCredentials, FileError
 from faceswap.swapping.batch import JobReport
 from faceswap.swapping.report import ConvertReport, FrameReport
@@ -85,6 +86,7 @@ OUTPUTS = {
     "doctor": Output(
         "What is installed here and whether each stage works.", (Diagnosis,), with_error=True
     ),
+    "export": Output("An exported network.", (ExportReport,)),
     "import-checkpoint": Output("The result of importing a classic checkpoint.", (ImportReport,)),
     "demo": Output("The result of the demo.", (DemoReport,)),
 }
