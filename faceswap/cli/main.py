@@ -210,11 +210,16 @@ def faces_folder(name: str) -> Path:
     help='Render only these frames of a finished output anew, such as "120-140,355", with the '
     "settings and the model of its conversion or with those stated.",
 )  # fmt: skip
+@click.option(
+    "--shard", metavar="N/M", cls=GroupedOption, group=OUTPUT,
+    help="Render only the N-th of M parts, on one of several machines that share the output's "
+    "folder; faceswap join puts the parts together.",
+)  # fmt: skip
 @settings_options(ConvertConfig)
 @json_option
 def convert(
     sources: tuple[Path, ...], output: Path | None, model: Path | None, preview: int | None,
-    redo: str | None, config_file: Path | None, as_json: bool, **flags: Any,
+    redo: str | None, shard: str | None, config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Swap the faces in SOURCE: a video, a photo, a folder of photos or an image sequence.
 
@@ -229,10 +234,10 @@ def convert(
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     source, *others = sources
-    if (preview or redo) and others:
-        raise click.UsageError("--preview and --redo take one source at a time.")
-    if preview and redo:
-        raise click.UsageError("--preview and --redo exclude each other.")
+    if (preview or redo or shard) and others:
+        raise click.UsageError("--preview, --redo and --shard take one source at a time.")
+    if sum(map(bool, (preview, redo, shard))) > 1:
+        raise click.UsageError("--preview, --redo and --shard exclude each other.")
     if redo:
         changes = given(ConvertConfig, "convert", config_file, flags)
         _redo(source, redo, output, model, changes, as_json)
@@ -255,12 +260,27 @@ def convert(
         sheet_report = PreviewReport(model, sheet, preview, shown)
         show(as_json, sheet_report, text.preview(sheet_report))
         return
+    if shard:
+        _shard(source, output, model, settings, shard, as_json)
+        return
     if others:
         _convert_all(batch.jobs_of(sources, output, model, settings), as_json)
         return
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
     show(as_json, report, text.conversion(report))
+
+
+def _shard(
+    source: Path, output: Path | None, model: Path | None, settings: ConvertConfig, which: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Convert one part of a video."""
+    from faceswap.swapping.shards import Shard, convert_shard
+
+    with reporting() as on_progress:
+        report = convert_shard(source, output, model, settings, Shard.parse(which), on_progress)
+    show(as_json, report, text.shard(report))
 
 
 def _redo(
@@ -452,6 +472,27 @@ def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> Non
         raise click.UsageError("Missing argument 'PATH'.")
     facts = info.inspect(path)
     show(as_json, facts, text.facts(facts))
+
+
+@cli.command()
+@click.argument("source", type=PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="The output that the shards were given, if they were given one.",
+)
+@json_option
+def join(source: Path, output: Path | None, as_json: bool) -> None:
+    """Join the parts of SOURCE that faceswap convert --shard made.
+
+    The output equals that of a single machine byte for byte.
+    """
+    from faceswap.swapping import shards
+
+    with reporting() as on_progress:
+        report = shards.join(source, output, on_progress)
+    show(as_json, report, text.conversion(report))
 
 
 @cli.command(cls=GroupedCommand)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.provenance.watermark import WatermarkCheck
     from faceswap.swapping.batch import JobReport
     from faceswap.swapping.report import ConvertReport
+    from faceswap.swapping.shards import ShardReport
     from faceswap.swapping.verification import Verification
     from faceswap.training.trainer import TrainReport
 
@@ -382,6 +383,15 @@ def _gib(size: int) -> str:
 
 def imported(report: ImportReport) -> list[str]:
     return [f"{report.folder}: model '{report.model}', epoch {report.epoch}, channel order BGR"]
+
+
+def shard(report: "ShardReport") -> list[str]:
+    done = f" ({report.resumed} were done already)" if report.resumed else ""
+    return [
+        f"shard {report.number}/{report.count} of {report.output}: "
+        f"{counted(report.frames, 'frame')}{done}, {counted(report.faces, 'face')} swapped",
+        "when all shards are done: faceswap join",
+    ]
 
 
 def exported(report: "ExportReport") -> list[str]:

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 
 ABOUT, DONE, BEGUN = "conversion.json", "done.jsonl", "output-begun"
+SHARDS = "shards.json"  # in the folder of a conversion that several machines share
 PARTS = re.compile(r"\..*\.[0-9a-f]{12}\.parts", re.DOTALL)
 SEGMENT_FRAMES = 120  # frames per segment; a kill loses the unfinished segment
 MAX_SEGMENT_PACKETS = 10_000  # upper bound; subtracted from each dts, so that dts <= pts
@@ -95,9 +96,9 @@ class Unfinished:
 def unfinished(folder: Path) -> list[Unfinished]:
     """List the unfinished conversions whose outputs are in a folder.
 
-    A conversion that another process is running is skipped, and so is one whose segments cannot be
-    locked, with a warning. A conversion without a finished segment has nothing to resume, so its
-    folder is deleted.
+    A conversion that another process is running is skipped, as is one that is made in shards, and
+    so is one whose segments cannot be locked, with a warning. A conversion without a finished
+    segment has nothing to resume, so its folder is deleted.
 
     Args:
         folder: The folder of the outputs.
@@ -107,7 +108,7 @@ def unfinished(folder: Path) -> list[Unfinished]:
     """
     found = []
     for parts in sorted(child for child in folder.iterdir() if PARTS.fullmatch(child.name)):
-        if parts.is_symlink() or not parts.is_dir():
+        if parts.is_symlink() or not parts.is_dir() or (parts / SHARDS).exists():
             continue
         try:
             lock = _lock_folder(parts)

@@ -142,7 +142,7 @@ def copy_file(source: Path, path: Path) -> None:
 @contextmanager
 def open_video(
     targets: dict[str, StreamTarget], footage: Footage, folder: Path, *, resume: bool = True,
-    excerpt: bool = False, end: Fraction | None = None,
+    excerpt: bool = False, end: Fraction | None = None, join: bool = True,
 ) -> Iterator["VideoOutput"]:  # fmt: skip
     """Open a writer for a video and its companion streams, such as the matte.
 
@@ -156,6 +156,7 @@ def open_video(
         resume: Whether to keep the finished segments if the block fails.
         excerpt: Whether to write only part of the source, with timestamps from 0.
         end: Time in the source at which the excerpt ends, in seconds; None for the source's end.
+        join: Whether to join and publish; otherwise the segments are kept.
 
     Raises:
         InputError: If the source cannot be read.
@@ -175,6 +176,8 @@ def open_video(
                 output.abandon()
                 done = isinstance(error, NoFacesError)
                 raise
+        if not join:
+            return
         segments.begin_output()
         for name, target in targets.items():
             _join_segments(name, target, footage, segments, excerpt, end)

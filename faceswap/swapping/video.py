@@ -83,7 +83,7 @@ def convert_video(
         first = _align_logs(output, log, start)
         report.resumed = output.frames
         faces = sum(record.swapped for record in records.from_json(output.records, folder))
-        found = _detected(job, footage, pool, log, start, end)
+        found = detected(job, footage, pool, log, start, end)
         total = _total(job, info)
         # Closed before the output, because its threads write to the track log.
         with closing(render_all(job, footage, found)) as rendered:
@@ -151,10 +151,10 @@ def _align_logs(output: writers.VideoOutput, log: FaceLog, start: int) -> int:
     return first
 
 
-def _detected(
+def detected(
     job: Conversion, footage: Footage, pool: DetectorPool, log: FaceLog, start: int,
     end: Fraction | None,
-) -> Iterator[tuple[Selection, bool]]:  # fmt: skip
+) -> Generator[tuple[Selection, bool], None, None]:  # fmt: skip
     """Yield the faces of each frame and whether they may be swapped, from the first logged frame.
 
     Frames before the resume point are yielded again for smoothing; the caller drops them.
@@ -180,21 +180,21 @@ def _detected(
 
 
 def render_all(
-    job: Conversion, footage: Footage, detected: Iterator[tuple[Selection, bool]]
+    job: Conversion, footage: Footage, found: Iterator[tuple[Selection, bool]]
 ) -> Generator[tuple[dict[str, Frame], FrameRecord], None, None]:
     """Yield the rendered streams of each frame and what happened to its faces.
 
     Args:
         job: The conversion.
         footage: Its frames.
-        detected: Consecutive frames with their faces, and whether these may be swapped.
+        found: Consecutive frames with their faces, and whether these may be swapped.
     """
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
     visits = Visits(BRIEF, SAME_PLACE)
 
     def to_swap() -> Iterator[FrameFaces]:
-        for selection, inside in detected:
+        for selection, inside in found:
             frame, kept, others = selection
             left_out[frame.index] = [(face, why) for face, why in others]
             if not inside:

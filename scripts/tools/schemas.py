@@ -26,6 +26,7 @@ from faceswap.models.export import ExportReport
 from faceswap.provenance.credentials import FileCredentials, FileError
 from faceswap.swapping.batch import JobReport
 from faceswap.swapping.report import ConvertReport, FrameReport
+from faceswap.swapping.shards import ShardReport
 from faceswap.training.trainer import TrainReport
 from faceswap.types import Failure
 
@@ -57,10 +58,11 @@ OUTPUTS = {
     "extract": Output("What an extraction did.", (ExtractReport,)),
     "train": Output("The result of a training run.", (TrainReport,)),
     "convert": Output(
-        "What a conversion did; with --preview, what its image shows. For several sources, it "
-        "prints what run prints.",
-        (ConvertReport, PreviewReport),
+        "What a conversion did; with --preview, what its image shows; with --shard, what became of "
+        "that part. For several sources, it prints what run prints.",
+        (ConvertReport, PreviewReport, ShardReport),
     ),
+    "join": Output("What a conversion in shards did.", (ConvertReport,)),
     "run": Output(
         "What became of each source. The error, if any, says how many failed; the process ends "
         "with its exit code, which is that of the first failure.",

@@ -10,11 +10,16 @@ def is_check(event):
     return event.unit.endswith("checked")
 
 
-def stop_after(count):
-    """Return an ``on_progress`` that stops the work when ``count`` items are done, not checked."""
+def stop_after(count, unit=None):
+    """Return an ``on_progress`` that stops the work when ``count`` items are done, not checked.
+
+    Args:
+        count: After how many.
+        unit: What the items are called; None for any.
+    """
 
     def progress(event):
-        if event.done == count and not is_check(event):
+        if event.done == count and not is_check(event) and unit in (None, event.unit):
             raise Stopped
 
     return progress
