@@ -103,8 +103,9 @@ def convert(
 
 
 def carry_out(
-    job: Conversion, resources: Resources, on_progress: OnProgress, unless_done: bool = False
-) -> ConvertReport:
+    job: Conversion, resources: Resources, on_progress: OnProgress, unless_done: bool = False,
+    is_rendered: bool = False,
+) -> ConvertReport:  # fmt: skip
     """Carry out a conversion that is planned; see :func:`convert`.
 
     Args:
@@ -114,6 +115,7 @@ def carry_out(
         unless_done: Whether to return the report of the same conversion instead if it has been
             carried out before; other outputs that exist are refused, unless the settings allow to
             replace them.
+        is_rendered: Whether all segments of a video are finished, and were looked at before.
     """
     report = ConvertReport(job.target, job.model_path, detector=job.spec.describe())
     report.consent_not_stated = without_consent(job.model.notes)
@@ -124,12 +126,13 @@ def carry_out(
         if _is_done(job, key, report):
             return report
         outputs.refuse_to_replace(job.config, job.outputs)
-    refuse_explicit(job, photos, on_progress)
+    if not is_rendered:
+        refuse_explicit(job, photos, on_progress)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
     pool = resources.pool(job.config, workers)
     with _torch_threads(max(cores() // 2, 1)):
         if job.footage:
-            convert_video(job, job.footage, key, pool, report, on_progress)
+            convert_video(job, job.footage, key, pool, report, on_progress, is_rendered)
         else:
             _convert_photos(job, photos, key, pool, report, on_progress)
     if job.config.html:

@@ -268,7 +268,7 @@ def join(
         )
     _merge(whole, int(about["count"]))
     with Resources() as resources:
-        return carry_out(job, resources, on_progress)
+        return carry_out(job, resources, on_progress, is_rendered=True)
 
 
 def _found(source: Path, output: Path | None) -> tuple[Path, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Convert a video or an image sequence frame by frame, and resume where an earlier run stopped."""
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -43,7 +43,7 @@ CONTEXT_FRAMES = 72
 
 def convert_video(
     job: Conversion, footage: Footage, key: dict[str, Any], pool: DetectorPool,
-    report: ConvertReport, on_progress: OnProgress,
+    report: ConvertReport, on_progress: OnProgress, is_rendered: bool = False,
 ) -> None:  # fmt: skip
     """Swap the faces of a video or an image sequence.
 
@@ -56,6 +56,7 @@ def convert_video(
         pool: The processes that detect faces.
         report: The result, which is filled in.
         on_progress: Called after each frame.
+        is_rendered: Whether all segments are finished, so that they are only joined.
 
     Raises:
         AlignmentError: If all landmarks of a detected face coincide.
@@ -83,8 +84,8 @@ def convert_video(
         first = _align_logs(output, log, start)
         report.resumed = output.frames
         faces = sum(record.swapped for record in records.from_json(output.records, folder))
-        found = detected(job, footage, pool, log, start, end)
         total = _total(job, info)
+        found = () if is_rendered else detected(job, footage, pool, log, start, end)
         # Closed before the output, because its threads write to the track log.
         with closing(render_all(job, footage, found)) as rendered:
             remaining = dropwhile(lambda result: result[1].index < first, rendered)
@@ -180,7 +181,7 @@ def detected(
 
 
 def render_all(
-    job: Conversion, footage: Footage, found: Iterator[tuple[Selection, bool]]
+    job: Conversion, footage: Footage, found: Iterable[tuple[Selection, bool]]
 ) -> Generator[tuple[dict[str, Frame], FrameRecord], None, None]:
     """Yield the rendered streams of each frame and what happened to its faces.
 

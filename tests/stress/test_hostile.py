@@ -25,6 +25,7 @@ from faceswap.faces.geometry import AlignedFace, Box, Face
 from faceswap.facesets import faceset
 from faceswap.facesets.writer import FacesetWriter
 from faceswap.files import parse_json
+from faceswap.media import frame as frames
 from faceswap.media import photos, reader
 from faceswap.media.frame import Frame
 from faceswap.models import classic, modelfile
@@ -74,7 +75,7 @@ def test_tiff_with_too_many_pixels_is_refused(tmp_path, monkeypatch):
 
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((20, 30, 3), np.uint16), photometric="rgb")
     assert photos.read_photo(tmp_path / "x.tif").shape == (20, 30)
-    monkeypatch.setattr(photos, "MAX_PIXELS", 599)
+    monkeypatch.setattr(frames, "MAX_PIXELS", 599)
 
     with pytest.raises(InputError, match=r"30x20 pixels"):
         photos.read_photo(tmp_path / "x.tif")
@@ -128,7 +129,7 @@ def test_reading_a_photo_runs_no_program(tmp_path, monkeypatch, name):
 def test_images_within_the_pixel_limit_are_read(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "x.png")
     clip = make_clip(tmp_path / "x.mp4")  # 64 x 48
-    monkeypatch.setattr(photos, "MAX_PIXELS", 600)
+    monkeypatch.setattr(frames, "MAX_PIXELS", 600)
 
     assert photos.read_photo(tmp_path / "x.png").shape == (20, 30)
     with pytest.raises(InputError, match=r"x\.mp4 cannot be read: it has 64x48"):
