@@ -76,6 +76,7 @@ def replace_value(changed: bytearray, place: int, chance: random.Random) -> None
 
 def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
     """Write an intact file of each kind; map its name to the path and its reader."""
+    import numpy as np
     import torch
 
     from faceswap.cli import info
@@ -129,6 +130,18 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         ignore_refusal(lambda: list(reader.sample_video(path, 2)))
         for frame in reader.read_video(path):
             frame.image  # noqa: B018 - the property converts the frame
+
+    def film_image(path: Path) -> None:
+        frame = photos.read_photo(path)
+        height, width = frame.shape
+        box = (0, 0, min(width, 8), min(height, 8))
+        brighter = frame.changed(box, frame.rgb_float(box) + 9)
+        target = path.with_name(f"copy{path.suffix}")
+        photos.PhotoWriter(target, path).write(brighter)
+        np.testing.assert_array_equal(
+            photos.read_photo(target).rgb_float((0, 0, width, height))[8:],
+            frame.rgb_float((0, 0, width, height))[8:],
+        )
 
     def animation(path: Path) -> None:
         _, footage = identify(path)
@@ -185,6 +198,9 @@ def samples(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "PNG": (folder / "photos" / "x.png", photos.read_photo),
         "PNG, 16 bits": (folder / "photos" / "deep.png", photos.read_photo),
         "TIFF, 16 bits": (folder / "photos" / "deep.tif", photos.read_photo),
+        "TIFF, float": (folder / "photos" / "float.tif", photos.read_photo),
+        "EXR": (folder / "photos" / "x.exr", film_image),
+        "DPX": (folder / "photos" / "x.dpx", film_image),
         "JPEG": (folder / "photos" / "x.jpg", photos.read_photo),
         "WebP": (folder / "photos" / "x.webp", photos.read_photo),
         "GIF": (folder / "animations" / "x.gif", animation),
@@ -238,6 +254,7 @@ def write_samples(folder: Path) -> None:
     from faceswap.tracking.tracklog import FaceLog, SpanRecord, Vote
     from faceswap.training import checkpoint
     from faceswap.training.optimizer import Optimizer, recipe_of
+    from tests.support.films import window, write_dpx, write_exr
     from tests.support.states import write_old
 
     random = np.random.default_rng(0)
@@ -311,6 +328,11 @@ def write_samples(folder: Path) -> None:
     deep = image.astype(np.uint16) * 257
     cv2.imwrite(str(folder / "photos" / "deep.png"), deep)
     tifffile.imwrite(folder / "photos" / "deep.tif", deep, photometric="rgb")
+    light = image.astype(np.float32) / 99
+    tifffile.imwrite(folder / "photos" / "float.tif", light, photometric="rgb")
+    write_exr(folder / "photos" / "x.exr", light, compression="PIZ", owner="me",
+              dataWindow=window(-3, 2, 60, 65))  # fmt: skip
+    write_dpx(folder / "photos" / "x.dpx", deep >> 6)
     signed = folder / "photos" / "signed.jpg"
     shutil.copy(folder / "photos" / "x.jpg", signed)
     signer = Signer(ModelRecord("x", "00" * 32), signing_identity())
@@ -431,8 +453,8 @@ KINDS = (
     "checkpoint", "old checkpoint", "model", "resume state", "old resume state", "metrics.jsonl",
     "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "shots",
     "jobs", "report", "sources.jsonl", "GIF", "animated WebP", "animated PNG", "PNG",
-    "PNG, 16 bits", "TIFF, 16 bits", "JPEG", "WebP", "MP4", "MKV", "WebM", "written MP4",
-    "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
+    "PNG, 16 bits", "TIFF, 16 bits", "TIFF, float", "EXR", "DPX", "JPEG", "WebP", "MP4",
+    "MKV", "WebM", "written MP4", "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
 )  # fmt: skip
 
 
