@@ -34,7 +34,7 @@ def runners(model: Path, folder: Path) -> dict[str, Callable[[torch.Tensor], Any
     session = onnxruntime.InferenceSession(str(onnx), options, ["CPUExecutionProvider"])
     network = SwapNetwork(modelfile.load(model), ExportConfig()).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore")
         jit: Any = torch.jit
         loaded = jit.load(str(script))
     return {

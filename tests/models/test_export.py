@@ -45,7 +45,7 @@ def run(path, crops):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return session.run(None, {"crops": crops})[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore")
         return torch.jit.load(str(path))(torch.from_numpy(crops)).detach().numpy()
 
 
@@ -57,7 +57,7 @@ def notes_in(path):
         return {key: v if key in texts else json.loads(v) for key, v in found.items()}
     extra = {NOTES: ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore")
         torch.jit.load(str(path), _extra_files=extra)
     return json.loads(extra[NOTES])
 

@@ -454,7 +454,8 @@ KINDS = (
     "faceset", "crop", "done.jsonl", "log of faces", "train.json", "convert.json", "cast", "shots",
     "jobs", "report", "sources.jsonl", "GIF", "animated WebP", "animated PNG", "PNG",
     "PNG, 16 bits", "TIFF, 16 bits", "TIFF, float", "EXR", "DPX", "JPEG", "WebP", "MP4",
-    "MKV", "WebM", "written MP4", "written MKV", "credentials", "signed MP4", "sidecar", "certificate", "consent",
+    "MKV", "WebM", "written MP4", "written MKV", "credentials", "signed MP4",
+    "sidecar", "certificate", "consent",
 )  # fmt: skip
 
 
