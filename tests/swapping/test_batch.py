@@ -234,4 +234,4 @@ def test_commands_print_each_job(project):
         "two.swapped.jpg", "two.swapped.report.json",
     ]  # fmt: skip
     refused = faceswap("convert", "a", "b", "--preview", "3", cwd=project, code=2)
-    assert "--preview and --redo take one source at a time" in refused.stderr
+    assert "--preview, --redo and --shard take one source at a time" in refused.stderr
