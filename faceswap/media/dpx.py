@@ -139,7 +139,11 @@ def read_codes(path: Path, layout: Layout) -> Codes:
     Raises:
         OSError: If the file cannot be read.
     """
-    lines = _lines(bytearray(path.read_bytes()), layout)
+    return _codes(bytearray(path.read_bytes()), layout)
+
+
+def _codes(data: bytearray, layout: Layout) -> Codes:
+    lines = _lines(data, layout)
     if layout.bits == 10:
         thirds = [lines >> (layout.shift + low) & 1023 for low in (20, 10, 0)]
         codes = np.stack(thirds, axis=2).reshape(layout.height, -1)
@@ -163,12 +167,12 @@ def write_copy(path: Path, source: Path, colors: Codes) -> None:
         OSError: If the original cannot be read, or the copy cannot be written.
     """
     layout = read_layout(source)
-    codes = read_codes(source, layout)
+    data = bytearray(source.read_bytes())
+    codes = _codes(data, layout)
     if layout.channels == 1:
         codes[:] = colors[..., 1:2]
     else:
         codes[..., :3] = colors
-    data = bytearray(source.read_bytes())
     lines, flat = _lines(data, layout), codes.reshape(layout.height, -1)
     if layout.bits == 10:
         # Codes beyond the last pixel of a line, and unused bits, stay as they are.

@@ -1,7 +1,7 @@
 """Images in a colour space of their own: EXR, DPX, and others whose colour space is stated.
 
-Their pixels stay as they are stored. Detector, network and blend see them as levels of a display
-(:mod:`faceswap.media.views`); only pixels that change there are brought back and replaced.
+Their pixels stay as they are stored. The detector, the network and the blend see what a display
+would show (:mod:`faceswap.media.views`). Only pixels that change there are converted back.
 """
 
 import logging
@@ -116,14 +116,14 @@ def read_film(path: Path, colorspace: str | None = None) -> FilmImage | None:
         SettingsError: If there is no such colour space, or a library is not installed.
     """
     mark = _mark(path)
-    if path.suffix.lower() in SUFFIXES and mark != exr.MARK and mark not in dpx.MARKS:
-        raise ValueError("its content is neither that of an EXR nor that of a DPX")
     if mark == exr.MARK:
         layout = exr.read_layout(path)
         check_pixels(*layout.shape)
         view = view_of(colorspace or layout.space or space_by_rule(path) or LINEAR_REC709)
         return FilmImage(exr.read_pixels(path, layout), view, is_gray=len(layout.channels) == 1)
     if mark not in dpx.MARKS:
+        if path.suffix.lower() in SUFFIXES:
+            raise ValueError("its content is neither that of an EXR nor that of a DPX")
         return None
     header = dpx.read_layout(path)
     check_pixels(header.width, header.height)

@@ -370,9 +370,8 @@ def decoded(frame: Frame, time_base: Fraction) -> Frame:
 def native_of(frame: Frame, time_base: Fraction) -> av.VideoFrame:
     """Return an image as a video frame, with its time in a time base."""
     alpha = alpha_of(frame)
-    if isinstance(
-        frame.pixels, DeepPhoto | FilmImage
-    ):  # planar, because swscale's exact flags garble rgb48
+    if isinstance(frame.pixels, DeepPhoto | FilmImage):
+        # Planar, because swscale's exact flags garble rgb48.
         native = av.VideoFrame.from_ndarray(deep_pixels(frame), format="gbrp16le")
     else:
         native = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")

@@ -1,9 +1,9 @@
 """Convert a video or an image sequence on several machines that share a folder, and join the parts.
 
 Each machine renders the frames of one shard into a folder within that of the output's segments.
-Faces are followed once, by whichever machine comes first; the others wait for its track log, for
-what a face is in one frame depends on the frames before. From the log on, a shard is rendered as a
-resumed run would render it, so the joined output equals that of one machine byte for byte.
+The machine that comes first follows the faces. The others wait for its track log, because whose
+face a frame shows depends on the frames before. With the log, a shard is rendered as a resumed run
+would render it, so the joined output equals that of one machine byte for byte.
 """
 
 import json
@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import dropwhile, takewhile
+from itertools import accumulate, dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from faceswap import parallel
 from faceswap.config import ConvertConfig
 from faceswap.errors import BusyError, InputError, SettingsError
 from faceswap.faces.pool import DetectorPool
@@ -35,9 +34,16 @@ from faceswap.swapping.outputs import identified, target_of
 from faceswap.swapping.plan import Conversion, key_of, plan
 from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.resources import Resources
-from faceswap.swapping.video import CONTEXT_FRAMES, detected, render_all, targets_of
+from faceswap.swapping.video import (
+    CONTEXT_FRAMES,
+    detected,
+    excerpt_of,
+    render_all,
+    targets_of,
+    write_all,
+)
 from faceswap.tracking.tracklog import FaceLog
-from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
+from faceswap.types import Count, OnProgress, Progress, ignore_progress
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +130,8 @@ def _sharded(job: Conversion) -> _Sharded:
     footage = job.footage
     if footage is None:
         raise SettingsError(f"{job.source} is not a video or an image sequence; shards need one")
-    times, start = footage.times(), footage.probe().start
-    end = None if job.end is None else start + job.end
-    first = footage.first_at(start + job.start) if job.start else 0
+    times = footage.times()
+    first, end = excerpt_of(job, footage)
     last = len(times) if end is None else sum(time < end for time in times)
     return _Sharded(
         job, footage, folder_for(job.target, key_of(job)), first, max(last - first, 0), end
@@ -231,11 +236,7 @@ def _render(
                     lambda result: result[1].index < end,
                     dropwhile(lambda result: result[1].index < at, rendered),
                 )
-                for frames, record in parallel.prefetch(wanted, 4):
-                    output.write(frames, records.to_json(record))
-                    faces += record.swapped
-                    note = counted(faces, "face")
-                    on_progress(Progress(output.frames, end - first, "frames", note))
+                faces = write_all(output, wanted, faces, end - first, on_progress)
         output.finish()
     return replace(report, faces=faces, resumed=resumed)
 
@@ -301,7 +302,7 @@ def _merge(whole: _Sharded, count: int) -> None:
     main = SegmentStore(whole.parts, whole.job.target, whole.footage.path)
     try:
         there = sum(len(note["times"]) for note in main.notes)
-        for shard, wanted, upto in zip(shards, sizes, _sums(sizes), strict=True):
+        for shard, wanted, upto in zip(shards, sizes, accumulate(sizes), strict=True):
             if there >= upto:
                 continue
             folder = shard.folder(whole.parts)
@@ -351,7 +352,3 @@ def _link_file(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:  # the file system knows no links
         shutil.copyfile(source, target)
-
-
-def _sums(numbers: list[int]) -> list[int]:
-    return [sum(numbers[: place + 1]) for place in range(len(numbers))]

@@ -72,11 +72,10 @@ def convert_video(
             frames, or a plug-in cannot be imported.
     """
     info = footage.probe()
-    start = footage.first_at(info.start + job.start) if job.start else 0
+    start, end = excerpt_of(job, footage)
     targets = targets_of(job, footage, start)
     excerpt = bool(job.config.start or job.config.end)
     folder = folder_for(job.target, key)
-    end = None if job.end is None else info.start + job.end
     with writers.open_video(targets, footage, folder, excerpt=excerpt, end=end) as output:
         if not (job.config.overwrite or output.segments.wrote_output):
             refuse_existing(job.outputs)
@@ -89,10 +88,7 @@ def convert_video(
         # Closed before the output, because its threads write to the track log.
         with closing(render_all(job, footage, found)) as rendered:
             remaining = dropwhile(lambda result: result[1].index < first, rendered)
-            for frames, record in parallel.prefetch(remaining, 4):
-                output.write(frames, records.to_json(record))
-                faces += record.swapped
-                on_progress(Progress(output.frames, total, "frames", counted(faces, "face")))
+            faces = write_all(output, remaining, faces, total, on_progress)
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
         written = records.from_json(output.records, folder)
@@ -103,22 +99,54 @@ def convert_video(
         report.finish(job, key, written, troubles_of(footage, written))
 
 
+def excerpt_of(job: Conversion, footage: Footage) -> tuple[int, Fraction | None]:
+    """Return the index of the first frame to convert, and when the last one ends.
+
+    The end is on the footage's own timeline, in seconds; it is None for the footage's end.
+    """
+    origin = footage.probe().start
+    start = footage.first_at(origin + job.start) if job.start else 0
+    return start, None if job.end is None else origin + job.end
+
+
+def write_all(
+    output: writers.VideoOutput, rendered: Iterable[tuple[dict[str, Frame], FrameRecord]],
+    faces: int, total: int | None, on_progress: OnProgress,
+) -> int:  # fmt: skip
+    """Write rendered frames, and return how many faces are swapped in all.
+
+    Args:
+        output: The output.
+        rendered: The streams of each frame and what happened to its faces.
+        faces: How many faces are swapped in the frames that are written already.
+        total: Frames in all, for the progress; None if that is unknown.
+        on_progress: Called after each frame.
+    """
+    for frames, record in parallel.prefetch(iter(rendered), 4):
+        output.write(frames, records.to_json(record))
+        faces += record.swapped
+        on_progress(Progress(output.frames, total, "frames", counted(faces, "face")))
+    return faces
+
+
 def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnProgress) -> None:
     """Refuse footage that looks explicit where faces may be swapped.
 
     Raises:
         ExplicitFootageError: If it does.
     """
-    info = footage.probe()
-    start = footage.first_at(info.start + job.start) if job.start else 0
-    end = None if job.end is None else info.start + job.end
+    start, end = excerpt_of(job, footage)
     ranges = frame_ranges(job.config.frames or "0-")
     frames = (
         (frame, is_inside(footage.number_of(frame.index), ranges))
         for frame in _excerpt(footage.read(start), end)
     )
     refuse_explicit_frames(
-        job.source, parallel.prefetch(frames, 4), footage.number_of, _total(job, info), on_progress
+        job.source,
+        parallel.prefetch(frames, 4),
+        footage.number_of,
+        _total(job, footage.probe()),
+        on_progress,
     )
 
 

@@ -73,7 +73,7 @@ def main() -> None:
         joining = time.perf_counter() - began
     following = total / clock.seconds("frames followed")
     checking = clock.seconds("frames checked")
-    each = rendering / max(given.shards - 1, 1)  # of a shard, with its start
+    each = rendering / max(given.shards - 1, 1)  # seconds, with the start of the program
     print(f"{given.clip.name}: {total} frames of {info.width}x{info.height}, {rate:g} per second")
     print(f"following faces (serial): {following:.1f} frames/s, after {checking:.1f} s of checking")
     print(
