@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -104,10 +104,8 @@ def _schema(command: str, output: Output) -> Schema:
     _, components = msgspec.json.schema_components(
         roots, schema_hook=_hook, ref_template="#/$defs/{name}"
     )
-    optional = {kind.__name__: _unset_fields(kind) for root in roots for kind in _nested(root)}
-    definitions = {
-        name: _printed(component, optional[name]) for name, component in components.items()
-    }
+    kinds = {kind.__name__: kind for root in roots for kind in _nested(root)}
+    definitions = {name: _printed(component, kinds[name]) for name, component in components.items()}
     error = {"error": _reference(Failure)}
     printed = [_reference(kind) for kind in output.results]
     if output.listed_in:  # msgspec cannot express a list of several dataclasses
@@ -152,12 +150,15 @@ def _object(properties: Schema, extra: Schema | None = None) -> Schema:
     }
 
 
-def _printed(component: Schema, optional: set[str]) -> Schema:
+def _printed(component: Schema, kind: type) -> Schema:
     """Turn the schema of what a dataclass accepts into the schema of what is printed.
 
     Every field is printed, even one with a default, unless it is UNSET; and nothing else is.
     """
+    optional = _unset_fields(kind)
     properties = {name: _field(schema) for name, schema in component["properties"].items()}
+    for name, keys in _keys(kind).items():
+        properties[name]["propertyNames"] = {"enum": keys}
     documentation = inspect.cleandoc(component.get("description", ""))
     return {
         "description": " ".join(documentation.split("\n\n")[0].split()),
@@ -201,6 +202,19 @@ def _nested(hint: Any) -> Iterator[type]:
             yield from _nested(inner)
     for argument in get_args(hint):
         yield from _nested(argument)
+
+
+def _keys(kind: type) -> dict[str, list[str]]:
+    """Return the keys that the dicts in a dataclass may have, by field.
+
+    msgspec states them from 0.23 on.
+    """
+    hints = {name: get_args(hint) for name, hint in get_type_hints(kind).items()}
+    return {
+        name: sorted(get_args(arguments[0]))
+        for name, arguments in hints.items()
+        if arguments and get_origin(arguments[0]) is Literal
+    }
 
 
 def _unset_fields(kind: Any) -> set[str]:
