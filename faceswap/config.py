@@ -378,9 +378,9 @@ DeviceSetting = Annotated[
 ColorspaceSetting = Annotated[
     str | None,
     Option(
-        "Colour space of images with more than 8 bits, such as ACEScg. The names are those of "
-        "OpenColorIO's ACES studio configuration, or of the one that $OCIO names. It needs "
-        "faceswap[film].  [default: what the images say]",
+        "Colour space of videos, and of images with more than 8 bits, such as ACEScg. The names "
+        "are those of OpenColorIO's ACES studio configuration, or of the one that $OCIO names. It "
+        "needs faceswap[film].  [default: what the files say]",
         FACES,
     ),
 ]

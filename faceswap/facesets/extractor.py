@@ -221,8 +221,6 @@ def _extract_into(
     report = ExtractReport(folder, detector=detectors, left_out=inputs.left_out)
     files = _recognise(inputs, writer, report, config, adds)
     videos = inputs.videos
-    if config.colorspace and not inputs.photos:
-        raise SettingsError(f"--colorspace applies to images, but {inputs.named} holds only videos")
     total = len(inputs.photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(inputs.photos) <= 2 else config.workers
     with DetectorPool(config.min_score, workers, config.landmarks) as pool:
@@ -231,7 +229,7 @@ def _extract_into(
         )
         runs = [pool.detect(frames, spec)]
         for video in videos:
-            frames = parallel.prefetch(_read_video(video, config.every, files, writer, report), 4)
+            frames = parallel.prefetch(_read_video(video, config, files, writer, report), 4)
             runs.append(_detect_in_video(frames, pool, config, spec))
         for found in runs:
             cropped = parallel.prefetch(_crop_faces(found, config, selector), 8)
@@ -476,13 +474,14 @@ def _read_photos(
 
 
 def _read_video(
-    video: Path, every: int, files: Recognised, writer: FacesetWriter, report: ExtractReport
-) -> Iterator[Frame]:
+    video: Path, config: ExtractConfig, files: Recognised, writer: FacesetWriter,
+    report: ExtractReport,
+) -> Iterator[Frame]:  # fmt: skip
     key = files.keys[video]
     try:
         _note_source(video, files, writer)
-        for frame in video_at(video).read():
-            if frame.index % every:
+        for frame in video_at(video, config.colorspace).read():
+            if frame.index % config.every:
                 continue
             if (key, frame.index) in writer.done:
                 report.known += 1

@@ -13,11 +13,12 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from faceswap.arrays import Rect
+from faceswap.arrays import FloatImage, Rect
 from faceswap.config import CODEC_SEAM, CodecName
 from faceswap.errors import SettingsError
 from faceswap.media import colorspace
-from faceswap.media.frame import Frame
+from faceswap.media.frame import Frame, rounded
+from faceswap.media.hdr import Light
 from faceswap.media.reader import Decoded
 
 # Codecs by output suffix; the first is the default.
@@ -74,8 +75,9 @@ Codec = Callable[[str, int], Encoding]
 
 
 def choose_encoding(
-    suffix: str, codec: str | Codec, quality: int, hardware: bool, alpha: bool = False
-) -> Encoding:
+    suffix: str, codec: str | Codec, quality: int, hardware: bool, alpha: bool = False,
+    light: Light | None = None,
+) -> Encoding:  # fmt: skip
     """Choose the encoder for an output.
 
     Args:
@@ -86,6 +88,8 @@ def choose_encoding(
         hardware: Whether to use a hardware encoder if one opens.
         alpha: Whether the source is transparent. Then "auto" is a codec that keeps transparency if
             the container has one.
+        light: What an HDR source says about its light; None if it is not HDR. With it, "auto" is
+            H.265 if the container holds it, because few players show HDR in H.264.
 
     Returns:
         The encoding. It is lossless RGB for an animation, whose segments are converted at the end,
@@ -108,7 +112,8 @@ def choose_encoding(
         chosen = plugin(suffix, quality)
         return replace(chosen, alpha=alpha and _keeps_alpha(chosen))
     supported = CONTAINERS[suffix]
-    default = TRANSPARENT_CODECS.get(suffix, supported[0]) if alpha else supported[0]
+    opaque_default = "h265" if light and "h265" in supported else supported[0]
+    default = TRANSPARENT_CODECS.get(suffix, opaque_default) if alpha else opaque_default
     name = default if codec == "auto" else cast(CodecName, codec)
     if name not in supported:
         suffixes = ", ".join(known for known, codecs in CONTAINERS.items() if name in codecs)
@@ -121,7 +126,10 @@ def choose_encoding(
         candidates = (f"{HARDWARE[name]}_{maker}" for maker in MAKERS)
         encoder = next((one for one in candidates if opens(one)), encoder)
     _quieten(encoder)
-    chosen = Encoding(encoder, tuple(_options(encoder, quality).items()))
+    options = _options(encoder, quality)
+    for key, value in (light.options(encoder) if light else {}).items():
+        options[key] = f"{options[key]}:{value}" if key in options else value
+    chosen = Encoding(encoder, tuple(options.items()))
     return replace(chosen, alpha=alpha and name in TRANSPARENT_CODECS.values())
 
 
@@ -314,9 +322,7 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
     old, turns = frame.pixels.frame, frame.pixels.turns
     if frame.layer is not None and not upright:
         rgba = np.ascontiguousarray(np.rot90(frame.layer, -turns))
-        return colorspace.converted(
-            av.VideoFrame.from_ndarray(rgba, format="rgba"), pixel_format, tags
-        )
+        return colorspace.converted(_stored_layer(rgba, frame.pixels), pixel_format, tags)
     alpha = frame.pixels.alpha() if colorspace.has_alpha(pixel_format) else None
     if upright:
         height, width = frame.shape
@@ -329,6 +335,15 @@ def stored_frame(frame: Frame, pixel_format: str, tags: colorspace.Tags, upright
         return new
     alpha = frame.with_solid(alpha)
     return colorspace.with_alpha(new, alpha if upright else np.rot90(alpha, -turns))
+
+
+def _stored_layer(rgba: FloatImage, original: Decoded) -> av.VideoFrame:
+    """Return RGBA (H, W, 4), 0..255, with the colours of the source's colour space."""
+    if original.view is None:
+        return av.VideoFrame.from_ndarray(rounded(rgba), format="rgba")
+    colors = original.coded(rgba[..., :3])
+    levels = np.clip(np.rint(np.dstack([colors, rgba[..., 3]]) * 257), 0, 65535).astype(np.uint16)
+    return av.VideoFrame.from_ndarray(levels, format="gbrap16le")
 
 
 def _stored_colors(frame: Frame, pixel_format: str, tags: colorspace.Tags) -> av.VideoFrame:
@@ -353,14 +368,20 @@ def _stored_colors(frame: Frame, pixel_format: str, tags: colorspace.Tags) -> av
         darker = replace(frame, luma=None)
 
         def stored_rgb(rect: Rect) -> Any:
-            return np.rot90(
-                darker.rgb_float(colorspace.turned(rect, turns, old.height, old.width)), -turns
-            )
+            upright = colorspace.turned(rect, turns, old.height, old.width)
+            return np.rot90(_coded(darker, upright), -turns)
 
         new = colorspace.patched(stored_rgb, rects, old)
         if frame.luma is not None:
-            colorspace.brighten(new, np.rot90(frame.luma, -turns))
+            colorspace.brighten(new, np.rot90(frame.luma, -turns), frame.pixels.view)
         return new
     height, width = frame.shape
-    whole = np.rot90(frame.rgb_float((0, 0, width, height)), -turns)
+    whole = np.rot90(_coded(frame, (0, 0, width, height)), -turns)
     return colorspace.converted(colorspace.stored(whole, old), pixel_format, tags)
+
+
+def _coded(frame: Frame, rect: Rect) -> FloatImage:
+    """Return the pixels of a rect in the source's colour space, scaled to 0..255, (H, W, 3)."""
+    assert isinstance(frame.pixels, Decoded)
+    levels = frame.rgb_float(rect)
+    return levels if frame.is_data else frame.pixels.coded(levels)

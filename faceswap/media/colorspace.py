@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from faceswap.arrays import FloatImage, Image, Rect
 from faceswap.media.frame import Alpha, gray_of_rgb, rounded
+from faceswap.media.views import View
 
 # swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -118,8 +119,19 @@ def rgb_rect(frame: av.VideoFrame, rect: Rect, deep: bool = False) -> npt.NDArra
     return np.ascontiguousarray(rgb[top:bottom, left:right])
 
 
-def gray_of(frame: av.VideoFrame) -> Image:
-    """Return the grey levels of a stored frame with 8 bits in full range, (H, W)."""
+def gray_of(frame: av.VideoFrame, view: View | None = None) -> Image:
+    """Return the grey levels of a stored frame with 8 bits in full range, (H, W).
+
+    Args:
+        frame: The stored frame.
+        view: How its colours are shown; None if they are those of a display. Then a grey stands for
+            every colour of its luma.
+    """
+    if view is not None and is_planar_yuv(frame):
+        lowest, scale = _luma_range(frame)
+        codes = np.arange(2 ** frame.format.components[0].bits)
+        shown = rounded(view.shown_grays(((codes - lowest) / scale).astype(np.float32)))
+        return np.asarray(shown[_pixels(frame.planes[0], is_deep(frame))], np.uint8)
     if is_rgb(frame.format.name):
         return gray_of_rgb(rgb_rect(frame, (0, 0, frame.width, frame.height)))
     if not is_planar_yuv(frame):
@@ -129,10 +141,22 @@ def gray_of(frame: av.VideoFrame) -> Image:
     luma = _pixels(frame.planes[0], bits > 8)
     if bits > 8:
         luma = (luma >> (bits - 8)).astype(np.uint8)
-    if frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"):
+    if _is_full_range(frame):
         return luma.copy()
     stretched = cv2.convertScaleAbs(luma - np.minimum(luma, 16), alpha=255 / 219)
     return np.asarray(stretched, np.uint8)
+
+
+def _is_full_range(frame: av.VideoFrame) -> bool:
+    return bool(frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"))
+
+
+def _luma_range(frame: av.VideoFrame) -> tuple[int, float]:
+    """Return the code of black, and how many codes white is above it, of planar YUV."""
+    bits = frame.format.components[0].bits
+    if _is_full_range(frame):
+        return 0, 2**bits - 1
+    return 16 << (bits - 8), 219 * 2 ** (bits - 8)
 
 
 def _cropped(frame: av.VideoFrame, rect: Rect) -> av.VideoFrame:
@@ -236,24 +260,35 @@ def patched(
     return new
 
 
-def brighten(frame: av.VideoFrame, luma: FloatImage) -> None:
+def brighten(frame: av.VideoFrame, luma: FloatImage, view: View | None = None) -> None:
     """Add to the brightness of a planar frame in place; chroma and alpha stay bit for bit.
 
     Args:
         frame: The stored frame; see :func:`is_planar`.
         luma: What is added, in 8-bit levels of full range, (H, W).
+        view: How the colours of the frame are shown; None if they are those of a display. Then the
+            levels are those of the display.
     """
     deep, bits = is_deep(frame), frame.format.components[0].bits
     highest = 2**bits - 1
     if _is_planar_rgb(frame):
-        planes, steps = frame.planes[:3], highest / 255
+        planes = [_pixels(plane, deep) for plane in frame.planes[:3]]
+        added = [luma * np.float32(highest / 255)] * 3
+        if view is not None:
+            scale = np.float32(highest)
+            codes = np.dstack([planes[at] for at in (2, 0, 1)]).astype(np.float32) / scale  # RGB
+            brighter = view.stored(view.shown(codes) + luma[..., np.newaxis])
+            added = [((brighter - codes) * scale)[..., at] for at in (1, 2, 0)]
     else:
-        is_full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
-        planes, steps = frame.planes[:1], highest / 255 if is_full else 219 / 255 * 2 ** (bits - 8)
-    added = luma * np.float32(steps)
-    for plane in planes:
-        pixels = _pixels(plane, deep)
-        pixels[:] = np.clip(np.rint(pixels + added), 0, highest)
+        planes, (lowest, reach) = [_pixels(frame.planes[0], deep)], _luma_range(frame)
+        added = [luma * np.float32(reach / 255)]
+        if view is not None:
+            grays = (planes[0] - np.float32(lowest)) / np.float32(reach)
+            brighter = view.stored_grays(view.shown_grays(grays) + luma)
+            inside = (grays >= 0) & (grays <= 1)  # what is beyond black and white stays
+            added = [np.where(inside, brighter - grays, 0) * np.float32(reach)]
+    for pixels, more in zip(planes, added, strict=True):
+        pixels[:] = np.clip(np.rint(pixels + more), 0, highest)
 
 
 def on_grid(rect: Rect, margin: int, frame: av.VideoFrame, cell: int = GRID) -> Rect:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from faceswap.arrays import Image
-from faceswap.errors import InputError
+from faceswap.errors import InputError, SettingsError
 from faceswap.media import animations, colorspace, film, reader, sources
 from faceswap.media.film import FilmImage
 from faceswap.media.frame import Frame
@@ -80,9 +80,15 @@ class Footage(Protocol):
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video or an animation that FFmpeg decodes."""
+    """A video or an animation that FFmpeg decodes.
+
+    Attributes:
+        path: The file.
+        colorspace: Its colour space; see :func:`reader.read_video`.
+    """
 
     path: Path
+    colorspace: str | None = None
 
     @property
     def first_file(self) -> Path:
@@ -97,8 +103,9 @@ class VideoFile:
 
     def read(self, first: int = 0) -> Iterator[Frame]:
         if first and self._index:
-            return reader.read_from(self.path, first, self._index)
-        return dropwhile(lambda frame: frame.index < first, reader.read_video(self.path))
+            return reader.read_from(self.path, first, self._index, self.colorspace)
+        frames = reader.read_video(self.path, self.colorspace)
+        return dropwhile(lambda frame: frame.index < first, frames)
 
     def first_at(self, seconds: Fraction) -> int:
         return bisect_left(self.times(), seconds)
@@ -106,10 +113,10 @@ class VideoFile:
     def times(self) -> list[Fraction]:
         if self._index:
             return [time * self._index.time_base for time in self._index.times]
-        return [frame.time for frame in reader.read_video(self.path)]
+        return [frame.time for frame in self.read()]
 
     def sample(self, count: int, exact: bool = True) -> Iterator[Frame]:
-        return reader.sample_video(self.path, count, exact)
+        return reader.sample_video(self.path, count, exact, self.colorspace)
 
     def has_alpha(self) -> bool:
         with self.opened() as (_, video):
@@ -194,16 +201,29 @@ class Animation(VideoFile):
         )
 
 
-def video_at(path: Path) -> VideoFile:
-    """Return the footage of a video or an animation."""
-    return Animation(path) if sources.animation_of(path) else VideoFile(path)
+def video_at(path: Path, colorspace: str | None = None) -> VideoFile:
+    """Return the footage of a video or an animation.
+
+    Args:
+        path: The file.
+        colorspace: The colour space of a video; see :func:`reader.read_video`.
+
+    Raises:
+        SettingsError: If a colour space is stated for an animation, which can only be sRGB.
+    """
+    if not sources.animation_of(path):
+        return VideoFile(path, colorspace)
+    if colorspace not in (None, AS_STORED):
+        raise SettingsError(f"{path} is an animation, so --colorspace {colorspace} does not apply")
+    return Animation(path)
 
 
 def describe(path: Path) -> VideoDescription:
     """Describe a video or an animation: its upright size, duration and streams.
 
     Raises:
-        InputError: If it cannot be read, is HDR, or none of its frames can be decoded.
+        InputError: If it cannot be read, or none of its frames can be decoded.
+        SettingsError: If it is HDR, and OpenColorIO is not installed.
     """
     footage = video_at(path)
     if not isinstance(footage, Animation):
@@ -325,7 +345,7 @@ def identify(
         images: How to take a folder: "auto", "sequence" or "photos".
         rate: Frames per second of an image sequence, if that is stated; then "auto" takes a folder
             as a sequence.
-        colorspace: The colour space of the images; None for that of the files.
+        colorspace: The colour space of the images or of the video; None for that of the files.
 
     Returns:
         kind: "photo", "photos", "video" or "sequence".
@@ -342,7 +362,7 @@ def identify(
         return "sequence", sequence.taken(rate, colorspace)
     kind = sources.kind_of(path)
     if kind != "folder":
-        return kind, None if kind == "photo" else video_at(path)
+        return kind, None if kind == "photo" else video_at(path, colorspace)
     if images == "photos":
         return "photos", None
     sequence = sequence_in(path)

@@ -65,6 +65,7 @@ class Frame:
         solid: Rects that stay opaque in a transparent image, such as a label's, with their least
             opacity (H, W), 0..255, or None if they are fully opaque.
         luma: What is added to the brightness of all pixels at last, in 8-bit levels, (H, W).
+        is_data: Whether it shows data, such as a matte, which no colour space may change.
     """
 
     pixels: Image | PixelSource
@@ -74,6 +75,7 @@ class Frame:
     changes: tuple[Change, ...] = ()
     solid: tuple[tuple[Rect, Image | None], ...] = ()
     luma: FloatImage | None = None
+    is_data: bool = False
 
     @property
     def is_untouched(self) -> bool:
@@ -95,16 +97,14 @@ class Frame:
         return self.crop((0, 0, width, height))
 
     @property
-    def layer(self) -> Image | None:
+    def layer(self) -> FloatImage | None:
         """The RGBA image (H, W, 4) of a frame repainted with transparency, otherwise None."""
         if not self.changes or self.changes[0][1].shape[2] != 4:
             return None
-        rgba = self.changes[0][1]
-        if self.luma is None:
-            return rounded(rgba)
-        brighter = rgba.astype(np.float32)
-        brighter[..., :3] += np.where(rgba[..., 3] > 0, self.luma, 0)[..., np.newaxis]
-        return rounded(brighter)
+        rgba = self.changes[0][1].astype(np.float32)
+        if self.luma is not None:
+            rgba[..., :3] += np.where(rgba[..., 3] > 0, self.luma, 0)[..., np.newaxis]
+        return rgba
 
     def crop(self, rect: Rect) -> Image:
         """Return a copy of the pixels of a rect, (H, W, 3)."""
@@ -182,11 +182,13 @@ class Frame:
         height, width = self.shape
         return ((0, 0, width, height), None) in self.solid
 
-    def repainted(self, image: Image) -> Self:
+    def repainted(self, image: Image | FloatImage, *, is_data: bool = False) -> Self:
         """Return the frame with all pixels replaced by RGB (H, W, 3) or RGBA (H, W, 4)."""
         height, width = self.shape
         whole = (0, 0, width, height)
-        return replace(self, changes=((whole, image),), solid=((whole, None),), luma=None)
+        return replace(
+            self, changes=((whole, image),), solid=((whole, None),), luma=None, is_data=is_data
+        )
 
     def brightened(self, luma: FloatImage) -> Self:
         """Return the frame with something added to its brightness in 8-bit levels, (H, W).

@@ -207,7 +207,7 @@ class PhotoWriter:
                 None if alpha is None else frame.with_solid(alpha), metadata,
             )  # fmt: skip
             return
-        image: Any = frame.image if frame.layer is None else frame.layer
+        image: Any = frame.image if frame.layer is None else rounded(frame.layer)
         if image.shape[2] == 3 and metadata.is_gray and self._may_be_gray(image):
             image = image[..., 0]
         alpha = None if frame.is_opaque else metadata.alpha

@@ -5,7 +5,7 @@ The times of frames are exact fractions of a second.
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from msgspec import UNSET, Meta, UnsetType
 
 from faceswap.arrays import FloatImage, Image, Rect
-from faceswap.errors import InputError
+from faceswap.errors import InputError, SettingsError
 from faceswap.media import colorspace
 from faceswap.media.frame import (
     MAX_PIXELS,
@@ -31,6 +31,7 @@ from faceswap.media.frame import (
     rounded,
 )
 from faceswap.media.sources import animation_of
+from faceswap.media.views import View, hdr_view, view_of
 from faceswap.types import Count
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,6 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Margin that is converted to RGB around a requested rect, as a share of its sides, and the largest
 # share of the frame that is kept for the next request.
 AROUND, KEPT = 0.1, 0.5
-HDR = {16: "PQ, SMPTE ST 2084", 18: "HLG, ARIB STD-B67"}  # AVColorTransferCharacteristic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +61,14 @@ class Decoded:
 
     It keeps what it converted last, and some pixels around it: the stages of a conversion ask for
     rects that overlap.
+
+    Attributes:
+        frame: The frame as it is stored.
+        view: How its colours are shown; None if they are those of a display.
     """
 
     frame: av.VideoFrame
+    view: View | None = None
     _kept: dict[bool, tuple[Rect, npt.NDArray[Any]]] = field(default_factory=dict)  # by depth
 
     @property
@@ -79,22 +84,34 @@ class Decoded:
 
     def rgb(self, rect: Rect) -> Image:
         """Return the pixels of a rect, (H, W, 3)."""
-        if colorspace.is_deep(self.frame) and colorspace.is_rgb(self.frame.format.name):
+        is_deep_rgb = colorspace.is_deep(self.frame) and colorspace.is_rgb(self.frame.format.name)
+        if self.view or is_deep_rgb:
             return rounded(self.rgb_float(rect))  # as in photos; swscale would truncate
         return self._rect(rect, deep=False)
 
     def rgb_float(self, rect: Rect) -> FloatImage:
-        """Return the same pixels at the stored bit depth, scaled to 0..255."""
-        if colorspace.is_deep(self.frame):
-            levels: FloatImage = self._rect(rect, deep=True).astype(np.float32)
-            return levels / np.float32(colorspace.deep_scale(self.frame))
-        return self.rgb(rect).astype(np.float32)
+        """Return the same pixels at the stored bit depth, scaled to 0..255.
+
+        With a view, they may be below 0 and above 255.
+        """
+        deep = colorspace.is_deep(self.frame)
+        levels: FloatImage = self._rect(rect, deep).astype(np.float32)
+        if self.view:  # which has its own share in what is kept
+            return levels
+        return levels / np.float32(colorspace.deep_scale(self.frame)) if deep else levels
+
+    def coded(self, levels: FloatImage) -> FloatImage:
+        """Return levels that a display shows (H, W, 3) in the colour space of the frame, 0..255."""
+        if self.view is None:
+            return levels
+        return self.view.stored(levels) * np.float32(255)
 
     def gray(self) -> Image:
         """Return the grey levels of the whole frame, (H, W)."""
         if colorspace.is_rgb(self.frame.format.name):
             return gray_of_rgb(self.rgb((0, 0, *self.shape[::-1])))
-        return np.ascontiguousarray(np.rot90(colorspace.gray_of(self.frame), self.turns))
+        gray = colorspace.gray_of(self.frame, self.view)
+        return np.ascontiguousarray(np.rot90(gray, self.turns))
 
     def alpha(self) -> Alpha | None:
         """Return the alpha channel of the whole frame, (H, W); None if it has none."""
@@ -113,6 +130,9 @@ class Decoded:
         """Convert a rect, and keep it if it is a small part of the frame."""
         stored = colorspace.turned(rect, -self.turns, *self.shape)
         pixels = colorspace.rgb_rect(self.frame, stored, deep)
+        if self.view:
+            levels = 255 * (colorspace.deep_scale(self.frame) if deep else 1)
+            pixels = self.view.shown(pixels.astype(np.float32) / np.float32(levels))
         converted = rect, np.ascontiguousarray(np.rot90(pixels, self.turns))
         height, width = self.shape
         if pixels[..., 0].size <= KEPT * height * width:
@@ -268,7 +288,8 @@ def describe_video(path: Path) -> VideoDescription:
     """Describe a video: its upright size, duration and streams.
 
     Raises:
-        InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
+        InputError: If it is not a readable video, or none of its frames can be decoded.
+        SettingsError: If it is HDR, and OpenColorIO is not installed.
     """
     with opened(path) as (container, video):
         name, stored = container.format.name, pixel_format(video)
@@ -293,14 +314,20 @@ def _describe_stream(stream: Any) -> StreamDescription:
     )
 
 
-def read_video(path: Path) -> Iterator[Frame]:
+def read_video(path: Path, colorspace: str | None = None) -> Generator[Frame]:
     """Decode a video to upright frames with exact times; skip damaged packets.
 
+    Args:
+        path: The video.
+        colorspace: Its colour space; None for HDR if its tags say so, or else that of a display.
+
     Raises:
-        InputError: If it is not a readable video, is HDR, or none of its frames can be decoded.
+        InputError: If it is not a readable video, or none of its frames can be decoded.
+        SettingsError: If there is no such colour space, or it is HDR and OpenColorIO is not
+            installed.
     """
     with opened(path) as (container, stream):
-        _refuse_hdr(stream.codec_context, path)
+        view = _view(stream, path, colorspace)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
         avi_offset: int | None = None
@@ -320,7 +347,7 @@ def read_video(path: Path) -> Iterator[Frame]:
                     if avi_offset is not None:
                         native.pts = None if native.dts is None else native.dts - avi_offset
                 last = _repair_time(native, last, stream)
-                yield to_frame(native, index, path)
+                yield to_frame(native, index, path, view)
                 index += 1
         if not index:
             raise InputError(f"{path} has no frame that can be decoded")
@@ -383,7 +410,9 @@ def index_of(path: Path) -> FrameIndex | None:
         return FrameIndex(sorted(times), sorted(keys), Fraction(stream.time_base))
 
 
-def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
+def read_from(
+    path: Path, first: int, index: FrameIndex, colorspace: str | None = None
+) -> Iterator[Frame]:
     """Decode a video from a frame on, without decoding all frames before it.
 
     The frames equal those of :func:`read_video`.
@@ -392,16 +421,18 @@ def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
         path: The video.
         first: Index of the first frame.
         index: The times of its frames.
+        colorspace: See :func:`read_video`.
 
     Raises:
-        InputError: If it is not a readable video, or is HDR.
+        InputError: If it is not a readable video.
+        SettingsError: See :func:`read_video`.
     """
     if first >= len(index.times):
         return
     point, wanted = index.seek_point(first), index.times[first]
     if point is not None:
         with opened(path) as (container, stream):
-            _refuse_hdr(stream.codec_context, path)
+            view = _view(stream, path, colorspace)
             container.seek(point, stream=stream)
             number, last = first, None
             for native in _decoded(container, stream, path):
@@ -410,11 +441,11 @@ def read_from(path: Path, first: int, index: FrameIndex) -> Iterator[Frame]:
                 if number == first and native.pts != wanted:
                     break  # the packets lied, so decode from the beginning
                 last = _repair_time(native, last, stream)
-                yield to_frame(native, number, path)
+                yield to_frame(native, number, path, view)
                 number += 1
             else:
                 return
-    yield from dropwhile(lambda frame: frame.index < first, read_video(path))
+    yield from dropwhile(lambda frame: frame.index < first, read_video(path, colorspace))
 
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
@@ -433,16 +464,19 @@ def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
         log.warning("%s is damaged; only the frames before the damage are read: %s", path, error)
 
 
-def _refuse_hdr(context: Any, path: Path) -> None:
-    """Refuse HDR: models learn from SDR images and would render faces far too dark."""
-    if context.color_trc in HDR:
-        raise InputError(
-            f"{path} is HDR ({HDR[context.color_trc]}), but faces are swapped in standard dynamic "
-            "range: tone-map it first, for instance with FFmpeg's zscale and tonemap filters"
-        )
+def _view(stream: Any, path: Path, colorspace: str | None) -> View | None:
+    """Return how the colours of a video are shown; None if they are those of a display."""
+    if colorspace is not None:
+        return view_of(colorspace)
+    try:
+        return hdr_view(stream.codec_context.color_trc)
+    except SettingsError as error:
+        raise SettingsError(f"{path} is HDR, and {error}") from error
 
 
-def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
+def sample_video(
+    path: Path, count: int, exact: bool = True, colorspace: str | None = None
+) -> Iterator[Frame]:
     """Yield frames evenly spaced over a video without decoding all of it.
 
     The index of a frame is the number of its position, from 0. A position at which nothing can be
@@ -453,12 +487,14 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
         count: Number of positions; the first and the last are half a step from the ends.
         exact: Whether to yield the frame that is shown at each position. If False, yield the key
             frame before it, and no key frame twice, which is much faster.
+        colorspace: See :func:`read_video`.
 
     Raises:
-        InputError: If it is not a readable video, is HDR, or its duration is unknown.
+        InputError: If it is not a readable video, or its duration is unknown.
+        SettingsError: See :func:`read_video`.
     """
     with opened(path) as (container, stream):
-        _refuse_hdr(stream.codec_context, path)
+        view = _view(stream, path, colorspace)
         length = stream.duration
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)
@@ -484,13 +520,13 @@ def sample_video(path: Path, count: int, exact: bool = True) -> Iterator[Frame]:
                 log.warning("%s is damaged: %s", path, error)
             if latest is not None and (exact or latest.pts not in seen):
                 seen.add(latest.pts)
-                yield to_frame(latest, number, path)
+                yield to_frame(latest, number, path, view)
 
 
-def to_frame(native: av.VideoFrame, index: int, path: Path) -> Frame:
+def to_frame(native: av.VideoFrame, index: int, path: Path, view: View | None = None) -> Frame:
     """Return a decoded frame with its time."""
     time = Fraction(native.pts or 0) * Fraction(native.time_base or 0)
-    return Frame(Decoded(native), index, time, path)
+    return Frame(Decoded(native, view), index, time, path)
 
 
 def _repair_time(native: av.VideoFrame, last: int | None, stream: Any) -> int:

@@ -43,7 +43,7 @@ from faceswap.files import (
 from faceswap.media import colorspace
 from faceswap.media.codecs import Encoding, add_video, keeping_priority, stored_frame, tags_for
 from faceswap.media.footage import decoded
-from faceswap.media.frame import Frame
+from faceswap.media.frame import Frame, rounded
 from faceswap.media.photos import PhotoWriter, deep_pixels
 from faceswap.media.reader import Decoded
 from faceswap.types import Count
@@ -401,7 +401,7 @@ class ImageSequenceWriter:
 def _png(frame: Frame, original: Decoded) -> bytes:
     pixels: npt.NDArray[Any]
     if frame.layer is not None:
-        pixels = frame.layer[..., [2, 1, 0, 3]]
+        pixels = rounded(frame.layer[..., [2, 1, 0, 3]])
     else:
         is_deep = colorspace.is_deep(original.frame)
         pixels = (deep_pixels(frame) if is_deep else frame.image)[..., ::-1]

@@ -4,12 +4,15 @@ Detector and network see what a display shows: sRGB (IEC 61966-2-1), whose curve
 and below 0, so that nothing is clipped and the way back is exact. No tone mapping is applied. The
 colour spaces are those of OpenColorIO's built-in ACES studio configuration, or those of the
 configuration that the environment variable ``OCIO`` names.
+
+HDR video states its own: PQ or HLG (ITU-R BT.2100). Its reference white of 203 cd/m2 (ITU-R
+BT.2408) is the display's white.
 """
 
 import difflib
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,17 @@ from faceswap.errors import InputError, SettingsError
 # the Color Interop Forum: https://github.com/AcademySoftwareFoundation/ColorInterop
 BUILT_IN = "ocio://studio-config-latest"
 SRGB, LINEAR_REC709 = "srgb_rec709_scene", "lin_rec709_scene"
+# Colour spaces of video by transfer characteristic (ITU-T H.273), relative to 100 cd/m2.
+HDR = {16: "Rec.2100-PQ - Display", 18: "Rec.2100-HLG - Display"}
+DISPLAY, SRGB_DISPLAY = "CIE XYZ-D65 - Display-referred", "sRGB - Display"
+REFERENCE_WHITE = 2.03  # of HDR video, in 100 cd/m2
 AS_STORED = "as stored"  # the name of the view that changes nothing
+GRAYS = 4097  # more than 12 bits tell apart
 WHITE = np.float32(255)  # level of a display's white
 FARTHEST = np.float32(255e4)  # levels; what is not finite is shown as this, or as 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """The way from the colour space of an image to the levels of a display, and back.
 
@@ -49,6 +57,23 @@ class View:
     def stored(self, levels: FloatImage) -> FloatImage:
         """Return the pixels in the colour space of the image of levels of a display, (H, W, 3)."""
         return _applied(self._back, levels / WHITE)
+
+    @cached_property
+    def grays(self) -> FloatImage:
+        """The levels of a display of GRAYS greys, evenly spaced from 0 to 1, (GRAYS,)."""
+        ramp = np.linspace(0, 1, GRAYS, dtype=np.float32)
+        shown = self.shown(np.repeat(ramp, 3).reshape(1, GRAYS, 3))
+        return np.maximum.accumulate(shown[0, :, 1])  # never falls, but for rounding
+
+    def shown_grays(self, grays: FloatImage) -> FloatImage:
+        """Return the levels of a display of greys of 0..1."""
+        levels = np.interp(grays, np.linspace(0, 1, GRAYS), self.grays)
+        return np.asarray(levels, np.float32)
+
+    def stored_grays(self, levels: FloatImage) -> FloatImage:
+        """Return the greys of 0..1 that a display shows at these levels."""
+        grays = np.interp(levels, self.grays, np.linspace(0, 1, GRAYS))
+        return np.asarray(grays, np.float32)
 
 
 def _applied(processor: Any, pixels: FloatImage) -> FloatImage:
@@ -106,6 +131,41 @@ def _view(name: str, own: str | None) -> View:
             f"{own} does not tell how {name} is shown as sRGB and brought back: {error}"
         ) from error
     return View(name, forward, back)
+
+
+@cache
+def hdr_view(transfer: int) -> View | None:
+    """Return the view of video with a transfer characteristic; None if it is not HDR.
+
+    Raises:
+        SettingsError: If OpenColorIO is not installed.
+    """
+    name = HDR.get(transfer)
+    if name is None:
+        return None
+    ocio = _library()
+    config = ocio.Config.CreateFromBuiltinConfig(BUILT_IN)
+    forward, back = (
+        config.getProcessor(_between(one, other, scale)).getOptimizedCPUProcessor(
+            ocio.BIT_DEPTH_F32, ocio.BIT_DEPTH_F32, ocio.OPTIMIZATION_LOSSLESS
+        )
+        for one, other, scale in (
+            (name, SRGB_DISPLAY, 1 / REFERENCE_WHITE), (SRGB_DISPLAY, name, REFERENCE_WHITE),
+        )
+    )  # fmt: skip
+    return View(name, forward, back)
+
+
+def _between(one: str, other: str, scale: float) -> Any:
+    """Return the transform from a display's colour space to another's, with its light scaled."""
+    ocio = _library()
+    scaling = ocio.MatrixTransform()
+    scaling.setMatrix(np.diag([scale, scale, scale, 1]).ravel().tolist())
+    group = ocio.GroupTransform()
+    for step in (ocio.ColorSpaceTransform(one, DISPLAY), scaling,
+                 ocio.ColorSpaceTransform(DISPLAY, other)):  # fmt: skip
+        group.appendTransform(step)
+    return group
 
 
 def _library() -> Any:

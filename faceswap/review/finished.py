@@ -21,7 +21,7 @@ from faceswap.media.photos import read_photo
 from faceswap.review.footage import Reader
 from faceswap.review.jobs import options
 from faceswap.review.workspace import Workspace, refuse_link
-from faceswap.swapping.outputs import image_in
+from faceswap.swapping.outputs import image_in, kept_colorspace
 from faceswap.swapping.records import FrameRecord
 from faceswap.swapping.report import FrameReport, read_report
 from faceswap.swapping.troubles import is_serious
@@ -101,14 +101,16 @@ class Finished:
             raise InputError("the original is not in the workspace")
         if side == "before" and self._footage:
             return self._reader(side, self._footage).frame(record.index)
+        stated = self.report.settings.get("colorspace")
         if side == "after" and self.output.is_file() and not record.file:
-            return self._reader(side, video_at(self.output)).frame(place)
+            first = self._footage.first_file if self._footage else self.source
+            space = kept_colorspace(self.output, first, stated)
+            return self._reader(side, video_at(self.output, space)).frame(place)
         path = self._file(record, place, side)
         if not self._workspace.holds(path):
             raise InputError("this image is a link that leaves the workspace")
-        is_alike = path.suffix == Path(record.file or self.source.name).suffix
-        stated = self.report.settings.get("colorspace")
-        return read_photo(path, stated if is_alike else None).image
+        original = Path(record.file or self.source.name)
+        return read_photo(path, kept_colorspace(path, original, stated)).image
 
     def _reader(self, side: Side, footage: Footage) -> Reader:
         if side not in self._readers:

@@ -333,7 +333,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
         below[..., :3] = mixed / np.maximum(share, MIN_SPREAD)
         below[..., 3:] = share
     pixels[..., 3] *= 255
-    return frame.repainted(rounded(pixels))
+    return frame.repainted(np.clip(pixels, 0, 255))
 
 
 def box_in_frame(swap: Swap, height: int, width: int) -> Rect | None:

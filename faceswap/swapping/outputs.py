@@ -9,7 +9,7 @@ from faceswap.config import FORMS, ConvertConfig, field_options, rate_of
 from faceswap.errors import InputError, OutputError, SettingsError
 from faceswap.files import fitting, writing
 from faceswap.media import film, writers
-from faceswap.media.codecs import ANIMATIONS
+from faceswap.media.codecs import ANIMATIONS, CONTAINERS
 from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.media.segments import unfinished
@@ -24,6 +24,23 @@ FOLDERS = ("photos", "images")  # forms of output that are folders
 def identified(source: Path, config: ConvertConfig) -> tuple[str, Footage | None]:
     """Find out what a source is; see :func:`footage.identify`."""
     return identify(source, config.images, rate_of(config.fps), config.colorspace)
+
+
+def kept_colorspace(output: Path, original: Path, stated: str | None) -> str | None:
+    """Return the colour space of an output if one was stated for its source; None for sRGB.
+
+    An output keeps that of its source if both are videos, or images of one format.
+
+    Args:
+        output: A video or an image that a conversion wrote.
+        original: What it was made from: a video or an image, or a folder of images.
+        stated: The colour space that was stated for the source.
+    """
+    if output.suffix.lower() in CONTAINERS:
+        is_alike = original.suffix.lower() not in PHOTO_SUFFIXES | film.SUFFIXES
+    else:
+        is_alike = original.is_dir() or output.suffix == original.suffix
+    return stated if is_alike else None
 
 
 def default_output(source: Path, kind: str) -> Path:
@@ -287,8 +304,6 @@ def inapplicable(config: ConvertConfig, form: str, kind: str) -> dict[str, str]:
             found[field.name] = ", ".join(FORMS[name] for name in forms)
     if config.fps is not None and kind != "sequence":
         found["fps"] = "image sequences"
-    if config.colorspace is not None and kind == "video":
-        found["colorspace"] = "photos and image sequences"
     if config.images != "auto" and kind not in ("photos", "sequence"):
         found["images"] = "folders of images"
     return found

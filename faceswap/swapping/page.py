@@ -23,7 +23,7 @@ from faceswap.files import write_bytes
 from faceswap.media.footage import Footage, ImageSequence, video_at
 from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
-from faceswap.swapping.outputs import FOLDERS, image_in
+from faceswap.swapping.outputs import FOLDERS, image_in, kept_colorspace
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import WORDS, FaceRecord, Fate, FrameRecord, State
 from faceswap.swapping.report import ConvertReport, beside, read_report
@@ -206,15 +206,16 @@ class _Clip:
 
     def _outputs(self, places: list[int]) -> Iterator[tuple[int, Frame]]:
         if self._job.form in (*FOLDERS, "photo"):
-            yield from ((at, self._written(self._file(at))) for at in places)
+            files = ((at, self._file(at)) for at in places)
+            yield from ((at, read_photo(file, self._colorspace(file))) for at, file in files)
             return
-        yield from zip(places, _frames(video_at(self._job.target), places), strict=False)
+        footage = video_at(self._job.target, self._colorspace(self._job.target))
+        yield from zip(places, _frames(footage, places), strict=False)
 
-    def _written(self, image: Path) -> Frame:
-        """Read an image that was written; only in its source's format it keeps the colour space."""
-        first = self._job.footage.first_file if self._job.footage else self._job.source
-        is_alike = first.is_dir() or image.suffix == first.suffix
-        return read_photo(image, self._job.config.colorspace if is_alike else None)
+    def _colorspace(self, output: Path) -> str | None:
+        """Return the colour space of something that was written."""
+        original = self._job.footage.first_file if self._job.footage else self._job.source
+        return kept_colorspace(output, original, self._job.config.colorspace)
 
     def _file(self, at: int) -> Path:
         """Return the image that was written for a photo or a frame."""

@@ -73,7 +73,7 @@ def matte(frame: Frame, swaps: list[Swap]) -> Frame:
         frame: The original frame.
         swaps: Swaps from :func:`matched`.
     """
-    drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8))
+    drawn = frame.repainted(np.zeros((*frame.shape, 3), np.uint8), is_data=True)
     for swap in swaps:
         drawn = paste(drawn, replace(swap, image=np.full_like(swap.image, 255)))
     return drawn

@@ -13,7 +13,7 @@ from faceswap.config import frame_ranges, is_inside
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
-from faceswap.media import codecs, writers
+from faceswap.media import codecs, hdr, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.frame import Frame
@@ -253,7 +253,10 @@ def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, Strea
     if job.form == "images":
         return _image_targets(job, footage, start)
     alpha = footage.has_alpha()
-    encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware, alpha)
+    light = _light_of(footage)
+    encoding = choose_encoding(suffix, config.codec, config.quality, config.hardware, alpha, light)
+    if light:
+        _warn_of_light(light, encoding, job)
     if alpha and not encoding.alpha:
         log.warning(
             "the transparency of %s is lost, because %s with %s cannot store it; .mov with --codec "
@@ -267,6 +270,34 @@ def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, Strea
         publisher = partial(job.publisher, stream)
         targets[stream] = StreamTarget(path, publisher, streams[stream], sound, config.quality)
     return targets
+
+
+def _light_of(footage: Footage) -> hdr.Light | None:
+    """Return what HDR video says about its light; None for any other footage."""
+    with footage.opened() as (_, video):
+        if not hdr.is_hdr(video):
+            return None
+    return hdr.light_of(footage.path)
+
+
+def _warn_of_light(light: hdr.Light, encoding: codecs.Encoding, job: Conversion) -> None:
+    """Warn of what is lost of the light of HDR video."""
+    if job.target.suffix.lower() in ANIMATIONS:
+        log.warning(
+            "%s is HDR, but %s files are not: what is brighter than the white of a display is "
+            "clipped", job.source, job.target.suffix,
+        )  # fmt: skip
+        return
+    if (light.display or light.levels) and not light.options(encoding.encoder):
+        log.warning(
+            "the mastering display and light levels of %s are left out, because %s cannot store "
+            "them; --codec h265 can", job.source, encoding.encoder,
+        )  # fmt: skip
+    if light.lost:
+        log.warning(
+            "the %s metadata of %s is left out, because no encoder here can write it",
+            " and ".join(light.lost), job.source,
+        )  # fmt: skip
 
 
 def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
@@ -285,6 +316,11 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
         publisher = partial(job.publisher, stream)
         targets[stream] = StreamTarget(path, publisher, encoding, images=name_of)
         writers.check_folder(path, footage)
+    if _light_of(footage):
+        log.warning(
+            "%s is HDR, but PNGs are not: what is brighter than the white of a display is clipped; "
+            ".mp4 and .mov keep it", footage.path,
+        )  # fmt: skip
     return targets
 
 

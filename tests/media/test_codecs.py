@@ -13,7 +13,6 @@ from faceswap.media import codecs, reader, writers
 from faceswap.media.codecs import ANIMATIONS, CONTAINERS, choose_encoding
 from faceswap.media.footage import VideoFile
 from tests.support.clips import (
-    hdr_clip,
     make_clip,
     noise,
     pass_on,
@@ -202,14 +201,6 @@ def test_ten_bit_levels_survive_an_unchanged_crop(tmp_path):
             one, two = (np.frombuffer(f.planes[0], np.uint16).astype(int) for f in (old, new))
             assert np.abs(one - two).max() <= 1
             assert abs(one.mean() - two.mean()) < 0.1
-
-
-def test_hdr_source_is_refused(tmp_path):
-    for tag, name in ((16, "PQ"), (18, "HLG")):
-        source = hdr_clip(tmp_path / f"{tag}.mkv", tag)
-        for read in (reader.read_video, lambda path: reader.sample_video(path, 1)):
-            with pytest.raises(reader.InputError, match=rf"{tag}\.mkv is HDR \({name}.*tone-map"):
-                list(read(source))
 
 
 def tagged_clip(path, *, full_range=False, shape=None):

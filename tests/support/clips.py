@@ -49,16 +49,80 @@ STYLES = (
 RICH_TIMES = [1000 + t for t in (0, 40, 75, 200, 210, 333, 500, 540, 580, 620, 660, 700, 780)]
 
 
-def hdr_clip(path, transfer):
-    """Write one frame with an HDR transfer characteristic (AVColorTransferCharacteristic)."""
+PQ, HLG = 16, 18  # transfer characteristics of ITU-T H.273
+MASTERING = (
+    "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    ":max-cll=1000,400"
+)
+TO_REC2020 = np.array([  # from Rec.709, ITU-R BT.2087
+    [0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956],
+])  # fmt: skip
+REC2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
+
+
+def pq_of(nits):
+    """Return the PQ signal of luminances in cd/m2 (SMPTE ST 2084)."""
+    power = (np.maximum(nits, 0) / 10000) ** (2610 / 16384)
+    signal = (3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)
+    return signal ** (2523 / 32)
+
+
+def hlg_of(nits):
+    """Return the HLG signal of the light of a display of 1000 cd/m2, (..., 3) (ITU-R BT.2100)."""
+    luminance = np.maximum(nits @ REC2020_LUMA, 1e-9)[..., np.newaxis]
+    scene = np.maximum(nits, 0) / 1000 * (luminance / 1000) ** (1 / 1.2 - 1)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    high = a * np.log(np.maximum(12 * scene - b, 1e-9)) + c
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+
+
+def hdr_codes(image, transfer):
+    """Return Y'CbCr with 10 bits in studio range of an sRGB image (H, W, 3), 255 being 203 cd/m2.
+
+    Levels above 255 are brighter than that white.
+    """
+    levels = np.maximum(image / 255, 0)
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    nits = 203 * linear @ TO_REC2020.T
+    rgb = pq_of(nits) if transfer == PQ else hlg_of(nits)
+    luma = rgb @ REC2020_LUMA
+    blue, red = (rgb[..., 2] - luma) / 1.8814, (rgb[..., 0] - luma) / 1.4746
+    planes = [64 + 876 * luma, 512 + 896 * blue, 512 + 896 * red]
+    return np.rint(planes).clip(4, 1019).astype(np.uint16)
+
+
+def hdr_clip(path, transfer, images=None, codec="ffv1", params=""):
+    """Write a clip in PQ or HLG.
+
+    Args:
+        path: The file.
+        transfer: PQ or HLG.
+        images: sRGB images (H, W, 3) of levels that may exceed 255; black if None.
+        codec: An encoder.
+        params: More parameters of x265.
+    """
+    images = [np.zeros((48, 64, 3))] if images is None else images
+    name = "yuv444p10le" if codec == "ffv1" else "yuv420p10le"
+    x265 = {"x265-params": f"log-level=none:lossless=1{params and ':' + params}"}
+    tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9, "color_range": 1}
     with av.open(str(path), "w") as out:
-        video = out.add_stream("ffv1", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
-        video.codec_context.color_trc = transfer
-        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        frame = frame.reformat(format="yuv420p10le")
-        frame.color_trc, frame.pts, frame.time_base = transfer, 0, Fraction(1, 25)
-        out.mux(video.encode(frame))
+        video = out.add_stream(codec, rate=25, options=x265 if codec == "libx265" else None)
+        video.height, video.width = images[0].shape[:2]
+        video.pix_fmt = name
+        for tag, value in tags.items():
+            setattr(video.codec_context, tag, value)
+        for number, image in enumerate(images):
+            planes = hdr_codes(image, transfer)
+            frame = av.VideoFrame(video.width, video.height, name)
+            for plane, codes in zip(frame.planes, planes, strict=True):
+                if plane.width < video.width:  # chroma lies left, between two lines
+                    codes = (codes[::2, ::2] + codes[1::2, ::2] + 1) // 2
+                rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
+                rows[: plane.height, : plane.width] = codes
+            for tag, value in tags.items():
+                setattr(frame, tag, value)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
         out.mux(video.encode(None))
     return path
 
@@ -167,7 +231,9 @@ def segment_length(monkeypatch, frames):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", frames)
 
 
-def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=None, **options):
+def pass_on(
+    source, target, *, codec="auto", quality=18, change=None, frames=None, light=None, **options
+):
     """Rewrite a video segment by segment, with or without changes.
 
     Args:
@@ -177,10 +243,11 @@ def pass_on(source, target, *, codec="auto", quality=18, change=None, frames=Non
         quality: The ``quality`` setting.
         change: Function that returns the changed frame.
         frames: Frames to write instead of all frames of the source.
+        light: What the source says about its light.
         options: Further arguments of ``open_video``.
     """
     suffix = target.suffix.lower()
-    encoding = choose_encoding(suffix, codec, quality, hardware=False)
+    encoding = choose_encoding(suffix, codec, quality, hardware=False, light=light)
     sound = suffix in (".mp4", ".mov", ".m4v", ".mkv", ".webm")
     images = None if suffix else (lambda frame: f"{frame.index + 1:06d}.png")
     targets = {"video": StreamTarget(target, unmarked, encoding, sound, quality, images)}

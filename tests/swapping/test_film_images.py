@@ -194,13 +194,13 @@ def test_previews_show_the_colour_space(tmp_path, images, model):
     assert contact_sheet(source, tmp_path / "x.png", 1, model, config) == 1
 
 
-def test_videos_have_no_colour_space_to_state(tmp_path, model, images):
+def test_animations_have_no_colour_space_to_state(tmp_path, model, images):
     source = write_shot(tmp_path / "shot", "srgb png", images)
-    config = replace(QUICK, intermediate=False, codec="ffv1")
-    convert(source, tmp_path / "clip.mkv", model, config)
-    with pytest.raises(SettingsError, match="--colorspace does not apply"):
+    config = replace(QUICK, intermediate=False)
+    convert(source, tmp_path / "clip.gif", model, config)
+    with pytest.raises(SettingsError, match=r"clip\.gif is an animation, so --colorspace ACEScg"):
         convert(
-            tmp_path / "clip.mkv", tmp_path / "x.mkv", model, replace(config, colorspace="ACEScg")
+            tmp_path / "clip.gif", tmp_path / "x.gif", model, replace(config, colorspace="ACEScg")
         )
 
 

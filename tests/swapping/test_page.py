@@ -121,7 +121,7 @@ def finished(tmp_path):
         report.troubles = troubles_in(records) if troubles is None else troubles
         job = SimpleNamespace(
             source=source, kind="video", footage=VideoFile(source), form="movie", target=target,
-            model=SimpleNamespace(name="a-b"),
+            model=SimpleNamespace(name="a-b"), config=ConvertConfig(),
         )  # fmt: skip
         return job, report
 
@@ -314,7 +314,7 @@ class Gone:
     """Footage whose file was moved after its header was read."""
 
     def __init__(self, footage):
-        self._footage = footage
+        self._footage, self.first_file = footage, footage.first_file
 
     def probe(self):
         return SimpleNamespace(start=0)

@@ -11,17 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from faceswap.config import ConvertConfig, ExtractConfig
+from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, OutputError
 from faceswap.faces.geometry import Box, Face
-from faceswap.facesets import extractor
 from faceswap.media import reader, segments, writers
 from faceswap.media.frame import Frame
 from faceswap.media.writers import write_clip
 from faceswap.provenance import watermark
 from faceswap.swapping.converter import convert
 from faceswap.tracking import tracker
-from tests.support.clips import hdr_clip, packets, rich_clip, segment_length, sound_of, times_of
+from tests.support.clips import packets, rich_clip, segment_length, sound_of, times_of
 from tests.support.stops import Stopped, is_check, stop_after
 
 # FFV1 output can be compared bit for bit; x264 output differs from run to run.
@@ -306,20 +305,6 @@ def test_image_sequence_gets_matte_and_layer_sequences(clip, model):
         assert image.shape == (288, 736, channels)
 
 
-@pytest.mark.parametrize("tag", [16, 18])
-def test_hdr_source_is_refused(tmp_path, model, tag):
-    source = hdr_clip(tmp_path / "in.mkv", tag)
-
-    for run in (
-        lambda: convert(source, model=model, config=replace(QUICK, codec="auto")),
-        lambda: extractor.extract(source, tmp_path / "faces", ExtractConfig(workers=1)),
-    ):
-        with pytest.raises(InputError, match=r"in\.mkv is HDR .*tone-map it first") as caught:
-            run()
-        assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mkv"] == ["in.mkv"]
-
-
 def peak_frames(monkeypatch, source, target, model, collins_face):
     """Return the peak number of decoded frames in memory during a conversion."""
     alive, most = weakref.WeakSet(), 0
@@ -327,9 +312,9 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
     class Counted(reader.Decoded):  # no __slots__, so that it can be weakly referenced
         pass
 
-    def read(path):
+    def read(path, colorspace):
         nonlocal most
-        for read_frame in read_video(path):
+        for read_frame in read_video(path, colorspace):
             decoded = Counted(read_frame.pixels.frame)
             alive.add(decoded)
             most = max(most, len(alive))
