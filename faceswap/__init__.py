@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from faceswap.swapping.redo import redo
     from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.swapper import Swapper
+    from faceswap.swapping.turnover import PackageReport, package
     from faceswap.swapping.verification import Verification, verify
     from faceswap.training.trainer import TrainReport, train
     from faceswap.types import Progress
@@ -56,6 +57,7 @@ _HOMES = {
     "Job": "swapping.batch",
     "JobReport": "swapping.batch",
     "ModelConfig": "models.architectures",
+    "PackageReport": "swapping.turnover",
     "Progress": "types",
     "Swapper": "swapping.swapper",
     "TrainConfig": "config",
@@ -70,6 +72,7 @@ _HOMES = {
     "import_checkpoint": "models.classic",
     "inspect": "cli.info",
     "load_model": "models.modelfile",
+    "package": "swapping.turnover",
     "redo": "swapping.redo",
     "train": "training.trainer",
     "verify": "swapping.verification",
@@ -94,6 +97,7 @@ __all__ = [
     "Job",
     "JobReport",
     "ModelConfig",
+    "PackageReport",
     "Progress",
     "Swapper",
     "TrainConfig",
@@ -108,6 +112,7 @@ __all__ = [
     "import_checkpoint",
     "inspect",
     "load_model",
+    "package",
     "redo",
     "train",
     "verify",

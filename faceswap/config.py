@@ -326,11 +326,11 @@ AUTO_LANDMARKS, DLIB_LANDMARKS, MESH_LANDMARKS = "auto", "dlib", "mesh"
 FORMS = {
     "photo": "a photo", "photos": "a folder of photos", "movie": "a video",
     "gif": "an animated GIF", "animation": "an animated WebP", "apng": "an animated PNG",
-    "images": "an image sequence", "preview": "a preview",
+    "images": "an image sequence", "package": "a package", "preview": "a preview",
 }  # fmt: skip
 ICONS = {"generated": "AI GENERATED", "modified": "AI MODIFIED", "ai": "AI"}  # of --label-icon
 # Forms whose frames have times.
-IN_TIME = ("movie", "gif", "animation", "apng", "images", "preview")
+IN_TIME = ("movie", "gif", "animation", "apng", "images", "package", "preview")
 IN_FILES = tuple(form for form in FORMS if form != "preview")  # all but the image of a preview
 NTSC_ROUNDING = 0.005  # frames per second
 COVERAGE = 0.625  # classic geometry: the face's square takes 160 px of a 256 px crop

@@ -474,6 +474,43 @@ def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> Non
     show(as_json, facts, text.facts(facts))
 
 
+@cli.command(cls=GroupedCommand)
+@click.argument("source", type=PATH)
+@click.option(
+    "-o", "--output", type=PATH, cls=GroupedOption, group=OUTPUT,
+    help="Folder to write  [default: clip.package beside clip.mp4]",
+)  # fmt: skip
+@click.option(
+    "-m", "--model", type=PATH, cls=GroupedOption, group=OUTPUT,
+    help="Folder or name of a model  [default: the newest in ./models]",
+)  # fmt: skip
+@settings_options(ConvertConfig)
+@json_option
+def package(
+    source: Path, output: Path | None, model: Path | None, config_file: Path | None, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Swap the faces in SOURCE, a video or an image sequence, for further work by compositors.
+
+    The package is a folder with EXR images in linear Rec.709: the finished frames, the plate, the
+    faces to merge over it with their masks and ST maps, and the aligned faces. Beside them are a
+    JSON file for each frame, a Nuke script and an OpenTimelineIO file. It needs faceswap[film].
+    """
+    settings = resolve(ConvertConfig, "convert", config_file, flags)
+    pool.start_early(settings.landmarks)
+    from faceswap.models import modelfile
+    from faceswap.swapping import turnover
+
+    if model:
+        model = modelfile.named(model)
+    elif not settings.cast:
+        model = modelfile.newest(Path("models"))
+        echo(f"model: {model}", as_json)
+    with reporting() as on_progress:
+        report = turnover.package(source, output, model, settings, on_progress)
+    show(as_json, report, text.packaged(report))
+
+
 @cli.command()
 @click.argument("source", type=PATH)
 @click.option(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # --help must not load these: most import torch, cv2 or c2pa
     from faceswap.swapping.batch import JobReport
     from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.shards import ShardReport
+    from faceswap.swapping.turnover import PackageReport
     from faceswap.swapping.verification import Verification
     from faceswap.training.trainer import TrainReport
 
@@ -391,6 +392,15 @@ def shard(report: "ShardReport") -> list[str]:
         f"shard {report.number}/{report.count} of {report.output}: "
         f"{counted(report.frames, 'frame')}{done}, {counted(report.faces, 'face')} swapped",
         "when all shards are done: faceswap join",
+    ]
+
+
+def packaged(report: "PackageReport") -> list[str]:
+    return [
+        f"{report.folder}: {counted(report.frames, 'frame')} ({report.first} to {report.last}) in "
+        f"{counted(report.shots, 'shot')}, {counted(report.faces, 'face')} swapped",
+        f"{report.script}: open it in Nuke",
+        f"{report.timeline}: the cuts",
     ]
 
 

@@ -9,7 +9,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faceswap.errors import SettingsError
+from faceswap.media.frame import Frame
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,15 @@ def _library() -> Any:
     except ImportError as error:
         raise SettingsError("EXR images need OpenEXR: pip install 'faceswap[film]'") from error
     return OpenEXR
+
+
+def check_installed() -> None:
+    """Check that EXRs can be read and written.
+
+    Raises:
+        SettingsError: If OpenEXR is not installed.
+    """
+    _library()
 
 
 def _opened(path: Path, header_only: bool) -> Any:
@@ -218,6 +228,57 @@ def write_copy(path: Path, source: Path, pixels: Pixels, changed: npt.NDArray[np
             log.info("%s is written with ZIP, because %s would change all pixels", source, name)
             part.header["compression"] = library.ZIP_COMPRESSION
     _write(file, path)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn(Frame):
+    """A frame that is written as an EXR of its own, in linear Rec.709.
+
+    Attributes:
+        channels: Planes by name, (H, W), float16 or float32; all of one size.
+        corner: Left and top of the planes in the frame, in pixels.
+        whole: Height and width of the display window.
+        attributes: More attributes of the header, by name.
+    """
+
+    channels: dict[str, Plane] = field(default_factory=dict)
+    corner: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] = (1, 1)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def write_image(self, path: Path) -> None:
+        """Write the EXR, compressed with ZIP.
+
+        Raises:
+            OSError: If it cannot be written.
+            SettingsError: If OpenEXR is not installed.
+        """
+        library = _library()
+        (left, top), (height, width) = self.corner, next(iter(self.channels.values())).shape
+        header = {
+            "compression": library.ZIP_COMPRESSION, "type": library.scanlineimage,
+            "colorInteropID": "lin_rec709_scene",
+            "dataWindow": _window(left, top, width, height),
+            "displayWindow": _window(0, 0, self.whole[1], self.whole[0]),
+        }  # fmt: skip
+        channels = {name: np.ascontiguousarray(plane) for name, plane in self.channels.items()}
+        _write(library.File(header | self.attributes, channels), path)
+
+
+def _window(left: int, top: int, width: int, height: int) -> tuple[Any, Any]:
+    last = left + width - 1, top + height - 1
+    return np.array((left, top), np.int32), np.array(last, np.int32)
+
+
+def read_attribute(path: Path, name: str) -> Any:
+    """Return an attribute of the first part of an EXR; None if it has none of this name.
+
+    Raises:
+        ValueError: If the file is damaged.
+        OSError: If it cannot be read.
+        SettingsError: If OpenEXR is not installed.
+    """
+    return _opened(path, header_only=True).parts[0].header.get(name)
 
 
 def _write(file: Any, path: Path) -> None:

@@ -40,7 +40,7 @@ from faceswap.files import (
     write_bytes,
     writing,
 )
-from faceswap.media import colorspace
+from faceswap.media import colorspace, exr
 from faceswap.media.codecs import Encoding, add_video, keeping_priority, stored_frame, tags_for
 from faceswap.media.footage import decoded
 from faceswap.media.frame import Frame, rounded
@@ -385,7 +385,9 @@ class ImageSequenceWriter:
     def write(self, frame: Frame) -> None:
         """Append one frame."""
         path = self._folder / self._name_of(frame)
-        if isinstance(frame.pixels, Decoded):
+        if isinstance(frame, exr.Drawn):
+            frame.write_image(path)
+        elif isinstance(frame.pixels, Decoded):
             path.write_bytes(_png(frame, frame.pixels))
         elif frame.is_untouched and path.suffix == frame.source.suffix:
             shutil.copyfile(frame.source, path)

@@ -353,14 +353,14 @@ def check_folder(folder: Path, footage: Footage) -> None:
             )
 
 
-def numbered_frame(number: int) -> str:
-    """Return the file name of a frame, from 1, of a video that becomes a folder of PNGs."""
-    return f"{number:06d}.png"
+def numbered_frame(number: int, suffix: str = ".png") -> str:
+    """Return the file name of a frame, from 1, of a video that becomes a folder of images."""
+    return f"{number:06d}{suffix}"
 
 
 def is_numbered_frame(path: Path) -> bool:
-    """Return whether a file is named as a frame of a video that became a folder of PNGs."""
-    return path.stem.isdecimal() and path.suffix == ".png"
+    """Return whether a file is named as a frame of a video that became a folder of images."""
+    return path.stem.isdecimal() and path.suffix in (".png", ".exr")
 
 
 def _publish_images(

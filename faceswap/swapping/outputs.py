@@ -18,7 +18,9 @@ from faceswap.media.sources import SIDECAR, animation_of
 log = logging.getLogger(__name__)
 
 WRITTEN_FOR = {".heic": ".jpg", ".heif": ".jpg", ".hif": ".jpg"}  # formats that are only read
-FOLDERS = ("photos", "images")  # forms of output that are folders
+IMAGES = ("images", "package")  # forms of output whose frames are images
+FOLDERS = ("photos", *IMAGES)  # forms of output that are folders
+RENDER, ELEMENTS = "render", ("elements", "faces", "plate")  # folders of a package
 
 
 def identified(source: Path, config: ConvertConfig) -> tuple[str, Footage | None]:
@@ -119,11 +121,10 @@ def image_in(output: Path, file: str | None, place: int, is_sequence: bool) -> P
         place: Place of the frame in the output, from 0.
         is_sequence: Whether the source is an image sequence.
     """
-    if file is None:
-        return output / writers.numbered_frame(place + 1)
-    written = written_for(Path(file))
-    if is_sequence:
-        return output / written.name
+    written = written_for(Path(file)) if file else Path(writers.numbered_frame(place + 1))
+    if file is None or is_sequence:
+        in_package = (output / written.name).with_suffix(".exr")
+        return in_package if in_package.exists() else output / written.name
     return output / written if (output / written).exists() else output / file  # then a copy
 
 
@@ -164,7 +165,31 @@ def companion(target: Path, stream: str, form: str) -> Path:
 def all_outputs(target: Path, form: str, config: ConvertConfig) -> dict[str, Path]:
     """Return the path of every output by the name of its stream."""
     extra = [name for name in ("matte", "layers") if getattr(config, name)]
-    return {"video": target} | {name: companion(target, name, form) for name in extra}
+    paths = {"video": target} | {name: companion(target, name, form) for name in extra}
+    if form == "package":
+        paths |= {name: target.with_name(name) for name in ELEMENTS}
+    return paths
+
+
+def render_in_package(source: Path, output: Path | None, kind: str) -> Path:
+    """Return the main output of a package: a folder of images in the package's folder.
+
+    Args:
+        source: The source.
+        output: The package's folder; None for ``clip.package`` beside ``clip.mp4``.
+        kind: The kind of the source.
+
+    Raises:
+        OutputError: If the package's folder is a file.
+        SettingsError: If the source is neither a video nor an image sequence.
+    """
+    if kind not in ("video", "sequence"):
+        raise SettingsError(f"{source} is not a video or an image sequence; a package needs one")
+    swapped = default_output(source, kind)
+    folder = output or swapped.with_name(f"{swapped.stem.removesuffix('.swapped')}.package")
+    if folder.is_file():
+        raise OutputError(f"the output {folder} is a file; a package needs a folder")
+    return folder / RENDER
 
 
 def existing(outputs: dict[str, Path]) -> list[Path]:
@@ -334,7 +359,7 @@ def refuse_unmarked(config: ConvertConfig, form: str) -> None:
     Raises:
         SettingsError: If no output is an intermediate.
     """
-    if config.intermediate and form != "images" and not (config.layers or config.matte):
+    if config.intermediate and form not in IMAGES and not (config.layers or config.matte):
         raise SettingsError(
             f"--intermediate applies to image sequences, --layers and --matte; {FORMS[form]} is a "
             "final output, which is always marked"

@@ -117,7 +117,7 @@ class Conversion:
 
     def is_intermediate(self, stream: str) -> bool:
         """Return whether a stream is material for further work, in which nothing is marked."""
-        return self.config.intermediate and (stream != "video" or self.form == "images")
+        return self.config.intermediate and (stream != "video" or self.form in outputs.IMAGES)
 
     def publisher(self, stream: str, source: Path, is_marked: bool) -> Publish:
         """Return a :data:`Publish` that signs outputs and moves them into place.
@@ -163,7 +163,8 @@ def plan(
         model: A model's folder or file [default: the newest in ``models``]. With a cast file, it is
             the model of the entries that name none.
         config: Settings.
-        form: The form of the output if its name does not tell, which is so for a preview.
+        form: The form of the output if its name does not tell, which is so for a preview and for a
+            package.
         load: Loads a model [default: :func:`resources.load_model`].
         may_exist: Whether not to refuse outputs that exist; then the caller must do so.
         fixed: Names of settings that no shot changes.
@@ -186,17 +187,21 @@ def plan(
     if isinstance(footage, ImageSequence):
         check_colorspace(footage.first_file, config.colorspace)
         warn_of_log(footage.first_file, config.colorspace)
-    target = outputs.target_of(source, output, kind)
+    if form == "package":
+        target = outputs.render_in_package(source, output, kind)
+    else:
+        target = outputs.target_of(source, output, kind)
     form = form or outputs.form_of(kind, target)
     paths = outputs.all_outputs(target, form, config)
     outputs.refuse_inapplicable(config, form, kind, source)
     outputs.refuse_input(source, footage, paths)
+    if form != "package":
+        outputs.note_container(source, output, kind, target)
     if form != "preview":
         outputs.refuse_unfit(kind, source, target)
         outputs.refuse_unmarked(config, form)
     if not (may_exist or form == "preview"):
         outputs.refuse_to_replace(config, paths)
-    outputs.note_container(source, output, kind, target)
     label = label_of(config)
     shots = read_shots(Path(config.shots), fixed) if config.shots else []
     number_of = footage.number_of if footage else int
@@ -221,6 +226,8 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     """
     config = job.config
     settings = config.to_dict()
+    if job.form == "package":
+        settings["form"] = job.form
     for name in ("workers", "sign_cert", "sign_key", "timestamp_url", "overwrite", "html"):
         del settings[name]
     looks = [*config.who, *config.exclude, *filter(None, (config.cast, config.shots))]

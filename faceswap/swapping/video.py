@@ -6,6 +6,7 @@ from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import Any
 
 from faceswap import parallel
@@ -13,6 +14,7 @@ from faceswap.config import frame_ranges, is_inside
 from faceswap.errors import InputError, NoFacesError
 from faceswap.faces.geometry import Face, FrameFaces
 from faceswap.faces.pool import DetectorPool
+from faceswap.files import Publish, Publisher, atomic_write
 from faceswap.media import codecs, hdr, writers
 from faceswap.media.codecs import ANIMATIONS, TRANSPARENT, choose_encoding
 from faceswap.media.footage import Footage, ImageSequence
@@ -20,9 +22,9 @@ from faceswap.media.frame import Frame
 from faceswap.media.reader import VideoInfo
 from faceswap.media.segments import folder_for
 from faceswap.media.writers import StreamTarget
-from faceswap.swapping import records
+from faceswap.swapping import elements, records
 from faceswap.swapping.explicit import refuse_explicit_frames
-from faceswap.swapping.outputs import refuse_existing, written_for
+from faceswap.swapping.outputs import ELEMENTS, IMAGES, refuse_existing, written_for
 from faceswap.swapping.plan import Conversion
 from faceswap.swapping.records import SAME_PLACE, Fate, FrameRecord
 from faceswap.swapping.report import ConvertReport
@@ -221,6 +223,7 @@ def render_all(
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
     visits = Visits(BRIEF, SAME_PLACE)
+    start, _ = excerpt_of(job, footage)
 
     def to_swap() -> Iterator[FrameFaces]:
         for selection, inside in found:
@@ -234,7 +237,12 @@ def render_all(
     for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
         file = frame.source.name if has_files else None
         record = records.record_of(frame, swaps, left_out.pop(frame.index), file, job.spec, visits)
-        yield job.render(frame, swaps), record
+        streams = job.render(frame, swaps)
+        if job.form == "package":
+            config = job.swapper.config_at(frame.index)
+            number = footage.number_of(frame.index) if has_files else frame.index - start + 1
+            streams |= elements.draw(frame, streams["video"], swaps, record, number, config)
+        yield streams, record
 
 
 def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, StreamTarget]:
@@ -250,7 +258,7 @@ def targets_of(job: Conversion, footage: Footage, start: int) -> dict[str, Strea
         SettingsError: If the container cannot hold the codec, or a plug-in cannot be imported.
     """
     config, suffix = job.config, job.target.suffix.lower()
-    if job.form == "images":
+    if job.form in IMAGES:
         return _image_targets(job, footage, start)
     alpha = footage.has_alpha()
     light = _light_of(footage)
@@ -307,21 +315,28 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
     for stream, path in job.outputs.items():
 
         def name_of(frame: Frame, stream: str = stream) -> str:
+            is_exr = job.form == "package" and stream in ("video", *ELEMENTS)
+            suffix = ".exr" if is_exr else ".png"
             if not isinstance(footage, ImageSequence):
-                return writers.numbered_frame(frame.index - start + 1)
-            if stream == "video":
+                return writers.numbered_frame(frame.index - start + 1, suffix)
+            if stream == "video" and not is_exr:
                 return written_for(frame.source).name
-            return f"{frame.source.stem}.png"
+            return f"{frame.source.stem}{suffix}"
 
-        publisher = partial(job.publisher, stream)
+        publisher: Publisher = _unsigned if stream == "plate" else partial(job.publisher, stream)
         targets[stream] = StreamTarget(path, publisher, encoding, images=name_of)
         writers.check_folder(path, footage)
-    if _light_of(footage):
+    if job.form == "images" and _light_of(footage):
         log.warning(
             "%s is HDR, but PNGs are not: what is brighter than the white of a display is clipped; "
             ".mp4 and .mov keep it", footage.path,
         )  # fmt: skip
     return targets
+
+
+def _unsigned(source: Path, is_marked: bool) -> Publish:  # noqa: ARG001 - nothing is new in it
+    """Return what moves the footage itself into place."""
+    return atomic_write
 
 
 def _total(job: Conversion, info: VideoInfo) -> int | None:

@@ -27,6 +27,7 @@ from faceswap.provenance.credentials import FileCredentials, FileError
 from faceswap.swapping.batch import JobReport
 from faceswap.swapping.report import ConvertReport, FrameReport
 from faceswap.swapping.shards import ShardReport
+from faceswap.swapping.turnover import PackageReport
 from faceswap.training.trainer import TrainReport
 from faceswap.types import Failure
 
@@ -63,6 +64,7 @@ OUTPUTS = {
         (ConvertReport, PreviewReport, ShardReport),
     ),
     "join": Output("What a conversion in shards did.", (ConvertReport,)),
+    "package": Output("What a package holds.", (PackageReport,)),
     "run": Output(
         "What became of each source. The error, if any, says how many failed; the process ends "
         "with its exit code, which is that of the first failure.",

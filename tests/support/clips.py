@@ -127,6 +127,25 @@ def hdr_clip(path, transfer, images=None, codec="ffv1", params=""):
     return path
 
 
+def lossless_clip(path, images, pixel_format="bgr0"):
+    """Write images of 0..255, with 8 bits or, as gbrp16le, with 16."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.height, video.width = images[0].shape[:2]
+        video.pix_fmt = pixel_format
+        for number, image in enumerate(images):
+            if pixel_format == "bgr0":
+                levels = np.rint(image).clip(0, 255).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(levels, format="rgb24").reformat(format="bgr0")
+            else:
+                levels = np.rint(image * 257).clip(0, 65535).astype(np.uint16)
+                frame = av.VideoFrame.from_ndarray(levels, format=pixel_format)
+            frame.pts = number
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
 def rich_clip(path, *, times=RICH_TIMES, size=(64, 48), pix_fmt="yuv420p", rotation=0):
     """Write a clip with a variable frame rate, B-frames, two audio tracks, subtitles and chapters.
 

@@ -16,7 +16,7 @@ from faceswap.media.photos import read_photo
 from faceswap.media.views import view_of
 from faceswap.swapping.converter import convert
 from faceswap.swapping.verification import look_for_watermark
-from tests.support.clips import HLG, MASTERING, PQ, hdr_clip
+from tests.support.clips import HLG, MASTERING, PQ, hdr_clip, lossless_clip
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog")
 FRAMES = 3
@@ -45,25 +45,6 @@ def converted(images, model, tmp_path_factory):
         assert (report.frames, report.faces) == (FRAMES, FRAMES)
         done[name] = source, output, folder / f"{name}.out.matte.mp4"
     return done
-
-
-def lossless_clip(path, images, pixel_format="bgr0"):
-    """Write images of 0..255, with 8 bits or, as gbrp16le, with 16."""
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("ffv1", rate=25)
-        video.height, video.width = images[0].shape[:2]
-        video.pix_fmt = pixel_format
-        for number, image in enumerate(images):
-            if pixel_format == "bgr0":
-                levels = np.rint(image).clip(0, 255).astype(np.uint8)
-                frame = av.VideoFrame.from_ndarray(levels, format="rgb24").reformat(format="bgr0")
-            else:
-                levels = np.rint(image * 257).clip(0, 65535).astype(np.uint16)
-                frame = av.VideoFrame.from_ndarray(levels, format=pixel_format)
-            frame.pts = number
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
-    return path
 
 
 def luma(path):
