@@ -42,6 +42,11 @@ def test_companions_lie_beside_the_output():
             "video": f"deep/{target}", "matte": f"deep/{matte}", "layers": f"deep/{layers}",
         }  # fmt: skip
     assert list(outputs.all_outputs(Path("v.mp4"), "movie", CONFIG)) == ["video"]
+    packaged = outputs.all_outputs(Path("shot/render"), "package", config)
+    assert {name: path.name for name, path in packaged.items()} == {
+        "video": "render", "matte": "render.matte", "layers": "render.layers",
+        "elements": "elements", "faces": "faces", "plate": "plate",
+    }  # fmt: skip
 
 
 def test_what_exists_is_found_and_refused(tmp_path):
@@ -70,7 +75,7 @@ IN_TIME = {"start", "end", "frames", "shots"} | IN_FILES
 APPLIES = {
     "photo": IN_FILES, "photos": IN_FILES, "movie": set(SETTINGS),
     "gif": IN_TIME, "apng": IN_TIME, "images": IN_TIME, "animation": IN_TIME | {"quality"},
-    "preview": {"start", "end", "frames", "shots"},
+    "preview": {"start", "end", "frames", "shots"}, "package": IN_TIME,
 }  # fmt: skip
 
 

@@ -75,13 +75,18 @@ def test_the_finished_frames_equal_a_conversion(packaged, shots, model, tmp_path
 def test_a_clip_is_packaged_alike(collins, model, tmp_path):
     clip = lossless_clip(tmp_path / "clip.mkv", [np.roll(collins, n, axis=1) for n in range(4)])
 
-    report = package(clip, None, model, replace(QUICK, start="0.04"))
+    config = replace(QUICK, start="0.04", html=True, matte=True, layers=True)
+    report = package(clip, None, model, config)
 
     assert report.folder == tmp_path / "clip.package"
     assert (report.first, report.frames, report.faces) == (1, 3, 3)
     found = recompose.differences(report.folder)
     assert list(found) == ["000001", "000002", "000003"]
     assert max(found.values()) <= recompose.STEP
+    assert "data:image/" in (report.folder / "render.report.html").read_text()
+    for companion in ("matte", "layers"):
+        names = {path.name for path in (report.folder / f"render.{companion}").glob("*.png")}
+        assert names == {"000001.png", "000002.png", "000003.png"}
 
 
 def test_the_st_map_and_the_corner_pin_put_the_face_where_it_belongs(packaged):
