@@ -370,6 +370,14 @@ WorkersSetting = Annotated[
     int,
     Option("Number of processes that detect faces; 0 starts one per core.", MACHINE, low=0),
 ]
+ClusterSetting = Annotated[
+    bool,
+    Option(
+        "Spread the work over the Ray cluster that $RAY_ADDRESS names or that runs here. Its "
+        "machines must share the folders. It needs faceswap[cluster].",
+        MACHINE,
+    ),
+]
 DeviceSetting = Annotated[
     DeviceName,
     Option("Device to compute on. auto: a GPU if there is one, otherwise the CPU.", MACHINE),
@@ -412,6 +420,7 @@ class ExtractConfig(Settings):
     landmarks: LandmarksSetting = AUTO_LANDMARKS
     clean: CleanSetting = False
     workers: WorkersSetting = 0
+    cluster: ClusterSetting = False
     prune: Annotated[
         bool, Option("Drop the faces of photos and videos that do not exist any more.", OUTPUT)
     ] = False
@@ -780,6 +789,7 @@ class ConvertConfig(Settings):
     clean: CleanSetting = False
     device: DeviceSetting = "auto"
     workers: WorkersSetting = 0
+    cluster: ClusterSetting = False
     label: Annotated[
         str | None,
         Option(

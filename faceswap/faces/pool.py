@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from faceswap.cluster import ClusterPool
 from faceswap.config import AUTO_LANDMARKS, DLIB_LANDMARKS
 from faceswap.parallel import OrderedPool, cores
 
@@ -33,11 +34,19 @@ class DetectorPool:
         min_score: Detections below this score are dropped.
         workers: Number of processes. 0 starts one per core; 1 uses only this process.
         landmarks: The choice of landmark models, so that workers can share dlib's.
+        on_cluster: Whether the machines of a Ray cluster detect faces instead of processes here.
     """
 
-    def __init__(self, min_score: float, workers: int, landmarks: str = AUTO_LANDMARKS) -> None:
+    def __init__(
+        self, min_score: float, workers: int, landmarks: str = AUTO_LANDMARKS,
+        on_cluster: bool = False,
+    ) -> None:  # fmt: skip
         self.min_score = min_score
-        self._pool = OrderedPool(workers or cores(), _context(landmarks), _start_worker, ())
+        self._pool: OrderedPool | ClusterPool
+        if on_cluster:
+            self._pool = ClusterPool()
+        else:
+            self._pool = OrderedPool(workers or cores(), _context(landmarks), _start_worker, ())
 
     def __enter__(self) -> Self:
         return self

@@ -223,7 +223,7 @@ def _extract_into(
     videos = inputs.videos
     total = len(inputs.photos) + sum(-(-_frames(video) // config.every) for video in videos)
     workers = 1 if not videos and len(inputs.photos) <= 2 else config.workers
-    with DetectorPool(config.min_score, workers, config.landmarks) as pool:
+    with DetectorPool(config.min_score, workers, config.landmarks, config.cluster) as pool:
         frames = parallel.prefetch(
             _read_photos(inputs.photos, files, writer, report, config.colorspace), 4
         )

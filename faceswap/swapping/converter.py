@@ -126,10 +126,16 @@ def carry_out(
         if _is_done(job, key, report):
             return report
         outputs.refuse_to_replace(job.config, job.outputs)
-    if not is_rendered:
+    on_cluster = job.config.cluster and job.footage is not None and not is_rendered
+    if not (is_rendered or on_cluster):
         refuse_explicit(job, photos, on_progress)
     workers = 1 if photos and len(photos) <= 2 else job.config.workers
     pool = resources.pool(job.config, workers)
+    if on_cluster:
+        from faceswap.swapping import clustered  # which needs this module
+
+        clustered.render(job, pool, on_progress)
+        is_rendered = True
     with _torch_threads(max(cores() // 2, 1)):
         if job.footage:
             convert_video(job, job.footage, key, pool, report, on_progress, is_rendered)

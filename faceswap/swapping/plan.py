@@ -228,7 +228,15 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     settings = config.to_dict()
     if job.form == "package":
         settings["form"] = job.form
-    for name in ("workers", "sign_cert", "sign_key", "timestamp_url", "overwrite", "html"):
+    for name in (
+        "workers",
+        "cluster",
+        "sign_cert",
+        "sign_key",
+        "timestamp_url",
+        "overwrite",
+        "html",
+    ):
         del settings[name]
     looks = [*config.who, *config.exclude, *filter(None, (config.cast, config.shots))]
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]

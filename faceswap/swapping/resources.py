@@ -27,7 +27,7 @@ class Resources:
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], TrainedModel] = {}  # by SHA-256 and device
-        self._pools: dict[tuple[float, int, str], DetectorPool] = {}
+        self._pools: dict[tuple[float, int, str, bool], DetectorPool] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class Resources:
             config: Settings.
             workers: Number of processes; see :class:`DetectorPool`.
         """
-        key = (config.min_score, workers, config.landmarks)
+        key = (config.min_score, workers, config.landmarks, config.cluster)
         if key not in self._pools:
             self._pools[key] = self._stack.enter_context(DetectorPool(*key))
         return self._pools[key]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import accumulate, dropwhile, takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,7 +106,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sharded:
+class Whole:
     """A conversion that is made in shards.
 
     Attributes:
@@ -126,14 +126,19 @@ class _Sharded:
     end: Fraction | None
 
 
-def _sharded(job: Conversion) -> _Sharded:
+def whole_of(job: Conversion) -> Whole:
+    """Return a conversion that is planned with what its shards need to know.
+
+    Raises:
+        SettingsError: If the source is neither a video nor an image sequence.
+    """
     footage = job.footage
     if footage is None:
         raise SettingsError(f"{job.source} is not a video or an image sequence; shards need one")
     times = footage.times()
     first, end = excerpt_of(job, footage)
     last = len(times) if end is None else sum(time < end for time in times)
-    return _Sharded(
+    return Whole(
         job, footage, folder_for(job.target, key_of(job)), first, max(last - first, 0), end
     )
 
@@ -163,21 +168,35 @@ def convert_shard(
     job = plan(
         Path(source), Path(output) if output else None, Path(model) if model else None, config
     )
-    whole = _sharded(job)
-    first, end = shard.frames(whole.total)
-    make_folder(whole.parts)
-    about = {"source": str(job.source), "output": str(job.target), "count": shard.count,
-             "model": str(job.model_path) if job.model_path else None,
-             "settings": config.to_dict()}  # fmt: skip
-    write_bytes(whole.parts / SHARDS, json.dumps(about).encode())
+    whole = whole_of(job)
+    begin(whole, shard.count)
     with Resources() as resources:
-        pool = resources.pool(config, config.workers)
-        _follow_faces(whole, pool, on_progress)
-        return _render(whole, shard, whole.first + first, whole.first + end, pool, on_progress)
+        follow_faces(whole, resources.pool(config, config.workers), on_progress)
+    return render(whole, shard, on_progress)
 
 
-def _follow_faces(whole: _Sharded, pool: DetectorPool, on_progress: OnProgress) -> None:
-    """Follow the faces of the whole conversion, or wait until another machine has done so."""
+def begin(whole: Whole, count: int) -> None:
+    """Note in the folder of the segments what its shards are made with.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    job = whole.job
+    make_folder(whole.parts)
+    about = {"source": str(job.source), "output": str(job.target), "count": count,
+             "model": str(job.model_path) if job.model_path else None,
+             "settings": job.config.to_dict()}  # fmt: skip
+    write_bytes(whole.parts / SHARDS, json.dumps(about).encode())
+
+
+def follow_faces(whole: Whole, pool: DetectorPool, on_progress: OnProgress) -> None:
+    """Follow the faces of the whole conversion, or wait until another machine has done so.
+
+    Args:
+        whole: The conversion.
+        pool: Detects faces.
+        on_progress: Called after each frame.
+    """
     done = whole.parts / FOLLOWED
     with _turn(whole.parts / LOCK, done):
         if done.exists():
@@ -212,12 +231,19 @@ def _turn(lock: Path, done: Path) -> Iterator[None]:
     yield
 
 
-def _render(
-    whole: _Sharded, shard: Shard, first: int, end: int, pool: DetectorPool,
-    on_progress: OnProgress,
-) -> ShardReport:  # fmt: skip
-    """Render the frames of a shard into its folder."""
+def render(whole: Whole, shard: Shard, on_progress: OnProgress) -> ShardReport:
+    """Render the frames of a shard into its folder, once the faces have been followed.
+
+    Args:
+        whole: The conversion.
+        shard: Which part.
+        on_progress: Called after each frame.
+
+    Raises:
+        BusyError: If another process is making the same shard.
+    """
     folder = shard.folder(whole.parts)
+    first, end = (whole.first + place for place in shard.frames(whole.total))
     report = ShardReport(whole.job.target, shard.number, shard.count, end - first, 0, 0)
     if first == end:
         return report
@@ -230,12 +256,11 @@ def _render(
             tracks = FaceLog(whole.parts / TRACKS)
             at = first + resumed
             tracks.since(max(at - CONTEXT_FRAMES, 0))
+            settings = whole.job.config
+            pool = DetectorPool(settings.min_score, 1, settings.landmarks)  # has nothing to detect
             found = detected(whole.job, whole.footage, pool, tracks, whole.first, whole.end)
-            with closing(render_all(whole.job, whole.footage, found)) as rendered:
-                wanted = takewhile(
-                    lambda result: result[1].index < end,
-                    dropwhile(lambda result: result[1].index < at, rendered),
-                )
+            with closing(render_all(whole.job, whole.footage, found, at)) as rendered:
+                wanted = takewhile(lambda result: result[1].index < end, rendered)
                 faces = write_all(output, wanted, faces, end - first, on_progress)
         output.finish()
     return replace(report, faces=faces, resumed=resumed)
@@ -261,13 +286,13 @@ def join(
     config = ConvertConfig.from_dict(about["settings"])
     named = about["model"]
     job = plan(Path(about["source"]), Path(about["output"]), Path(named) if named else None, config)
-    whole = _sharded(job)
+    whole = whole_of(job)
     if whole.parts != parts:
         raise InputError(
             f"{job.source}, the model or another input has changed since the shards of "
             f"{job.target} were made: make them again, or delete {parts}"
         )
-    _merge(whole, int(about["count"]))
+    merge(whole, int(about["count"]))
     with Resources() as resources:
         return carry_out(job, resources, on_progress, is_rendered=True)
 
@@ -292,10 +317,19 @@ def _found(source: Path, output: Path | None) -> tuple[Path, dict[str, Any]]:
     return parts, about
 
 
-def _merge(whole: _Sharded, count: int) -> None:
+def merge(whole: Whole, count: int) -> None:
     """Link the segments of all shards into the folder of the conversion's segments, in order.
 
     A join that was interrupted goes on where it stopped.
+
+    Args:
+        whole: The conversion.
+        count: How many shards there are.
+
+    Raises:
+        InputError: If a shard is missing or not finished.
+        BusyError: If a shard is still being made.
+        OutputError: If the segments cannot be linked.
     """
     shards = [Shard(number, count) for number in range(1, count + 1)]
     sizes = [end - first for first, end in (shard.frames(whole.total) for shard in shards)]

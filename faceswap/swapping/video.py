@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,8 @@ def convert_video(
         total = _total(job, info)
         found = () if is_rendered else detected(job, footage, pool, log, start, end)
         # Closed before the output, because its threads write to the track log.
-        with closing(render_all(job, footage, found)) as rendered:
-            remaining = dropwhile(lambda result: result[1].index < first, rendered)
-            faces = write_all(output, remaining, faces, total, on_progress)
+        with closing(render_all(job, footage, found, first)) as rendered:
+            faces = write_all(output, rendered, faces, total, on_progress)
         if not output.frames:
             raise InputError(f"{job.source} has no frame between --start and --end")
         written = records.from_json(output.records, folder)
@@ -211,7 +210,7 @@ def detected(
 
 
 def render_all(
-    job: Conversion, footage: Footage, found: Iterable[tuple[Selection, bool]]
+    job: Conversion, footage: Footage, found: Iterable[tuple[Selection, bool]], first: int = 0
 ) -> Generator[tuple[dict[str, Frame], FrameRecord], None, None]:
     """Yield the rendered streams of each frame and what happened to its faces.
 
@@ -219,6 +218,7 @@ def render_all(
         job: The conversion.
         footage: Its frames.
         found: Consecutive frames with their faces, and whether these may be swapped.
+        first: Index of the first frame that is wanted. Those before it are only looked at.
     """
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
@@ -237,6 +237,8 @@ def render_all(
     for frame, swaps in parallel.prefetch(prepare_video(job.swapper, to_swap()), 2):
         file = frame.source.name if has_files else None
         record = records.record_of(frame, swaps, left_out.pop(frame.index), file, job.spec, visits)
+        if frame.index < first:
+            continue
         streams = job.render(frame, swaps)
         if job.form == "package":
             config = job.swapper.config_at(frame.index)

@@ -1,0 +1,137 @@
+"""Spread work over the machines of a Ray cluster, which share a folder.
+
+Ray starts its workers in folders of its own. They go to that of the caller first, so that relative
+paths lead to the same files on every machine. A machine that is lost is replaced: Ray starts its
+tasks again on others.
+"""
+
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from typing import Any, TypeVar
+
+from faceswap.errors import DeviceError, FaceswapError, InputError, SettingsError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RETRIES = 8  # of a task whose machine was lost
+AHEAD = 2  # items per core that are on their way
+
+
+def connect() -> Any:
+    """Connect to the Ray cluster that ``RAY_ADDRESS`` in the environment names, or that runs here.
+
+    Returns:
+        The module ``ray``.
+
+    Raises:
+        InputError: If no cluster is running there.
+        SettingsError: If Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise SettingsError("--cluster needs Ray: pip install 'faceswap[cluster]'") from error
+    if ray.is_initialized():
+        return ray
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        where = "here" if address == "auto" else f"at {address}"
+        raise InputError(
+            f"no Ray cluster is running {where}: start one with ray start --head, or name one in "
+            "RAY_ADDRESS"
+        ) from error
+    return ray
+
+
+def machines() -> list[dict[str, float]]:
+    """Return the resources of each machine of the cluster, such as {"CPU": 8, "GPU": 1}."""
+    return [node["Resources"] for node in connect().nodes() if node["Alive"]]
+
+
+def remote(work: Callable[..., R], cores: float = 1, gpus: float = 0) -> Callable[..., Any]:
+    """Return a function that calls another one on some machine, and returns Ray's reference to it.
+
+    Args:
+        work: A function that can be imported on every machine.
+        cores: Cores that it takes.
+        gpus: GPUs that it takes.
+    """
+    task = connect().remote(
+        num_cpus=cores, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
+    )(_call)
+    folder = Path.cwd()
+    return lambda *arguments: task.remote(folder, work, arguments)
+
+
+def _call(folder: Path, work: Callable[..., R], arguments: tuple[Any, ...]) -> R:
+    """Call a function in the caller's folder."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} does not exist on {socket.gethostname()}: the machines of a cluster must "
+            "share the folder"
+        ) from error
+    return work(*arguments)
+
+
+def result_of(reference: Any) -> Any:
+    """Wait for the result of a call.
+
+    Raises:
+        DeviceError: If machines are lost again and again, or memory runs out.
+        FaceswapError: What the function raised; any other exception of it is passed on, too.
+    """
+    ray = connect()
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, FaceswapError):
+            raise error.cause from error
+        raise
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError) as error:  # fmt: skip
+        raise DeviceError(f"the cluster lost the machines that did the work: {error}") from error
+
+
+class ClusterPool:
+    """Calls functions on the machines of a cluster and yields the results in order.
+
+    It is used as :class:`faceswap.parallel.OrderedPool` is. Until it is closed, what is printed
+    goes to stderr, because Ray prints what happens to machines.
+    """
+
+    def __init__(self) -> None:
+        self._printing = ExitStack()
+        self._printing.enter_context(redirect_stdout(sys.stderr))
+
+    def map(
+        self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
+    ) -> Iterator[tuple[T, R]]:
+        """Yield each item with ``work(*arguments(item))``; see :func:`result_of` for errors."""
+        submit = remote(work)
+        most = max(round(AHEAD * sum(machine.get("CPU", 0) for machine in machines())), 1)
+        pending: deque[tuple[T, Any]] = deque()
+        for item in items:
+            pending.append((item, submit(*arguments(item))))
+            if len(pending) > most:
+                oldest, reference = pending.popleft()
+                yield oldest, result_of(reference)
+        for oldest, reference in pending:
+            yield oldest, result_of(reference)
+
+    def close(self) -> None:
+        """Let what is printed go to stdout again."""
+        self._printing.close()

@@ -1,0 +1,170 @@
+"""Convert a video or an image sequence on a Ray cluster: its segments are tasks.
+
+The caller follows the faces, with the whole cluster to detect them. Then each task renders a shard,
+as ``convert --shard`` does, into the folder that the machines share.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from faceswap import cluster
+from faceswap.config import ConvertConfig
+from faceswap.errors import BusyError
+from faceswap.faces.pool import DetectorPool
+from faceswap.media.segments import SEGMENT_FRAMES
+from faceswap.swapping import shards
+from faceswap.swapping.plan import Conversion, plan
+from faceswap.swapping.shards import Shard, ShardReport, Whole
+from faceswap.types import OnProgress, Progress, counted
+
+log = logging.getLogger(__name__)
+
+PER_SLOT = 2  # shards per machine or GPU, so that the slow ones hold nobody up
+POLL = 0.5  # seconds between looks at the progress
+PATIENCE = 120.0  # seconds to wait for a shard that a lost machine may still hold
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A conversion as a task is told of it.
+
+    Attributes:
+        source: The source.
+        output: The main output, or the folder of a package.
+        model: The model; None with a cast file.
+        config: Settings.
+        form: The form of the output.
+    """
+
+    source: Path
+    output: Path
+    model: Path | None
+    config: ConvertConfig
+    form: str
+
+
+def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None:
+    """Render all segments of a conversion, so that they only need to be joined.
+
+    Args:
+        job: The conversion.
+        pool: Detects faces.
+        on_progress: Called as the work goes on.
+
+    Raises:
+        DeviceError: If machines are lost again and again.
+        InputError: If no cluster is running, or a machine does not see the shared folder.
+        SettingsError: If Ray is not installed.
+    """
+    cluster.connect()
+    whole = shards.whole_of(job)
+    cores, gpus, slots = _slots(job.config)
+    segments = -(-whole.total // SEGMENT_FRAMES)
+    count = max(min(segments, PER_SLOT * slots, shards.MOST_SHARDS), 1)
+    shards.begin(whole, count)
+    shards.follow_faces(whole, pool, on_progress)
+    output = job.target.parent if job.form == "package" else job.target
+    config = replace(job.config, cluster=False)
+    order = Order(job.source, output, job.model_path, config, job.form)
+    with _board() as board:
+        submit = cluster.remote(_render, cores, gpus)
+        waiting = [submit(order, number, count, board) for number in range(1, count + 1)]
+        try:
+            _watch(waiting, board, whole.total, on_progress)
+        except BaseException:
+            for reference in waiting:
+                cluster.connect().cancel(reference, force=True)
+            raise
+    shards.merge(whole, count)
+
+
+def _slots(config: ConvertConfig) -> tuple[float, float, int]:
+    """Return the cores and GPUs of a task, and how many tasks run at a time.
+
+    A task takes a GPU, or else all cores of a machine, because the network uses them.
+    """
+    found = cluster.machines()
+    gpus = sum(int(machine.get("GPU", 0)) for machine in found)
+    if gpus and config.device != "cpu":
+        return 1, 1, gpus
+    cores = [machine["CPU"] for machine in found if machine.get("CPU", 0) >= 1]
+    least = min(cores, default=1.0)
+    return least, 0, max(sum(int(have // least) for have in cores), 1)
+
+
+def _watch(waiting: list[Any], board: Any, total: int, on_progress: OnProgress) -> None:
+    """Wait for all tasks, and tell of the frames that they have rendered."""
+    ray = cluster.connect()
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=POLL)
+        for reference in ready:
+            cluster.result_of(reference)
+        frames, faces = ray.get(board.sums.remote())
+        on_progress(Progress(frames, total, "frames", counted(faces, "face")))
+
+
+class _Counts:
+    """Frames and, once it is done, faces of each shard; a process on the caller's machine."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[int, int]] = {}
+
+    def put(self, shard: int, frames: int, faces: int) -> None:
+        self._done[shard] = frames, faces
+
+    def sums(self) -> tuple[int, int]:
+        return (
+            sum(frames for frames, _ in self._done.values()),
+            sum(faces for _, faces in self._done.values()),
+        )
+
+
+@contextmanager
+def _board() -> Iterator[Any]:
+    """Start the process that collects the progress of all tasks."""
+    ray = cluster.connect()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Counts).remote()
+    try:
+        yield board
+    finally:
+        ray.kill(board)
+
+
+def _render(order: Order, number: int, count: int, board: Any) -> ShardReport:
+    """Render a shard; this is a task."""
+    whole = _planned(order)
+    started = told = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told >= POLL:
+            told = time.monotonic()
+            board.put.remote(number, int(progress.done), 0)
+
+    while True:
+        try:
+            report = shards.render(whole, Shard(number, count), tell)
+        except BusyError:  # a machine that was lost a moment ago may still hold it
+            if time.monotonic() - started > PATIENCE:
+                raise
+            time.sleep(POLL)
+            continue
+        board.put.remote(number, report.frames, report.faces)
+        return report
+
+
+@lru_cache(1)
+def _planned(order: Order) -> Whole:
+    """Load the model once for all tasks that a process runs."""
+    form = order.form if order.form == "package" else None
+    job = plan(order.source, order.output, order.model, order.config, form=form, may_exist=True)
+    return shards.whole_of(job)

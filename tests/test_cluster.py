@@ -1,0 +1,234 @@
+"""A Ray cluster gives the same results as one machine, also if a machine is lost midway."""
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceswap import cluster
+from faceswap.config import ConvertConfig, ExtractConfig
+from faceswap.errors import DeviceError, InputError, SettingsError
+from faceswap.facesets.extractor import extract
+from faceswap.media import segments, writers
+from faceswap.swapping import clustered, shards
+from faceswap.swapping.batch import convert_all, read_jobs
+from faceswap.swapping.converter import convert
+from faceswap.swapping.shards import Shard, convert_shard, join
+from tests.support.clips import segment_length, write_lossless
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
+LENGTH, SEGMENT = 40, 8
+RENDER = clustered._render
+
+
+def render_short(*arguments):
+    """Render a shard with short segments; a task in another process."""
+    for module in (segments, writers, shards, clustered):
+        module.SEGMENT_FRAMES = SEGMENT
+    return RENDER(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch):
+    segment_length(monkeypatch, SEGMENT)
+    for module in (shards, clustered):
+        monkeypatch.setattr(module, "SEGMENT_FRAMES", SEGMENT)
+    monkeypatch.setattr(clustered, "_render", render_short)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Start a cluster of two machines, with a core each, and connect to it."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    started.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = started.address
+    cluster.connect()
+    yield started
+    ray.shutdown()
+    started.shutdown()
+    del os.environ["RAY_ADDRESS"]
+
+
+@pytest.fixture(scope="module")
+def small(collins):
+    """Return a small moving face, (H, W, 3)."""
+    return np.asarray(Image.fromarray(collins).resize((192, 192)))
+
+
+@pytest.fixture(scope="module")
+def clip(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    images = [np.roll(small, number % 7, axis=1) for number in range(LENGTH)]
+    return write_lossless(folder / "clip.mkv", images)
+
+
+@pytest.fixture(scope="module")
+def reference(clip, model):
+    convert(clip, clip.with_name("whole.mkv"), model, QUICK)
+    return digest(clip.with_name("whole.mkv"))
+
+
+def digest(path):
+    """Return a digest of the packets of a video with their times, or of the images of a folder."""
+    found = hashlib.sha256()
+    if path.is_dir():
+        for image in sorted(path.glob("*.png")):
+            found.update(image.name.encode() + image.read_bytes())
+        return found.hexdigest()
+    with av.open(str(path)) as file:
+        for packet in file.demux():
+            if packet.size:
+                found.update(f"{packet.stream.index} {packet.pts} {packet.dts}".encode())
+                found.update(bytes(packet))
+    return found.hexdigest()
+
+
+def test_shards_give_the_same_packets(clip, model, reference):
+    output = clip.with_name("shards.mkv")
+    for number in (3, 1, 2):
+        convert_shard(clip, output, model, QUICK, Shard(number, 3))
+    join(clip, output)
+
+    assert digest(output) == reference
+
+
+def test_two_machines_give_the_same_packets(clip, model, reference, nodes):
+    output, seen = clip.with_name("cluster.mkv"), []
+
+    report = convert(clip, output, model, replace(QUICK, cluster=True), seen.append)
+
+    assert digest(output) == reference
+    assert report.frames == LENGTH
+    assert not list(clip.parent.glob(".*.parts"))
+    rendered = [progress.done for progress in seen if progress.unit == "frames"]
+    assert rendered == sorted(rendered)
+    assert rendered[-1] == LENGTH
+
+
+def test_a_machine_that_is_lost_is_replaced(clip, model, reference, nodes, capsys):
+    output, killed = clip.with_name("killed.mkv"), []
+    extra = nodes.add_node(num_cpus=1)
+    assert is_alive(extra)
+
+    def kill(progress):
+        if progress.unit == "frames" and progress.done > 0 and not killed:
+            killed.append(progress.done)
+            nodes.remove_node(extra, allow_graceful=False)
+
+    convert(clip, output, model, replace(QUICK, cluster=True), kill)
+
+    assert killed
+    assert killed[0] < LENGTH
+    assert not is_alive(extra)
+    assert capsys.readouterr().out == ""  # a report may be printed there
+    assert digest(output) == reference
+
+
+def is_alive(node):
+    return any(one["NodeID"] == node.node_id and one["Alive"] for one in ray.nodes())
+
+
+def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):
+    folder = tmp_path / "shot"
+    folder.mkdir()
+    for number in range(20):
+        Image.fromarray(np.roll(small, number % 5, axis=0)).save(folder / f"s.{1001 + number}.png")
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    settings = {"workers": 1, "device": "cpu", "detector": "hog"}
+    done = {}
+    for name, on_cluster in (("alone", False), ("together", True)):
+        lines = [f'output = "{name}"', f'model = "{model}"', "[settings]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        lines += [
+            f"cluster = {json.dumps(on_cluster)}",
+            "[[job]]",
+            'inputs = ["shot", "photo.png"]',
+        ]
+        (tmp_path / f"{name}.toml").write_text("\n".join(lines) + "\n")
+        reports = list(convert_all(read_jobs(tmp_path / f"{name}.toml")))
+        assert [report.state for report in reports] == ["done", "done"]
+        done[name] = tmp_path / name
+
+    pictures = [
+        [np.asarray(Image.open(path)) for path in sorted((folder / "shot.swapped").glob("*.png"))]
+        for folder in done.values()
+    ]
+    assert len(pictures[0]) == 20
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_extraction_finds_the_same_faces(clip, nodes, tmp_path):
+    config = ExtractConfig(workers=1, detector="hog", every=8)
+    found = {}
+    for name, on_cluster in (("alone", False), ("together", True)):
+        extract(clip, tmp_path / name, replace(config, cluster=on_cluster))
+        found[name] = {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.png")}
+
+    assert len(found["alone"]) == 5
+    assert found["alone"] == found["together"]
+
+
+def fails(kind):
+    if kind == "input":
+        raise InputError("this.png is damaged")
+    if kind == "bug":
+        raise ZeroDivisionError("a bug")
+    os._exit(1)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("input", InputError), ("bug", ZeroDivisionError)])
+def test_errors_of_tasks_arrive(nodes, kind, error):
+    with pytest.raises(error, match=r"damaged|a bug"):
+        cluster.result_of(cluster.remote(fails)(kind))
+
+
+def test_a_task_that_always_dies_is_given_up(nodes, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    with pytest.raises(DeviceError, match="lost the machines"):
+        cluster.result_of(cluster.remote(fails)("death"))
+
+
+def test_a_machine_without_the_folder_says_so(nodes, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    submit = cluster.remote(fails)
+    gone.rmdir()
+    with pytest.raises(InputError, match="must share the folder"):
+        cluster.result_of(submit("input"))
+
+
+def test_a_gpu_or_all_cores_of_a_machine_make_a_slot(monkeypatch):
+    def slots(machines, device="auto"):
+        monkeypatch.setattr(cluster, "machines", lambda: machines)
+        return clustered._slots(replace(QUICK, device=device))
+
+    assert slots([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}]) == (1, 1, 3)
+    assert slots([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 16.0}], device="cpu") == (8.0, 0, 3)
+    assert slots([{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 0.0}]) == (4.0, 0, 2)
+    assert slots([{}]) == (1.0, 0, 1)
+
+
+def test_no_cluster_and_no_ray_are_one_line(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("no")))
+    with pytest.raises(InputError, match=r"no Ray cluster is running at 127\.0\.0\.1:1"):
+        cluster.connect()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r"pip install 'faceswap\[cluster\]'"):
+        cluster.connect()
