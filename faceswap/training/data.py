@@ -29,7 +29,7 @@ from faceswap.training.checkpoint import Faces, HeldOut, ResumeState, TrainingSt
 from faceswap.training.checks import warn_about_likeness, warn_about_people, warn_about_poses
 from faceswap.training.companions import companions
 from faceswap.training.dealing import deck_of
-from faceswap.training.distributed import World
+from faceswap.training.distributed import ALONE, World
 from faceswap.training.optimizer import Optimizer, recipe_of
 from faceswap.training.portraits import (
     Portraits,
@@ -69,7 +69,7 @@ class TrainingFaces:
 
 def prepare(
     a: Path, b: Path, folder: Path, config: TrainConfig, state: ResumeState | None,
-    device: torch.device, on_progress: OnProgress = ignore_progress,
+    device: torch.device, on_progress: OnProgress = ignore_progress, world: World = ALONE,
 ) -> tuple[TrainingState, TrainingFaces]:  # fmt: skip
     """Build a run with initial weights, and load the faces.
 
@@ -84,6 +84,7 @@ def prepare(
         state: The state to resume from; None starts a new run.
         device: Where the network and the faces go.
         on_progress: Called after each face that is measured for a centroid or compared with photos.
+        world: The processes that train together.
 
     Returns:
         The run and the faces, on the device.
@@ -120,7 +121,7 @@ def prepare(
     trained = {
         key: f.subset({*held_out[key], *left_out[key]}, inside=False) for key, f in facesets.items()
     }
-    run = _start(preset, config, names, _color_shift(trained), device, init_network)
+    run = _start(preset, config, names, _color_shift(trained), device, init_network, world)
     run.held_out, run.left_out = held_out, left_out
     run.weights = _weights_behind(config, [a, b, *map(Path, config.also)])
     recipe = recipe_of(preset.name)
@@ -373,6 +374,7 @@ def _start(
     color_shift: tuple[float, float, float],
     device: torch.device,
     init_network: Autoencoder | None,
+    world: World,
 ) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -386,7 +388,7 @@ def _start(
         network.load_state_dict(init_network.state_dict() | fresh)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = recipe_of(preset.name)
-    optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate)
+    optimizer = Optimizer(network, recipe, config.learning_rate or recipe.learning_rate, world)
     generator = torch.Generator().manual_seed(config.seed)
     run = TrainingState(network, optimizer, generator, names, color_shift)
     if recipe.average:

@@ -2,7 +2,10 @@
 
 Every process draws the random numbers of the whole batch and computes its own shard, so the number
 of processes changes the result only by rounding errors. Rank 0 makes decisions, writes files and
-reports.
+reports. The processes also share the work of the optimizer that grows with the network alone.
+
+With ``torchrun --max-restarts``, the processes start again if one is lost, perhaps fewer or more of
+them, and go on from the last saved state.
 """
 
 import os
@@ -14,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -30,9 +35,32 @@ class World:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Return the slice of this process in a batch; ``count`` is a multiple of ``size``."""
-        share = count // self.size
-        return slice(self.rank * share, (self.rank + 1) * share)
+        """Return the slice of this process in a batch of at least ``size`` items."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def weight(self, count: int) -> float:
+        """Return the factor by which this process multiplies the mean loss of its shard.
+
+        The mean of the results over all processes is then the mean loss of the whole batch, also if
+        the shards differ in length.
+        """
+        mine = len(range(count)[self.shard(count)])
+        return mine * self.size / count
+
+    def gather(self, mine: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Return the tensors of all processes, each of one dimension.
+
+        Args:
+            mine: The tensor of this process.
+            lengths: The length of each process's tensor.
+        """
+        if self.size == 1:
+            return [mine]
+        padded = mine.new_zeros(max(lengths))
+        padded[: len(mine)] = mine
+        gathered = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(gathered, padded)
+        return [one[:length] for one, length in zip(gathered, lengths, strict=True)]
 
     def agree(self, values: list[float]) -> list[float]:
         """Broadcast the numbers of rank 0 to all processes."""
@@ -66,9 +94,17 @@ class World:
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
+ALONE = World()
+
+
 def is_rank_zero() -> bool:
     """Return whether this is rank 0; works before the process group is initialized."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_elastic() -> bool:
+    """Return whether ``torchrun`` starts the processes again if one is lost."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 @contextmanager
@@ -76,11 +112,15 @@ def joined(device: torch.device) -> Iterator[World]:
     """Join the process group of ``torchrun``; without it, yield a world of one process."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ALONE
         return
     # Gloo broadcasts rank 0's decisions as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend)
+    # The store of torchrun outlives the processes, and with it the addresses of lost ones.
+    store, rank, size = next(iter(rendezvous("env://")))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"start-{start}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size)
     finally:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from faceswap.config import MODEL_SEAM
 from faceswap.models.devices import is_fast_in_bfloat16
+from faceswap.training.distributed import ALONE, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +104,64 @@ class Muon(torch.optim.Optimizer):
             root of O / I if that is larger.
         weight_decay: Decoupled weight decay.
         momentum: Coefficient of the Nesterov momentum.
+        world: The processes that train together. Each orthogonalizes a share of the matrices.
     """
 
     def __init__(
-        self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95
-    ) -> None:
+        self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95,
+        world: World = ALONE,
+    ) -> None:  # fmt: skip
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         fast = is_fast_in_bfloat16(matrices[0].device)
         self.compute_type = torch.bfloat16 if fast else torch.float32
         self._alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for matrix in matrices:
             self._alike[matrix.shape].append(matrix)
+        self._world, self._owners = world, _owners(self._alike, world.size)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         assert closure is None, "Muon does not support closures"
         (group,) = self.param_groups
-        for (rows, columns), matrices in self._alike.items():
-            weights: list[Tensor] = [*matrices]
+        directions = {}
+        for shape, matrices in self._alike.items():
             gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
             buffers = [self._momentum(matrix) for matrix in matrices]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-            nesterov = torch.stack(gradients).lerp_(torch.stack(buffers), group["momentum"])
-            updates = orthogonalize(nesterov, self.compute_type).to(matrices[0].dtype)
+            directions[shape] = torch.stack(gradients).lerp_(
+                torch.stack(buffers), group["momentum"]
+            )
+        for shape, updates in self._orthogonal(directions).items():
+            rows, columns = shape
+            weights: list[Tensor] = [*self._alike[shape]]
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             updates = updates * (-group["lr"] * max(1, rows / columns) ** 0.5)
             torch._foreach_add_(weights, updates.unbind())
+
+    def _orthogonal(self, directions: dict[torch.Size, Tensor]) -> dict[torch.Size, Tensor]:
+        """Orthogonalize matrices (N, O, I) by shape; each process does those that it owns."""
+        rank, size = self._world.rank, self._world.size
+        done = {}
+        for shape, stack in directions.items():
+            places = [at for at, owner in enumerate(self._owners[shape]) if owner == rank]
+            if places:
+                mine = stack if len(places) == len(stack) else stack[places]
+                done[shape] = orthogonalize(mine, self.compute_type).to(stack.dtype)
+        if size == 1:
+            return done
+        like = next(iter(directions.values()))
+        flat = torch.cat([like.new_empty(0), *(one.reshape(-1) for one in done.values())])
+        lengths = [
+            sum(self._owners[shape].count(owner) * shape.numel() for shape in directions)
+            for owner in range(size)
+        ]
+        for owner, found in enumerate(self._world.gather(flat, lengths)):
+            for shape, stack in directions.items():
+                places = [at for at, one in enumerate(self._owners[shape]) if one == owner]
+                length = len(places) * shape.numel()
+                stack[places] = found[:length].view(len(places), *shape)
+                found = found[length:]
+        return directions
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         state = self.state[matrix]
@@ -136,6 +169,25 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(matrix)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
+
+
+def _owners(
+    alike: dict[torch.Size, list[nn.Parameter]], processes: int
+) -> dict[torch.Size, list[int]]:
+    """Return which process orthogonalizes each matrix, by shape, so that all have as much to do."""
+    work = [0] * processes
+    owners: dict[torch.Size, list[int]] = {shape: [] for shape in alike}
+    for shape in sorted(alike, key=_products, reverse=True):
+        for _ in alike[shape]:
+            owner = work.index(min(work))
+            work[owner] += _products(shape)
+            owners[shape].append(owner)
+    return owners
+
+
+def _products(shape: torch.Size) -> int:
+    """Return the number of products in which a Newton-Schulz step of a matrix takes part."""
+    return shape.numel() * min(shape)
 
 
 def orthogonalize(matrices: Tensor, compute_type: torch.dtype) -> Tensor:
@@ -201,9 +253,12 @@ class Optimizer:
         network: Network with convolution weights in channels_last order.
         recipe: Learning rates and other settings.
         learning_rate: Peak learning rate of AdamW; Muon's peak scales in proportion.
+        world: The processes that train together; all have the same gradients.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, learning_rate: float) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, learning_rate: float, world: World = ALONE
+    ) -> None:
         hidden = _hidden_weights(network) if recipe.muon_rate else []
         taken = {id(weight) for weight in hidden}
         rest = [p for p in network.parameters() if id(p) not in taken]
@@ -221,8 +276,9 @@ class Optimizer:
         if hidden:
             self._peaks["muon"] = recipe.muon_rate * learning_rate / recipe.learning_rate
             self._optimizers["muon"] = Muon(
-                [view for _, view in self._views], self._peaks["muon"], recipe.weight_decay
-            )
+                [view for _, view in self._views], self._peaks["muon"], recipe.weight_decay,
+                world=world,
+            )  # fmt: skip
         if kind == "cuda":  # tensors, so that a recorded step reads the rates of its replay
             for optimizer in self._optimizers.values():
                 (group,) = optimizer.param_groups

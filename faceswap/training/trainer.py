@@ -135,6 +135,11 @@ def train(
     if config.batch_size is None:
         batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         config = dataclasses.replace(config, batch_size=batch_size)
+    if config.restart and distributed.is_elastic():
+        raise SettingsError(
+            "--restart would discard the model each time torchrun starts the processes again: "
+            f"delete {folder}, or leave out --max-restarts"
+        )
     # Rank 0 takes the lock before init_process_group, so a refused run fails at once instead of
     # hanging the others.
     lock = exclusive_folder(folder, f"training of {folder} is under way")
@@ -148,9 +153,9 @@ def _train_in(
 ) -> TrainReport:  # fmt: skip
     """Train in a folder that rank 0 has locked."""
     assert config.batch_size is not None, "train() chooses it by device"
-    if config.batch_size % world.size:
+    if config.batch_size < world.size:
         raise SettingsError(
-            f"batch_size must be a multiple of the number of processes, {world.size}, "
+            f"batch_size must be at least the number of processes, {world.size}, "
             f"not {config.batch_size}"
         )
     if config.also and world.size > 1:
@@ -158,7 +163,7 @@ def _train_in(
     read = world.first and not config.restart
     state = world.share(checkpoint.read_state(folder) if read else None)
     report = on_progress if world.first else ignore_progress
-    run, faces = prepare(a, b, folder, config, state, device, report)
+    run, faces = prepare(a, b, folder, config, state, device, report, world)
     if world.first:
         _open_folder(folder, config, run)
     if state:
@@ -475,10 +480,15 @@ class Loop:
         ]
         turn = Turn(companion, *third[0]) if companion else None
         warped, targets = (a[0], b[0]), (a[1], b[1])
-        losses = learn(run, self._pair, warped, targets, self._masked_loss, self._scaler, turn)
+        losses = learn(run, self._pair, warped, targets, self._loss, self._scaler, turn)
         if run.average:
             update_ema(run.average, run.network, self._ema_share)
         return losses
+
+    def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of this process's shard, weighted by its share of the batch."""
+        loss, weight = self._masked_loss(faces, targets), self._world.weight(self._batch)
+        return loss if weight == 1 else loss * weight
 
     def _companion(self) -> Companion | None:
         """Return the companion whose turn it is; None if there are none."""

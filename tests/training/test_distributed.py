@@ -1,22 +1,39 @@
 """Distributed training takes the same steps as training in one process."""
 
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from faceswap.config import TrainConfig
+from faceswap.errors import SettingsError
+from faceswap.training import distributed, trainer
 from faceswap.training.distributed import World
+from faceswap.training.optimizer import Muon
 
 STEPS = 8
 
 
+def command_of(folder, faceset_folders, steps):
+    return ["-m", "faceswap", "train", "--model", "small", "--steps", str(steps),
+            "--device", "cpu", "--preview-every", "0",
+            "--save-every", "0",  # so that the loss of every step is recorded
+            "--a", str(faceset_folders[0]), "--b", str(faceset_folders[1]),
+            "--output", str(folder)]  # fmt: skip
+
+
 def train(folder, faceset_folders, processes):
-    command = ["-m", "faceswap", "train", "--model", "small", "--steps", str(STEPS),
-               "--batch-size", "4", "--device", "cpu", "--preview-every", "0",
-               "--save-every", "0",  # so that the loss of every step is recorded
-               "--a", str(faceset_folders[0]), "--b", str(faceset_folders[1]),
-               "--output", str(folder)]  # fmt: skip
+    command = [*command_of(folder, faceset_folders, STEPS), "--batch-size", "4"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     start = [sys.executable, *(launcher if processes > 1 else []), *command]
     done = subprocess.run(start, capture_output=True, text=True, timeout=300)
@@ -52,8 +69,110 @@ def test_two_processes_equal_one(faceset_folders, tmp_path):
         assert (one[key] - two[key]).norm() < share * one[key].norm(), key
 
 
-@pytest.mark.parametrize(("size", "shards"), [(1, [(0, 6)]), (3, [(0, 2), (2, 4), (4, 6)])])
+@pytest.mark.parametrize(
+    ("size", "shards"),
+    [(1, [(0, 6)]), (3, [(0, 2), (2, 4), (4, 6)]), (4, [(0, 1), (1, 3), (3, 4), (4, 6)])],
+)
 def test_shards_cover_the_batch(size, shards):
     found = [World(rank, size).shard(6) for rank in range(size)]
 
     assert [(shard.start, shard.stop) for shard in found] == shards
+    weights = [World(rank, size).weight(6) for rank in range(size)]
+    losses = torch.arange(6.0)
+    means = [losses[part].mean() * weight for part, weight in zip(found, weights, strict=True)]
+    assert torch.stack(means).mean() == pytest.approx(2.5)
+
+
+def test_a_lost_process_is_started_again(faceset_folders, tmp_path):
+    """The second process is killed midway, and both go on from the last saved state."""
+    steps, folder = 12, tmp_path / "model"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                "--max-restarts", "1"]  # fmt: skip
+    command = [*command_of(folder, faceset_folders, steps), "--batch-size", "5"]
+    running = subprocess.Popen(
+        [sys.executable, *launcher, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        deadline, seen = time.monotonic() + 200, 0
+        while seen < 4:
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            if (folder / "metrics.jsonl").exists():
+                seen = max(losses(folder), default=0)
+        os.kill(process_of_rank(1, running.pid), signal.SIGKILL)
+        out, errors = running.communicate(timeout=200)
+    finally:
+        running.kill()
+
+    assert running.returncode == 0, errors
+    assert f"step {steps}" in out
+    assert sorted(losses(folder)) == list(range(1, steps + 1))
+
+
+def test_what_would_discard_the_model_at_each_start_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(SettingsError, match="--restart would discard"):
+        trainer.train(tmp_path, tmp_path, tmp_path / "m", TrainConfig(restart=True, device="cpu"))
+
+
+def process_of_rank(rank, launcher):
+    """Return the process that torchrun started with a rank."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int(re.search(r"PPid:\s+(\d+)", (process / "status").read_text())[1])
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if parent == launcher and f"RANK={rank}".encode() in variables:
+                return int(process.name)
+    raise AssertionError(f"no process has rank {rank}")
+
+
+def exchange(rank, size, folder):
+    """Take Muon steps as one of several processes, and store the weights."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": (folder / "port").read_text()}  # fmt: skip
+    with distributed.joined(torch.device("cpu")) as world:
+        weights = muon_steps(world)
+    torch.save(weights, folder / f"{rank}.pt")
+
+
+def muon_steps(world):
+    torch.manual_seed(1)
+    shapes = [(8, 24), (32, 32), (8, 24)]
+    matrices = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    muon = Muon(matrices, lr=0.02, weight_decay=0.1, world=world)
+    for _ in range(3):
+        for matrix in matrices:
+            matrix.grad = torch.randn(matrix.shape)  # alike in all processes
+        muon.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+@pytest.mark.parametrize("size", [2, 4])  # more processes than matrices, too
+def test_processes_share_the_orthogonalization(tmp_path, size):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+
+    torch.multiprocessing.spawn(exchange, (size, tmp_path), size)
+
+    alone = muon_steps(World())
+    first = torch.load(tmp_path / "0.pt")
+    for rank in range(size):
+        for one, other in zip(torch.load(tmp_path / f"{rank}.pt"), first, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)  # equal in all processes
+    for one, other in zip(first, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+def test_matrices_are_owned_evenly():
+    shapes = [(8, 24)] * 4 + [(32, 32)] * 3
+    muon = Muon(
+        [nn.Parameter(torch.zeros(shape)) for shape in shapes], 0.02, 0.1, world=World(0, 2)
+    )
+    owners = [owner for found in muon._owners.values() for owner in found]
+
+    assert len(owners) == 7
+    assert muon._owners[torch.Size((32, 32))] == [0, 1, 0]
+    assert muon._owners[torch.Size((8, 24))][0] == 1
