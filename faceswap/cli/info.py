@@ -12,9 +12,11 @@ from faceswap.facesets import faceset
 from faceswap.facesets.sourcelist import read_sources
 from faceswap.facesets.weights import Weights, behind, described, every
 from faceswap.media import photos, segments, sources
+from faceswap.media.film import FilmImage
 from faceswap.media.footage import describe
 from faceswap.media.reader import StreamDescription
 from faceswap.media.segments import Unfinished
+from faceswap.media.views import AS_STORED
 from faceswap.models import modelfile
 from faceswap.models.modelfile import TrainedModel
 from faceswap.provenance import consent, credentials
@@ -105,6 +107,9 @@ class VideoFacts:
     width: Count
     height: Count
     frames: Annotated[int | None, Meta(description="Number of frames; null if unknown.")]
+    colorspace: Annotated[
+        str | None, Meta(description="Colour space of an HDR video; null for SDR.")
+    ]
     streams: list[StreamDescription]
     provenance: Annotated[
         Provenance | None, Meta(description="null if no Content Credentials can be read.")
@@ -120,6 +125,10 @@ class PhotoFacts:
     bytes: Count
     width: Count
     height: Count
+    colorspace: Annotated[
+        str | None,
+        Meta(description="Colour space of an EXR, a DPX or a float TIFF; null for sRGB."),
+    ]
     provenance: Annotated[
         Provenance | None, Meta(description="null if no Content Credentials can be read.")
     ]
@@ -314,19 +323,23 @@ def _video(path: Path) -> VideoFacts:
         width=video.width,
         height=video.height,
         frames=video.frames,
+        colorspace=video.colorspace,
         streams=video.streams,
         provenance=_provenance(path),
     )
 
 
 def _photo(path: Path) -> PhotoFacts:
-    height, width = photos.read_photo(path).image.shape[:2]
+    photo = photos.read_photo(path)
+    height, width = photo.shape
+    view = photo.pixels.view.name if isinstance(photo.pixels, FilmImage) else AS_STORED
     return PhotoFacts(
         kind="photo",
         path=path,
         bytes=path.stat().st_size,
         width=width,
         height=height,
+        colorspace=None if view == AS_STORED else view,
         provenance=_provenance(path),
     )
 

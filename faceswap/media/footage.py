@@ -223,7 +223,6 @@ def describe(path: Path) -> VideoDescription:
 
     Raises:
         InputError: If it cannot be read, or none of its frames can be decoded.
-        SettingsError: If it is HDR, and OpenColorIO is not installed.
     """
     footage = video_at(path)
     if not isinstance(footage, Animation):
@@ -235,7 +234,7 @@ def describe(path: Path) -> VideoDescription:
     with footage.opened() as (_, video):
         stored = reader.pixel_format(video)
     return VideoDescription(
-        name, float(info.seconds), stored, info.width, info.height, info.frames, [stream]
+        name, float(info.seconds), stored, info.width, info.height, info.frames, None, [stream]
     )
 
 

@@ -31,7 +31,7 @@ from faceswap.media.frame import (
     rounded,
 )
 from faceswap.media.sources import animation_of
-from faceswap.media.views import View, hdr_view, view_of
+from faceswap.media.views import AS_STORED, HDR, View, hdr_view, view_of
 from faceswap.types import Count
 
 log = logging.getLogger(__name__)
@@ -270,7 +270,10 @@ class StreamDescription:
 
 @dataclass(frozen=True, slots=True)
 class VideoDescription:
-    """The properties of a video; width and height are those of the upright frames."""
+    """The properties of a video; width and height are those of the upright frames.
+
+    The colour space is that of HDR; it is None for SDR.
+    """
 
     container: str
     seconds: Annotated[float | None, Meta(description="Duration; null if unknown.")]
@@ -281,6 +284,7 @@ class VideoDescription:
         int | None,
         Meta(description="Number of frames, estimated if the header has none; null if unknown."),
     ]
+    colorspace: str | None
     streams: list[StreamDescription]
 
 
@@ -289,15 +293,15 @@ def describe_video(path: Path) -> VideoDescription:
 
     Raises:
         InputError: If it is not a readable video, or none of its frames can be decoded.
-        SettingsError: If it is HDR, and OpenColorIO is not installed.
     """
     with opened(path) as (container, video):
+        space = HDR.get(video.codec_context.color_trc)
         name, stored = container.format.name, pixel_format(video)
         seconds = container.duration / av.time_base if container.duration else None
         streams = [_describe_stream(stream) for stream in container.streams]
-    height, width = next(islice(read_video(path), 1)).shape  # upright
+    height, width = next(islice(read_video(path, AS_STORED), 1)).shape  # upright
     frames = probe(path).frames or None
-    return VideoDescription(name, seconds, stored, width, height, frames, streams)
+    return VideoDescription(name, seconds, stored, width, height, frames, space, streams)
 
 
 def _describe_stream(stream: Any) -> StreamDescription:

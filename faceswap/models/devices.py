@@ -1,9 +1,13 @@
 """Choose the compute device, and the number format in which it multiplies."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from faceswap.config import DeviceName
 from faceswap.errors import DeviceError
+from faceswap.parallel import cores
 
 
 def resolve_device(name: DeviceName) -> torch.device:
@@ -49,3 +53,23 @@ def in_precision(device: torch.device, precision: torch.dtype) -> torch.autocast
     if precision == torch.float32:
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, precision)
+
+
+def threads_to_render() -> int:
+    """Return the number of threads in which torch renders; the other cores detect and encode."""
+    return min(max(cores() // 2, 1), torch.get_num_threads())
+
+
+@contextmanager
+def rendering_threads(count: int) -> Iterator[None]:
+    """Let torch compute in a number of threads.
+
+    The number changes the last digits of a network's result, so all parts of a conversion must be
+    rendered with the same one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

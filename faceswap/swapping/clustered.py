@@ -18,6 +18,7 @@ from faceswap.config import ConvertConfig
 from faceswap.errors import BusyError
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.segments import SEGMENT_FRAMES
+from faceswap.models import devices
 from faceswap.swapping import shards
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.shards import Shard, ShardReport, Whole
@@ -40,6 +41,7 @@ class Order:
         model: The model; None with a cast file.
         config: Settings.
         form: The form of the output.
+        threads: In how many threads torch computes, wherever it does.
     """
 
     source: Path
@@ -47,6 +49,7 @@ class Order:
     model: Path | None
     config: ConvertConfig
     form: str
+    threads: int
 
 
 def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None:
@@ -71,7 +74,7 @@ def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None
     shards.follow_faces(whole, pool, on_progress)
     output = job.target.parent if job.form == "package" else job.target
     config = replace(job.config, cluster=False)
-    order = Order(job.source, output, job.model_path, config, job.form)
+    order = Order(job.source, output, job.model_path, config, job.form, devices.threads_to_render())
     with _board() as board:
         submit = cluster.remote(_render, cores, gpus)
         waiting = [submit(order, number, count, board) for number in range(1, count + 1)]
@@ -152,7 +155,7 @@ def _render(order: Order, number: int, count: int, board: Any) -> ShardReport:
 
     while True:
         try:
-            report = shards.render(whole, Shard(number, count), tell)
+            report = shards.render(whole, Shard(number, count), tell, order.threads)
         except BusyError:  # a machine that was lost a moment ago may still hold it
             if time.monotonic() - started > PATIENCE:
                 raise

@@ -3,14 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from faceswap import parallel
 from faceswap.arrays import Image
@@ -27,7 +25,7 @@ from faceswap.media.frame import Frame
 from faceswap.media.photos import read_photo
 from faceswap.media.segments import SegmentStore, digest_of, folder_for, unfinished
 from faceswap.media.sources import search
-from faceswap.parallel import cores
+from faceswap.models import devices
 from faceswap.provenance.consent import without_consent
 from faceswap.provenance.credentials import sidecar_beside, sidecar_of
 from faceswap.swapping import outputs
@@ -136,7 +134,7 @@ def carry_out(
 
         clustered.render(job, pool, on_progress)
         is_rendered = True
-    with _torch_threads(max(cores() // 2, 1)):
+    with devices.rendering_threads(devices.threads_to_render()):
         if job.footage:
             convert_video(job, job.footage, key, pool, report, on_progress, is_rendered)
         else:
@@ -180,17 +178,6 @@ def _is_done(job: Conversion, key: dict[str, Any], report: ConvertReport) -> boo
     report.count(written.frames, written.troubles)
     report.report, report.done_before = path, True
     return True
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Limit torch threads to leave cores for detection and encoding."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(count, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def contact_sheet(

@@ -23,6 +23,7 @@ from faceswap.media.footage import Footage, identify
 from faceswap.media.frame import Frame
 from faceswap.media.splice import ImageSplice, Splice, VideoSplice
 from faceswap.media.writers import StreamTarget
+from faceswap.models import devices
 from faceswap.provenance.consent import without_consent
 from faceswap.swapping import outputs
 from faceswap.swapping.explicit import refuse_explicit_frames
@@ -104,7 +105,8 @@ def redo(
     folder = temporary_beside(target)
     make_folder(folder)
     try:
-        with Resources() as resources, footage.opened() as (_, video):
+        threads = devices.rendering_threads(devices.threads_to_render())
+        with Resources() as resources, footage.opened() as (_, video), threads:
             pool = resources.pool(job.config, job.config.workers)
             start = before.frames[0].index
             splices = {

@@ -28,6 +28,7 @@ from faceswap.files import lock_file, make_folder, parse_json, write_bytes, writ
 from faceswap.media import writers
 from faceswap.media.footage import Footage
 from faceswap.media.segments import SEGMENT_FRAMES, SHARDS, SegmentStore, folder_for
+from faceswap.models import devices
 from faceswap.swapping import records
 from faceswap.swapping.converter import carry_out, refuse_explicit
 from faceswap.swapping.outputs import identified, target_of
@@ -231,13 +232,16 @@ def _turn(lock: Path, done: Path) -> Iterator[None]:
     yield
 
 
-def render(whole: Whole, shard: Shard, on_progress: OnProgress) -> ShardReport:
+def render(
+    whole: Whole, shard: Shard, on_progress: OnProgress, threads: int | None = None
+) -> ShardReport:
     """Render the frames of a shard into its folder, once the faces have been followed.
 
     Args:
         whole: The conversion.
         shard: Which part.
         on_progress: Called after each frame.
+        threads: In how many threads torch computes [default: as in a conversion on this machine].
 
     Raises:
         BusyError: If another process is making the same shard.
@@ -249,7 +253,8 @@ def render(whole: Whole, shard: Shard, on_progress: OnProgress) -> ShardReport:
         return report
     targets = targets_of(whole.job, whole.footage, whole.first)
     opened = writers.open_video(targets, whole.footage, folder, join=False)
-    with opened as output:
+    threads = threads or devices.threads_to_render()
+    with opened as output, devices.rendering_threads(threads):
         resumed = output.frames
         faces = sum(record.swapped for record in records.from_json(output.records, folder))
         if resumed < end - first:

@@ -12,7 +12,8 @@ from faceswap.cli.output import to_jsonable
 from faceswap.errors import InputError, ModelError
 from faceswap.models import autoencoder, modelfile
 from faceswap.models.architectures import PRESETS
-from tests.support.clips import make_clip
+from tests.support.clips import HLG, hdr_clip, make_clip
+from tests.support.films import write_exr
 
 
 def test_model_facts(tmp_path):
@@ -64,6 +65,17 @@ def test_photo_facts(tmp_path):
 
     assert (facts.kind, facts.width, facts.height) == ("photo", 30, 20)
     assert "width: 30" in text.facts(facts)
+
+
+def test_colour_spaces_are_told(tmp_path, monkeypatch):
+    write_exr(tmp_path / "x.exr", np.zeros((20, 30, 3), np.float32), np.float16)
+    hdr_clip(tmp_path / "hdr.mkv", HLG)
+    make_clip(tmp_path / "sdr.mp4")
+
+    assert inspect(tmp_path / "x.exr").colorspace == "Linear Rec.709 (sRGB)"
+    assert inspect(tmp_path / "sdr.mp4").colorspace is None
+    monkeypatch.setitem(sys.modules, "PyOpenColorIO", None)  # which it does without
+    assert inspect(tmp_path / "hdr.mkv").colorspace == "Rec.2100-HLG - Display"
 
 
 def test_anything_else_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import av
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -19,10 +20,11 @@ from faceswap.errors import BusyError, InputError, SettingsError
 from faceswap.files import lock_file
 from faceswap.media import segments as segments_module
 from faceswap.media.segments import unfinished
+from faceswap.models import devices
 from faceswap.swapping import shards
 from faceswap.swapping.converter import convert
 from faceswap.swapping.shards import Shard, convert_shard, join
-from faceswap.swapping.swapper import FRAMES_PER_PASS
+from faceswap.swapping.swapper import FRAMES_PER_PASS, Swapper
 from scripts.tools.schemas import schemas
 from tests.support.clips import segment_length, write_lossless
 from tests.support.stops import Stopped, stop_after
@@ -245,3 +247,26 @@ def test_commands_make_and_join_shards(tmp_path, clip, model):
 
 def test_segments_begin_with_batches_of_the_network():
     assert segments_module.SEGMENT_FRAMES % FRAMES_PER_PASS == 0
+
+
+def test_shards_compute_in_as_many_threads_as_a_conversion(tmp_path, clip, model, monkeypatch):
+    """A network's last digits depend on the number of threads."""
+    seen, decode = [], Swapper.decode
+
+    def noted(*arguments):
+        seen.append(torch.get_num_threads())
+        return decode(*arguments)
+
+    monkeypatch.setattr(Swapper, "decode", noted)
+    monkeypatch.setattr(devices, "cores", lambda: 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        convert(clip, tmp_path / "whole.mkv", model, QUICK)
+        one = set(seen)
+        seen.clear()
+        convert_shard(clip, tmp_path / "parts.mkv", model, QUICK, Shard(2, 3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert one == set(seen) == {2}
