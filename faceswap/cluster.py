@@ -45,9 +45,10 @@ def connect() -> Any:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = "here" if address == "auto" else f"at {address}"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"no Ray cluster is running {where}: start one with ray start --head, or name one in "
-            "RAY_ADDRESS"
+            f"no Ray cluster can be reached {where} ({reason}): start one with ray start --head, "
+            "or name one in RAY_ADDRESS"
         ) from error
     return ray
 

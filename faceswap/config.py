@@ -376,6 +376,7 @@ ClusterSetting = Annotated[
         "Spread the work over the Ray cluster that $RAY_ADDRESS names or that runs here. Its "
         "machines must share the folders. It needs faceswap[cluster].",
         MACHINE,
+        forms=IN_FILES,
     ),
 ]
 DeviceSetting = Annotated[
@@ -781,7 +782,9 @@ class ConvertConfig(Settings):
     ] = 18
     hardware: Annotated[
         bool,
-        Option("Encode video on the graphics hardware if possible.", OUTPUT, forms=("movie",)),
+        Option(
+            "Decode and encode video on graphics hardware if possible.", OUTPUT, forms=("movie",)
+        ),
     ] = False
     detector: DetectorSetting = "auto"
     min_score: MinScoreSetting = 0.2

@@ -227,7 +227,7 @@ def test_no_cluster_and_no_ray_are_one_line(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("no")))
-    with pytest.raises(InputError, match=r"no Ray cluster is running at 127\.0\.0\.1:1"):
+    with pytest.raises(InputError, match=r"no Ray cluster can be reached at 127\.0\.0\.1:1 \(no\)"):
         cluster.connect()
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'faceswap\[cluster\]'"):

@@ -238,6 +238,8 @@ def convert(
         raise click.UsageError("--preview, --redo and --shard take one source at a time.")
     if sum(map(bool, (preview, redo, shard))) > 1:
         raise click.UsageError("--preview, --redo and --shard exclude each other.")
+    if shard and settings.cluster:
+        raise click.UsageError("--shard and --cluster exclude each other: a cluster makes shards.")
     if redo:
         changes = given(ConvertConfig, "convert", config_file, flags)
         _redo(source, redo, output, model, changes, as_json)

@@ -28,6 +28,11 @@ BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, 
 GRID = 8
 # Pixels; rects grow to multiples of this, because every size of rect needs its own converter.
 CELL = 32
+# Layouts of graphics hardware, and those of decoders on the processor that hold the same.
+SEMI_PLANAR = {
+    "nv12": "yuv420p", "nv16": "yuv422p", "nv24": "yuv444p", "p010le": "yuv420p10le",
+    "p210le": "yuv422p10le", "p410le": "yuv444p10le", "p012le": "yuv420p12le",
+}  # fmt: skip
 # Formats with transparency in which an encoder opens, if these are fewer than FFmpeg lists.
 ALPHA_FORMATS: dict[str, tuple[str, ...]] = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
 Tags = dict[str, int]
@@ -74,6 +79,44 @@ def deep_scale(frame: av.VideoFrame) -> float:
     """Return the steps of DEEP per 8-bit level: swscale scales RGB by powers of two."""
     bits: int = frame.format.components[0].bits
     return (2**bits - 1) * 2 ** (16 - bits) / 255 if is_rgb(frame.format.name) else 256.0
+
+
+def planar(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return a frame of graphics hardware in the layout of decoders on the processor.
+
+    Hardware stores both chroma components in one plane, and fewer than 16 bits in the upper ones
+    (FFmpeg's NV12, P010 and their kin). All others are returned as they are.
+    """
+    target = SEMI_PLANAR.get(frame.format.name)
+    if target is None:
+        return frame
+    old, deep = frame, target.endswith("le")
+    new = _blank(old, old.width, old.height, target)
+    shift = 16 - new.format.components[0].bits if deep else 0
+    _pixels(new.planes[0], deep)[:] = _pixels(old.planes[0], deep) >> shift
+    pairs: Any = old.planes[1]
+    both: Any = np.frombuffer(pairs, np.uint16 if deep else np.uint8)
+    both = both[: pairs.height * pairs.line_size // (1 + deep)].reshape(pairs.height, -1) >> shift
+    for place, plane in enumerate(new.planes[1:3]):
+        _pixels(plane, deep)[:] = both[:, place : 2 * plane.width : 2]
+    new.pts, new.dts, new.duration = old.pts, old.dts, old.duration
+    if old.time_base is not None:  # a raw stream has none
+        new.time_base = old.time_base
+    return _tagged(new, tags_of(old))
+
+
+def are_equal(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Return whether frames have the same planes, bit for bit, and the same colour tags."""
+    alike = (one.format.name, one.width, one.height) == (
+        other.format.name, other.width, other.height
+    )  # fmt: skip
+    if not alike or tags_of(one) != tags_of(other):
+        return False
+    deep = is_deep(one)
+    return all(
+        np.array_equal(_pixels(mine, deep), _pixels(its, deep))
+        for mine, its in zip(one.planes, other.planes, strict=True)
+    )
 
 
 def _differ_in_alpha_only(one: str, other: str) -> bool:

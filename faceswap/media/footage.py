@@ -85,10 +85,12 @@ class VideoFile:
     Attributes:
         path: The file.
         colorspace: Its colour space; see :func:`reader.read_video`.
+        hardware: Whether to decode it on graphics hardware that gives the same frames.
     """
 
     path: Path
     colorspace: str | None = None
+    hardware: bool = False
 
     @property
     def first_file(self) -> Path:
@@ -101,10 +103,16 @@ class VideoFile:
     def _index(self) -> "reader.FrameIndex | None":
         return reader.index_of(self.path)
 
+    @cached_property
+    def _accelerator(self) -> str | None:
+        return reader.accelerator_of(self.path) if self.hardware else None
+
     def read(self, first: int = 0) -> Iterator[Frame]:
         if first and self._index:
-            return reader.read_from(self.path, first, self._index, self.colorspace)
-        frames = reader.read_video(self.path, self.colorspace)
+            return reader.read_from(
+                self.path, first, self._index, self.colorspace, self._accelerator
+            )
+        frames = reader.read_video(self.path, self.colorspace, self._accelerator)
         return dropwhile(lambda frame: frame.index < first, frames)
 
     def first_at(self, seconds: Fraction) -> int:
@@ -201,18 +209,19 @@ class Animation(VideoFile):
         )
 
 
-def video_at(path: Path, colorspace: str | None = None) -> VideoFile:
+def video_at(path: Path, colorspace: str | None = None, hardware: bool = False) -> VideoFile:
     """Return the footage of a video or an animation.
 
     Args:
         path: The file.
         colorspace: The colour space of a video; see :func:`reader.read_video`.
+        hardware: Whether to decode a video on graphics hardware that gives the same frames.
 
     Raises:
         SettingsError: If a colour space is stated for an animation, which can only be sRGB.
     """
     if not sources.animation_of(path):
-        return VideoFile(path, colorspace)
+        return VideoFile(path, colorspace, hardware)
     if colorspace not in (None, AS_STORED):
         raise SettingsError(f"{path} is an animation, so --colorspace {colorspace} does not apply")
     return Animation(path)
@@ -335,8 +344,9 @@ class ImageSequence:
 
 
 def identify(
-    path: Path, images: str = "auto", rate: Fraction | None = None, colorspace: str | None = None
-) -> tuple[str, Footage | None]:
+    path: Path, images: str = "auto", rate: Fraction | None = None,
+    colorspace: str | None = None, hardware: bool = False,
+) -> tuple[str, Footage | None]:  # fmt: skip
     """Find out what a source is.
 
     Args:
@@ -345,6 +355,7 @@ def identify(
         rate: Frames per second of an image sequence, if that is stated; then "auto" takes a folder
             as a sequence.
         colorspace: The colour space of the images or of the video; None for that of the files.
+        hardware: Whether to decode a video on graphics hardware that gives the same frames.
 
     Returns:
         kind: "photo", "photos", "video" or "sequence".
@@ -361,7 +372,7 @@ def identify(
         return "sequence", sequence.taken(rate, colorspace)
     kind = sources.kind_of(path)
     if kind != "folder":
-        return kind, None if kind == "photo" else video_at(path, colorspace)
+        return kind, None if kind == "photo" else video_at(path, colorspace, hardware)
     if images == "photos":
         return "photos", None
     sequence = sequence_in(path)

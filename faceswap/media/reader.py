@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.error import FFmpegError
 from msgspec import UNSET, Meta, UnsetType
 
@@ -177,8 +178,13 @@ class VideoInfo:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def opened(path: Path, accelerator: str | None = None) -> Iterator[tuple[Any, Any]]:
     """Open a video; yield its container and its first video stream that is not a cover image.
+
+    Args:
+        path: The video.
+        accelerator: The kind of hardware that decodes it, from :func:`accelerator_of`; None for the
+            processor.
 
     Raises:
         InputError: If it cannot be opened, has no video stream that can be decoded, or has frames
@@ -187,7 +193,11 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         # FFmpeg takes an animated PNG with long metadata for a photo.
         kind = "apng" if animation_of(path) == "png" else None
-        container = av.open(f"file:{path}", format=kind, metadata_errors="replace", options=PLAIN)
+        hardware = HWAccel(accelerator, allow_software_fallback=True) if accelerator else None
+        container = av.open(
+            f"file:{path}", format=kind, metadata_errors="replace", options=PLAIN,
+            hwaccel=hardware,
+        )  # fmt: skip
     except (FFmpegError, OSError, MemoryError) as error:
         message = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} is not a video this program can read: {message}") from error
@@ -228,11 +238,51 @@ def pixel_format(stream: Any) -> str:
     return "yuva420p" if _alpha_decoder(stream) else str(stream.codec_context.pix_fmt)
 
 
+def accelerator_of(path: Path) -> str | None:
+    """Return the kind of graphics hardware that decodes a video to the same frames.
+
+    The first frame is decoded by the processor, too, and compared. Hardware is not used for frames
+    that are rotated or interlaced, because what says so would be lost.
+
+    Returns:
+        A name of FFmpeg, such as "cuda"; None if no hardware does it.
+
+    Raises:
+        InputError: If it is not a readable video.
+    """
+    with opened(path) as (container, stream):
+        known = _first(container, stream)
+    if known is None or known.rotation or known.interlaced_frame:
+        return None
+    for kind in hwdevices_available():
+        with suppress(FFmpegError, InputError, OSError, RuntimeError, ValueError):
+            with opened(path, kind) as (container, stream):
+                found = _first(container, stream)
+                is_used = _is_accelerated(stream)
+            if is_used and found is not None and colorspace.are_equal(found, known):
+                return kind
+    return None
+
+
+def _is_accelerated(stream: Any) -> bool:
+    return bool(stream.codec_context.is_hwaccel)
+
+
+def _first(container: Any, stream: Any) -> Any:
+    """Return the first frame of a stream; None if none can be decoded."""
+    decode = _decoding(stream)
+    for packet in container.demux(stream):
+        with suppress(FFmpegError):
+            for frame in decode(packet):
+                return frame
+    return None
+
+
 def _decoding(stream: Any) -> Callable[[Any], list[Any]]:
     """Return a function that decodes a packet of a stream; an empty one ends the stream."""
     name = _alpha_decoder(stream)
     if name is None:
-        return lambda packet: list(packet.decode())
+        return lambda packet: [colorspace.planar(frame) for frame in packet.decode()]
     context: Any = av.CodecContext.create(name, "r")
     context.options = _limit()
     return lambda packet: list(context.decode(packet if packet.size else None))
@@ -318,19 +368,22 @@ def _describe_stream(stream: Any) -> StreamDescription:
     )
 
 
-def read_video(path: Path, colorspace: str | None = None) -> Generator[Frame]:
+def read_video(
+    path: Path, colorspace: str | None = None, accelerator: str | None = None
+) -> Generator[Frame]:
     """Decode a video to upright frames with exact times; skip damaged packets.
 
     Args:
         path: The video.
         colorspace: Its colour space; None for HDR if its tags say so, or else that of a display.
+        accelerator: See :func:`opened`.
 
     Raises:
         InputError: If it is not a readable video, or none of its frames can be decoded.
         SettingsError: If there is no such colour space, or it is HDR and OpenColorIO is not
             installed.
     """
-    with opened(path) as (container, stream):
+    with opened(path, accelerator) as (container, stream):
         view = _view(stream, path, colorspace)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
@@ -415,8 +468,9 @@ def index_of(path: Path) -> FrameIndex | None:
 
 
 def read_from(
-    path: Path, first: int, index: FrameIndex, colorspace: str | None = None
-) -> Iterator[Frame]:
+    path: Path, first: int, index: FrameIndex, colorspace: str | None = None,
+    accelerator: str | None = None,
+) -> Iterator[Frame]:  # fmt: skip
     """Decode a video from a frame on, without decoding all frames before it.
 
     The frames equal those of :func:`read_video`.
@@ -426,6 +480,7 @@ def read_from(
         first: Index of the first frame.
         index: The times of its frames.
         colorspace: See :func:`read_video`.
+        accelerator: See :func:`opened`.
 
     Raises:
         InputError: If it is not a readable video.
@@ -435,7 +490,7 @@ def read_from(
         return
     point, wanted = index.seek_point(first), index.times[first]
     if point is not None:
-        with opened(path) as (container, stream):
+        with opened(path, accelerator) as (container, stream):
             view = _view(stream, path, colorspace)
             container.seek(point, stream=stream)
             number, last = first, None
@@ -449,7 +504,9 @@ def read_from(
                 number += 1
             else:
                 return
-    yield from dropwhile(lambda frame: frame.index < first, read_video(path, colorspace))
+    yield from dropwhile(
+        lambda frame: frame.index < first, read_video(path, colorspace, accelerator)
+    )
 
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:

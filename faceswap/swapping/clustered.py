@@ -4,7 +4,6 @@ The caller follows the faces, with the whole cluster to detect them. Then each t
 as ``convert --shard`` does, into the folder that the machines share.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,6 @@ from faceswap.swapping import shards
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.shards import Shard, ShardReport, Whole
 from faceswap.types import OnProgress, Progress, counted
-
-log = logging.getLogger(__name__)
 
 PER_SLOT = 2  # shards per machine or GPU, so that the slow ones hold nobody up
 POLL = 0.5  # seconds between looks at the progress

@@ -25,7 +25,7 @@ RENDER, ELEMENTS = "render", ("elements", "faces", "plate")  # folders of a pack
 
 def identified(source: Path, config: ConvertConfig) -> tuple[str, Footage | None]:
     """Find out what a source is; see :func:`footage.identify`."""
-    return identify(source, config.images, rate_of(config.fps), config.colorspace)
+    return identify(source, config.images, rate_of(config.fps), config.colorspace, config.hardware)
 
 
 def kept_colorspace(output: Path, original: Path, stated: str | None) -> str | None:

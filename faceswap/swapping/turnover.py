@@ -1,7 +1,6 @@
 """Hand a conversion over to compositors: images, data, a Nuke script and an OpenTimelineIO file."""
 
 import json
-import logging
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -26,8 +25,6 @@ from faceswap.swapping.resources import Resources
 from faceswap.swapping.video import excerpt_of
 from faceswap.tracking.tracker import cuts
 from faceswap.types import Count, OnProgress, ignore_progress
-
-log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]  # what is known of a frame; see elements.draw
 HERE = "[file dirname [value root.name]]"  # the folder of a Nuke script

@@ -68,9 +68,9 @@ def test_what_exists_is_found_and_refused(tmp_path):
 
 SETTINGS = {
     "start": "1", "end": "2", "frames": "3-", "shots": "x.toml", "codec": "ffv1", "quality": 20,
-    "hardware": True, "layers": True, "html": True, "intermediate": True,
+    "hardware": True, "layers": True, "html": True, "intermediate": True, "cluster": True,
 }  # fmt: skip
-IN_FILES = {"layers", "html", "intermediate"}
+IN_FILES = {"layers", "html", "intermediate", "cluster"}
 IN_TIME = {"start", "end", "frames", "shots"} | IN_FILES
 APPLIES = {
     "photo": IN_FILES, "photos": IN_FILES, "movie": set(SETTINGS),
