@@ -122,7 +122,7 @@ def test_two_machines_give_the_same_packets(clip, model, reference, nodes):
 def test_a_machine_that_is_lost_is_replaced(clip, model, reference, nodes, capsys):
     output, killed = clip.with_name("killed.mkv"), []
     extra = nodes.add_node(num_cpus=1)
-    assert is_alive(extra)
+    assert extra.any_processes_alive()
 
     def kill(progress):
         if progress.unit == "frames" and progress.done > 0 and not killed:
@@ -133,13 +133,9 @@ def test_a_machine_that_is_lost_is_replaced(clip, model, reference, nodes, capsy
 
     assert killed
     assert killed[0] < LENGTH
-    assert not is_alive(extra)
+    assert not extra.any_processes_alive()
     assert capsys.readouterr().out == ""  # a report may be printed there
     assert digest(output) == reference
-
-
-def is_alive(node):
-    return any(one["NodeID"] == node.node_id and one["Alive"] for one in ray.nodes())
 
 
 def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):

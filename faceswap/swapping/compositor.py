@@ -332,7 +332,7 @@ def layer(frame: Frame, swaps: list[Swap]) -> Frame:
         mixed = face * mask + below[..., :3] * below[..., 3:] * (1 - mask)
         below[..., :3] = mixed / np.maximum(share, MIN_SPREAD)
         below[..., 3:] = share
-    pixels[..., 3] *= 255
+    pixels[..., 3] = np.rint(255 * pixels[..., 3])
     return frame.repainted(np.clip(pixels, 0, 255))
 
 
