@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Convert a video, an image sequence and a jobs file in four ways, and compare the results.
+"""Convert a jobs file with a video and an image sequence in four ways, and compare the results.
 
     scripts/tools/check_machines.py CLIP MODEL [--frames 250]
 
-The ways are one machine, three shards, a Ray cluster of two nodes that are started here, and the
+The ways are one machine, three shards of each, a Ray cluster of two nodes that are started here, and the
 same cluster with a third node that is killed as soon as it has rendered something. The hashes of
 the packets, and of the images, must be equal.
 """
@@ -13,7 +13,6 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from faceswap import cluster
 from faceswap.config import ConvertConfig
 from faceswap.media.footage import video_at
 from faceswap.swapping.batch import convert_all, read_jobs
-from faceswap.swapping.converter import convert
 from faceswap.swapping.shards import Shard, convert_shard, join
 from faceswap.types import OnProgress, Progress, ignore_progress
 
@@ -79,42 +77,33 @@ def main() -> int:
     info = video_at(given.clip).probe()
     assert info.seconds, "the clip has no known duration"
     end = f"{float(given.frames * info.seconds / info.frames):.3f}"
-    movie = ConvertConfig(end=end)
-    # Without a watermark, which names the source: that of each copy would be another.
-    shot = ConvertConfig(intermediate=True)
+    # Images without a watermark, which would name a source that differs between copies.
+    config = ConvertConfig(end=end, intermediate=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = images_of(given.clip, folder / "shot", given.frames)
-        found: dict[str, dict[str, str]] = {"video": {}, "sequence": {}, "jobs": {}}
+        sources = given.clip.resolve(), images_of(given.clip, folder / "shot", given.frames)
+        found: dict[str, list[str]] = {}
 
-        def by_runs(way: str, on_cluster: bool, told: Callable[[], OnProgress]) -> None:
-            for kind, source, config, output in (
-                ("video", given.clip, movie, folder / f"{way}.mp4"),
-                ("sequence", images, shot, folder / way),
-            ):
-                convert(source, output, given.model, replace(config, cluster=on_cluster), told())
-                found[kind][way] = digest(output)
+        def run_jobs(way: str, on_cluster: bool, on_progress: OnProgress) -> None:
             jobs = folder / f"{way}.toml"
             jobs.write_text(
-                f'model = "{given.model.resolve()}"\noutput = "{way}-jobs"\n'
+                f'model = "{given.model.resolve()}"\noutput = "{way}"\n'
                 f"[settings]\ncluster = {str(on_cluster).lower()}\n"
-                f'[[job]]\ninputs = "{given.clip.resolve()}"\nsettings.end = "{end}"\n'
-                '[[job]]\ninputs = "shot"\nsettings.intermediate = true\n'
+                f'end = "{end}"\nintermediate = true\n'
+                f'[[job]]\ninputs = ["{sources[0]}", "{sources[1]}"]\n'
             )
-            reports = list(convert_all(read_jobs(jobs), told()))
-            made = [report.result.output for report in reports if report.result]
-            assert len(made) == 2, reports
-            found["jobs"][way] = " ".join(map(digest, made))
+            reports = list(convert_all(read_jobs(jobs), on_progress))
+            found[way] = [digest(each.result.output) for each in reports if each.result]
 
-        by_runs("alone", False, lambda: ignore_progress)
-        for kind, source, config, output in (
-            ("video", given.clip, movie, folder / "shards.mp4"),
-            ("sequence", images, shot, folder / "shards"),
+        run_jobs("alone", False, ignore_progress)
+        found["shards"] = []
+        for source, output, settings in (
+            (sources[0], folder / "shards.mp4", replace(config, intermediate=False)),
+            (sources[1], folder / "shards", config),
         ):
             for number in range(1, SHARDS + 1):
-                convert_shard(source, output, given.model, config, Shard(number, SHARDS))
-            found[kind]["shards"] = digest(join(source, output).output)
-        found["jobs"]["shards"] = f"{found['video']['shards']} {found['sequence']['shards']}"
+                convert_shard(source, output, given.model, settings, Shard(number, SHARDS))
+            found["shards"].append(digest(join(source, output).output))
 
         from ray.cluster_utils import Cluster
 
@@ -125,15 +114,15 @@ def main() -> int:
         nodes.add_node(num_cpus=1)
         os.environ["RAY_ADDRESS"] = nodes.address
         ray = cluster.connect()
-        by_runs("two nodes", True, lambda: ignore_progress)
-        by_runs("one killed", True, lambda: Killer(nodes))
+        run_jobs("two nodes", True, ignore_progress)
+        run_jobs("one killed", True, Killer(nodes))
         ray.shutdown()
         nodes.shutdown()  # type: ignore[no-untyped-call]
-    for kind, digests in found.items():
-        print(kind, "equal" if len({*digests.values()}) == 1 else "DIFFER")
-        for way, one in digests.items():
-            print(f"  {way:12} {' '.join(part[:16] for part in one.split())}")
-    return int(any(len({*digests.values()}) > 1 for digests in found.values()))
+    for way, digests in found.items():
+        print(f"{way:12} video {digests[0][:16]}  sequence {digests[1][:16]}")
+    are_equal = all(digests == found["alone"] for digests in found.values())
+    print("all equal" if are_equal else "THEY DIFFER")
+    return int(not are_equal)
 
 
 if __name__ == "__main__":
