@@ -3,9 +3,9 @@
 
     scripts/tools/check_machines.py CLIP MODEL [--frames 250]
 
-The ways are one machine, three shards of each, a Ray cluster of two nodes that are started here, and the
-same cluster with a third node that is killed as soon as it has rendered something. The hashes of
-the packets, and of the images, must be equal.
+The ways are one machine, three shards of each, a Ray cluster of two nodes that are started here,
+and the same cluster with a third node that is killed as soon as something has been rendered. The
+hashes of the packets, and of the images, must be equal.
 """
 
 import argparse
