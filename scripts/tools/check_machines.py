@@ -87,12 +87,15 @@ def main() -> int:
         def run_jobs(way: str, on_cluster: bool, on_progress: OnProgress) -> None:
             jobs = folder / f"{way}.toml"
             jobs.write_text(
-                f'model = "{given.model.resolve()}"\noutput = "{way}"\n'
+                f'model = "{given.model.resolve()}"\n'
                 f"[settings]\ncluster = {str(on_cluster).lower()}\n"
-                f'end = "{end}"\nintermediate = true\n'
-                f'[[job]]\ninputs = ["{sources[0]}", "{sources[1]}"]\n'
+                f'end = "{end}"\n'
+                f'[[job]]\ninputs = "{sources[0]}"\noutput = "{way}.mp4"\n'
+                f'[[job]]\ninputs = "{sources[1]}"\noutput = "{way}"\n'
+                f"settings.intermediate = true\n"
             )
             reports = list(convert_all(read_jobs(jobs), on_progress))
+            assert all(report.result for report in reports), reports
             found[way] = [digest(each.result.output) for each in reports if each.result]
 
         run_jobs("alone", False, ignore_progress)
