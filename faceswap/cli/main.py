@@ -247,15 +247,10 @@ def convert(
     if not (preview or others or settings.overwrite):
         settings = replace(settings, overwrite=_may_replace(source, output, settings, as_json))
     pool.start_early(settings.landmarks)
-    from faceswap.models import modelfile
     from faceswap.swapping import batch, converter
     from faceswap.swapping.outputs import default_preview
 
-    if model:
-        model = modelfile.named(model)
-    elif not settings.cast:
-        model = modelfile.newest(Path("models"))
-        echo(f"model: {model}", as_json)
+    model = _chosen_model(model, settings, as_json)
     if preview:
         sheet = output or default_preview(source)
         shown = converter.contact_sheet(source, sheet, preview, model, settings)
@@ -271,6 +266,19 @@ def convert(
     with reporting() as on_progress:
         report = converter.convert(source, output, model, settings, on_progress)
     show(as_json, report, text.conversion(report))
+
+
+def _chosen_model(model: Path | None, settings: ConvertConfig, as_json: bool) -> Path | None:
+    """Return the model that the user names, or else the newest; None if a cast file names them."""
+    from faceswap.models import modelfile
+
+    if model:
+        return modelfile.named(model)
+    if settings.cast:
+        return None
+    newest = modelfile.newest(Path("models"))
+    echo(f"model: {newest}", as_json)
+    return newest
 
 
 def _shard(
@@ -500,14 +508,9 @@ def package(
     """
     settings = resolve(ConvertConfig, "convert", config_file, flags)
     pool.start_early(settings.landmarks)
-    from faceswap.models import modelfile
     from faceswap.swapping import turnover
 
-    if model:
-        model = modelfile.named(model)
-    elif not settings.cast:
-        model = modelfile.newest(Path("models"))
-        echo(f"model: {model}", as_json)
+    model = _chosen_model(model, settings, as_json)
     with reporting() as on_progress:
         report = turnover.package(source, output, model, settings, on_progress)
     show(as_json, report, text.packaged(report))

@@ -110,7 +110,10 @@ def _watch(waiting: list[Any], board: Any, total: int, on_progress: OnProgress) 
 
 
 class _Counts:
-    """Frames and, once it is done, faces of each shard; a process on the caller's machine."""
+    """Counts the frames of each shard, and its faces once it is done.
+
+    It runs as a process on the caller's machine.
+    """
 
     def __init__(self) -> None:
         self._done: dict[int, tuple[int, int]] = {}

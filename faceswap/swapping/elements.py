@@ -48,9 +48,10 @@ def draw(
         aligned crops, and the ``plate``.
     """
     rects = [rect for rect, _ in finished.changes]
-    box = _union(rects) if rects else (0, 0, 1, 1)
-    plate = _linear(frame, box)
-    result = _linear(finished, box) if rects else plate
+    box = left, top, right, bottom = _union(rects) if rects else (0, 0, 1, 1)
+    whole_plate = _linear(frame)
+    whole_result = _linear(finished) if rects else whole_plate
+    plate, result = (whole[top:bottom, left:right] for whole in (whole_plate, whole_result))
     known = list(zip(swaps, record.faces, strict=False))
     masks = [_mask_in(box, matched(swap, config, frame.index)) for swap in swaps]
     left_over = reduce(lambda left, mask: left * (1 - mask), masks, np.ones(plate.shape[:2]))
@@ -68,13 +69,12 @@ def draw(
     crops: dict[str, Any] = {}
     for swap, face in known:
         crops |= _in_crop(swap, face, config)
-    whole = (0, 0, frame.shape[1], frame.shape[0])
     size = max((swap.image.shape[0] for swap in swaps), default=1)
     return {
         "elements": _drawn(frame, channels, box[:2], frame.shape, {ATTRIBUTE: json.dumps(facts)}),
         "faces": _drawn(frame, crops or _colors("", np.zeros((1, 1, 3))), (0, 0), (size, size)),
-        "plate": _drawn(frame, _colors("", _linear(frame, whole)), (0, 0), frame.shape),
-        "video": _drawn(frame, _colors("", _linear(finished, whole)), (0, 0), frame.shape),
+        "plate": _drawn(frame, _colors("", whole_plate), (0, 0), frame.shape),
+        "video": _drawn(frame, _colors("", whole_result), (0, 0), frame.shape),
     }
 
 
@@ -88,9 +88,10 @@ def _union(rects: Iterable[Rect]) -> Rect:
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def _linear(frame: Frame, rect: Rect) -> Half:
-    """Return the pixels of a rect in linear Rec.709, (H, W, 3)."""
-    return _half(view_of(LINEAR_REC709).stored(frame.rgb_float(rect)))
+def _linear(frame: Frame) -> Half:
+    """Return the pixels of a frame in linear Rec.709, (H, W, 3)."""
+    height, width = frame.shape
+    return _half(view_of(LINEAR_REC709).stored(frame.rgb_float((0, 0, width, height))))
 
 
 def _half(values: npt.NDArray[Any]) -> Half:
@@ -181,7 +182,7 @@ def _in_crop(swap: Swap, face: FaceRecord, config: ConvertConfig) -> dict[str, A
 
 
 def _facts(swap: Swap, face: FaceRecord) -> dict[str, Any]:
-    """Return what is known of a face, as JSON values."""
+    """Return what we know about a face, as JSON values."""
     return {
         "track": face.track, "target": face.target, "box": list(face.box), "score": face.score,
         "confidence": _confidence(face), "yaw": face.yaw, "pitch": face.pitch,

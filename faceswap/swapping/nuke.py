@@ -75,5 +75,5 @@ def _value(value: Any) -> str:
 
 
 def _curve(values: Mapping[int, float]) -> str:
-    """Return an animation that does not interpolate: each frame has a value of its own."""
+    """Return an animation with a key at each frame."""
     return "curve " + " ".join(f"x{frame} {value:.6g}" for frame, value in values.items())

@@ -83,7 +83,7 @@ def test_the_same_shot_gives_the_same_face(converted, name):
     found = np.concatenate([face_difference(*pair, mask) for *pair, mask in frames])
     assert len(found) > 1000
     assert np.median(found) < 1
-    assert np.percentile(found, 95) < 2.5  # chroma of 4:2:0, and encoders
+    assert np.percentile(found, 95) < 2.5  # 4:2:0 chroma and the encoder
 
 
 def face_difference(one, other, mask):

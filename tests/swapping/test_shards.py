@@ -1,12 +1,10 @@
 """Shards that several machines make give the same output as one machine."""
 
-import hashlib
 import json
 import os
 import threading
 from dataclasses import replace
 
-import av
 import jsonschema
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from faceswap.swapping import shards
 from faceswap.swapping.converter import convert
 from faceswap.swapping.shards import Shard, convert_shard, join
 from faceswap.swapping.swapper import FRAMES_PER_PASS, Swapper
+from scripts.tools.check_machines import digest
 from scripts.tools.schemas import schemas
 from tests.support.clips import segment_length, write_lossless
 from tests.support.stops import Stopped, stop_after
@@ -56,17 +55,6 @@ def clip(tmp_path, images):
     return write_lossless(tmp_path / "clip.mkv", images)
 
 
-def packets(path):
-    """Return a digest of the packets of a video with their times."""
-    digest = hashlib.sha256()
-    with av.open(str(path)) as file:
-        for packet in file.demux():
-            if packet.size:
-                digest.update(f"{packet.stream.index} {packet.pts} {packet.dts}".encode())
-                digest.update(bytes(packet))
-    return digest.hexdigest()
-
-
 def frames_of(report):
     """Return the records of all frames; the distances may have been known later."""
     found = json.loads(report.read_text())
@@ -91,7 +79,7 @@ def test_joined_shards_equal_one_run(tmp_path, clip, model):
     assert sum(each.frames for each in reports) == report.frames == whole.frames == LENGTH
     assert sum(each.faces for each in reports) == report.faces == whole.faces
     for name in ("whole.mkv", "whole.matte.mkv"):
-        assert packets(tmp_path / name) == packets(tmp_path / name.replace("whole", "parts"))
+        assert digest(tmp_path / name) == digest(tmp_path / name.replace("whole", "parts"))
     assert frames_of(report.report) == frames_of(whole.report)
     assert not list(tmp_path.glob(".*.parts"))
 
@@ -130,7 +118,7 @@ def test_a_shard_and_the_tracking_go_on_after_a_stop(tmp_path, clip, model):
 
     join(clip, output)
 
-    assert packets(output) == packets(whole.output)
+    assert digest(output) == digest(whole.output)
 
 
 def test_a_join_that_was_interrupted_goes_on(tmp_path, clip, model, monkeypatch):
@@ -151,7 +139,7 @@ def test_a_join_that_was_interrupted_goes_on(tmp_path, clip, model, monkeypatch)
         join(clip, output)
     join(clip, output)
 
-    assert packets(output) == packets(whole.output)
+    assert digest(output) == digest(whole.output)
 
 
 def test_missing_and_unfinished_shards_are_named(tmp_path, clip, model):
