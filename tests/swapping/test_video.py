@@ -312,13 +312,13 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
     class Counted(reader.Decoded):  # no __slots__, so that it can be weakly referenced
         pass
 
-    def read(path, colorspace):
+    def read(*args):
         nonlocal most
-        for read_frame in read_video(path, colorspace):
+        for read_frame in read_video(*args):
             decoded = Counted(read_frame.pixels.frame)
             alive.add(decoded)
             most = max(most, len(alive))
-            yield Frame(decoded, read_frame.index, read_frame.time, path)
+            yield Frame(decoded, read_frame.index, read_frame.time, source)
 
     def detect(detector, images, *rest):
         return [[replace(face, track=0)] for _ in images]
