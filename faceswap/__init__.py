@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from faceswap.swapping.redo import redo
     from faceswap.swapping.report import ConvertReport
     from faceswap.swapping.swapper import Swapper
-    from faceswap.swapping.turnover import PackageReport, package
+    from faceswap.swapping.turnover import PackageReport, package, redo_package
     from faceswap.swapping.verification import Verification, verify
     from faceswap.training.trainer import TrainReport, train
     from faceswap.types import Progress
@@ -74,6 +74,7 @@ _HOMES = {
     "load_model": "models.modelfile",
     "package": "swapping.turnover",
     "redo": "swapping.redo",
+    "redo_package": "swapping.turnover",
     "train": "training.trainer",
     "verify": "swapping.verification",
 }
@@ -114,6 +115,7 @@ __all__ = [
     "load_model",
     "package",
     "redo",
+    "redo_package",
     "train",
     "verify",
 ]

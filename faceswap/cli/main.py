@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,6 +30,7 @@ from faceswap.cli.options import (
     GroupedOption,
     given,
     identity_option,
+    redo_option,
     resolve,
     settings_options,
 )
@@ -61,6 +63,8 @@ from faceswap.types import counted
 
 if TYPE_CHECKING:
     from faceswap.swapping.batch import Job, JobReport
+
+R = TypeVar("R")  # the report of a stage
 
 
 class _OneLine(logging.Handler):
@@ -205,11 +209,7 @@ def faces_folder(name: str) -> Path:
     "--preview", type=click.IntRange(1, 200), cls=GroupedOption, group=OUTPUT,
     help="Write only one image that shows N frames of a video, their swaps and mattes.",
 )  # fmt: skip
-@click.option(
-    "--redo", metavar="FRAMES", cls=GroupedOption, group=OUTPUT,
-    help='Render only these frames of a finished output anew, such as "120-140,355", with the '
-    "settings and the model of its conversion or with those stated.",
-)  # fmt: skip
+@redo_option
 @click.option(
     "--shard", metavar="N/M", cls=GroupedOption, group=OUTPUT,
     help="Render only the N-th of M parts, on one of several machines that share the output's "
@@ -242,7 +242,10 @@ def convert(
         raise click.UsageError("--shard and --cluster exclude each other: a cluster makes shards.")
     if redo:
         changes = given(ConvertConfig, "convert", config_file, flags)
-        _redo(source, redo, output, model, changes, as_json)
+        from faceswap.swapping import redo as again
+
+        redone = _redo(again.redo, source, redo, output, model, changes)
+        show(as_json, redone, text.conversion(redone))
         return
     if not (preview or others or settings.overwrite):
         settings = replace(settings, overwrite=_may_replace(source, output, settings, as_json))
@@ -294,17 +297,15 @@ def _shard(
 
 
 def _redo(
-    source: Path, frames: str, output: Path | None, model: Path | None, changes: dict[str, Any],
-    as_json: bool,
-) -> None:  # fmt: skip
+    render: Callable[..., R], source: Path, frames: str, output: Path | None,
+    model: Path | None, changes: dict[str, Any],
+) -> R:  # fmt: skip
     """Render some frames of a finished output anew."""
     from faceswap.models import modelfile
-    from faceswap.swapping import redo
 
     model = modelfile.named(model) if model else None
     with reporting() as on_progress:
-        report = redo.redo(source, frames, output, model, changes, on_progress)
-    show(as_json, report, text.conversion(report))
+        return render(source, frames, output, model, changes, on_progress)
 
 
 def _convert_all(jobs: "list[Job]", as_json: bool) -> None:
@@ -494,11 +495,12 @@ def info(path: Path | None, licences: bool, discard: bool, as_json: bool) -> Non
     "-m", "--model", type=PATH, cls=GroupedOption, group=OUTPUT,
     help="Folder or name of a model  [default: the newest in ./models]",
 )  # fmt: skip
+@redo_option
 @settings_options(ConvertConfig)
 @json_option
 def package(
-    source: Path, output: Path | None, model: Path | None, config_file: Path | None, as_json: bool,
-    **flags: Any,
+    source: Path, output: Path | None, model: Path | None, redo: str | None,
+    config_file: Path | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Swap the faces in SOURCE, a video or an image sequence, for further work by compositors.
 
@@ -510,9 +512,13 @@ def package(
     pool.start_early(settings.landmarks)
     from faceswap.swapping import turnover
 
-    model = _chosen_model(model, settings, as_json)
-    with reporting() as on_progress:
-        report = turnover.package(source, output, model, settings, on_progress)
+    if redo:
+        changes = given(ConvertConfig, "convert", config_file, flags)
+        report = _redo(turnover.redo_package, source, redo, output, model, changes)
+    else:
+        model = _chosen_model(model, settings, as_json)
+        with reporting() as on_progress:
+            report = turnover.package(source, output, model, settings, on_progress)
     show(as_json, report, text.packaged(report))
 
 

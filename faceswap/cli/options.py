@@ -10,6 +10,7 @@ import click
 from faceswap.config import (
     IDENTITIES,
     LANDMARKS_VARIABLE,
+    OUTPUT,
     Option,
     Settings,
     field_options,
@@ -99,6 +100,13 @@ def identity_option(identity: str) -> Callable[[F], F]:
         f"--{identity}", required=True, cls=GroupedOption, group=IDENTITIES,
         help=f"Identity {identity}: a faceset folder, or a name for data/<name>/faces.",
     )  # fmt: skip
+
+
+redo_option = click.option(
+    "--redo", metavar="FRAMES", cls=GroupedOption, group=OUTPUT,
+    help='Render only these frames of a finished output anew, such as "120-140,355", with the '
+    "settings and the model of its conversion or with those stated.",
+)  # fmt: skip
 
 
 def settings_options(settings: type[Settings]) -> Callable[[F], F]:

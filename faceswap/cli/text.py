@@ -396,9 +396,10 @@ def shard(report: "ShardReport") -> list[str]:
 
 
 def packaged(report: "PackageReport") -> list[str]:
+    redone = f", {counted(report.redone, 'frame')} redone" if report.redone else ""
     return [
         f"{report.folder}: {counted(report.frames, 'frame')} ({report.first} to {report.last}) in "
-        f"{counted(report.shots, 'shot')}, {counted(report.faces, 'face')} swapped",
+        f"{counted(report.shots, 'shot')}, {counted(report.faces, 'face')} swapped{redone}",
         f"{report.script}: open it in Nuke",
         f"{report.timeline}: the cuts",
     ]

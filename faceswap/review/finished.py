@@ -21,7 +21,7 @@ from faceswap.media.photos import read_photo
 from faceswap.review.footage import Reader
 from faceswap.review.jobs import options
 from faceswap.review.workspace import Workspace, refuse_link
-from faceswap.swapping.outputs import image_in, kept_colorspace
+from faceswap.swapping.outputs import image_in, is_in_package, kept_colorspace
 from faceswap.swapping.records import FrameRecord
 from faceswap.swapping.report import FrameReport, read_report
 from faceswap.swapping.troubles import is_serious
@@ -220,6 +220,9 @@ class Finished:
             raise SettingsError("no frame is marked; mark some with M")
         if not self.has_source:
             raise SettingsError(f"the original {self.source} is not in the workspace")
-        args = ["convert", str(self.source), "--redo", self.ranges(marked), "-o", str(self.output)]
+        command, output = "convert", self.output
+        if is_in_package(output):
+            command, output = "package", output.parent
+        args = [command, str(self.source), "--redo", self.ranges(marked), "-o", str(output)]
         changes: dict[str, Any] = msgspec.structs.asdict(asked)
         return args + options({name: v for name, v in changes.items() if v is not None})

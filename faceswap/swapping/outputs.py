@@ -31,14 +31,17 @@ def identified(source: Path, config: ConvertConfig) -> tuple[str, Footage | None
 def kept_colorspace(output: Path, original: Path, stated: str | None) -> str | None:
     """Return the colour space of an output if one was stated for its source; None for sRGB.
 
-    An output keeps that of its source if both are videos, or images of one format.
+    An output keeps that of its source if both are videos, or images of one format, unless it
+    belongs to a package, whose images say that they are linear Rec.709.
 
     Args:
         output: A video or an image that a conversion wrote.
         original: What it was made from: a video or an image, or a folder of images.
         stated: The colour space that was stated for the source.
     """
-    if output.suffix.lower() in CONTAINERS:
+    if is_in_package(output.parent):
+        is_alike = False
+    elif output.suffix.lower() in CONTAINERS:
         is_alike = original.suffix.lower() not in PHOTO_SUFFIXES | film.SUFFIXES
     else:
         is_alike = original.is_dir() or output.suffix == original.suffix
@@ -190,6 +193,11 @@ def render_in_package(source: Path, output: Path | None, kind: str) -> Path:
     if folder.is_file():
         raise OutputError(f"the output {folder} is a file; a package needs a folder")
     return folder / RENDER
+
+
+def is_in_package(output: Path) -> bool:
+    """Return whether an output is the finished frames in a package's folder."""
+    return output.name == RENDER and all(output.with_name(name).is_dir() for name in ELEMENTS)
 
 
 def existing(outputs: dict[str, Path]) -> list[Path]:

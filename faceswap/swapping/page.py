@@ -214,8 +214,6 @@ class _Clip:
 
     def _colorspace(self, output: Path) -> str | None:
         """Return the colour space of something that was written."""
-        if self._job.form == "package":  # its images state their colour space
-            return None
         original = self._job.footage.first_file if self._job.footage else self._job.source
         return kept_colorspace(output, original, self._job.config.colorspace)
 

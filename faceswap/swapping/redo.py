@@ -7,7 +7,7 @@ The redone frames take the place of the old ones; see :mod:`faceswap.media.splic
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -45,7 +45,7 @@ from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import Vote
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
-FORMS = ("movie", "images")  # forms of output of which frames can be replaced
+FORMS = ("movie", "images", "package")  # forms of output of which frames can be replaced
 # Settings that hold for a whole output.
 FIXED = (
     "start", "end", "frames", "images", "fps", "matte", "layers", "codec", "quality", "hardware",
@@ -55,6 +55,23 @@ CHOICE = ("to", "who", "exclude", "cast", "largest", "all_faces")  # who is swap
 # Frames before and after the redone ones that are read: for the smoothing of landmarks, latents and
 # colours over four frames each, the batches of the network, and the votes of a track.
 CONTEXT, AHEAD = 32, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A finished conversion that was planned again.
+
+    Attributes:
+        job: The conversion, with the changes.
+        report: The file of its report.
+        before: What the report says.
+        changes: Settings by name that differ from those before.
+    """
+
+    job: Conversion
+    report: Path
+    before: FrameReport
+    changes: dict[str, Any]
 
 
 def redo(
@@ -92,15 +109,49 @@ def redo(
         SettingsError: If the output has no such frame, its frames cannot be replaced, or a setting
             is not valid or holds for the whole output.
     """
-    changes = changes or {}
-    target, form = _output_of(Path(source), Path(output) if output else None)
+    again = plan_again(source, output, model, changes or {})
+    return render_again(again, frames, on_progress)
+
+
+def plan_again(
+    source: str | Path, output: str | Path | None, model: str | Path | None,
+    changes: dict[str, Any], form: str | None = None,
+) -> Again:  # fmt: skip
+    """Plan a finished conversion again, with some changes.
+
+    Args:
+        source: The footage.
+        output: The output of the conversion; None for its default.
+        model: A model's folder or file; None for that of the conversion.
+        changes: Settings by name that differ from those of the conversion.
+        form: The form of the output if its name does not tell, which is so for a package.
+
+    Raises:
+        FaceswapError: See :func:`redo`.
+    """
+    target, form = _output_of(Path(source), Path(output) if output else None, form)
     path = report_path(target, form)
     before = read_report(path)
-    job = _planned(Path(source), target, Path(model) if model else None, before, changes)
-    footage = job.footage
+    job = _planned(Path(source), target, Path(model) if model else None, before, changes, form)
+    return Again(job, path, before, changes)
+
+
+def render_again(again: Again, frames: str, on_progress: OnProgress) -> ConvertReport:
+    """Render frames of a finished conversion anew, and put them into its output.
+
+    Args:
+        again: The conversion.
+        frames: The frames; see :func:`redo`.
+        on_progress: Called after each frame.
+
+    Raises:
+        FaceswapError: See :func:`redo`.
+    """
+    job, path, before, changes = again.job, again.report, again.before, again.changes
+    source, target, form, footage = job.source, job.target, job.form, job.footage
     assert footage is not None, "the form of the output is that of footage"
     wanted = _positions(footage, before.frames, frames)
-    _refuse_explicit(Path(source), footage, [before.frames[at].index for at in wanted], on_progress)
+    _refuse_explicit(source, footage, [before.frames[at].index for at in wanted], on_progress)
     sweep(target.parent)
     folder = temporary_beside(target)
     make_folder(folder)
@@ -156,7 +207,7 @@ def _refuse_explicit(
     refuse_explicit_frames(source, found, footage.number_of, last - first + 1, on_progress)
 
 
-def _output_of(source: Path, output: Path | None) -> tuple[Path, str]:
+def _output_of(source: Path, output: Path | None, form: str | None) -> tuple[Path, str]:
     """Return the output of a conversion and its form.
 
     Raises:
@@ -164,21 +215,28 @@ def _output_of(source: Path, output: Path | None) -> tuple[Path, str]:
         SettingsError: If its frames cannot be replaced.
     """
     kind, _ = identify(source)
-    target = outputs.target_of(source, output, kind)
     kind = "sequence" if kind == "photos" else kind  # --images may have said so
-    form = outputs.form_of(kind, target)
+    if form == "package":
+        target = outputs.render_in_package(source, output, kind)
+    else:
+        target = outputs.target_of(source, output, kind)
+        form = outputs.form_of(kind, target)
+    if form == "images" and outputs.is_in_package(target):
+        raise SettingsError(f"{target} belongs to a package: use faceswap package {source} --redo")
     if kind == "photo" or form not in FORMS:
         raise SettingsError(
             f"--redo replaces frames of videos and image sequences only; convert {source} again"
         )
     if not target.exists():
-        raise InputError(f"{target} does not exist; convert {source} first")
+        verb = "package" if form == "package" else "convert"
+        raise InputError(f"{target} does not exist; {verb} {source} first")
     return target, form
 
 
 def _planned(
-    source: Path, target: Path, model: Path | None, before: FrameReport, changes: dict[str, Any]
-) -> Conversion:
+    source: Path, target: Path, model: Path | None, before: FrameReport, changes: dict[str, Any],
+    form: str,
+) -> Conversion:  # fmt: skip
     """Plan the conversion again, with the changes.
 
     Raises:
@@ -199,7 +257,8 @@ def _planned(
     if settings.images == "auto" and settings.fps is None and source.is_dir():
         settings = replace(settings, images="sequence")
     # What is asked for these frames goes before what is said of their shots.
-    job = plan(source, target, model, settings, may_exist=True, fixed=changes)
+    output = target.parent if form == "package" else target
+    job = plan(source, output, model, settings, form, may_exist=True, fixed=changes)
     return replace(job, marked_as=before.model_sha256)  # one watermark in the whole output
 
 

@@ -21,6 +21,8 @@ from faceswap.swapping.converter import carry_out
 from faceswap.swapping.elements import ATTRIBUTE, layer_of
 from faceswap.swapping.nuke import Script
 from faceswap.swapping.plan import Conversion, plan
+from faceswap.swapping.redo import plan_again, render_again
+from faceswap.swapping.report import ConvertReport
 from faceswap.swapping.resources import Resources
 from faceswap.swapping.video import excerpt_of
 from faceswap.tracking.tracker import cuts
@@ -42,6 +44,7 @@ class PackageReport:
     shots: Annotated[Count, Meta(description="Shots, between cuts.")]
     frames: Annotated[Count, Meta(description="Frames.")]
     faces: Annotated[Count, Meta(description="Faces swapped.")]
+    redone: Annotated[Count, Meta(description="Frames that --redo rendered anew.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,38 @@ def package(
         Path(source), Path(output) if output else None, Path(model) if model else None, settings,
         form="package", may_exist=True,
     )  # fmt: skip
-    assert job.footage is not None, "a package is refused for photos"
     with Resources() as resources:
-        report = carry_out(job, resources, on_progress, unless_done=True)
+        return _described(job, carry_out(job, resources, on_progress, unless_done=True))
+
+
+def redo_package(
+    source: str | Path, frames: str, output: str | Path | None = None,
+    model: str | Path | None = None, changes: dict[str, Any] | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> PackageReport:  # fmt: skip
+    """Render some frames of a package anew, with other settings or another model.
+
+    Args:
+        source: The footage.
+        frames: The frames, such as "120-140,355"; see :func:`faceswap.redo`.
+        output: The package's folder [default: as in :func:`package`].
+        model: A model's folder or file [default: that of the package, as it is now].
+        changes: Settings by name that differ from those of the package.
+        on_progress: Called after each frame.
+
+    Raises:
+        SettingsError: If a library is not installed; see :func:`faceswap.redo`, which names the
+            other errors, too.
+    """
+    _timelines()  # before any work
+    exr.check_installed()
+    again = plan_again(source, output, model, changes or {}, "package")
+    return _described(again.job, render_again(again, frames, on_progress))
+
+
+def _described(job: Conversion, report: ConvertReport) -> PackageReport:
+    """Write the files that describe the images of a package."""
+    assert job.footage is not None, "a package is refused for photos"
     clip = _read(job, job.footage)
     folder = job.target.parent
     script, timeline = (folder / f"{clip.name}{suffix}" for suffix in (".nk", ".otio"))
@@ -124,7 +156,7 @@ def package(
     write_bytes(timeline, _timeline_of(clip, job.source).encode())
     return PackageReport(
         folder, script, timeline, clip.first, clip.last, len(clip.starts), report.frames,
-        report.faces,
+        report.faces, report.redone,
     )  # fmt: skip
 
 

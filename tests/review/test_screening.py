@@ -9,13 +9,16 @@ from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError
 from faceswap.media.reader import read_video
+from faceswap.media.views import view_of
 from faceswap.review.finished import Finished, RedoRequest
 from faceswap.review.footage import Reader
 from faceswap.review.workspace import Workspace
 from faceswap.swapping.converter import convert
+from faceswap.swapping.turnover import package
 from tests.review.browser import opened
 from tests.review.conftest import at, until
 from tests.support.clips import write_lossless
+from tests.support.films import write_exr
 
 LENGTH = 10
 
@@ -225,6 +228,27 @@ def test_redo_takes_every_setting_that_the_page_offers(finished):
         "3-4", "linear", "learned", "poisson",
     )  # fmt: skip
     assert (params["identity_strength"], params["expression_range"]) == (0.5, 2)
+
+
+def test_a_package_is_shown_in_its_own_colours_and_redone_as_a_package(workspace, collins, model):
+    folder, done = workspace / "shot", workspace / "shot_010"
+    folder.mkdir()
+    for number in (1001, 1002):
+        pixels = view_of("ACEScg").stored(collins.astype(np.float32))
+        write_exr(folder / f"shot.{number}.exr", pixels, np.float16)
+    settings = ConvertConfig(workers=1, device="cpu", detector="hog", colorspace="ACEScg")
+    package(folder, done, model, settings)
+
+    finished = Finished(done / "render.report.json", Workspace(workspace))
+
+    before, after = (finished.image(0, side)[300:].astype(int) for side in ("before", "after"))
+    assert np.abs(before - collins[300:]).max() <= 1
+    assert np.abs(after - before).max() <= 1  # below the face
+    finished.mark([1])
+    command, *args = finished.redo_arguments(RedoRequest(color="linear"))
+    params = cli.commands[command].make_context(command, args).params
+    assert (command, params["redo"], params["color"]) == ("package", "1002", "linear")
+    assert (params["source"], params["output"]) == (folder, done)
 
 
 @pytest.mark.browser

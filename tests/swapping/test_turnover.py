@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 
@@ -19,7 +20,8 @@ from faceswap.media.views import view_of
 from faceswap.swapping import turnover
 from faceswap.swapping.converter import convert
 from faceswap.swapping.nuke import Script
-from faceswap.swapping.turnover import package
+from faceswap.swapping.redo import redo
+from faceswap.swapping.turnover import package, redo_package
 from scripts.tools import recompose
 from tests.support.clips import lossless_clip
 from tests.support.films import exr_planes, write_exr
@@ -268,6 +270,42 @@ def test_a_package_is_not_replaced_unasked(packaged, shots, model):
         package(shots, folder, model, replace(QUICK, all_faces=True, erosion=0.2))
 
 
+def test_frames_of_a_package_are_redone(packaged, shots, model, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(packaged[0], folder)
+    before = {path: path.read_bytes() for path in folder.glob("*/*.exr")}
+
+    report = redo_package(shots, "1002,1004", folder, changes={"color": "none", "erosion": 0.2})
+
+    differing = {path.stem for path, data in before.items() if path.read_bytes() != data}
+    assert differing == {"shot.1002", "shot.1004"}
+    assert {path for path in folder.glob("*/*") if path.suffix != ".json"} - before.keys() == {
+        path.with_name(f"{path.name}.c2pa") for path in before if path.parent.name != "plate"
+    }
+    assert replace(report, redone=0) == replace(
+        packaged[1], folder=folder, script=folder / "shot.nk", timeline=folder / "shot.otio"
+    )
+    assert report.redone == 2
+    assert max(recompose.differences(folder).values()) <= recompose.STEP
+    whole = package(shots, tmp_path / "other", model,
+                    replace(QUICK, all_faces=True, color="none", erosion=0.2))  # fmt: skip
+    for kind in ("render", "elements", "faces"):
+        for number in (1002, 1004):
+            one, other = (
+                exr_planes(where / kind / f"shot.{number}.exr") for where in (folder, whole.folder)
+            )
+            assert one.keys() == other.keys()
+            for name, plane in one.items():
+                np.testing.assert_array_equal(plane, other[name])
+
+
+def test_frames_of_a_package_are_not_redone_as_images(packaged, shots, tmp_path):
+    with pytest.raises(SettingsError, match=r"belongs to a package: use faceswap package .+"):
+        redo(shots, "1002", packaged[0] / "render")
+    with pytest.raises(InputError, match=r"render does not exist; package .+ first"):
+        redo_package(shots, "1002", tmp_path / "missing")
+
+
 def test_what_has_no_effect_is_refused(packaged, shots, model, tmp_path, collins):
     with pytest.raises(SettingsError, match="--codec does not apply to a package"):
         package(shots, tmp_path / "p", model, replace(QUICK, codec="prores"))
@@ -308,6 +346,10 @@ def test_the_command_says_where_everything_is(shots, model, tmp_path):
     found = json.loads(result.stdout)
     assert found["script"] == str(tmp_path / "p" / "shot.nk")
     assert (found["frames"], found["shots"], found["faces"]) == (4, 2, 4)
+    again = [*arguments[:4], "--redo", "1005"]
+    result = CliRunner().invoke(cli, again, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "4 faces swapped, 1 frame redone" in result.stdout
 
 
 def test_script_values_are_those_of_tcl():
