@@ -1,5 +1,6 @@
 """Extract the faces in photos and videos of one person into a faceset."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ from faceswap.media.photos import DeepPhoto, read_photo
 from faceswap.tracking import tracker
 from faceswap.tracking.selection import FaceSelector, LargestTracks, select_faces
 from faceswap.types import Count, OnProgress, Progress, counted, ignore_progress
+
+log = logging.getLogger(__name__)
 
 OWN_FILES = ("CONSENT.md",)  # files beside photos that mean something
 LIBRARY = Path("data")  # train looks up identity names in this folder
@@ -480,7 +483,11 @@ def _read_video(
     key = files.keys[video]
     try:
         _note_source(video, files, writer)
-        for frame in video_at(video, config.colorspace).read():
+        space = config.colorspace
+        if space and sources.animation_of(video):
+            log.warning("%s is an animation, so --colorspace does not apply to it", video)
+            space = None
+        for frame in video_at(video, space).read():
             if frame.index % config.every:
                 continue
             if (key, frame.index) in writer.done:

@@ -18,10 +18,19 @@ from faceswap.media.views import View
 # swscale's default YUV-RGB round trip darkens by 1.6 levels of 255; these flags prevent that.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Maps the AVColorSpace of a frame to swscale's constant for the same matrix; 5 is BT.601.
-SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# Matrices that swscale cannot undo (ITU-T H.273).
+UNKNOWN_MATRICES = {
+    8: "YCgCo", 11: "Y'D'zD'x", 12: "chromaticity-derived", 13: "chromaticity-derived",
+    14: "ICtCp", 15: "IPT", 16: "YCgCo-Re", 17: "YCgCo-Ro",
+}  # fmt: skip
+CONSTANT_LUMINANCE = 10  # BT.2020's; nearly as its other matrix, by which it is converted
+# Numbers of chroma locations by halves of a luma pixel to the right and down.
+CHROMA_LOCATIONS = {(0, 1): 0, (1, 1): 1, (0, 0): 2, (1, 0): 3, (0, 2): 4, (1, 2): 5}
 DEEP = "gbrp16le"  # 16-bit RGB, planar because the exact flags garble rgb48
 COLOR_TAGS = ("colorspace", "color_range", "color_trc", "color_primaries")
 NO_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
+BT2020 = 9  # AVCOL_SPC_BT2020_NCL
 BT709, STUDIO_RANGE, FULL_RANGE = 1, 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG, _JPEG
 # Pixels. Rects are aligned to this, as a multiple of every chroma block's side, and get a margin of
 # this, because swscale's filters reach no further.
@@ -42,6 +51,21 @@ _converters = threading.local()
 def tags_of(frame: Any) -> Tags:
     """Return the colour tags of a frame or codec context."""
     return {tag: getattr(frame, tag) for tag in COLOR_TAGS}
+
+
+def complete_tags(frame: av.VideoFrame, tags: Tags) -> av.VideoFrame:
+    """Give a frame the colour tags that it lacks, because its decoder did not find them.
+
+    Args:
+        frame: A decoded frame.
+        tags: What the container says, from :func:`tags_of` before anything is decoded.
+    """
+    for tag, value in tags.items():
+        if getattr(frame, tag) == NO_TAGS[tag] != value:
+            setattr(frame, tag, value)
+    if frame.colorspace == CONSTANT_LUMINANCE:
+        frame.colorspace = BT2020
+    return frame
 
 
 def _reformatter(frame: av.VideoFrame, target: str) -> VideoReformatter:
@@ -190,6 +214,39 @@ def gray_of(frame: av.VideoFrame, view: View | None = None) -> Image:
     return np.asarray(stretched, np.uint8)
 
 
+def chroma_location(frame: av.VideoFrame) -> int:
+    """Return where the chroma samples of 4:2:0 lie (ITU-T H.265, ``chroma_sample_loc_type``).
+
+    PyAV does not tell, but swscale knows: where it puts the values of a ramp shows it.
+
+    Args:
+        frame: A decoded frame.
+
+    Returns:
+        The number; 0, between two lines at the left, for other formats and if it is not stated.
+    """
+    if not is_planar_yuv(frame) or _chroma_block(frame.format.name) != (2, 2):
+        return 0
+    side = 32 if frame.width != 32 else 64  # another size, see _blank
+    deep, bits = is_deep(frame), frame.format.components[0].bits
+    probe, step = _blank(frame, side, side), 2**bits // side
+    ramp = np.arange(side // 2) * step
+    for plane, values in zip(
+        probe.planes, (0, ramp[np.newaxis], ramp[:, np.newaxis]), strict=False
+    ):
+        _pixels(plane, deep)[:] = values
+    whole = re.sub("^yuv[aj]?420", "yuv444", frame.format.name)
+    large = _reformatter(probe, whole).reformat(
+        probe, format=whole, interpolation=EXACT, threads=1
+    )  # fmt: skip
+    at = side // 2
+    across, down = (
+        round(2 * (at - 2 * float(_pixels(plane, deep)[at, at]) / step))
+        for plane in large.planes[1:3]
+    )  # in halves of a luma pixel
+    return CHROMA_LOCATIONS.get((across, down), 0)
+
+
 def _is_full_range(frame: av.VideoFrame) -> bool:
     return bool(frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"))
 
@@ -286,6 +343,7 @@ def patched(
         steps = np.float32((2 ** like.format.components[0].bits - 1) / 255)
         for left, top, right, bottom in rects:
             levels = np.rint(rgb_of((left, top, right, bottom)) * steps)
+            levels = np.clip(levels, 0, 2 ** like.format.components[0].bits - 1)
             for plane, channel in zip(colors, (1, 2, 0), strict=True):  # green, blue and red
                 _pixels(plane, deep)[top:bottom, left:right] = levels[..., channel]
         return new
@@ -466,7 +524,7 @@ def pixel_format(original: Any, codec: str, alpha: bool = False) -> str:
         coarser = sum(max(size - w, 0) for size, w in zip(block, wanted, strict=True))
         return (coarser, max(min(depth, 10) - bits, 0), bits, -block[0] * block[1])
 
-    planar = [f for f in supported if re.fullmatch(r"yuva?4\d\dp(\d+le)?", f)]
+    planar = [f for f in supported if f in SEMI_PLANAR or re.fullmatch(r"yuva?4\d\dp(\d+le)?", f)]
     return min(planar or supported, key=loss)
 
 
@@ -474,7 +532,8 @@ def _exact_formats(name: str, alpha: bool) -> list[str]:
     """Return the formats of encoders, with or without alpha, that hold all pixels of another."""
     stored = av.VideoFormat(name)
     if not (stored.is_rgb or stored.has_palette):
-        return [re.sub("^yuv[aj]?", "yuva" if alpha else "yuv", name)]
+        planes = re.sub("^yuv[aj]?", "yuva" if alpha else "yuv", name)
+        return [planes, *(one for one, other in SEMI_PLANAR.items() if other == planes)]
     planar = [re.sub("^gbra?p", "gbrap" if alpha else "gbrp", name)] if stored.is_planar else []
     if any(component.bits > 8 for component in stored.components):
         return planar or ["gbrap16le" if alpha else "gbrp16le"]

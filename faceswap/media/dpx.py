@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 MARKS = {b"SDPX": ">", b"XPDS": "<"}  # and the byte order that they tell
+LEAST_ASPECT = 0.1  # of pixels; what is below is not taken for one
 HEADER = 2048  # bytes, of which the first 1408 describe the image
 UNDEFINED = 0xFFFFFFFF
 CHANNELS = {6: 1, 50: 3, 51: 4}  # by descriptor: grey, RGB, RGBA
@@ -38,6 +39,7 @@ class Layout:
         padding: Bytes after each line.
         transfer: The transfer characteristic.
         rate: Frames per second; None if it is unknown.
+        aspect: Width of a pixel over its height.
     """
 
     order: str
@@ -50,6 +52,7 @@ class Layout:
     padding: int
     transfer: int
     rate: Fraction | None
+    aspect: float
 
     @property
     def words(self) -> int:
@@ -109,9 +112,12 @@ def read_layout(path: Path) -> Layout:
     )
     rates = [field("f", at) for at in (1724, 1940)]  # of film, of television
     known = [rate for rate in rates if math.isfinite(rate) and 1 <= rate <= 1000]
+    across, down = field("I", 1628), field("I", 1632)
+    aspect = across / down if across and down else 1.0
     layout = Layout(
         order, width, height, CHANNELS[descriptor], bits, shift, offset or field("I", 4), padding,
         transfer, Fraction(known[0]).limit_denominator(1001) if known else None,
+        aspect if LEAST_ASPECT <= aspect <= 1 / LEAST_ASPECT else 1.0,
     )  # fmt: skip
     needed = layout.offset + height * _stride(layout) - padding
     if not (width and height) or layout.offset < 1664 or path.stat().st_size < needed:

@@ -9,6 +9,7 @@ import logging
 import shutil
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,8 @@ from faceswap.media.frame import Frame
 
 log = logging.getLogger(__name__)
 
+_PRINTING = threading.Lock()  # where stdout leads is a matter of the whole process
+LEAST_ASPECT = 0.1  # of pixels; what is below is not taken for one
 MARK = b"v/1\x01"  # magic number 20000630, little-endian
 # Layers that hold the picture, where no channels without a layer do; then the first layer is taken.
 USUAL_LAYERS = ("", "rgba", "rgb", "beauty", "left")
@@ -41,6 +44,7 @@ class Layout:
         whole: The window that holds both the data window and the display window.
         space: Identifier of the colour space, if an attribute states one.
         rate: Frames per second; None if no attribute states it.
+        aspect: Width of a pixel over its height.
     """
 
     part: int
@@ -49,6 +53,7 @@ class Layout:
     whole: Window
     space: str | None
     rate: Fraction | None
+    aspect: float
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,7 +97,7 @@ def _opened(path: Path, header_only: bool) -> Any:
     library = _library()
     # Read a stream, because the library refuses names that are not UTF-8. It drops parts that it
     # cannot read, and says so on stdout, which may be a report.
-    with path.open("rb") as file, contextlib.redirect_stdout(sys.stderr):
+    with path.open("rb") as file, _PRINTING, contextlib.redirect_stdout(sys.stderr):
         try:
             return library.File(file, separate_channels=True, header_only=header_only)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -131,7 +136,11 @@ def read_layout(path: Path) -> Layout:
     )  # fmt: skip
     rate = header.get("framesPerSecond")
     is_rate = isinstance(rate, Fraction) and 1 <= rate <= 1000
-    return Layout(number, channels, data, whole, _space(header), rate if is_rate else None)
+    aspect = float(header.get("pixelAspectRatio", 1))
+    return Layout(
+        number, channels, data, whole, _space(header), rate if is_rate else None,
+        aspect if LEAST_ASPECT <= aspect <= 1 / LEAST_ASPECT else 1.0,
+    )  # fmt: skip
 
 
 def _colors(parts: list[dict[str, Any]]) -> tuple[int, tuple[str, ...]]:

@@ -157,15 +157,27 @@ def is_film(path: Path) -> bool:
 
 
 def rate_of(path: Path) -> Fraction | None:
-    """Return the frames per second that an EXR or a DPX states; None if it states none.
+    """Return the frames per second that an EXR or a DPX states; None if it states none."""
+    layout = _layout_of(path)
+    return layout.rate if layout else None
 
-    A file that cannot be read states none; its reader says why.
+
+def pixel_aspect_of(path: Path) -> float:
+    """Return the width of a pixel over its height that an EXR or a DPX states; otherwise 1."""
+    layout = _layout_of(path)
+    return layout.aspect if layout else 1.0
+
+
+def _layout_of(path: Path) -> "exr.Layout | dpx.Layout | None":
+    """Return what the header of an EXR or a DPX says.
+
+    A file that cannot be read says nothing; its reader says why.
     """
     try:
         mark = _mark(path)
         if mark == exr.MARK:
-            return exr.read_layout(path).rate
-        return dpx.read_layout(path).rate if mark in dpx.MARKS else None
+            return exr.read_layout(path)
+        return dpx.read_layout(path) if mark in dpx.MARKS else None
     except (OSError, ValueError):
         return None
 

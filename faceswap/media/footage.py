@@ -8,7 +8,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -77,6 +77,9 @@ class Footage(Protocol):
     def number_of(self, index: int) -> int:
         """Return the number by which a user knows a frame: its index, or its image's number."""
 
+    def pixel_aspect(self) -> float:
+        """Return the width of a pixel over its height, upright; 1 if it is not stated."""
+
 
 @dataclass(frozen=True)
 class VideoFile:
@@ -139,6 +142,14 @@ class VideoFile:
 
     def number_of(self, index: int) -> int:
         return index
+
+    def pixel_aspect(self) -> float:
+        with self.opened() as (_, video):
+            stated = float(video.sample_aspect_ratio or 1)
+        with closing(reader.read_video(self.path, AS_STORED)) as frames:
+            first = next(frames)
+        assert isinstance(first.pixels, Decoded), "read from a video"
+        return 1 / stated if first.pixels.turns % 2 else stated
 
 
 @dataclass(frozen=True)
@@ -280,6 +291,13 @@ class ImageSequence:
         return replace(self, rate=stated, colorspace=colorspace)
 
     @property
+    def around_number(self) -> tuple[str, str]:
+        """What is before and after the number in the names of the images."""
+        found = PATTERN.search(self.path.name)
+        assert found, "a sequence has a pattern"
+        return self.path.name[: found.start()], self.path.name[found.end() :]
+
+    @property
     def gaps(self) -> list[tuple[int, int]]:
         """The first and the last number of each gap."""
         return [(a + 1, b - 1) for a, b in pairwise(self.numbers) if b - a > 1]
@@ -341,6 +359,9 @@ class ImageSequence:
 
     def number_of(self, index: int) -> int:
         return self.numbers[index]
+
+    def pixel_aspect(self) -> float:
+        return film.pixel_aspect_of(self.files[0])
 
 
 def identify(

@@ -6,15 +6,16 @@ FFmpeg's ``AVMasteringDisplayMetadata`` and ``AVContentLightMetadata``.
 
 import logging
 import struct
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from av.sidedata.sidedata import Type
 
-from faceswap.media import reader
+from faceswap.media import colorspace, reader
 from faceswap.media.reader import Decoded
 from faceswap.media.views import HDR
 
@@ -25,6 +26,7 @@ LEVELS_LAYOUT = "@2I"
 LOST = {Type.DOVI_RPU_BUFFER: "Dolby Vision", Type.DYNAMIC_HDR_PLUS: "HDR10+"}  # per frame
 # Options that hold both, by encoder; the other encoders have none.
 PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
+AV1_COLOCATED = 2, 2  # the chroma location at the upper left, here and in AV1
 XY_UNIT, NITS_UNIT = 50_000, 10_000  # steps per unit, as in the bitstreams of H.264 and H.265
 
 
@@ -38,18 +40,26 @@ class Light:
         luminance: Its lowest and its highest luminance in cd/m2; None if unknown.
         levels: Highest light level of a pixel, and highest average of a frame, in cd/m2; None if
             unknown.
+        chroma: Where the chroma samples lie; see :func:`colorspace.chroma_location`.
         lost: Names of metadata of single frames, which no encoder here can write.
     """
 
     primaries: tuple[Fraction, ...] | None = None
     luminance: tuple[Fraction, Fraction] | None = None
     levels: tuple[int, int] | None = None
+    chroma: int = 0
     lost: tuple[str, ...] = ()
 
     @property
     def display(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, Fraction]] | None:
         """The mastering display, if it is known whole."""
         return (self.primaries, self.luminance) if self.primaries and self.luminance else None
+
+    def is_told(self, encoder: str, options: Mapping[str, str]) -> bool:
+        """Return whether an encoder with these options writes all of this that there is."""
+        wanted = self.options(encoder)
+        is_written = all(part in options.get(key, "") for key, part in wanted.items())
+        return bool(wanted and is_written) or not (self.display or self.levels)
 
     def options(self, encoder: str) -> dict[str, str]:
         """Return the options with which an encoder writes this; empty if it cannot.
@@ -67,6 +77,10 @@ class Light:
         if self.levels:
             key = {"libx264": "cll", "libx265": "max-cll"}.get(encoder, "content-light")
             parts.append(f"{key}={self.levels[0]},{self.levels[1]}")
+        if self.chroma and not is_av1:
+            parts.append(f"chromaloc={self.chroma}")
+        elif self.chroma == AV1_COLOCATED[0]:
+            parts.append(f"chroma-sample-position={AV1_COLOCATED[1]}")
         return {name: ":".join(parts)} if name and parts else {}
 
 
@@ -94,13 +108,18 @@ def light_of(path: Path) -> Light:
 
     Raises:
         InputError: If it is not a readable video, or none of its frames can be decoded.
-        SettingsError: If it is HDR and OpenColorIO is not installed.
     """
     with closing(reader.read_video(path)) as frames:
         first = next(frames)
     assert isinstance(first.pixels, Decoded), "read from a video"
-    side_data: Any = first.pixels.frame.side_data
-    return light_from({one.type: bytes(one) for one in side_data})
+    frame = first.pixels.frame
+    try:
+        side_data: Any = frame.side_data
+        found = {one.type: bytes(one) for one in side_data}
+    except ValueError as error:  # PyAV refuses all side data if it does not know the type of one
+        log.warning("what %s says about its light cannot be read: %s", path, error)
+        found = {}
+    return replace(light_from(found), chroma=colorspace.chroma_location(frame))
 
 
 def light_from(data: dict[Any, bytes]) -> Light:
@@ -120,4 +139,4 @@ def light_from(data: dict[Any, bytes]) -> Light:
         most, average = struct.unpack_from(LEVELS_LAYOUT, light)
         levels = (most, average) if most or average else None
     lost = tuple(name for kind, name in LOST.items() if kind in data)
-    return Light(primaries, luminance, levels, lost)
+    return Light(primaries, luminance, levels, lost=lost)

@@ -270,7 +270,7 @@ def _is_accelerated(stream: Any) -> bool:
 
 def _first(container: Any, stream: Any) -> Any:
     """Return the first frame of a stream; None if none can be decoded."""
-    decode = _decoding(stream)
+    decode = _decoding(stream, {})
     for packet in container.demux(stream):
         with suppress(FFmpegError):
             for frame in decode(packet):
@@ -278,14 +278,44 @@ def _first(container: Any, stream: Any) -> Any:
     return None
 
 
-def _decoding(stream: Any) -> Callable[[Any], list[Any]]:
-    """Return a function that decodes a packet of a stream; an empty one ends the stream."""
+def _decoding(stream: Any, tags: colorspace.Tags) -> Callable[[Any], list[Any]]:
+    """Return a function that decodes a packet of a stream; an empty one ends the stream.
+
+    Args:
+        stream: The stream.
+        tags: Its colour tags from :func:`_tags_of`, for frames that lack some.
+    """
     name = _alpha_decoder(stream)
-    if name is None:
-        return lambda packet: [colorspace.planar(frame) for frame in packet.decode()]
-    context: Any = av.CodecContext.create(name, "r")
-    context.options = _limit()
-    return lambda packet: list(context.decode(packet if packet.size else None))
+    context: Any = av.CodecContext.create(name, "r") if name else None
+    if context is not None:
+        context.options = _limit()
+
+    def decode(packet: Any) -> list[Any]:
+        if context is None:
+            found = [colorspace.planar(frame) for frame in packet.decode()]
+        else:
+            found = context.decode(packet if packet.size else None)
+        return [colorspace.complete_tags(frame, tags) for frame in found]
+
+    return decode
+
+
+def _tags_of(stream: Any, path: Path) -> colorspace.Tags:
+    """Return the colour tags of a stream before anything is decoded, which may drop them.
+
+    Raises:
+        InputError: If its colours are stored in a way that cannot be converted.
+    """
+    tags = colorspace.tags_of(stream.codec_context)
+    kind = colorspace.UNKNOWN_MATRICES.get(tags["colorspace"])
+    if kind and not colorspace.is_rgb(str(stream.codec_context.pix_fmt)):
+        raise InputError(
+            f"{path} stores its colours as {kind}, which this program cannot convert: convert it "
+            "to BT.2020 or BT.709 first"
+        )
+    if tags["color_trc"] in HDR and tags["colorspace"] == colorspace.NO_TAGS["colorspace"]:
+        tags["colorspace"] = colorspace.BT2020
+    return tags
 
 
 def probe(path: Path) -> VideoInfo:
@@ -379,16 +409,16 @@ def read_video(
         accelerator: See :func:`opened`.
 
     Raises:
-        InputError: If it is not a readable video, or none of its frames can be decoded.
-        SettingsError: If there is no such colour space, or it is HDR and OpenColorIO is not
-            installed.
+        InputError: If it is not a readable video, none of its frames can be decoded, or it is HDR
+            and OpenColorIO is not installed.
+        SettingsError: If there is no such colour space, or OpenColorIO is not installed.
     """
     with opened(path, accelerator) as (container, stream):
-        view = _view(stream, path, colorspace)
+        view, tags = _view(stream, path, colorspace), _tags_of(stream, path)
         index, packets, damaged = 0, 0, 0
         last: int | None = None
         avi_offset: int | None = None
-        decode = _decoding(stream)
+        decode = _decoding(stream, tags)
         for packet in _packets(container, stream, path):
             packets += bool(packet.size)
             try:
@@ -511,7 +541,7 @@ def read_from(
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     """Yield the frames of a stream, without those of damaged packets."""
-    decode = _decoding(stream)
+    decode = _decoding(stream, _tags_of(stream, path))
     for packet in _packets(container, stream, path):
         with suppress(FFmpegError):
             yield from decode(packet)
@@ -529,10 +559,11 @@ def _view(stream: Any, path: Path, colorspace: str | None) -> View | None:
     """Return how the colours of a video are shown; None if they are those of a display."""
     if colorspace is not None:
         return view_of(colorspace)
+    context = stream.codec_context
     try:
-        return hdr_view(stream.codec_context.color_trc)
+        return hdr_view(context.color_trc, context.color_primaries)
     except SettingsError as error:
-        raise SettingsError(f"{path} is HDR, and {error}") from error
+        raise InputError(f"{path} is HDR, and {error}") from error
 
 
 def sample_video(
@@ -555,7 +586,7 @@ def sample_video(
         SettingsError: See :func:`read_video`.
     """
     with opened(path) as (container, stream):
-        view = _view(stream, path, colorspace)
+        view, tags = _view(stream, path, colorspace), _tags_of(stream, path)
         length = stream.duration
         if not length and container.duration:
             length = int(Fraction(container.duration, av.time_base) / stream.time_base)
@@ -570,7 +601,7 @@ def sample_video(
             latest: Any = None
             try:
                 container.seek(target, stream=stream)  # goes to the key frame before it
-                decode = _decoding(stream)  # a new one, because the old one may hold later frames
+                decode = _decoding(stream, tags)  # anew, as the old one may hold later frames
                 for native in (f for packet in container.demux(stream) for f in decode(packet)):
                     if latest is not None and (native.pts is None or native.pts > target):
                         break

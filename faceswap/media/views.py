@@ -10,6 +10,7 @@ BT.2408) is the display's white.
 """
 
 import difflib
+import logging
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from faceswap.arrays import FloatImage
 from faceswap.errors import InputError, SettingsError
+
+log = logging.getLogger(__name__)
 
 # Only the built-in configuration is known to name these colour spaces, which have an identifier of
 # the Color Interop Forum: https://github.com/AcademySoftwareFoundation/ColorInterop
@@ -28,6 +32,14 @@ SRGB, LINEAR_REC709 = "srgb_rec709_scene", "lin_rec709_scene"
 # Colour spaces of video by transfer characteristic (ITU-T H.273), relative to 100 cd/m2.
 HDR = {16: "Rec.2100-PQ - Display", 18: "Rec.2100-HLG - Display"}
 DISPLAY, SRGB_DISPLAY = "CIE XYZ-D65 - Display-referred", "sRGB - Display"
+# x and y (CIE 1931) of red, green and blue by colour primaries (ITU-T H.273), all with D65 white.
+PRIMARIES = {
+    1: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),  # BT.709
+    9: ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046)),  # BT.2020
+    12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)),  # P3
+}
+D65 = (0.3127, 0.3290)
+UNSPECIFIED, BT2020 = 2, 9
 REFERENCE_WHITE = 2.03  # of HDR video, in 100 cd/m2
 AS_STORED = "as stored"  # the name of the view that changes nothing
 GRAYS = 4097  # more than 12 bits tell apart
@@ -119,6 +131,9 @@ def _view(name: str, own: str | None) -> View:
     if space.isData():
         return as_stored()
     name = space.getName()
+    transfer = next((code for code, hdr in HDR.items() if hdr == name), None)
+    if config is built_in and transfer is not None and (view := hdr_view(transfer)):
+        return view  # its white is that of HDR video whose tags say so
     try:
         forward, back = (
             ocio.Config.GetProcessorFromConfigs(*way).getOptimizedCPUProcessor(
@@ -134,8 +149,12 @@ def _view(name: str, own: str | None) -> View:
 
 
 @cache
-def hdr_view(transfer: int) -> View | None:
+def hdr_view(transfer: int, primaries: int = BT2020) -> View | None:
     """Return the view of video with a transfer characteristic; None if it is not HDR.
+
+    Args:
+        transfer: The transfer characteristic (ITU-T H.273).
+        primaries: The colour primaries. BT.2020 takes the place of those that are not known.
 
     Raises:
         SettingsError: If OpenColorIO is not installed.
@@ -143,24 +162,40 @@ def hdr_view(transfer: int) -> View | None:
     name = HDR.get(transfer)
     if name is None:
         return None
+    if primaries not in PRIMARIES:
+        if primaries != UNSPECIFIED:
+            log.warning("colour primaries %d of HDR are not known: BT.2020 is assumed", primaries)
+        primaries = BT2020
     ocio = _library()
     config = ocio.Config.CreateFromBuiltinConfig(BUILT_IN)
+    to_own = _xyz_of(primaries) @ np.linalg.inv(_xyz_of(BT2020)) / REFERENCE_WHITE
     forward, back = (
-        config.getProcessor(_between(one, other, scale)).getOptimizedCPUProcessor(
+        config.getProcessor(_between(one, other, matrix)).getOptimizedCPUProcessor(
             ocio.BIT_DEPTH_F32, ocio.BIT_DEPTH_F32, ocio.OPTIMIZATION_LOSSLESS
         )
-        for one, other, scale in (
-            (name, SRGB_DISPLAY, 1 / REFERENCE_WHITE), (SRGB_DISPLAY, name, REFERENCE_WHITE),
+        for one, other, matrix in (
+            (name, SRGB_DISPLAY, to_own), (SRGB_DISPLAY, name, np.linalg.inv(to_own)),
         )
     )  # fmt: skip
     return View(name, forward, back)
 
 
-def _between(one: str, other: str, scale: float) -> Any:
-    """Return the transform from a display's colour space to another's, with its light scaled."""
+def _xyz_of(primaries: int) -> npt.NDArray[np.float64]:
+    """Return the matrix from linear RGB with these primaries to XYZ (SMPTE RP 177), (3, 3)."""
+    corners = np.array([[x, y, 1 - x - y] for x, y in PRIMARIES[primaries]]).T
+    x, y = D65
+    white = np.array([x / y, 1, (1 - x - y) / y])
+    xyz: npt.NDArray[np.float64] = corners * np.linalg.solve(corners, white)
+    return xyz
+
+
+def _between(one: str, other: str, matrix: npt.NDArray[Any]) -> Any:
+    """Return the transform from a display's colour space to another's, by a matrix in XYZ."""
     ocio = _library()
     scaling = ocio.MatrixTransform()
-    scaling.setMatrix(np.diag([scale, scale, scale, 1]).ravel().tolist())
+    whole = np.eye(4)
+    whole[:3, :3] = matrix
+    scaling.setMatrix(whole.ravel().tolist())
     group = ocio.GroupTransform()
     for step in (ocio.ColorSpaceTransform(one, DISPLAY), scaling,
                  ocio.ColorSpaceTransform(DISPLAY, other)):  # fmt: skip

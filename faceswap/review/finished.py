@@ -125,7 +125,7 @@ class Finished:
         if self.output.is_file():
             return self.output
         is_sequence = isinstance(self._footage, ImageSequence)
-        return image_in(self.output, record.file, place, is_sequence)
+        return image_in(self.output, record, place, is_sequence)
 
     def facts(self) -> dict[str, Any]:
         """Return what the page shows beside the frames.

@@ -7,7 +7,7 @@ All colours are in linear Rec.709. The face is premultiplied with the mask, so t
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -29,8 +29,24 @@ HALF_MAX = float(np.finfo(np.float16).max)
 Half = npt.NDArray[np.float16]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a frame belongs, and what its images have in common with those of other frames.
+
+    Attributes:
+        number: The number of its images.
+        side: Width and height of the images of ``faces``, in pixels. Smaller crops lie at their top
+            left corner, because all images of a clip must have one size.
+        aspect: Width of a pixel of the frame over its height.
+    """
+
+    number: int
+    side: int
+    aspect: float
+
+
 def draw(
-    frame: Frame, finished: Frame, swaps: list[Swap], record: FrameRecord, number: int,
+    frame: Frame, finished: Frame, swaps: list[Swap], record: FrameRecord, place: Place,
     config: ConvertConfig,
 ) -> dict[str, Frame]:  # fmt: skip
     """Draw the elements of a frame.
@@ -40,7 +56,7 @@ def draw(
         finished: The frame with its new faces.
         swaps: Its swaps from :meth:`Swapper.prepare`.
         record: What happened to its faces; those of the swaps come first.
-        number: The number of the frame's image.
+        place: The number and the size of its images.
         config: Settings.
 
     Returns:
@@ -60,21 +76,28 @@ def draw(
     premultiplied = result.astype(np.float32) - plate.astype(np.float32) * (1 - share)
     channels: dict[str, Any] = _colors("", premultiplied) | {"A": alpha}
     for (swap, face), mask in zip(known, masks, strict=True):
-        channels |= _on_frame(box, swap, face, mask)
+        channels |= _on_frame(box, swap, face, mask, place.side)
     facts = {
-        "number": number, "index": frame.index, "seconds": float(frame.time),
+        "number": place.number, "index": frame.index, "seconds": float(frame.time),
         "file": record.file, "width": frame.shape[1], "height": frame.shape[0],
+        "pixel_aspect": place.aspect, "faces_side": place.side,
         "faces": [_facts(swap, face) for swap, face in known],
     }  # fmt: skip
     crops: dict[str, Any] = {}
     for swap, face in known:
-        crops |= _in_crop(swap, face, config)
-    size = max((swap.image.shape[0] for swap in swaps), default=1)
+        room = place.side - swap.image.shape[0]
+        crops |= {
+            name: np.pad(plane, (0, room)) for name, plane in _in_crop(swap, face, config).items()
+        }
+    aligned = crops or _colors("", np.zeros((1, 1, 3)))
+    shape, like = (place.side, place.side), {"pixelAspectRatio": place.aspect}
     return {
-        "elements": _drawn(frame, channels, box[:2], frame.shape, {ATTRIBUTE: json.dumps(facts)}),
-        "faces": _drawn(frame, crops or _colors("", np.zeros((1, 1, 3))), (0, 0), (size, size)),
-        "plate": _drawn(frame, _colors("", whole_plate), (0, 0), frame.shape),
-        "video": _drawn(frame, _colors("", whole_result), (0, 0), frame.shape),
+        "elements": _drawn(
+            frame, channels, box[:2], frame.shape, like | {ATTRIBUTE: json.dumps(facts)}
+        ),
+        "faces": _drawn(frame, aligned, (0, 0), shape, {}),
+        "plate": _drawn(frame, _colors("", whole_plate), (0, 0), frame.shape, like),
+        "video": _drawn(frame, _colors("", whole_result), (0, 0), frame.shape, like),
     }
 
 
@@ -107,11 +130,11 @@ def _colors(layer: str, pixels: npt.NDArray[Any]) -> dict[str, Half]:
 
 def _drawn(
     frame: Frame, channels: dict[str, Any], corner: tuple[int, int], whole: tuple[int, int],
-    attributes: dict[str, Any] | None = None,
+    attributes: dict[str, Any],
 ) -> Drawn:  # fmt: skip
     return Drawn(
         frame.pixels, frame.index, frame.time, frame.source, channels=channels, corner=corner,
-        whole=whole, attributes=attributes or {},
+        whole=whole, attributes=attributes,
     )  # fmt: skip
 
 
@@ -127,12 +150,12 @@ def _warped(mask: Mask, box: Rect, matrix: Matrix) -> Mask:
     return warp_mask(mask, shifted(invert(matrix), left, top), right - left, bottom - top)
 
 
-def _on_frame(box: Rect, swap: Swap, face: FaceRecord, mask: Mask) -> dict[str, Any]:
+def _on_frame(box: Rect, swap: Swap, face: FaceRecord, mask: Mask, side: int) -> dict[str, Any]:
     """Return the mask, the occlusion, the confidence and the ST map of a face, on its frame."""
     inside, occlusion = mask > 0, np.zeros(mask.shape, np.float32)
     if swap.aligned.skin is not None:
         occlusion = _warped(1 - swap.aligned.skin, box, swap.aligned.matrix)
-    s, t = st_map(box, swap)
+    s, t = st_map(box, swap, side)
     st, track = layer_of("st", face.track), face.track
     return {
         f"{layer_of('mask', track)}.A": _half(mask),
@@ -143,21 +166,26 @@ def _on_frame(box: Rect, swap: Swap, face: FaceRecord, mask: Mask) -> dict[str, 
     }
 
 
-def st_map(box: Rect, swap: Swap) -> tuple[FloatImage, FloatImage]:
-    """Return where in the crop each pixel of a box of the frame comes from, both (H, W).
+def st_map(box: Rect, swap: Swap, side: int) -> tuple[FloatImage, FloatImage]:
+    """Return where in an image with the crop each pixel of a box comes from, both (H, W).
 
-    The coordinates are shares of the crop's sides from its bottom left corner, as compositing
+    The coordinates are shares of the image's sides from its bottom left corner, as compositing
     programs count. They are 0 outside the crop.
+
+    Args:
+        box: The box in the frame.
+        swap: The swap whose crop lies in the top left corner of the image.
+        side: Width and height of the image, in pixels.
     """
     left, top, right, bottom = box
     y, x = np.mgrid[top:bottom, left:right].astype(np.float64)
     matrix, size = swap.aligned.matrix, swap.image.shape[0]
-    s = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] + 0.5) / size  # pixel centres at .5
-    t = 1 - (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] + 0.5) / size
-    inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    across = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] + 0.5  # pixel centres at .5
+    down = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] + 0.5
+    inside = (across >= 0) & (across <= size) & (down >= 0) & (down <= size)
     return (
-        np.where(inside, s, 0).astype(np.float32),
-        np.where(inside, t, 0).astype(np.float32),
+        np.where(inside, across / side, 0).astype(np.float32),
+        np.where(inside, 1 - down / side, 0).astype(np.float32),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SPECIAL = r"\"[${}"  # characters that mean something to Tcl, in a script
 ROW, COLUMN = 100, 220  # pixels between nodes in the node graph
 
 
@@ -61,6 +62,16 @@ class Script:
         return "\n".join(self._lines) + "\n"
 
 
+def literal(text: str, special: str = r"\[$") -> str:
+    """Return text that stands for itself where Tcl replaces commands and variables.
+
+    Args:
+        text: The text.
+        special: The characters that would be replaced [default: those in the text of a knob].
+    """
+    return "".join(f"\\{letter}" if letter in special else letter for letter in text)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -69,7 +80,7 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{_curve(value)}}}"
     if isinstance(value, str):
-        return value if value.isidentifier() else '"' + value.replace('"', r"\"") + '"'
+        return value if value.isidentifier() else f'"{literal(value, SPECIAL)}"'
     inside = [f"{{{_curve(v)}}}" if isinstance(v, Mapping) else _value(v) for v in value]
     return f"{{{' '.join(inside)}}}"
 

@@ -14,6 +14,7 @@ from faceswap.media.footage import PATTERN, Footage, ImageSequence, identify
 from faceswap.media.photos import PHOTO_SUFFIXES
 from faceswap.media.segments import unfinished
 from faceswap.media.sources import SIDECAR, animation_of
+from faceswap.swapping.records import FrameRecord
 
 log = logging.getLogger(__name__)
 
@@ -115,19 +116,20 @@ def written_for(photo: Path) -> Path:
     return photo.with_suffix(photo_suffix(photo))
 
 
-def image_in(output: Path, file: str | None, place: int, is_sequence: bool) -> Path:
+def image_in(output: Path, record: FrameRecord, place: int, is_sequence: bool) -> Path:
     """Return the image that was written for a photo or a frame.
 
     Args:
         output: The folder of the output.
-        file: Name of the photo or of the sequence's image; None for a frame of a video.
-        place: Place of the frame in the output, from 0.
+        record: What happened to the faces of the photo or the frame.
+        place: Its place in the output, from 0.
         is_sequence: Whether the source is an image sequence.
     """
-    written = written_for(Path(file)) if file else Path(writers.numbered_frame(place + 1))
+    file, in_package = record.file, is_in_package(output)
+    number = record.index if in_package else place + 1
+    written = written_for(Path(file)) if file else Path(writers.numbered_frame(number))
     if file is None or is_sequence:
-        in_package = (output / written.name).with_suffix(".exr")
-        return in_package if in_package.exists() else output / written.name
+        return output / (f"{written.stem}.exr" if in_package else written.name)
     return output / written if (output / written).exists() else output / file  # then a copy
 
 
@@ -196,8 +198,9 @@ def render_in_package(source: Path, output: Path | None, kind: str) -> Path:
 
 
 def is_in_package(output: Path) -> bool:
-    """Return whether an output is the finished frames in a package's folder."""
-    return output.name == RENDER and all(output.with_name(name).is_dir() for name in ELEMENTS)
+    """Return whether an output is a folder of images in a package."""
+    folders = (RENDER, *ELEMENTS)
+    return output.name in folders and all(output.with_name(name).is_dir() for name in folders)
 
 
 def existing(outputs: dict[str, Path]) -> list[Path]:

@@ -219,10 +219,10 @@ class _Clip:
 
     def _file(self, at: int) -> Path:
         """Return the image that was written for a photo or a frame."""
-        job, file = self._job, self.records[at].file
+        job, record = self._job, self.records[at]
         if job.form == "photo":
             return job.target
-        return image_in(job.target, file, at, isinstance(job.footage, ImageSequence))
+        return image_in(job.target, record, at, isinstance(job.footage, ImageSequence))
 
 
 def _frames(footage: Footage, indices: list[int]) -> Iterator[Frame]:

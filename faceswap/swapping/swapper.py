@@ -76,6 +76,10 @@ class FaceSwapper(Protocol):
 
     config: ConvertConfig
 
+    @property
+    def side(self) -> int:
+        """Width and height of its largest crops, in pixels."""
+
     def config_at(self, index: int) -> ConvertConfig:
         """Return the settings of a frame, which may differ between shots.
 
@@ -136,7 +140,7 @@ class Swapper:
         self.config = config or ConvertConfig()
         self._trained, self._model = trained, trained.network.config
         self._device = device or resolve_device(self.config.device)
-        self._size = max(PASTE_SIZE, self._model.crop_size)
+        self.side = max(PASTE_SIZE, self._model.crop_size)
         self._parser = SkinParser(SKIN_EVERY)
         self._configure(decode)
 
@@ -168,7 +172,7 @@ class Swapper:
         self._own: Mask | None = None  # where the new face is usually free of its own hair
         photos = trained.exemplars.get(config.to)
         if self._needs_skin and photos:
-            usual = usually_bare(photos, self._model.view, self._size)
+            usual = usually_bare(photos, self._model.view, self.side)
             self._own = smoothstep((usual - RARELY) / (OFTEN - RARELY))
 
     def config_at(self, index: int) -> ConvertConfig:  # noqa: ARG002 - a protocol's signature
@@ -227,7 +231,7 @@ class Swapper:
             DeviceError: If the device's memory is too small for one face.
         """
         moments = [
-            [align_face(frame, face, self._size, self._model.coverage) for face in faces]
+            [align_face(frame, face, self.side, self._model.coverage) for face in faces]
             for frame, faces in frames
         ]
         aligned = moments[wanted]
@@ -295,7 +299,7 @@ class Swapper:
 
     def _finish(self, aligned: AlignedFace, decoded: Image, is_measured: bool) -> Swap:
         """Enlarge a decoded face to the crop, compute its mask, and measure its colour match."""
-        matrix = output_to_crop(self._model, self._size)  # from pixels of the network's size
+        matrix = output_to_crop(self._model, self.side)  # from pixels of the network's size
         factor = len(decoded) / self._model.size
         pixel = scale_of(matrix) / factor / scale_of(aligned.matrix)  # frame pixels per pixel
         if pixel < 1:  # average now, because pasting a small face would skip pixels and flicker
@@ -303,7 +307,7 @@ class Swapper:
             factor = len(decoded) / self._model.size
         if factor != 1:
             matrix = compose(matrix, invert(resized(np.eye(2, 3), factor)))
-        large = warp_image_at(decoded.astype(np.float32), matrix, self._size, self._size)
+        large = warp_image_at(decoded.astype(np.float32), matrix, self.side, self.side)
         decoded_mask: Mask | None = None
         face = np.ascontiguousarray(large[..., :3])
         if large.shape[2] == 4:
@@ -320,7 +324,7 @@ class Swapper:
         half = halved(aligned)  # the skin that is continued over brows is smooth
         cover = brow_cover(half)
         color = self._color_of_skin(face, half, cover, mask) if is_measured else None
-        cover = enlarged(cover, self._size)
+        cover = enlarged(cover, self.side)
         region = soften(mask, self._model.coverage, erosion, 0.0)
         narrow = SKIN_FEATHER if feather is None else feather
         soft = feathered(region, aligned, self._model.coverage, narrow)

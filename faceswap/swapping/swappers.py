@@ -34,6 +34,7 @@ class MultiSwapper:
     def __init__(self, swappers: Sequence[FaceSwapper]) -> None:
         self.config = swappers[0].config
         self._by_target = tuple(swappers)
+        self.side = max(swapper.side for swapper in swappers)
 
     def config_at(self, index: int) -> ConvertConfig:  # noqa: ARG002 - a protocol's signature
         """Return the settings; they are the same for every frame."""
@@ -163,7 +164,7 @@ class ShotSwapper:
     def __init__(
         self, usual: FaceSwapper, shots: Sequence[Shot], number_of: Callable[[int], int]
     ) -> None:
-        self.config = usual.config
+        self.config, self.side = usual.config, usual.side
         self._shots, self._number_of = shots, number_of
         self._ranges = [frame_ranges(shot.frames) for shot in shots]
         # By the places of the shots that hold a frame.

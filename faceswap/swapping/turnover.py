@@ -1,10 +1,13 @@
 """Hand a conversion over to compositors: images, data, a Nuke script and an OpenTimelineIO file."""
 
 import json
+import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,21 +17,27 @@ from msgspec import Meta
 from faceswap.config import ConvertConfig
 from faceswap.errors import OutputError, SettingsError
 from faceswap.faces.geometry import invert, transform
-from faceswap.files import make_folder, write_bytes
+from faceswap.files import make_folder, parse_json, sha256_of, write_bytes, writing
 from faceswap.media import exr
-from faceswap.media.footage import PATTERN, Footage, ImageSequence
+from faceswap.media.footage import Footage, ImageSequence
+from faceswap.media.sources import SIDECAR
+from faceswap.swapping import outputs
 from faceswap.swapping.converter import carry_out
 from faceswap.swapping.elements import ATTRIBUTE, layer_of
-from faceswap.swapping.nuke import Script
+from faceswap.swapping.nuke import Script, literal
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.redo import plan_again, render_again
-from faceswap.swapping.report import ConvertReport
+from faceswap.swapping.report import ConvertReport, read_report, report_path
 from faceswap.swapping.resources import Resources
-from faceswap.swapping.video import excerpt_of
+from faceswap.swapping.video import excerpt, excerpt_of
 from faceswap.tracking.tracker import cuts
 from faceswap.types import Count, OnProgress, ignore_progress
 
+log = logging.getLogger(__name__)
+
 Facts = dict[str, Any]  # what is known of a frame; see elements.draw
+SUFFIXES = frozenset({".exr", ".png", ".json"})  # of what a package holds for each frame
+WRITTEN = "written.json"  # the hashes of the script and the timeline
 HERE = "[file dirname [value root.name]]"  # the folder of a Nuke script
 
 
@@ -64,6 +73,11 @@ class _Clip:
     rate: Fraction
     frames: list[Facts]
     starts: list[int]
+
+    @property
+    def side(self) -> int:
+        """Width and height of the images of aligned faces, in pixels."""
+        return int(self.frames[0]["faces_side"])
 
     @property
     def first(self) -> int:
@@ -151,48 +165,111 @@ def _described(job: Conversion, report: ConvertReport) -> PackageReport:
     assert job.footage is not None, "a package is refused for photos"
     clip = _read(job, job.footage)
     folder = job.target.parent
-    script, timeline = (folder / f"{clip.name}{suffix}" for suffix in (".nk", ".otio"))
-    write_bytes(script, script_of(clip).encode())
-    write_bytes(timeline, _timeline_of(clip, job.source).encode())
+    script, timeline = _kept_apart(
+        folder,
+        {f"{clip.name}.nk": script_of(clip), f"{clip.name}.otio": _timeline_of(clip, job.source)},
+    )
     return PackageReport(
         folder, script, timeline, clip.first, clip.last, len(clip.starts), report.frames,
         report.faces, report.redone,
     )  # fmt: skip
 
 
+def _kept_apart(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Write files, but not in place of one that somebody else wrote or changed.
+
+    Such a file stays, and ``shot.2.nk`` is written beside ``shot.nk``. The hashes of what was
+    written here are kept for that.
+
+    Args:
+        folder: The folder.
+        texts: Their texts by name.
+
+    Returns:
+        The paths that were written.
+    """
+    try:
+        known = parse_json((folder / WRITTEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    paths = []
+    for name, text in texts.items():
+        path = next(
+            place for place in _alternatives(folder / name)
+            if not place.exists() or known.get(place.name) == sha256_of(place)
+        )  # fmt: skip
+        if path.name != name:
+            log.warning("%s was changed or is not of this package: see %s", folder / name, path)
+        write_bytes(path, text.encode())
+        known[path.name] = sha256_of(path)
+        paths.append(path)
+    write_bytes(folder / WRITTEN, (json.dumps(known, indent=1) + "\n").encode())
+    return paths
+
+
+def _alternatives(path: Path) -> Iterator[Path]:
+    """Yield a path and others beside it: ``shot.nk``, ``shot.2.nk``, ``shot.3.nk``, ..."""
+    yield path
+    yield from (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(2))
+
+
 def _read(job: Conversion, footage: Footage) -> _Clip:
     """Read what the elements say of each frame, write it as JSON files, and find the cuts."""
     folder = job.target.parent
-    make_folder(folder / "data")
-    frames = []
-    for image in sorted(job.outputs["elements"].glob("*.exr")):
+    data = folder / "data"
+    make_folder(data)
+    records = read_report(report_path(job.target, job.form)).frames
+    is_sequence = isinstance(footage, ImageSequence)
+    frames, kept = [], set()
+    for place, record in enumerate(records):
+        image = outputs.image_in(job.outputs["elements"], record, place, is_sequence)
         try:
             facts = json.loads(exr.read_attribute(image, ATTRIBUTE))
         except (OSError, TypeError, ValueError) as error:
             raise OutputError(
                 f"{image} is damaged ({error}); delete {folder} and start over"
             ) from error
-        write_bytes(
-            folder / "data" / f"{image.stem}.json", (json.dumps(facts, indent=1) + "\n").encode()
-        )
+        write_bytes(data / f"{image.stem}.json", (json.dumps(facts, indent=1) + "\n").encode())
         frames.append(facts)
-    frames.sort(key=lambda facts: int(facts["number"]))
+        kept.add(image.stem)
+    _drop_others(job, footage, data, kept)
     with footage.opened() as (_, video):
         rate = Fraction(video.average_rate or 24)
     numbers = {facts["index"]: facts["number"] for facts in frames}
-    first, _ = excerpt_of(job, footage)
+    first, end = excerpt_of(job, footage)
     starts = [
         numbers[index]
-        for index, is_cut in enumerate(cuts(footage.read(first)), start=first)
-        if index in numbers and (is_cut or index == first)
+        for index, is_cut in enumerate(cuts(excerpt(footage.read(first), end)), start=first)
+        if is_cut or index == first
     ]
     if isinstance(footage, ImageSequence):
-        before, digits, after = re.split(r"(\d+)(?!.*\d)", footage.first_file.stem)
-        images = f"{before}%0{len(digits)}d{after}"
-        name = PATTERN.split(footage.path.name)[0].strip("._- ") or "shot"
+        before, after = footage.around_number
+        digits = len(footage.first_file.name) - len(before) - len(after)
+        images = f"{before}%0{digits}d{Path(f'x{after}').stem[1:]}"
+        name = before.strip("._- ") or "shot"
     else:
         images, name = "%06d", job.source.stem
     return _Clip(re.sub(r"\W+", "_", name), images, rate, frames, starts)
+
+
+def _drop_others(job: Conversion, footage: Footage, data: Path, kept: set[str]) -> None:
+    """Delete images and data of frames that only an earlier run had, which was overwritten.
+
+    Args:
+        job: The conversion.
+        footage: Its footage.
+        data: The folder of the JSON files.
+        kept: Stems of the images that stay.
+    """
+    files = footage.files if isinstance(footage, ImageSequence) else ()
+    originals = {file.stem for file in files}
+    for folder in (*job.outputs.values(), data):
+        for path in folder.iterdir():
+            image = path.with_suffix("") if path.suffix == SIDECAR else path
+            is_frame = image.stem in originals if files else image.stem.isdecimal()
+            if is_frame and image.suffix in SUFFIXES and image.stem not in kept:
+                with writing(path):
+                    path.unlink()
 
 
 def script_of(clip: _Clip) -> str:
@@ -203,10 +280,11 @@ def script_of(clip: _Clip) -> str:
     it back.
     """
     script, (width, height) = Script(), clip.size
-    first, last = clip.first, clip.last
+    first, last, aspect = clip.first, clip.last, clip.frames[0]["pixel_aspect"]
+    images = literal(clip.images)
     script.root(
         first_frame=first, last_frame=last, frame=first, fps=float(clip.rate),
-        format=f"{width} {height} 0 0 {width} {height} 1 {clip.name}",
+        format=f"{width} {height} 0 0 {width} {height} {aspect:.6g} {clip.name}",
     )  # fmt: skip
     for track in clip.tracks:
         for kind in ("face", "matched"):
@@ -217,7 +295,7 @@ def script_of(clip: _Clip) -> str:
 
     def read(name: str, folder: str, column: int) -> str:
         return script.add(
-            "Read", name, at=(column, 0), file=f"{HERE}/{folder}/{clip.images}.exr", first=first,
+            "Read", name, at=(column, 0), file=f"{HERE}/{folder}/{images}.exr", first=first,
             last=last, origfirst=first, origlast=last, on_error="nearest frame", raw=True,
         )  # fmt: skip
 
@@ -228,19 +306,17 @@ def script_of(clip: _Clip) -> str:
     comp = script.add("Merge2", "Comp", [plate, elements], at=(0, 2), operation="over")
     rebuilt = plate
     for column, (track, frames) in enumerate(clip.tracks.items(), start=2):
-        rebuilt = _rebuild(script, track, frames, height, [rebuilt, elements, faces], column)
+        corners = _corners(frames, clip.side, height)
+        rebuilt = _rebuild(script, track, corners, [rebuilt, elements, faces], column)
     result = script.add("Switch", "Result", [comp, rebuilt], at=(0, 10), which=0)
     script.add(
-        "Write", "Output", [result], at=(0, 11), file=f"{HERE}/comp/{clip.images}.exr",
+        "Write", "Output", [result], at=(0, 11), file=f"{HERE}/comp/{images}.exr",
         file_type="exr", create_directories=True, raw=True, disable=True,
     )  # fmt: skip
     return script.text
 
 
-def _rebuild(
-    script: Script, track: int, frames: dict[int, Facts], height: int, inputs: list[str],
-    column: int,
-) -> str:  # fmt: skip
+def _rebuild(script: Script, track: int, corners: Facts, inputs: list[str], column: int) -> str:
     """Add the nodes that put the face of a track into the frame; return the last one."""
     below, elements, faces = inputs
     colors, mask = layer_of("matched", track), layer_of("mask", track)
@@ -257,29 +333,34 @@ def _rebuild(
         "STMap", f"STMap_{track}", [merged, elements], at=(column, 4), channels="rgba",
         uv=layer_of("st", track),
     )  # fmt: skip
-    size = next(iter(frames.values()))["crop"]
     pinned = script.add(
-        "CornerPin2D", f"CornerPin_{track}", [merged], at=(column + 1, 4),
-        **_corners(frames, size, height),
-    )  # fmt: skip
+        "CornerPin2D", f"CornerPin_{track}", [merged], at=(column + 1, 4), **corners
+    )
     chosen = script.add("Switch", f"Way_{track}", [warped, pinned], at=(column, 6), which=0)
     return script.add(
         "Merge2", f"Over_{track}", [below, chosen], at=(0, 2 + column), operation="over"
     )
 
 
-def _corners(frames: dict[int, Facts], size: int, height: int) -> dict[str, Any]:
+def _corners(frames: dict[int, Facts], side: int, height: int) -> dict[str, Any]:
     """Return the knobs of a corner pin: where the corners of the crop lie in each frame.
 
     Nuke counts from the bottom left corner of the image, and pixel centres lie at 0.5.
+
+    Args:
+        frames: What is known of the face, by the number of the image.
+        side: Height of the images with the crop, which lies at their top left corner.
+        height: Height of the frames.
     """
-    corners = [(0, 0), (size, 0), (size, size), (0, size)]  # from the bottom left, as Nuke goes
+    size = next(iter(frames.values()))["crop"]
+    low = side - size
+    corners = [(0, low), (size, low), (size, side), (0, side)]  # from the bottom left, as Nuke goes
     knobs: dict[str, Any] = {}
     for place, (x, y) in enumerate(corners, start=1):
         moved = {}
         for number, face in frames.items():
             to_frame = invert(np.array(face["frame_to_crop"]))
-            in_crop = np.array([[x - 0.5, size - y - 0.5]])
+            in_crop = np.array([[x - 0.5, side - y - 0.5]])
             left, top = transform(in_crop, to_frame)[0]
             moved[number] = (float(left) + 0.5, height - float(top) - 0.5)
         knobs[f"to{place}"] = [

@@ -140,7 +140,7 @@ def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnPr
     ranges = frame_ranges(job.config.frames or "0-")
     frames = (
         (frame, is_inside(footage.number_of(frame.index), ranges))
-        for frame in _excerpt(footage.read(start), end)
+        for frame in excerpt(footage.read(start), end)
     )
     refuse_explicit_frames(
         job.source,
@@ -151,7 +151,7 @@ def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnPr
     )
 
 
-def _excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
+def excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
     """Yield frames up to a time on the source's own timeline; None for all."""
     return frames if end is None else takewhile(lambda frame: frame.time < end, frames)
 
@@ -199,7 +199,7 @@ def detected(
     """
     frames = footage.read(log.entries[0].first if log.entries else start)
     tracked = tracker.track_faces(
-        parallel.prefetch(_excerpt(frames, end), 4), pool, job.spec, job.config.smooth, log
+        parallel.prefetch(excerpt(frames, end), 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(list(log.votes), dict(log.distances), list(log.kept))
     ranges = frame_ranges(job.config.frames or "0-")
@@ -223,7 +223,7 @@ def render_all(
     left_out: dict[int, list[tuple[Face, Fate]]] = {}  # by frame, while it is being prepared
     has_files = isinstance(footage, ImageSequence)
     visits = Visits(BRIEF, SAME_PLACE)
-    start, _ = excerpt_of(job, footage)
+    aspect = footage.pixel_aspect() if job.form == "package" else 1.0
 
     def to_swap() -> Iterator[FrameFaces]:
         for selection, inside in found:
@@ -242,8 +242,8 @@ def render_all(
         streams = job.render(frame, swaps)
         if job.form == "package":
             config = job.swapper.config_at(frame.index)
-            number = footage.number_of(frame.index) if has_files else frame.index - start + 1
-            streams |= elements.draw(frame, streams["video"], swaps, record, number, config)
+            place = elements.Place(footage.number_of(frame.index), job.swapper.side, aspect)
+            streams |= elements.draw(frame, streams["video"], swaps, record, place, config)
         yield streams, record
 
 
@@ -298,10 +298,12 @@ def _warn_of_light(light: hdr.Light, encoding: codecs.Encoding, job: Conversion)
             "clipped", job.source, job.target.suffix,
         )  # fmt: skip
         return
-    if (light.display or light.levels) and not light.options(encoding.encoder):
+    if not light.is_told(encoding.encoder, dict(encoding.options)):
+        is_hardware = encoding.encoder.endswith(codecs.MAKERS)
         log.warning(
-            "the mastering display and light levels of %s are left out, because %s cannot store "
-            "them; --codec h265 can", job.source, encoding.encoder,
+            "the mastering display and light levels of %s are left out, because %s is not told of "
+            "them; %s", job.source, encoding.encoder,
+            "leave out --hardware" if is_hardware else "--codec h265 keeps them",
         )  # fmt: skip
     if light.lost:
         log.warning(
@@ -320,7 +322,8 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
             is_exr = job.form == "package" and stream in ("video", *ELEMENTS)
             suffix = ".exr" if is_exr else ".png"
             if not isinstance(footage, ImageSequence):
-                return writers.numbered_frame(frame.index - start + 1, suffix)
+                first = 0 if job.form == "package" else start - 1
+                return writers.numbered_frame(frame.index - first, suffix)
             if stream == "video" and not is_exr:
                 return written_for(frame.source).name
             return f"{frame.source.stem}{suffix}"
@@ -328,6 +331,8 @@ def _image_targets(job: Conversion, footage: Footage, start: int) -> dict[str, S
         publisher: Publisher = _unsigned if stream == "plate" else partial(job.publisher, stream)
         targets[stream] = StreamTarget(path, publisher, encoding, images=name_of)
         writers.check_folder(path, footage)
+    if job.form == "package" and footage.has_alpha():
+        log.warning("the transparency of %s is not in the package", footage.path)
     if job.form == "images" and _light_of(footage):
         log.warning(
             "%s is HDR, but PNGs are not: what is brighter than the white of a display is clipped; "

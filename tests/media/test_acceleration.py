@@ -1,5 +1,7 @@
 """Graphics hardware decodes footage only if it gives the same frames."""
 
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pytest
@@ -41,6 +43,35 @@ def test_layouts_of_hardware_become_planes_bit_for_bit(semi, name):
     assert unpacked.format.name == name
     assert unpacked.pts == 7
     assert colorspace.are_equal(unpacked, frame)
+
+
+@pytest.mark.parametrize(
+    ("listed", "name", "expected"),
+    [
+        (["nv12", "p010le", "yuv444p16le", "bgr0"], "yuv420p10le", "p010le"),
+        (["nv12", "p010le", "yuv420p"], "yuv420p10le", "p010le"),
+        (["nv12", "yuv444p"], "yuv420p", "nv12"),
+        (["nv12", "p010le"], "yuv422p10le", "p010le"),
+        (["yuv420p", "nv12"], "yuv420p", "yuv420p"),
+    ],
+)
+def test_encoders_of_hardware_get_a_layout_that_holds_the_footage(
+    monkeypatch, listed, name, expected
+):
+    formats = SimpleNamespace(video_formats=[av.VideoFormat(one) for one in listed])
+    monkeypatch.setattr(av, "Codec", lambda *_: formats)
+
+    source = SimpleNamespace(pix_fmt=name, width=64, height=48)
+    assert colorspace.pixel_format(source, "some encoder") == expected
+
+
+@pytest.mark.parametrize(("semi", "name"), [("nv12", "yuv420p"), ("p010le", "yuv420p10le")])
+def test_layouts_for_hardware_hold_the_planes_bit_for_bit(semi, name):
+    frame = noisy(name)
+
+    packed = colorspace.converted(frame, semi, colorspace.tags_of(frame))
+
+    assert colorspace.are_equal(colorspace.planar(packed), frame)
 
 
 def test_other_layouts_stay():

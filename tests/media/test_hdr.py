@@ -1,5 +1,6 @@
 """HDR video is seen as a display of 203 cd/m2 shows it, and keeps its codes, tags and light."""
 
+import io
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -8,12 +9,22 @@ import av
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
+from PIL import Image
 
-from faceswap.errors import SettingsError
+from faceswap.errors import InputError
 from faceswap.media import reader, views
 from faceswap.media.footage import VideoFile, video_at
 from faceswap.media.hdr import Light, light_from, light_of
-from tests.support.clips import HLG, MASTERING, PQ, hdr_clip, hdr_codes, pass_on
+from tests.support.clips import (
+    HLG,
+    MASTERING,
+    PQ,
+    hdr_clip,
+    hdr_codes,
+    lossless_clip,
+    pass_on,
+    pq_of,
+)
 
 TRANSFERS = pytest.mark.parametrize("transfer", [PQ, HLG])
 DISPLAY_P3 = Light(
@@ -207,10 +218,127 @@ def test_video_in_a_stated_color_space_is_shown(tmp_path):
     assert np.abs(frame.rgb_float(whole(frame)) - image).mean() < 1
 
 
+@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
+def test_tags_of_the_container_hold_for_frames_without_any(tmp_path, suffix):
+    """The decoder of ProRes finds no tags in such frames."""
+    image = colors()
+    source = hdr_clip(tmp_path / f"in{suffix}", PQ, [image], "prores_ks")
+
+    (frame,) = reader.read_video(source)
+    (later,) = reader.sample_video(source, 1)
+
+    assert np.abs(frame.rgb_float(whole(frame)) - image).mean() < 1
+    np.testing.assert_array_equal(later.image, frame.image)
+
+
+def test_hdr_without_a_matrix_has_that_of_rec2020(tmp_path):
+    known = hdr_clip(tmp_path / "known.mkv", PQ, [colors()])
+    unknown = hdr_clip(tmp_path / "unknown.mkv", PQ, [colors()], colorspace=2)
+
+    (one,), (other,) = reader.read_video(known), reader.read_video(unknown)
+
+    np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_constant_luminance_is_read_as_the_usual_matrix(tmp_path):
+    usual = hdr_clip(tmp_path / "usual.mkv", PQ, [colors()])
+    constant = hdr_clip(tmp_path / "constant.mkv", PQ, [colors()], colorspace=10)
+
+    (one,), (other,) = reader.read_video(usual), reader.read_video(constant)
+
+    np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_colors_that_cannot_be_converted_are_one_line(tmp_path):
+    source = hdr_clip(tmp_path / "in.mkv", PQ, colorspace=14)
+
+    with pytest.raises(InputError, match=r"in\.mkv stores its colours as ICtCp, which"):
+        list(reader.read_video(source))
+
+
+def test_primaries_of_p3_are_not_taken_for_rec2020():
+    """The red of P3 in linear sRGB is from the matrices of both standards."""
+    code = np.float32(pq_of(203))
+    view = views.hdr_view(PQ, 12)
+
+    shown = view.shown(np.array([[[code, 0, 0], [code] * 3]], np.float32))
+
+    encoded = np.abs(shown[0] / 255)
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    np.testing.assert_allclose(
+        (linear * np.sign(shown[0]))[0], [1.2249, -0.0420, -0.0197], atol=2e-3
+    )
+    np.testing.assert_allclose(linear[1], 1, atol=2e-3)
+    np.testing.assert_allclose(view.stored(shown)[0, :, 0], code, atol=1e-4)
+
+
+def test_unknown_primaries_are_told_of(caplog):
+    views.hdr_view.cache_clear()
+    view = views.hdr_view(HLG, 8)
+
+    assert "colour primaries 8 of HDR are not known: BT.2020 is assumed" in caplog.text
+    code = np.full((1, 1, 3), 0.4, np.float32)
+    np.testing.assert_allclose(view.shown(code), views.hdr_view(HLG).shown(code))
+
+
+@TRANSFERS
+def test_the_name_that_info_tells_gives_the_same_picture(tmp_path, transfer):
+    source = hdr_clip(tmp_path / "in.mkv", transfer, [colors()])
+    told = reader.describe_video(source).colorspace
+
+    (frame,), (stated,) = reader.read_video(source), reader.read_video(source, told)
+
+    np.testing.assert_array_equal(frame.image, stated.image)
+
+
+@TRANSFERS
+def test_colors_beyond_the_codes_of_rgb_are_clipped(tmp_path, transfer):
+    source = lossless_clip(tmp_path / "in.mkv", [colors()], "gbrp16le")
+    box = (4, 4, 20, 20)
+    beyond = np.full((16, 16, 3), -80, np.float32)
+
+    target = pass_on(
+        source, tmp_path / "out.mkv", codec="ffv1",
+        frames=reader.read_video(source, views.HDR[transfer]),
+        change=lambda frame: frame.changed(box, beyond),
+    )  # fmt: skip
+
+    (after,) = reader.read_video(target)
+    assert after.rgb_float(box).max() == 0
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "h265"), (".mkv", "h264")])
+def test_chroma_stays_where_it_lies(tmp_path, place, suffix, codec):
+    source = hdr_clip(tmp_path / "in.mkv", PQ, [colors()] * 2, "libx265", f"chromaloc={place}")
+    light = light_of(source)
+    assert light.chroma == place
+
+    target = pass_on(source, tmp_path / f"out{suffix}", codec=codec, light=light)
+
+    assert light_of(target).chroma == place
+
+
+def test_side_data_that_pyav_does_not_know_is_told_of(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0131] = "a program"
+    photo = io.BytesIO()
+    Image.fromarray(colors().astype(np.uint8)).save(photo, "JPEG", exif=exif)
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuvj420p"
+        packet = av.Packet(photo.getvalue())
+        packet.stream, packet.pts, packet.dts = video, 0, 0
+        out.mux(packet)
+
+    assert light_of(tmp_path / "in.mkv").levels is None
+    assert "in.mkv says about its light cannot be read" in caplog.text
+
+
 def test_hdr_without_opencolorio_says_what_to_install(tmp_path, monkeypatch):
     source = hdr_clip(tmp_path / "in.mkv", PQ)
     views.hdr_view.cache_clear()
     monkeypatch.setitem(sys.modules, "PyOpenColorIO", None)
 
-    with pytest.raises(SettingsError, match=r"in\.mkv is HDR, .*faceswap\[film\]"):
+    with pytest.raises(InputError, match=r"in\.mkv is HDR, .*faceswap\[film\]"):
         list(reader.read_video(source))

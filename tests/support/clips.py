@@ -91,7 +91,7 @@ def hdr_codes(image, transfer):
     return np.rint(planes).clip(4, 1019).astype(np.uint16)
 
 
-def hdr_clip(path, transfer, images=None, codec="ffv1", params=""):
+def hdr_clip(path, transfer, images=None, codec="ffv1", params="", **other_tags):
     """Write a clip in PQ or HLG.
 
     Args:
@@ -100,13 +100,18 @@ def hdr_clip(path, transfer, images=None, codec="ffv1", params=""):
         images: sRGB images (H, W, 3) of levels that may exceed 255; black if None.
         codec: An encoder.
         params: More parameters of x265.
+        other_tags: Colour tags that differ from those of BT.2020 in studio range.
     """
     images = [np.zeros((48, 64, 3))] if images is None else images
-    name = "yuv444p10le" if codec == "ffv1" else "yuv420p10le"
-    x265 = {"x265-params": f"log-level=none:lossless=1{params and ':' + params}"}
+    name = "yuv420p10le" if codec == "libx265" else "yuv444p10le"
+    options = {
+        "libx265": {"x265-params": f"log-level=none:lossless=1{params and ':' + params}"},
+        "prores_ks": {"profile": "4", "bits_per_mb": "8000"},
+    }
     tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    tags |= other_tags
     with av.open(str(path), "w") as out:
-        video = out.add_stream(codec, rate=25, options=x265 if codec == "libx265" else None)
+        video = out.add_stream(codec, rate=25, options=options.get(codec))
         video.height, video.width = images[0].shape[:2]
         video.pix_fmt = name
         for tag, value in tags.items():

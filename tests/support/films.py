@@ -57,7 +57,16 @@ def exr_attributes(path):
 
 
 def write_dpx(
-    path, codes, bits=10, packing=1, order=">", transfer=6, padding=0, rate=24.0, offset=2048
+    path,
+    codes,
+    bits=10,
+    packing=1,
+    order=">",
+    transfer=6,
+    padding=0,
+    rate=24.0,
+    offset=2048,
+    aspect=(1, 1),
 ):
     """Write codes (H, W, C) as a DPX whose other bytes are noise (SMPTE ST 268-1)."""
     height, width, channels = codes.shape
@@ -73,6 +82,7 @@ def write_dpx(
     put("I", 780, 0)
     head[800], head[801], head[803] = {1: 6, 3: 50, 4: 51}[channels], transfer, bits
     put("H", 804, packing), put("H", 806, 0), put("I", 808, offset), put("I", 812, padding)
+    put("I", 1628, aspect[0]), put("I", 1632, aspect[1])
     put("f", 1724, rate), put("f", 1940, rate)
     lines = []
     for line in codes.reshape(height, -1).tolist():

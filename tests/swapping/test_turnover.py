@@ -15,13 +15,18 @@ from click.testing import CliRunner
 from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig
 from faceswap.errors import InputError, OutputError, SettingsError
+from faceswap.media.exr import read_attribute
 from faceswap.media.photos import read_photo
 from faceswap.media.views import view_of
 from faceswap.swapping import turnover
-from faceswap.swapping.converter import convert
+from faceswap.swapping.converter import carry_out, convert
+from faceswap.swapping.elements import draw as draw_elements
 from faceswap.swapping.nuke import Script
+from faceswap.swapping.plan import plan
 from faceswap.swapping.redo import redo
+from faceswap.swapping.resources import Resources
 from faceswap.swapping.turnover import package, redo_package
+from faceswap.types import ignore_progress
 from scripts.tools import recompose
 from tests.support.clips import lossless_clip
 from tests.support.films import exr_planes, write_exr
@@ -82,13 +87,73 @@ def test_a_clip_is_packaged_alike(collins, model, tmp_path):
 
     assert report.folder == tmp_path / "clip.package"
     assert (report.first, report.frames, report.faces) == (1, 3, 3)
+    names = {"000001", "000002", "000003"}  # the first frame of the clip is left out
     found = recompose.differences(report.folder)
-    assert list(found) == ["000001", "000002", "000003"]
+    assert found.keys() == names
     assert max(found.values()) <= recompose.STEP
     assert "data:image/" in (report.folder / "render.report.html").read_text()
     for companion in ("matte", "layers"):
-        names = {path.name for path in (report.folder / f"render.{companion}").glob("*.png")}
-        assert names == {"000001.png", "000002.png", "000003.png"}
+        assert {path.stem for path in (report.folder / f"render.{companion}").iterdir()
+                if path.suffix == ".png"} == names  # fmt: skip
+
+    (report.folder / "clip.nk").write_text("mine")
+    again = redo_package(clip, "2", changes={"color": "none"})
+    assert again.redone == 1
+    assert again.script == report.folder / "clip.2.nk"
+    assert (report.folder / "clip.nk").read_text() == "mine"
+
+    shorter = package(clip, None, model, replace(QUICK, start="0.08", overwrite=True))
+    assert (shorter.first, shorter.last) == (2, 3)
+    assert shorter.timeline == report.timeline  # which nobody changed
+    assert {path.name.split(".")[0] for folder in ("render", "elements", "faces", "plate", "data")
+            for path in (report.folder / folder).iterdir()} == {"000002", "000003"}  # fmt: skip
+
+
+def test_names_and_pixels_of_any_kind_reach_the_script(collins, model, tmp_path):
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for number in (7, 8):
+        path = folder / f"a[b]$c{{d_{number:04d}_4k.v2.exr"
+        pixels = view_of("ACEScg").stored(collins.astype(np.float32))
+        write_exr(path, pixels, colorInteropID="lin_ap1_scene", pixelAspectRatio=2.0)
+    report = package(folder / "a[b]$c{d_%04d_4k.v2.exr", tmp_path / "p", model, QUICK)
+
+    nodes = parsed(report.script.read_text())
+    assert nodes["Root"]["format"].split(" ")[6] == "2"
+    literal = re.sub(r"\\(.)", r"\1", nodes["Plate"]["file"].removeprefix(turnover.HERE))
+    assert literal == "/plate/a[b]$c{d_%04d_4k.v2.exr"
+    assert (report.folder / (literal[1:] % 7)).exists()
+    for kind in ("plate", "elements", "render"):
+        path = report.folder / kind / (literal.split("/")[-1] % 8)
+        assert read_attribute(path, "pixelAspectRatio") == 2
+    timeline = opentimelineio.adapters.read_from_file(str(report.timeline))
+    reference = timeline.tracks[0][0].media_reference
+    assert (report.folder / reference.target_url_for_image_number(1)).exists()
+
+
+def test_crops_of_several_sizes_lie_in_images_of_one(collins, model, tmp_path):
+    clip = lossless_clip(tmp_path / "clip.mkv", [collins])
+    job = plan(clip, tmp_path / "p", model, replace(QUICK, intermediate=True), "package")
+    drawn = []
+
+    def draw(frame, finished, swaps, record, place, config):
+        (swap,), size = swaps, 256
+        assert (swap.image.shape, place.side) == ((size, size, 3), size)
+        larger = replace(place, side=320)
+        drawn.append(draw_elements(frame, finished, swaps, record, larger, config))
+        return drawn[-1]
+
+    with pytest.MonkeyPatch.context() as patch, Resources() as resources:
+        patch.setattr("faceswap.swapping.elements.draw", draw)
+        carry_out(job, resources, ignore_progress)
+
+    elements, faces = (drawn[0][kind].channels for kind in ("elements", "faces"))
+    assert {plane.shape for plane in faces.values()} == {(320, 320)}
+    assert drawn[0]["faces"].whole == (320, 320)
+    s, t, mask = (elements[name] for name in ("st_t0.R", "st_t0.G", "mask_t0.A"))
+    sampled = cv2.remap(faces["mask_t0.A"].astype(np.float32), s * 320 - 0.5, (1 - t) * 320 - 0.5,
+                        cv2.INTER_LINEAR)  # fmt: skip
+    assert np.abs(sampled - mask)[s > 0].max() < 0.02
 
 
 def test_the_st_map_and_the_corner_pin_put_the_face_where_it_belongs(packaged):
@@ -176,12 +241,20 @@ def parsed(text):
                 if knob == "}":
                     break
                 name, value = knob.strip().split(" ", 1)
-                knobs[name] = animated(value) if "curve" in value else value.strip('"')
+                knobs[name] = animated(value) if "curve" in value else unquoted(value)
             count = int(knobs["inputs"])
             knobs["inputs"] = [stack.pop() for _ in range(count)]
             nodes[knobs.get("name", kind)] = knobs
             stack.append(knobs.get("name", kind))
     return nodes
+
+
+def unquoted(value):
+    """Return a value as Tcl reads it."""
+    if value[0] != '"':
+        return value
+    assert not re.search(r"(?<!\\)(?:\\\\)*[$[{}]", value)  # nothing is replaced yet
+    return re.sub(r"\\(.)", r"\1", value[1:-1])
 
 
 def animated(value):
