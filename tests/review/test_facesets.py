@@ -1,5 +1,6 @@
 """Curate a faceset in a real browser; its file and what training reads show each edit."""
 
+import io
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from faceswap.facesets.edits import EDITS
 from faceswap.facesets.faceset import Faceset, read_records
+from faceswap.files import write_bytes
 from tests.review.browser import opened
 from tests.review.conftest import FACES, SIZE
 
@@ -140,9 +142,8 @@ def test_strangers_are_sorted_first_and_are_a_person(page, ada):
 def test_unknown_faces_come_before_strangers(page, ada):
     lines = (ada / "faces.jsonl").read_text().splitlines()
     record = json.loads(lines[5])
-    (ada / "faces.jsonl").write_text(
-        "\n".join([*lines[:5], json.dumps(record | {"embedding": None}), *lines[6:]]) + "\n"
-    )
+    changed = [*lines[:5], json.dumps(record | {"embedding": None}), *lines[6:]]
+    write_bytes(ada / "faces.jsonl", "\n".join([*changed, ""]).encode())  # the page reads it, too
     page.reload()
     page.wait_for_selector("#person:enabled, #person option:nth-child(2)", state="attached")
     page.select_option("#sort", "-distance")
@@ -152,7 +153,9 @@ def test_unknown_faces_come_before_strangers(page, ada):
 
 def test_sorting_by_light_and_duplicates_looks_at_the_crops(page, ada):
     path = ada / "000007-0.png"
-    Image.fromarray(np.asarray(Image.open(path)) // 3).save(path)
+    darker = io.BytesIO()
+    Image.fromarray(np.asarray(Image.open(path)) // 3).save(darker, "PNG")
+    write_bytes(path, darker.getvalue())  # whole, as the page may be loading it
     page.reload()
     page.wait_for_selector("[data-ready]")
     with page.expect_response(lambda answer: answer.url.endswith("/looks")):
