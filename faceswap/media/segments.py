@@ -93,22 +93,25 @@ class Unfinished:
     ] = False
 
 
-def unfinished(folder: Path) -> list[Unfinished]:
+def unfinished(folder: Path, with_shards: bool = False) -> list[Unfinished]:
     """List the unfinished conversions whose outputs are in a folder.
 
-    A conversion that another process is running is skipped, as is one that is made in shards, and
-    so is one whose segments cannot be locked, with a warning. A conversion without a finished
-    segment has nothing to resume, so its folder is deleted.
+    A conversion that another process is running is skipped, and so is one whose segments cannot be
+    locked, with a warning. A conversion without a finished segment has nothing to resume, so its
+    folder is deleted, unless it is made in shards.
 
     Args:
         folder: The folder of the outputs.
+        with_shards: Whether to list conversions that are made in shards, once their segments are
+            being joined. Other machines may be working on them.
 
     Raises:
         OSError: If the folder or a list of segments cannot be read.
     """
     found = []
     for parts in sorted(child for child in folder.iterdir() if PARTS.fullmatch(child.name)):
-        if parts.is_symlink() or not parts.is_dir() or (parts / SHARDS).exists():
+        in_shards = (parts / SHARDS).exists()
+        if parts.is_symlink() or not parts.is_dir() or (in_shards and not with_shards):
             continue
         try:
             lock = _lock_folder(parts)
@@ -119,7 +122,10 @@ def unfinished(folder: Path) -> list[Unfinished]:
             continue
         done = parts / DONE
         if not done.is_file() or not done.stat().st_size:
-            _delete_folder(parts, lock)
+            if in_shards:
+                lock.close()
+            else:
+                _delete_folder(parts, lock)
             continue
         lock.close()
         output, source = _described(parts)

@@ -240,7 +240,7 @@ def can_go_on(target: Path) -> bool:
     """Return whether an interrupted conversion has written to an output and can go on."""
     folder = target.parent
     return folder.is_dir() and any(
-        kept.output == target and kept.wrote_output for kept in unfinished(folder)
+        kept.output == target and kept.wrote_output for kept in unfinished(folder, with_shards=True)
     )
 
 

@@ -1,5 +1,7 @@
 """Stop a command of the library after some progress, as Ctrl-C would."""
 
+from faceswap.media import writers
+
 
 class Stopped(Exception):
     pass
@@ -23,3 +25,15 @@ def stop_after(count, unit=None):
             raise Stopped
 
     return progress
+
+
+def stop_before_stream(monkeypatch, stream):
+    """Stop when a stream's segments are about to be joined, after other outputs were published."""
+    join = writers._join_segments
+
+    def joining(name, *arguments):
+        if name == stream:
+            raise Stopped
+        join(name, *arguments)
+
+    monkeypatch.setattr(writers, "_join_segments", joining)

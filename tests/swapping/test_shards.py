@@ -14,7 +14,7 @@ from PIL import Image
 
 from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig
-from faceswap.errors import BusyError, InputError, SettingsError
+from faceswap.errors import BusyError, InputError, OutputError, SettingsError
 from faceswap.files import lock_file
 from faceswap.media import segments as segments_module
 from faceswap.media.segments import unfinished
@@ -26,7 +26,7 @@ from faceswap.swapping.swapper import FRAMES_PER_PASS, Swapper
 from scripts.tools.check_machines import digest
 from scripts.tools.schemas import schemas
 from tests.support.clips import segment_length, write_lossless
-from tests.support.stops import Stopped, stop_after
+from tests.support.stops import Stopped, stop_after, stop_before_stream
 
 QUICK = ConvertConfig(workers=1, device="cpu", detector="hog", codec="ffv1")
 LENGTH = 24
@@ -140,6 +140,37 @@ def test_a_join_that_was_interrupted_goes_on(tmp_path, clip, model, monkeypatch)
     join(clip, output)
 
     assert digest(output) == digest(whole.output)
+
+
+def test_a_join_that_was_stopped_between_two_outputs_goes_on(tmp_path, clip, model, monkeypatch):
+    config, output = replace(QUICK, matte=True), tmp_path / "parts.mkv"
+    convert(clip, tmp_path / "whole.mkv", model, config)
+    for number in (1, 2):
+        convert_shard(clip, output, model, config, Shard(number, 2))
+    with monkeypatch.context() as patch:
+        stop_before_stream(patch, "matte")
+        with pytest.raises(Stopped):
+            join(clip, output)
+    assert output.exists()
+    assert not (tmp_path / "parts.matte.mkv").exists()
+    assert unfinished(tmp_path) == []
+
+    join(clip, output)
+
+    for name in ("whole.mkv", "whole.matte.mkv"):
+        assert digest(tmp_path / name) == digest(tmp_path / name.replace("whole", "parts"))
+    with pytest.raises(InputError, match="there are no shards"):
+        join(clip, output)
+
+
+def test_an_output_that_the_shards_did_not_write_is_kept(tmp_path, clip, model):
+    output = tmp_path / "parts.mkv"
+    convert_shard(clip, output, model, QUICK, Shard(1, 1))
+    output.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="exists already"):
+        join(clip, output)
+    assert output.read_bytes() == b"mine"
+    assert list(tmp_path.glob(".*.parts/shards.json"))  # the shards are kept
 
 
 def test_missing_and_unfinished_shards_are_named(tmp_path, clip, model):
