@@ -52,6 +52,7 @@ FIXED = (
     "intermediate", "label", "label_font", "label_icon", "label_position", "label_size",
 )  # fmt: skip
 CHOICE = ("to", "who", "exclude", "cast", "largest", "all_faces")  # who is swapped
+WHERE = ("cluster", "workers")  # where the work is done, which does not change the frames
 # Frames before and after the redone ones that are read: for the smoothing of landmarks, latents and
 # colours over four frames each, the batches of the network, and the votes of a track.
 CONTEXT, AHEAD = 32, 24
@@ -251,7 +252,8 @@ def _planned(
         )
     if before.output != target.name or not before.frames:
         raise InputError(f"the report beside {target} is that of {before.output}")
-    settings = ConvertConfig.from_dict({**before.settings, "frames": None} | changes)
+    reset = {name: getattr(ConvertConfig(), name) for name in WHERE}
+    settings = ConvertConfig.from_dict({**before.settings, "frames": None} | reset | changes)
     if model is None and before.model_path is not None:
         model = Path(before.model_path)
     if settings.images == "auto" and settings.fps is None and source.is_dir():

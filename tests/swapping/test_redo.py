@@ -13,7 +13,7 @@ from faceswap.media.reader import read_video
 from faceswap.media.segments import SEGMENT_FRAMES
 from faceswap.provenance.credentials import read
 from faceswap.swapping.converter import convert
-from faceswap.swapping.redo import redo
+from faceswap.swapping.redo import plan_again, redo
 from tests.support.clips import differing, moving, pixels, write_lossless
 from tests.support.commands import checked, faceswap, one_line_error
 from tests.support.stops import Stopped, stop_after
@@ -44,6 +44,19 @@ def shots(tmp_path, images):
 
 def report_of(path):
     return json.loads(path.read_text())
+
+
+def test_what_a_cluster_made_is_redone_without_one(clip, model):
+    report = convert(clip, model=model, config=replace(QUICK, codec="ffv1"))
+    written = report_of(report.report)
+    written["settings"] |= {"cluster": True, "workers": 3}
+    report.report.write_text(json.dumps(written))
+
+    settings = plan_again(clip, None, None, {}).job.config
+    asked = plan_again(clip, None, None, {"cluster": True, "workers": 2}).job.config
+
+    assert (settings.cluster, settings.workers) == (False, ConvertConfig().workers)
+    assert (asked.cluster, asked.workers) == (True, 2)
 
 
 @pytest.mark.parametrize("matte", [False, True])
