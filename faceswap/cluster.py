@@ -7,8 +7,10 @@ tasks again on others.
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
@@ -41,6 +43,7 @@ def connect() -> Any:
     if ray.is_initialized():
         return ray
     address = os.environ.get("RAY_ADDRESS", "auto")
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -50,6 +53,10 @@ def connect() -> Any:
             f"no Ray cluster can be reached {where} ({reason}): start one with ray start --head, "
             "or name one in RAY_ADDRESS"
         ) from error
+    finally:
+        # Ray's own handler would end the program without a message, with exit code 15.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     return ray
 
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +123,25 @@ def test_a_machine_that_is_lost_is_replaced(clip, model, reference, nodes, capsy
     assert not extra.any_processes_alive()
     assert capsys.readouterr().out == ""  # stdout belongs to the report
     assert digest(output) == reference
+
+
+def test_sigterm_ends_a_command_as_without_a_cluster(clip, model, nodes, tmp_path):
+    output = tmp_path / "terminated.mkv"
+    options = ["--model", model, "--detector", "hog", "--device", "cpu", "--cluster", "-o", output]
+    command = [sys.executable, "-m", "faceswap", "convert", clip, *options]
+    started = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob(".*.parts/shard-*")):  # a task has begun
+        assert started.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    started.send_signal(signal.SIGTERM)
+    _, told = started.communicate(timeout=60)
+
+    assert started.returncode == 130, told
+    assert "interrupted; finished work is kept" in told
 
 
 def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):
