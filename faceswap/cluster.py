@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from faceswap.errors import DeviceError, FaceswapError, InputError, SettingsError
 
@@ -117,13 +117,15 @@ def result_of(reference: Any) -> Any:
 class ClusterPool:
     """Calls functions on the machines of a cluster and yields the results in order.
 
-    It is used as :class:`faceswap.parallel.OrderedPool` is. Until it is closed, what is printed
-    goes to stderr, because Ray prints what happens to machines.
+    It is used as :class:`faceswap.parallel.OrderedPool` is. Until it is closed, what Ray prints
+    goes to stderr, because Ray prints what happens to machines and stdout belongs to the report.
     """
 
     def __init__(self) -> None:
         self._printing = ExitStack()
-        self._printing.enter_context(redirect_stdout(sys.stderr))
+        if sys.stdout:  # it is None if it was closed before the start
+            out: Any = _WithoutRay(sys.stdout)
+            self._printing.enter_context(redirect_stdout(out))
 
     def map(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
@@ -141,5 +143,24 @@ class ClusterPool:
             yield oldest, result_of(reference)
 
     def close(self) -> None:
-        """Let what is printed go to stdout again."""
+        """Let what Ray prints go to stdout again."""
         self._printing.close()
+
+
+class _WithoutRay:
+    """A standard output that passes what Ray's threads print on to stderr.
+
+    Args:
+        out: Where all other threads print.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)
+
+    def write(self, text: str) -> int:
+        is_ray = threading.current_thread().name.startswith("ray_")
+        stream = sys.stderr if is_ray else self._out
+        return stream.write(text) if stream else len(text)

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from faceswap import cluster
+from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.errors import DeviceError, InputError, SettingsError
 from faceswap.facesets.extractor import extract
@@ -142,6 +145,34 @@ def test_sigterm_ends_a_command_as_without_a_cluster(clip, model, nodes, tmp_pat
 
     assert started.returncode == 130, told
     assert "interrupted; finished work is kept" in told
+
+
+@pytest.mark.parametrize("option", ["--json", None])
+def test_reports_are_printed_on_stdout(collins, model, nodes, tmp_path, option):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(collins).save(tmp_path / name)
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--model", str(model)]
+    arguments += ["--detector", "hog", "--device", "cpu", "--cluster", *filter(None, [option])]
+    done = CliRunner().invoke(cli, ["convert", *arguments])
+
+    assert done.exit_code == 0, done.output
+    if option:
+        assert [job["state"] for job in json.loads(done.stdout)["jobs"]] == ["done", "done"]
+    else:
+        assert done.stdout.count("swapped.png") >= 2
+
+
+def test_only_what_ray_prints_goes_to_stderr(capsys):
+    pool, out = cluster.ClusterPool(), sys.stdout
+    ray_thread = threading.Thread(target=print, args=("a node died",), name="ray_listen")
+    other = threading.Thread(target=print, args=("a result",))
+    for thread in (ray_thread, other):
+        thread.start()
+        thread.join()
+    pool.close()
+
+    assert sys.stdout is not out
+    assert capsys.readouterr() == ("a result\n", "a node died\n")
 
 
 def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):
