@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -24,6 +25,7 @@ R = TypeVar("R")
 
 RETRIES = 8  # of a task whose machine was lost
 AHEAD = 2  # items per core that are on their way
+MOST_BYTES = 2 << 30  # of the arrays in what is on its way; the items may hold as much again
 
 
 def connect() -> Any:
@@ -130,21 +132,39 @@ class ClusterPool:
     def map(
         self, items: Iterable[T], work: Callable[..., R], arguments: Callable[[T], tuple[Any, ...]]
     ) -> Iterator[tuple[T, R]]:
-        """Yield each item with ``work(*arguments(item))``; see :func:`result_of` for errors."""
+        """Yield each item with ``work(*arguments(item))``; see :func:`result_of` for errors.
+
+        At most ``AHEAD`` items per core of the cluster are held at a time, and at most as many as
+        have ``MOST_BYTES`` of arrays in their arguments.
+        """
         submit = remote(work)
         most = max(round(AHEAD * sum(machine.get("CPU", 0) for machine in machines())), 1)
-        pending: deque[tuple[T, Any]] = deque()
+        pending: deque[tuple[T, Any, int]] = deque()
+        held = 0  # bytes
         for item in items:
-            pending.append((item, submit(*arguments(item))))
-            if len(pending) > most:
-                oldest, reference = pending.popleft()
+            given = arguments(item)
+            size = _bytes_in(given)
+            while pending and (len(pending) >= most or held + size > MOST_BYTES):
+                oldest, reference, freed = pending.popleft()
+                held -= freed
                 yield oldest, result_of(reference)
-        for oldest, reference in pending:
+            pending.append((item, submit(*given), size))
+            held += size
+        for oldest, reference, _ in pending:
             yield oldest, result_of(reference)
 
     def close(self) -> None:
         """Let what Ray prints go to stdout again."""
         self._printing.close()
+
+
+def _bytes_in(value: Any) -> int:
+    """Return the size of the arrays in a value, also of those in tuples, lists and dataclasses."""
+    if isinstance(value, tuple | list):
+        return sum(map(_bytes_in, value))
+    if is_dataclass(value):
+        return sum(_bytes_in(getattr(value, field.name)) for field in fields(value))
+    return int(getattr(value, "nbytes", 0))
 
 
 class _WithoutRay:

@@ -18,6 +18,7 @@ from faceswap import cluster
 from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.errors import DeviceError, InputError, SettingsError
+from faceswap.faces.detection import FrameView
 from faceswap.facesets.extractor import extract
 from faceswap.media import segments, writers
 from faceswap.swapping import clustered, shards
@@ -173,6 +174,29 @@ def test_only_what_ray_prints_goes_to_stderr(capsys):
 
     assert sys.stdout is not out
     assert capsys.readouterr() == ("a result\n", "a node died\n")
+
+
+@pytest.mark.parametrize(("most_bytes", "expected"), [(350, 3), (10, 1), (2 << 30, 4)])
+def test_what_is_on_its_way_is_bounded(monkeypatch, most_bytes, expected):
+    sent, waiting = [], []
+
+    def submit(views):
+        sent.append(views)
+        return len(sent)
+
+    def result_of(number):
+        waiting.append(len(sent) - len(waiting))
+        return number
+
+    monkeypatch.setattr(cluster, "remote", lambda _: submit)
+    monkeypatch.setattr(cluster, "result_of", result_of)
+    monkeypatch.setattr(cluster, "machines", lambda: [{"CPU": 2.0}, {}])
+    monkeypatch.setattr(cluster, "MOST_BYTES", most_bytes)
+    view = FrameView(np.zeros((5, 10), np.uint8))
+    results = cluster.ClusterPool().map(range(10), len, lambda _: ([view, view],))
+
+    assert list(results) == [(at, at + 1) for at in range(10)]
+    assert max(waiting) == expected
 
 
 def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):
