@@ -17,7 +17,7 @@ from PIL import Image
 from faceswap import cluster
 from faceswap.cli.main import cli
 from faceswap.config import ConvertConfig, ExtractConfig
-from faceswap.errors import DeviceError, InputError, SettingsError
+from faceswap.errors import DeviceError, InputError, OutputError, SettingsError
 from faceswap.faces.detection import FrameView
 from faceswap.facesets.extractor import extract
 from faceswap.media import segments, writers
@@ -27,6 +27,7 @@ from faceswap.swapping.converter import convert
 from faceswap.swapping.shards import Shard, convert_shard, join
 from scripts.tools.check_machines import digest
 from tests.support.clips import segment_length, write_lossless
+from tests.support.stops import Stopped, stop_before_stream
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -127,6 +128,36 @@ def test_a_machine_that_is_lost_is_replaced(clip, model, reference, nodes, capsy
     assert not extra.any_processes_alive()
     assert capsys.readouterr().out == ""  # stdout belongs to the report
     assert digest(output) == reference
+
+
+def test_a_stopped_run_goes_on_with_other_machines(clip, model, nodes, monkeypatch):
+    config = replace(QUICK, matte=True)
+    convert(clip, clip.with_name("alone.mkv"), model, config)
+    output, config = clip.with_name("stopped.mkv"), replace(config, cluster=True)
+
+    def stop(progress):
+        if progress.unit == "frames" and progress.done > 0:
+            raise Stopped
+
+    monkeypatch.setattr(clustered, "_slots", lambda _: (1, 0, 1))
+    with pytest.raises(Stopped):
+        convert(clip, output, model, config, stop)
+    monkeypatch.setattr(clustered, "_slots", lambda _: (1, 0, 2))
+    with monkeypatch.context() as patch:
+        stop_before_stream(patch, "matte")
+        with pytest.raises(Stopped):
+            convert(clip, output, model, config)
+    made = {path.name for path in clip.parent.glob(".stopped.mkv.*.parts/shard-*")}
+    assert made == {"shard-1-of-2", "shard-2-of-2"}
+    assert output.exists()
+    with pytest.raises(OutputError, match="exists already"):  # it is not that of these settings
+        convert(clip, output, model, replace(config, color="none"))
+    convert(clip, output, model, config)
+
+    for name in ("alone.mkv", "alone.matte.mkv"):
+        assert digest(clip.with_name(name)) == digest(
+            clip.with_name(name.replace("alone", "stopped"))
+        )
 
 
 def test_sigterm_ends_a_command_as_without_a_cluster(clip, model, nodes, tmp_path):

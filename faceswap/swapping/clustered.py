@@ -16,9 +16,10 @@ from faceswap import cluster
 from faceswap.config import ConvertConfig
 from faceswap.errors import BusyError
 from faceswap.faces.pool import DetectorPool
-from faceswap.media.segments import SEGMENT_FRAMES
+from faceswap.media.segments import BEGUN, SEGMENT_FRAMES
 from faceswap.models import devices
 from faceswap.swapping import shards
+from faceswap.swapping.outputs import refuse_existing
 from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.shards import Shard, ShardReport, Whole
 from faceswap.types import OnProgress, Progress, counted
@@ -60,13 +61,19 @@ def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None
     Raises:
         DeviceError: If machines are lost again and again.
         InputError: If no cluster is running, or a machine does not see the shared folder.
-        SettingsError: If Ray is not installed.
+        OutputError: If an output exists already and may not be replaced.
+        SettingsError: If Ray is not installed here, or the machines differ in their versions or
+            inputs.
     """
     cluster.connect()
     whole = shards.whole_of(job)
+    # The plan looks for segments of any conversion to these outputs, also one with other settings.
+    if not (job.config.overwrite or (whole.parts / BEGUN).exists()):
+        refuse_existing(job.outputs)
     cores, gpus, slots = _slots(job.config)
     segments = -(-whole.total // SEGMENT_FRAMES)
-    count = max(min(segments, PER_SLOT * slots, shards.MOST_SHARDS), 1)
+    few = max(min(segments, PER_SLOT * slots, shards.MOST_SHARDS), 1)
+    count = shards.count_before(whole) or few  # the machines may be others than in a stopped run
     shards.begin(whole, count)
     shards.follow_faces(whole, pool, on_progress)
     output = job.target.parent if job.form == "package" else job.target

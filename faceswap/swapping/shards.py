@@ -190,6 +190,20 @@ def begin(whole: Whole, count: int) -> None:
     write_bytes(whole.parts / SHARDS, json.dumps(about).encode())
 
 
+def count_before(whole: Whole) -> int | None:
+    """Return the number of shards of an earlier run that has begun to render some; None if none.
+
+    Shards of another number would not have its segments.
+    """
+    try:
+        about = parse_json((whole.parts / SHARDS).read_text(encoding="utf-8"))
+        count = int(about["count"])
+    except (KeyError, OSError, TypeError, ValueError):
+        return None
+    is_begun = any(whole.parts.glob(f"shard-*-of-{count}"))
+    return count if is_begun and 1 <= count <= MOST_SHARDS else None
+
+
 def follow_faces(whole: Whole, pool: DetectorPool, on_progress: OnProgress) -> None:
     """Follow the faces of the whole conversion, or wait until another machine has done so.
 
