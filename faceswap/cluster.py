@@ -7,6 +7,7 @@ tasks again on others.
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -103,6 +104,7 @@ def result_of(reference: Any) -> Any:
     Raises:
         DeviceError: If machines are lost again and again, or memory runs out.
         FaceswapError: What the function raised; any other exception of it is passed on, too.
+        SettingsError: If faceswap or a library is missing on a machine.
     """
     ray = connect()
     try:
@@ -110,10 +112,35 @@ def result_of(reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, FaceswapError):
             raise error.cause from error
+        if missing := _missing(error):
+            raise SettingsError(
+                f"a machine of the cluster cannot run faceswap ({missing}): install the same "
+                "versions of faceswap and its libraries on all machines, with pip install "
+                "'faceswap[cluster]'"
+            ) from error
         raise
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
             ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError) as error:  # fmt: skip
         raise DeviceError(f"the cluster lost the machines that did the work: {error}") from error
+
+
+def _missing(error: Any) -> str | None:
+    """Return what could not be imported where a task ran, and where; None if nothing was missing.
+
+    Args:
+        error: A RayTaskError.
+    """
+    # Ray wraps what it could not import for the arguments, and puts what it could not import for
+    # the function itself into words.
+    cause = error.cause
+    inner = getattr(cause, "client_exc", None)
+    if isinstance(inner, ImportError | AttributeError):
+        cause = inner
+    elif not (isinstance(cause, ImportError) or "failed to import on the worker" in str(cause)):
+        return None
+    at = re.search(r"ip=([^),]+)", str(error))
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
+    return f"{at[1]}: {reason}" if at else reason
 
 
 class ClusterPool:

@@ -1,8 +1,11 @@
 """A Ray cluster gives the same results as one machine, also if a machine is lost midway."""
 
+import importlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -20,10 +24,13 @@ from faceswap.config import ConvertConfig, ExtractConfig
 from faceswap.errors import DeviceError, InputError, OutputError, SettingsError
 from faceswap.faces.detection import FrameView
 from faceswap.facesets.extractor import extract
+from faceswap.files import sha256_of
 from faceswap.media import segments, writers
+from faceswap.models import modelfile
 from faceswap.swapping import clustered, shards
 from faceswap.swapping.batch import convert_all, read_jobs
 from faceswap.swapping.converter import convert
+from faceswap.swapping.plan import plan
 from faceswap.swapping.shards import Shard, convert_shard, join
 from scripts.tools.check_machines import digest
 from tests.support.clips import segment_length, write_lossless
@@ -276,6 +283,45 @@ def fails(kind):
     if kind == "bug":
         raise ZeroDivisionError("a bug")
     os._exit(1)
+
+
+@pytest.mark.parametrize("what", ["arguments", "function", "library"])
+def test_what_a_machine_lacks_is_one_line(nodes, tmp_path, monkeypatch, what):
+    """The driver alone knows a module, as if an old version or nothing were installed elsewhere."""
+    (tmp_path / "only_here.py").write_text("def work(*_):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    if what == "function":
+        monkeypatch.setattr(cluster, "_call", only_here.work)
+    submit = cluster.remote(only_here.work if what == "arguments" else imports)
+    with pytest.raises(SettingsError, match=r"cannot run faceswap \(\d.*: No module named") as e:
+        cluster.result_of(submit())
+    assert "\n" not in str(e.value)
+
+
+def imports():
+    importlib.import_module("nowhere_installed")
+
+
+def test_a_machine_with_other_versions_or_inputs_says_so(clip, model, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+
+    def order():
+        job = plan(clip, tmp_path / "out.mkv", copied, replace(QUICK, cluster=True))
+        return clustered._order(shards.whole_of(job))
+
+    first = order()
+    assert clustered._planned(first).parts.name == first.parts
+    with pytest.raises(SettingsError, match=rf"{socket.gethostname()} \(.*\) would .* \(torch 1\)"):
+        clustered._planned(replace(first, parts="other", versions="torch 1"))
+    file = copied / "model.safetensors"
+    trained = modelfile.load(copied, torch.device("cpu"))
+    modelfile.save(file, replace(trained, step=9))
+    second = order()
+    assert second != first
+    assert clustered._planned(second).job.model.sha256 == sha256_of(file)
 
 
 @pytest.mark.parametrize(("kind", "error"), [("input", InputError), ("bug", ZeroDivisionError)])

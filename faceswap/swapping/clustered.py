@@ -4,6 +4,7 @@ The caller follows the faces, with the whole cluster to detect them. Then each t
 as ``convert --shard`` does, into the folder that the machines share.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,13 @@ from typing import Any
 
 from faceswap import cluster
 from faceswap.config import ConvertConfig
-from faceswap.errors import BusyError
+from faceswap.errors import BusyError, SettingsError
 from faceswap.faces.pool import DetectorPool
 from faceswap.media.segments import BEGUN, SEGMENT_FRAMES
 from faceswap.models import devices
 from faceswap.swapping import shards
 from faceswap.swapping.outputs import refuse_existing
-from faceswap.swapping.plan import Conversion, plan
+from faceswap.swapping.plan import Conversion, plan, versions
 from faceswap.swapping.shards import Shard, ShardReport, Whole
 from faceswap.types import OnProgress, Progress, counted
 
@@ -40,6 +41,8 @@ class Order:
         config: Settings.
         form: The form of the output.
         threads: In how many threads torch computes, wherever it does.
+        parts: The name of the folder of the segments, which says what determines the result.
+        versions: What the caller runs, in words.
     """
 
     source: Path
@@ -48,6 +51,8 @@ class Order:
     config: ConvertConfig
     form: str
     threads: int
+    parts: str
+    versions: str
 
 
 def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None:
@@ -76,9 +81,7 @@ def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None
     count = shards.count_before(whole) or few  # the machines may be others than in a stopped run
     shards.begin(whole, count)
     shards.follow_faces(whole, pool, on_progress)
-    output = job.target.parent if job.form == "package" else job.target
-    config = replace(job.config, cluster=False)
-    order = Order(job.source, output, job.model_path, config, job.form, devices.threads_to_render())
+    order = _order(whole)
     with _board() as board:
         submit = cluster.remote(_render, cores, gpus)
         waiting = [submit(order, number, count, board) for number in range(1, count + 1)]
@@ -89,6 +92,21 @@ def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None
                 cluster.connect().cancel(reference, force=True)
             raise
     shards.merge(whole, count)
+
+
+def _order(whole: Whole) -> Order:
+    """Return what a task is told of a conversion."""
+    job = whole.job
+    output = job.target.parent if job.form == "package" else job.target
+    return Order(
+        job.source, output, job.model_path, replace(job.config, cluster=False), job.form,
+        devices.threads_to_render(), whole.parts.name, _versions(),
+    )  # fmt: skip
+
+
+def _versions() -> str:
+    """Return in words what this machine runs."""
+    return ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
 def _slots(config: ConvertConfig) -> tuple[float, float, int]:
@@ -174,7 +192,18 @@ def _render(order: Order, number: int, count: int, board: Any) -> ShardReport:
 
 @lru_cache(1)
 def _planned(order: Order) -> Whole:
-    """Load the model once for all tasks that a process runs."""
+    """Load the model once for all tasks that a process runs.
+
+    Raises:
+        SettingsError: If this machine would make another conversion than the caller.
+    """
     form = order.form if order.form == "package" else None
     job = plan(order.source, order.output, order.model, order.config, form=form, may_exist=True)
-    return shards.whole_of(job)
+    whole = shards.whole_of(job)
+    if whole.parts.name != order.parts:
+        raise SettingsError(
+            f"{socket.gethostname()} ({_versions()}) would not render the same as this machine "
+            f"({order.versions}): install the same versions on all machines, and let them share "
+            "the source, the model and all other inputs"
+        )
+    return whole

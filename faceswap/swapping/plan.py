@@ -214,6 +214,11 @@ def plan(
     )  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the packages on which the result depends."""
+    return {name: version(name) for name in ("faceswap", "torch", "av")}
+
+
 def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     """Collect everything that affects the result, so that only identical conversions share it.
 
@@ -239,9 +244,10 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     ):
         del settings[name]
     looks = [*config.who, *config.exclude, *filter(None, (config.cast, config.shots))]
+    used = versions()
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
     return {
-        "version": version("faceswap"), "torch": version("torch"), "av": version("av"),
+        "version": used["faceswap"], "torch": used["torch"], "av": used["av"],
         "source": job.footage.identity() if job.footage else source,
         "detector": job.spec.describe(),
         "landmarks": landmarks.digest(config.landmarks),
