@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from faceswap.config import ExtractConfig
 from faceswap.errors import InputError, NoFacesError, OutputError, SettingsError
 from faceswap.facesets.extractor import default_output, extract
 from faceswap.facesets.faceset import Faceset, read_records
+from faceswap.media import views
 from faceswap.media.writers import write_clip
+from tests.support.clips import PQ, hdr_clip
 
 QUICK = ExtractConfig(workers=1, detector="hog")
 
@@ -167,3 +170,33 @@ def test_faceset_crops_are_not_read_as_photos(photos, tmp_path):
     report = extract(photos, tmp_path / "elsewhere", QUICK)
 
     assert (report.images, report.faces) == (3, 2)
+
+
+def test_an_animation_has_no_other_color_space(tmp_path, collins, caplog):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Image.fromarray(collins).save(folder / "a.png")
+    moving = [Image.fromarray(np.roll(collins, 4 * n, axis=1)) for n in range(3)]
+    moving[0].save(folder / "b.gif", save_all=True, append_images=moving[1:])
+
+    report = extract(folder, tmp_path / "faces", ExtractConfig(workers=1, colorspace="sRGB"))
+
+    assert "b.gif is an animation, so --colorspace does not apply" in caplog.text
+    assert report.unreadable == []
+    sources = {record["source"] for record in read_records(tmp_path / "faces" / "faces.jsonl")}
+    assert {name.split("/")[-1] for name in sources} == {"a.png", "b.gif"}
+
+
+def test_hdr_that_cannot_be_shown_does_not_stop_the_others(tmp_path, collins, monkeypatch):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Image.fromarray(collins).save(folder / "a.png")
+    hdr_clip(folder / "b.mkv", PQ, [collins])
+    views.hdr_view.cache_clear()
+    monkeypatch.setitem(sys.modules, "PyOpenColorIO", None)
+
+    report = extract(folder, tmp_path / "faces", ExtractConfig(workers=1))
+
+    assert report.faces == 1
+    (reason,) = report.unreadable
+    assert "b.mkv is HDR, and colour spaces need OpenColorIO" in reason

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -395,6 +396,30 @@ def sequence(folder, count=4, **header):
         moved = np.roll(plate(), number, axis=1)
         write_exr(folder / f"shot.{1001 + number}.exr", moved, **header)
     return folder
+
+
+@pytest.mark.parametrize("aspect", [(1, 1), (2, 1), (11, 10), (0, 7), (0xFFFFFFFF, 1)])
+def test_the_pixel_aspect_is_that_of_the_header(tmp_path, aspect):
+    across, down = aspect
+    path = write_dpx(tmp_path / "a.dpx", np.zeros((4, 4, 3), np.uint16), aspect=aspect)
+    stated = across / down if across in (2, 11) else 1
+
+    assert film.pixel_aspect_of(path) == stated
+    image = write_exr(tmp_path / "a.exr", np.zeros((4, 4, 3)), pixelAspectRatio=float(stated))
+    assert film.pixel_aspect_of(image) == pytest.approx(stated)
+    (tmp_path / "torn.exr").write_bytes(image.read_bytes()[:40])
+    assert film.pixel_aspect_of(tmp_path / "torn.exr") == 1
+
+
+def test_threads_that_read_leave_stdout_alone(tmp_path):
+    path = write_exr(tmp_path / "a.exr", np.zeros((64, 64, 3)))
+    before = sys.stdout
+
+    with ThreadPoolExecutor(4) as threads:
+        shapes = set(threads.map(lambda _: read_photo(path).shape, range(200)))
+
+    assert shapes == {(64, 64)}
+    assert sys.stdout is before
 
 
 def test_sequences_take_the_frame_rate_of_their_images(tmp_path):
