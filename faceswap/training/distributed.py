@@ -9,17 +9,25 @@ them, and go on from the last saved state.
 """
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+from faceswap.errors import DeviceError
+
+JOIN_SECONDS = 300.0  # for all processes of a start to load the packages and meet
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,11 @@ def is_elastic() -> bool:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the process group of ``torchrun``; without it, yield a world of one process."""
+    """Join the process group of ``torchrun``; without it, yield a world of one process.
+
+    Raises:
+        DeviceError: If the processes do not meet in time.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
@@ -117,14 +129,56 @@ def joined(device: torch.device) -> Iterator[World]:
     # Gloo broadcasts rank 0's decisions as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # The store of torchrun outlives the processes, and with it the addresses of lost ones.
-    store, rank, size = next(iter(rendezvous("env://")))
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"start-{start}", store)
+    try:
+        timeout = timedelta(seconds=JOIN_SECONDS)
+        store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+        store = PrefixStore(meet(store, rank, size, JOIN_SECONDS), store)
+    except dist.DistError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"the {size} processes of the training did not meet ({reason}): check that all "
+            "machines run and reach each other"
+        ) from error
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
+
+
+def meet(store: Store, rank: int, size: int, seconds: float) -> str:
+    """Return a token that the processes of this start share, and no other start.
+
+    The restart count of ``torchrun`` would not do: each machine has its own, and it does not rise
+    when a machine joins. Instead rank 0 answers every greeting in the store until all ranks of this
+    start have acknowledged its token. Nobody waits for the answer to a greeting of a lost process.
+
+    Args:
+        store: A store that may hold the keys of earlier starts.
+        rank: The rank of this process.
+        size: The number of processes in this start.
+        seconds: How long to wait for the others.
+
+    Raises:
+        DistStoreError: If the processes do not meet in time.
+    """
+    mine = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"hello/{rank}", mine)
+        store.wait([f"welcome/{mine}"], timedelta(seconds=seconds))
+        token: str = store.get(f"welcome/{mine}").decode()
+        store.set(f"ack/{token}/{rank}", "")
+        return token
+    deadline, missing = time.monotonic() + seconds, list(range(1, size))
+    while missing:
+        if time.monotonic() > deadline:
+            raise dist.DistStoreError(f"waited {seconds:g} s for the ranks {missing}")
+        for other in missing:
+            if store.check([f"hello/{other}"]):
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", mine)
+        time.sleep(POLL_SECONDS)
+        missing = [other for other in missing if not store.check([f"ack/{mine}/{other}"])]
+    return mine
 
 
 def local_device(device: torch.device) -> torch.device:

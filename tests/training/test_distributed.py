@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from faceswap.config import TrainConfig
-from faceswap.errors import SettingsError
+from faceswap.errors import DeviceError, SettingsError
 from faceswap.training import distributed, trainer
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Muon
@@ -126,6 +128,61 @@ def process_of_rank(rank, launcher):
             if parent == launcher and f"RANK={rank}".encode() in variables:
                 return int(process.name)
     raise AssertionError(f"no process has rank {rank}")
+
+
+def start(store, size, late):
+    """Let the processes of a start meet, some of them late, and return their tokens."""
+
+    def join(rank):
+        time.sleep(0.3 if rank in late else 0)
+        return distributed.meet(store(), rank, size, seconds=20)
+
+    with ThreadPoolExecutor(size) as processes:
+        return list(processes.map(join, range(size)))
+
+
+@pytest.mark.parametrize("kind", ["hash", "tcp"])
+def test_processes_of_each_start_meet(kind):
+    """The store keeps greetings of earlier starts, and of processes that were lost at once."""
+    hosted = (
+        dist.HashStore() if kind == "hash"
+        else dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    )  # fmt: skip
+
+    def store():
+        if kind == "hash":
+            return hosted
+        return dist.TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
+
+    for rank in (1, 2, 7):
+        hosted.set(f"hello/{rank}", f"lost-{rank}")
+    sizes, late = [4, 2, 3, 3], [[], [1], [0], []]
+    starts = [start(store, *each) for each in zip(sizes, late, strict=True)]
+
+    assert [len(set(tokens)) for tokens in starts] == [1] * 4
+    assert len({tokens[0] for tokens in starts}) == 4
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_does_not_wait_for_ever(rank):
+    with pytest.raises(dist.DistStoreError):
+        distributed.meet(dist.HashStore(), rank, 2, seconds=0.2)
+
+
+def test_processes_that_do_not_meet_are_an_error(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.2)
+
+    with (
+        pytest.raises(DeviceError, match="2 processes of the training did not meet"),
+        distributed.joined(torch.device("cpu")),
+    ):
+        pass
 
 
 def exchange(rank, size, folder):
