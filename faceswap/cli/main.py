@@ -163,11 +163,11 @@ def train(
 
     with reporting() as on_progress:
         report = trainer.train(folder_a, folder_b, folder, settings, on_progress)
-    if not is_rank_zero():
-        return
-    show(as_json, report, text.training(report))
+    if is_rank_zero():
+        show(as_json, report, text.training(report))
+        if report.interrupted:
+            echo_err("interrupted and saved; run the same command to continue")
     if report.interrupted:
-        echo_err("interrupted and saved; run the same command to continue")
         sys.exit(INTERRUPTED)
 
 

@@ -70,14 +70,15 @@ class World:
         dist.all_gather(gathered, padded)
         return [one[:length] for one, length in zip(gathered, lengths, strict=True)]
 
-    def agree(self, values: list[float]) -> list[float]:
-        """Broadcast the numbers of rank 0 to all processes."""
+    def agree(self, values: list[float], flag: bool) -> tuple[list[float], bool]:
+        """Return the finite numbers of rank 0, and whether the flag of any process is set."""
         if self.size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.broadcast(tensor, 0)
-        agreed: list[float] = tensor.tolist()
-        return agreed
+            return values, flag
+        mine = values if self.first else [0.0] * len(values)
+        tensor = torch.tensor([*mine, flag], dtype=torch.float64)
+        dist.all_reduce(tensor)
+        *agreed, flags = tensor.tolist()
+        return agreed, flags > 0
 
     def share(self, value: Any) -> Any:
         """Broadcast an object from rank 0 by pickle, which is safe between processes of one run."""
@@ -126,7 +127,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    # Gloo broadcasts rank 0's decisions as CPU tensors, so that they never wait for the GPU.
+    # Gloo shares what is decided as CPU tensors, so that they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # The store of torchrun outlives the processes, and with it the addresses of lost ones.
     try:

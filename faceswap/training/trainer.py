@@ -60,6 +60,8 @@ AGAIN = 1.4  # ratio of the steps at which refiners are trained again before the
 ENOUGH = 0.99  # share of the requested minutes from which a run counts as done
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROLL_BACK_RATE = 0.5  # learning rate factor after a non-finite loss
+# Ctrl-C and torchrun signal all processes of a machine, or of all machines, but not at once.
+SIGNAL_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -128,7 +130,8 @@ def train(
         TrainingError: If the loss or a weight becomes infinite or NaN again after a roll-back to a
             lower learning rate; the last saved state stays.
         DeviceError: If the device is missing, or its memory is too small for a batch of one face
-            per identity. With several processes the batch is not reduced.
+            per identity. With several processes the batch is not reduced. Also if the processes do
+            not meet, or ``torchrun`` is to start this one again because another was told to stop.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
@@ -229,7 +232,7 @@ class Pair(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The decisions of rank 0 before the next step.
+    """What is due before the next step, which all processes decide alike.
 
     Attributes:
         share: Share of the run that is done, or of the current cycle if no length was requested.
@@ -252,7 +255,9 @@ class Due:
 class Loop:
     """The training loop: steps, reports, previews and saves until the end or a stop signal.
 
-    Rank 0 decides by its own clock and signals what is due, and broadcasts its decisions.
+    All processes decide by the clock of rank 0 and the signals of each. If one is told to stop
+    where ``torchrun`` starts lost ones again, all stop after a quick save, and those without a
+    signal end with an error so that they are started again.
     """
 
     def __init__(
@@ -302,6 +307,8 @@ class Loop:
         self._refined = run.step  # when the refiners were last trained
         self._cycle = _cycle(run.seconds)[0]
         self._refining_time = 0.0  # seconds that they last took for each step of the network
+        self._told = False  # whether any process was told to stop
+        self._leaving = False  # whether the others are to be started again after that
 
     def run_on(self) -> TrainReport:
         """Train until the end or a stop signal and return the report.
@@ -319,8 +326,15 @@ class Loop:
         self._threads.close()
         if self._monitor:
             self._monitor.close()
+        # Torchrun stops a machine's processes once one fails, so let rank 0 finish saving first.
+        self._world.share(None)
+        if self._leaving and not self._stop.wait(SIGNAL_SECONDS):
+            raise DeviceError(
+                f"another process was told to stop at step {run.step}; {self._folder} keeps the "
+                "state, and torchrun starts this process again to go on from it"
+            )
         loss_a, loss_b = self._means
-        interrupted = self._stop.is_set()
+        interrupted = self._told or self._stop.is_set()
         return TrainReport(
             self._folder, run.step, run.seconds / 60, loss_a, loss_b, interrupted,
             consent=in_words(run.consent), batch_size=self._batch,
@@ -389,23 +403,30 @@ class Loop:
         return since * (self._refining_time or typical)
 
     def _decide(self, now: float) -> Due:
-        """Decide on rank 0 what is due before the next step, and broadcast it."""
+        """Decide what is due before the next step, alike in all processes."""
         run, config = self._run, self._config
-        share = _share_done(run.step, run.seconds + self._owed(), config)
-        end = share >= 1 or self._stop.is_set()
+        times = (self._saved, self._reported, self._previewed)
+        clock = [run.seconds, self._owed(), *(now - then for then in times)]
+        clock, self._told = self._world.agree(clock, self._stop.is_set())
+        seconds, owed, saved, reported, previewed = clock
+        share = _share_done(run.step, seconds + owed, config)
+        shared = self._world.size > 1 and distributed.is_elastic()
+        self._leaving = self._told and shared and share < 1
+        end = share >= 1 or self._told
         stepped = bool(self._pending)  # since the last report
         every = config.preview_every * 60
-        save = end or (stepped and now - self._saved >= config.save_every * 60)
+        save = end or (stepped and saved >= config.save_every * 60)
         finish = save
         if not (config.steps or config.minutes):
-            cycle, share = _cycle(run.seconds)
+            cycle, share = _cycle(seconds)
             finish = (save and not cycle) or cycle > self._cycle
             save = save or finish
             self._cycle = cycle
-        report = stepped and (save or now - self._reported >= REPORT_SECONDS)
-        preview = end or (stepped and every > 0 and now - self._previewed >= every)
-        share, *flags = self._world.agree([share, end, report, preview, save, finish])
-        return Due(share, *map(bool, flags))
+        report = stepped and (save or reported >= REPORT_SECONDS)
+        preview = end or (stepped and every > 0 and previewed >= every)
+        if self._leaving:  # the machine may go away within seconds
+            preview = finish = False
+        return Due(share, end, report, preview, save, finish)
 
     def _fitting_step(self, warp: bool) -> Tensor:
         """Take a step, halving the batch each time the device runs out of memory.

@@ -19,7 +19,7 @@ from torch import nn
 
 from faceswap.config import TrainConfig
 from faceswap.errors import DeviceError, SettingsError
-from faceswap.training import distributed, trainer
+from faceswap.training import checkpoint, distributed, trainer
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Muon
 
@@ -85,8 +85,11 @@ def test_shards_cover_the_batch(size, shards):
     assert torch.stack(means).mean() == pytest.approx(2.5)
 
 
-def test_a_lost_process_is_started_again(faceset_folders, tmp_path):
-    """The second process is killed midway, and both go on from the last saved state."""
+@pytest.mark.parametrize(
+    ("number", "rank"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)]
+)
+def test_a_lost_process_is_started_again(faceset_folders, tmp_path, number, rank):
+    """One process is killed or told to stop midway, and both go on from the last saved state."""
     steps, folder = 12, tmp_path / "model"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                 "--max-restarts", "1"]  # fmt: skip
@@ -96,14 +99,8 @@ def test_a_lost_process_is_started_again(faceset_folders, tmp_path):
         text=True,
     )  # fmt: skip
     try:
-        deadline, seen = time.monotonic() + 200, 0
-        while seen < 4:
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-            if (folder / "metrics.jsonl").exists():
-                seen = max(losses(folder), default=0)
-        os.kill(process_of_rank(1, running.pid), signal.SIGKILL)
+        wait_for_steps(folder, running)
+        os.kill(process_of_rank(rank, running.pid), number)
         out, errors = running.communicate(timeout=200)
     finally:
         running.kill()
@@ -117,6 +114,50 @@ def test_what_would_discard_the_model_at_each_start_is_refused(tmp_path, monkeyp
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(SettingsError, match="--restart would discard"):
         trainer.train(tmp_path, tmp_path, tmp_path / "m", TrainConfig(restart=True, device="cpu"))
+
+
+def wait_for_steps(folder, running):
+    deadline, seen = time.monotonic() + 200, 0
+    while seen < 4:
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        if (folder / "metrics.jsonl").exists():
+            seen = max(losses(folder), default=0)
+
+
+@pytest.mark.parametrize(("restarts", "code"), [(0, 130), (1, 13)])
+def test_all_processes_stop_if_one_is_told_to(faceset_folders, tmp_path, restarts, code):
+    """A process without a signal of its own ends so that torchrun starts it again if it can."""
+    folder = tmp_path / "model"
+    command = [sys.executable, *command_of(folder, faceset_folders, 500), "--batch-size", "4"]
+    variables = os.environ | {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+        "TORCHELASTIC_MAX_RESTARTS": str(restarts),
+    }  # fmt: skip
+    running = [
+        subprocess.Popen(command, env=variables | {"RANK": str(rank)}, stderr=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    try:
+        wait_for_steps(folder, running[0])
+        running[1].send_signal(signal.SIGTERM)
+        errors = [one.communicate(timeout=200)[1] for one in running]
+    finally:
+        for one in running:
+            one.kill()
+
+    assert [one.returncode for one in running] == [code, 130], errors
+    assert ("another process was told to stop" in errors[0]) == (restarts > 0)
+    saved = checkpoint.read_state(folder).step
+    assert saved == max(losses(folder))
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def process_of_rank(rank, launcher):
@@ -170,10 +211,8 @@ def test_a_process_does_not_wait_for_ever(rank):
 
 
 def test_processes_that_do_not_meet_are_an_error(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": free_port()}  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.2)
@@ -208,9 +247,7 @@ def muon_steps(world):
 
 @pytest.mark.parametrize("size", [2, 4])  # more processes than matrices, too
 def test_processes_share_the_orthogonalization(tmp_path, size):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    (tmp_path / "port").write_text(free_port())
 
     torch.multiprocessing.spawn(exchange, (size, tmp_path), size)
 
