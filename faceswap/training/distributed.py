@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from faceswap.errors import DeviceError
+from faceswap.errors import DeviceError, SettingsError
 
 JOIN_SECONDS = 300.0  # for all processes of a start to load the packages and meet
 POLL_SECONDS = 0.05
@@ -114,6 +115,43 @@ def is_rank_zero() -> bool:
 def is_elastic() -> bool:
     """Return whether ``torchrun`` starts the processes again if one is lost."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def has_discarded() -> bool:
+    """Return whether :func:`note_discard` was called on this machine in this job of ``torchrun``.
+
+    Raises:
+        SettingsError: If the job cannot keep a note because ``torchrun`` writes no logs.
+    """
+    note = _discard_note()
+    return note is not None and note.exists()
+
+
+def note_discard() -> None:
+    """Note that this job has discarded the old model, for when ``torchrun`` starts it again.
+
+    Raises:
+        SettingsError: See :func:`has_discarded`.
+    """
+    note = _discard_note()
+    if note:
+        note.touch()
+
+
+def _discard_note() -> Path | None:
+    """Return a path in the folder that the machine's agent makes for the job's logs and leaves.
+
+    A store cannot keep the note, because each machine that becomes the first hosts an empty one.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    errors = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <job>/attempt_<number>/<rank>/error.json
+    if not errors:
+        raise SettingsError(
+            "--restart under torchrun needs a log folder, so that it discards the model only "
+            "once: leave out --log-dir, or name a folder"
+        )
+    return Path(errors).parents[2] / "discarded"
 
 
 @contextmanager

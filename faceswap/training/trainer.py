@@ -138,15 +138,13 @@ def train(
     if config.batch_size is None:
         batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         config = dataclasses.replace(config, batch_size=batch_size)
-    if config.restart and distributed.is_elastic():
-        raise SettingsError(
-            "--restart would discard the model each time torchrun starts the processes again: "
-            f"delete {folder}, or leave out --max-restarts"
-        )
     # Rank 0 takes the lock before init_process_group, so a refused run fails at once instead of
     # hanging the others.
     lock = exclusive_folder(folder, f"training of {folder} is under way")
     with lock if distributed.is_rank_zero() else nullcontext(), distributed.joined(device) as world:
+        if config.restart and world.agree([], distributed.has_discarded())[1]:
+            distributed.note_discard()  # a machine that has joined may outlast the others
+            config = dataclasses.replace(config, restart=False)
         return _train_in(Path(a), Path(b), folder, config, world, device, on_progress)
 
 
@@ -321,6 +319,9 @@ class Loop:
         if self._monitor and (unsaved or self._config.restart):
             keep = 1 if self._config.restart else self._config.keep  # drop the old run's states
             checkpoint.save(run, self._folder, keep)
+        if self._config.restart:
+            self._world.share(None)  # rank 0 has replaced the old model
+            distributed.note_discard()
         while self.advance():
             pass
         self._threads.close()

@@ -89,11 +89,15 @@ def test_shards_cover_the_batch(size, shards):
     ("number", "rank"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)]
 )
 def test_a_lost_process_is_started_again(faceset_folders, tmp_path, number, rank):
-    """One process is killed or told to stop midway, and both go on from the last saved state."""
+    """One process is killed or told to stop midway, and both go on from the last saved state.
+
+    With --restart, the second start must not discard what the first one has trained.
+    """
     steps, folder = 12, tmp_path / "model"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                 "--max-restarts", "1"]  # fmt: skip
-    command = [*command_of(folder, faceset_folders, steps), "--batch-size", "5"]
+    command = [*command_of(folder, faceset_folders, steps), "--batch-size", "5", "--restart"]
+    reported = []
     running = subprocess.Popen(
         [sys.executable, *launcher, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -101,6 +105,9 @@ def test_a_lost_process_is_started_again(faceset_folders, tmp_path, number, rank
     try:
         wait_for_steps(folder, running)
         os.kill(process_of_rank(rank, running.pid), number)
+        while running.poll() is None:
+            reported.append(max(losses(folder), default=0))
+            time.sleep(0.05)
         out, errors = running.communicate(timeout=200)
     finally:
         running.kill()
@@ -108,11 +115,29 @@ def test_a_lost_process_is_started_again(faceset_folders, tmp_path, number, rank
     assert running.returncode == 0, errors
     assert f"step {steps}" in out
     assert sorted(losses(folder)) == list(range(1, steps + 1))
+    assert min(reported) >= 3  # the step of the last saved state
 
 
-def test_what_would_discard_the_model_at_each_start_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    with pytest.raises(SettingsError, match="--restart would discard"):
+def test_a_job_remembers_that_it_has_discarded_the_model(tmp_path, monkeypatch):
+    distributed.note_discard()
+    assert not distributed.has_discarded()  # without torchrun
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for job in ("one", "other"):
+        first = tmp_path / job / "attempt_0" / "1"
+        first.mkdir(parents=True)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(first / "error.json"))
+        assert not distributed.has_discarded()
+        distributed.note_discard()
+        again = tmp_path / job / "attempt_1" / "0" / "error.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(again))
+        assert distributed.has_discarded()
+
+
+def test_restart_without_a_log_folder_of_torchrun_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "")
+    with pytest.raises(SettingsError, match="--restart under torchrun needs a log folder"):
         trainer.train(tmp_path, tmp_path, tmp_path / "m", TrainConfig(restart=True, device="cpu"))
 
 
