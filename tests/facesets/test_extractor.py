@@ -1,6 +1,7 @@
 import shutil
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -175,11 +176,11 @@ def test_faceset_crops_are_not_read_as_photos(photos, tmp_path):
 def test_an_animation_has_no_other_color_space(tmp_path, collins, caplog):
     folder = tmp_path / "mixed"
     folder.mkdir()
-    Image.fromarray(collins).save(folder / "a.png")
+    cv2.imwrite(str(folder / "a.png"), collins[..., ::-1].astype(np.uint16) * 257)
     moving = [Image.fromarray(np.roll(collins, 4 * n, axis=1)) for n in range(3)]
-    moving[0].save(folder / "b.gif", save_all=True, append_images=moving[1:])
+    moving[0].save(folder / "b.gif", save_all=True, append_images=moving[1:], duration=40)
 
-    report = extract(folder, tmp_path / "faces", ExtractConfig(workers=1, colorspace="sRGB"))
+    report = extract(folder, tmp_path / "faces", ExtractConfig(workers=1, colorspace=views.SRGB))
 
     assert "b.gif is an animation, so --colorspace does not apply" in caplog.text
     assert report.unreadable == []
