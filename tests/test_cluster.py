@@ -32,6 +32,7 @@ from faceswap.swapping.batch import convert_all, read_jobs
 from faceswap.swapping.converter import convert
 from faceswap.swapping.plan import plan
 from faceswap.swapping.shards import Shard, convert_shard, join
+from faceswap.swapping.turnover import package
 from scripts.tools.check_machines import digest
 from tests.support.clips import segment_length, write_lossless
 from tests.support.stops import Stopped, stop_before_stream
@@ -264,6 +265,20 @@ def test_images_and_jobs_are_equal_too(small, model, nodes, tmp_path):
     ]
     assert len(pictures[0]) == 20
     np.testing.assert_array_equal(*pictures)
+
+
+def test_packages_are_equal_too(small, model, nodes, tmp_path):
+    clip = write_lossless(tmp_path / "clip.mkv", [np.roll(small, n, axis=1) for n in range(10)])
+    config = replace(QUICK, codec="auto")
+
+    alone = package(clip, tmp_path / "alone", model, config)
+    package(clip, tmp_path / "spread", model, replace(config, cluster=True))
+
+    images = [path.relative_to(alone.folder) for path in alone.folder.rglob("*.exr")]
+    assert len(images) == 4 * 10
+    for name in [*images, "clip.nk", "data/000009.json"]:
+        one, other = (tmp_path / folder / name for folder in ("alone", "spread"))
+        assert one.read_bytes() == other.read_bytes(), name
 
 
 def test_extraction_finds_the_same_faces(clip, nodes, tmp_path):
