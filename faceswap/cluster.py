@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 RETRIES = 8  # of a task whose machine was lost
 AHEAD = 2  # items per core that are on their way
-MOST_BYTES = 2 << 30  # of the arrays in what is on its way; the items may hold as much again
+MAX_BYTES = 2 << 30  # of the arrays in what is on its way; the items may hold as much again
 
 
 def connect() -> Any:
@@ -162,7 +162,7 @@ class ClusterPool:
         """Yield each item with ``work(*arguments(item))``; see :func:`result_of` for errors.
 
         At most ``AHEAD`` items per core of the cluster are held at a time, and at most as many as
-        have ``MOST_BYTES`` of arrays in their arguments.
+        have ``MAX_BYTES`` of arrays in their arguments.
         """
         submit = remote(work)
         most = max(round(AHEAD * sum(machine.get("CPU", 0) for machine in machines())), 1)
@@ -171,7 +171,7 @@ class ClusterPool:
         for item in items:
             given = arguments(item)
             size = _bytes_in(given)
-            while pending and (len(pending) >= most or held + size > MOST_BYTES):
+            while pending and (len(pending) >= most or held + size > MAX_BYTES):
                 oldest, reference, freed = pending.popleft()
                 held -= freed
                 yield oldest, result_of(reference)

@@ -230,7 +230,7 @@ def test_what_is_on_its_way_is_bounded(monkeypatch, most_bytes, expected):
     monkeypatch.setattr(cluster, "remote", lambda _: submit)
     monkeypatch.setattr(cluster, "result_of", result_of)
     monkeypatch.setattr(cluster, "machines", lambda: [{"CPU": 2.0}, {}])
-    monkeypatch.setattr(cluster, "MOST_BYTES", most_bytes)
+    monkeypatch.setattr(cluster, "MAX_BYTES", most_bytes)
     view = FrameView(np.zeros((5, 10), np.uint8))
     results = cluster.ClusterPool().map(range(10), len, lambda _: ([view, view],))
 

@@ -300,7 +300,7 @@ def _redo(
     render: Callable[..., R], source: Path, frames: str, output: Path | None,
     model: Path | None, changes: dict[str, Any],
 ) -> R:  # fmt: skip
-    """Render some frames of a finished output anew."""
+    """Render some frames of a finished output again."""
     from faceswap.models import modelfile
 
     model = modelfile.named(model) if model else None

@@ -104,7 +104,7 @@ def identity_option(identity: str) -> Callable[[F], F]:
 
 redo_option = click.option(
     "--redo", metavar="FRAMES", cls=GroupedOption, group=OUTPUT,
-    help='Render only these frames of a finished output anew, such as "120-140,355", with the '
+    help='Render only these frames of a finished output again, such as "120-140,355", with the '
     "settings and the model of its conversion or with those stated.",
 )  # fmt: skip
 

@@ -64,7 +64,7 @@ class Recognised:
         known: The sources that remain, by key. Files of the run that are new are not among them.
         renamed: Names before and after, of sources that have another name or place now.
         replaced: Sources whose path holds another content now.
-        gone: Remaining sources of which there is no file any more.
+        gone: Remaining sources whose file no longer exists.
     """
 
     keys: dict[Path, str]

@@ -24,7 +24,8 @@ UNKNOWN_MATRICES = {
     8: "YCgCo", 11: "Y'D'zD'x", 12: "chromaticity-derived", 13: "chromaticity-derived",
     14: "ICtCp", 15: "IPT", 16: "YCgCo-Re", 17: "YCgCo-Ro",
 }  # fmt: skip
-CONSTANT_LUMINANCE = 10  # BT.2020's; nearly as its other matrix, by which it is converted
+# BT.2020 constant luminance; converted with the non-constant matrix, which is close.
+CONSTANT_LUMINANCE = 10
 # Numbers of chroma locations by halves of a luma pixel to the right and down.
 CHROMA_LOCATIONS = {(0, 1): 0, (1, 1): 1, (0, 0): 2, (1, 0): 3, (0, 2): 4, (1, 2): 5}
 DEEP = "gbrp16le"  # 16-bit RGB, planar because the exact flags garble rgb48

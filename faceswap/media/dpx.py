@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 MARKS = {b"SDPX": ">", b"XPDS": "<"}  # and the byte order that they tell
-LEAST_ASPECT = 0.1  # of pixels; what is below is not taken for one
-HEADER = 2048  # bytes, of which the first 1408 describe the image
+HEADER = 2048  # bytes; the first 1408 describe the image
 UNDEFINED = 0xFFFFFFFF
 CHANNELS = {6: 1, 50: 3, 51: 4}  # by descriptor: grey, RGB, RGBA
 FILLED = {1: 2, 2: 0}  # by method of packing, A or B: unused bits below the three codes of a word
@@ -39,7 +38,7 @@ class Layout:
         padding: Bytes after each line.
         transfer: The transfer characteristic.
         rate: Frames per second; None if it is unknown.
-        aspect: Width of a pixel over its height.
+        aspect: Width of a pixel over its height, as stated; it may be undefined.
     """
 
     order: str
@@ -113,11 +112,10 @@ def read_layout(path: Path) -> Layout:
     rates = [field("f", at) for at in (1724, 1940)]  # of film, of television
     known = [rate for rate in rates if math.isfinite(rate) and 1 <= rate <= 1000]
     across, down = field("I", 1628), field("I", 1632)
-    aspect = across / down if across and down else 1.0
     layout = Layout(
         order, width, height, CHANNELS[descriptor], bits, shift, offset or field("I", 4), padding,
         transfer, Fraction(known[0]).limit_denominator(1001) if known else None,
-        aspect if LEAST_ASPECT <= aspect <= 1 / LEAST_ASPECT else 1.0,
+        across / down if down else 0.0,
     )  # fmt: skip
     needed = layout.offset + height * _stride(layout) - padding
     if not (width and height) or layout.offset < 1664 or path.stat().st_size < needed:
@@ -165,7 +163,7 @@ def write_copy(path: Path, source: Path, colors: Codes) -> None:
     Args:
         path: The file to write.
         source: The original.
-        colors: The codes of red, green and blue, (H, W, 3), of which a grey image takes green.
+        colors: The codes of red, green and blue, (H, W, 3); a grey image takes green.
             Alpha stays.
 
     Raises:

@@ -23,8 +23,7 @@ from faceswap.media.frame import Frame
 
 log = logging.getLogger(__name__)
 
-_PRINTING = threading.Lock()  # where stdout leads is a matter of the whole process
-LEAST_ASPECT = 0.1  # of pixels; what is below is not taken for one
+_PRINTING = threading.Lock()  # redirecting stdout affects every thread
 MARK = b"v/1\x01"  # magic number 20000630, little-endian
 # Layers that hold the picture, where no channels without a layer do; then the first layer is taken.
 USUAL_LAYERS = ("", "rgba", "rgb", "beauty", "left")
@@ -44,7 +43,7 @@ class Layout:
         whole: The window that holds both the data window and the display window.
         space: Identifier of the colour space, if an attribute states one.
         rate: Frames per second; None if no attribute states it.
-        aspect: Width of a pixel over its height.
+        aspect: Width of a pixel over its height, as stated; it may be undefined.
     """
 
     part: int
@@ -136,10 +135,9 @@ def read_layout(path: Path) -> Layout:
     )  # fmt: skip
     rate = header.get("framesPerSecond")
     is_rate = isinstance(rate, Fraction) and 1 <= rate <= 1000
-    aspect = float(header.get("pixelAspectRatio", 1))
     return Layout(
         number, channels, data, whole, _space(header), rate if is_rate else None,
-        aspect if LEAST_ASPECT <= aspect <= 1 / LEAST_ASPECT else 1.0,
+        float(header.get("pixelAspectRatio", 1)),
     )  # fmt: skip
 
 
@@ -215,7 +213,7 @@ def write_copy(path: Path, source: Path, pixels: Pixels, changed: npt.NDArray[np
     Args:
         path: The file to write.
         source: The original.
-        pixels: Colours of its whole window, (H, W, 3), of which a grey image takes green.
+        pixels: Colours of its whole window, (H, W, 3); a grey image takes green.
         changed: Where they take the place of the original's, (H, W).
 
     Raises:

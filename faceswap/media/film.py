@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = frozenset({".exr", ".dpx"})
 # No photo of a scene has so light a black and so dark a white in linear light; log encodings have.
 LOG_BLACK, LOG_WHITE = 0.06, 1.05
+MIN_ASPECT, MAX_ASPECT = 0.1, 10.0  # pixel aspect ratios that are believed
 DARKEST, BRIGHTEST = 0.1, 99.9  # percentiles
 
 
@@ -165,7 +166,8 @@ def rate_of(path: Path) -> Fraction | None:
 def pixel_aspect_of(path: Path) -> float:
     """Return the width of a pixel over its height that an EXR or a DPX states; otherwise 1."""
     layout = _layout_of(path)
-    return layout.aspect if layout else 1.0
+    is_plausible = layout is not None and MIN_ASPECT <= layout.aspect <= MAX_ASPECT
+    return layout.aspect if layout and is_plausible else 1.0
 
 
 def _layout_of(path: Path) -> "exr.Layout | dpx.Layout | None":

@@ -293,9 +293,12 @@ class ImageSequence:
     @property
     def around_number(self) -> tuple[str, str]:
         """What is before and after the number in the names of the images."""
-        found = PATTERN.search(self.path.name)
-        assert found, "a sequence has a pattern"
-        return self.path.name[: found.start()], self.path.name[found.end() :]
+        first, pattern = self.files[0].name, self.path.name
+        around = ((pattern[: at.start()], pattern[at.end() :]) for at in PATTERN.finditer(pattern))
+        return next(  # a name may hold other signs of a pattern
+            (before, after) for before, after in around
+            if re.fullmatch(rf"{re.escape(before)}\d+{re.escape(after)}", first)
+        )  # fmt: skip
 
     @property
     def gaps(self) -> list[tuple[int, int]]:

@@ -55,8 +55,8 @@ class Light:
         """The mastering display, if it is known whole."""
         return (self.primaries, self.luminance) if self.primaries and self.luminance else None
 
-    def is_told(self, encoder: str, options: Mapping[str, str]) -> bool:
-        """Return whether an encoder with these options writes all of this that there is."""
+    def is_written_by(self, encoder: str, options: Mapping[str, str]) -> bool:
+        """Return whether an encoder with these options writes what is known of this."""
         wanted = self.options(encoder)
         is_written = all(part in options.get(key, "") for key, part in wanted.items())
         return bool(wanted and is_written) or not (self.display or self.levels)

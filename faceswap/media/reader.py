@@ -601,7 +601,7 @@ def sample_video(
             latest: Any = None
             try:
                 container.seek(target, stream=stream)  # goes to the key frame before it
-                decode = _decoding(stream, tags)  # anew, as the old one may hold later frames
+                decode = _decoding(stream, tags)  # the old one may hold later frames
                 for native in (f for packet in container.demux(stream) for f in decode(packet)):
                     if latest is not None and (native.pts is None or native.pts > target):
                         break

@@ -1,8 +1,8 @@
 """Replace frames of a finished output without touching the others.
 
-Of a video, only the frames from the first replaced one to the next key frame are encoded anew; they
-were decoded from the output itself, except for the replaced ones. All other packets are copied as
-they are. In a folder of images, only the replaced images are written.
+Of a video, only the frames from the first replaced one to the next key frame are encoded again.
+They were decoded from the output itself, except for the replaced ones. All other packets are copied
+as they are. In a folder of images, only the replaced images are written.
 """
 
 import shutil
@@ -64,7 +64,7 @@ class PacketList:
             return cls(ranks.tolist(), keys, last, has_lengths)
 
     def kept(self, replaced: Sequence[int]) -> list[range]:
-        """Return the packets that need not be encoded anew if some frames are replaced.
+        """Return the packets that need not be encoded again if some frames are replaced.
 
         Args:
             replaced: The numbers of these frames, sorted.
@@ -168,7 +168,7 @@ class VideoSplice:
         self._time_base = Fraction(video.time_base)
 
     def _gaps(self) -> list[range]:
-        """Return the frames that are encoded anew; before each gap, packets show all frames."""
+        """Return the frames that are encoded again; before each gap, packets show all frames."""
         ends = [0, *(kept.stop for kept in self._kept)]
         starts = [*(kept.start for kept in self._kept), len(self._times)]
         return [range(end, start) for end, start in zip(ends, starts, strict=True) if end < start]

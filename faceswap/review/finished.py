@@ -33,7 +33,7 @@ Side = Literal["before", "after"]
 
 
 class RedoRequest(msgspec.Struct):
-    """Settings with which marked frames are rendered anew; None keeps that of the conversion."""
+    """Settings with which marked frames are rendered again; None keeps that of the conversion."""
 
     color: Literal["auto", "average", "reinhard", "linear", "histogram", "none"] | None = None
     mask: Literal["skin", "hull", "square", "learned", "product"] | None = None
@@ -210,7 +210,7 @@ class Finished:
         return [record.index for record in self._records]
 
     def redo_arguments(self, asked: RedoRequest) -> list[str]:
-        """Return the command that renders the marked frames anew.
+        """Return the command that renders the marked frames again.
 
         Raises:
             SettingsError: If no frame is marked, or the original is not there.

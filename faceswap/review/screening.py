@@ -1,4 +1,4 @@
-"""The pages of finished conversions: look at every frame, mark some, and render those anew."""
+"""The pages of finished conversions: look at every frame, mark some, and render those again."""
 
 from threading import Lock
 
@@ -72,7 +72,7 @@ class Screening:
         return Response(f"{finished.ranges(finished.marks())}\n", media_type="text/plain")
 
     def redo(self, request: Request, asked: RedoRequest) -> object:
-        """Render the marked frames anew as a job."""
+        """Render the marked frames again as a job."""
         finished = self._finished(request)
         args = finished.redo_arguments(asked)
         about = f"review/{self._place(request).id}"

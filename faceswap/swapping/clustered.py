@@ -32,7 +32,7 @@ PATIENCE = 120.0  # seconds to wait for a shard that a lost machine may still ho
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A conversion as a task is told of it.
+    """The description of a conversion for its tasks.
 
     Attributes:
         source: The source.
@@ -95,7 +95,7 @@ def render(job: Conversion, pool: DetectorPool, on_progress: OnProgress) -> None
 
 
 def _order(whole: Whole) -> Order:
-    """Return what a task is told of a conversion."""
+    """Return the description of a conversion for its tasks."""
     job = whole.job
     output = job.target.parent if job.form == "package" else job.target
     return Order(
@@ -190,6 +190,13 @@ def _render(order: Order, number: int, count: int, board: Any) -> ShardReport:
         return report
 
 
+def _difference(order: Order) -> str:
+    """Return why this machine would render something else, and what to do."""
+    if _versions() != order.versions:
+        return f"it has {_versions()} instead of {order.versions}; install the same versions"
+    return "the source, the model or another input differs there; let all machines share them"
+
+
 @lru_cache(1)
 def _planned(order: Order) -> Whole:
     """Load the model once for all tasks that a process runs.
@@ -202,8 +209,7 @@ def _planned(order: Order) -> Whole:
     whole = shards.whole_of(job)
     if whole.parts.name != order.parts:
         raise SettingsError(
-            f"{socket.gethostname()} ({_versions()}) would not render the same as this machine "
-            f"({order.versions}): install the same versions on all machines, and let them share "
-            "the source, the model and all other inputs"
+            f"{socket.gethostname()} would render a different result than the machine with the "
+            f"command: {_difference(order)}"
         )
     return whole

@@ -199,8 +199,8 @@ def render_in_package(source: Path, output: Path | None, kind: str) -> Path:
 
 def is_in_package(output: Path) -> bool:
     """Return whether an output is a folder of images in a package."""
-    folders = (RENDER, *ELEMENTS)
-    return output.name in folders and all(output.with_name(name).is_dir() for name in folders)
+    is_named = output.name in (RENDER, *ELEMENTS)
+    return is_named and all(output.with_name(name).is_dir() for name in (RENDER, ELEMENTS[0]))
 
 
 def existing(outputs: dict[str, Path]) -> list[Path]:

@@ -244,10 +244,9 @@ def key_of(job: Conversion, photos: Sequence[Path] = ()) -> dict[str, Any]:
     ):
         del settings[name]
     looks = [*config.who, *config.exclude, *filter(None, (config.cast, config.shots))]
-    used = versions()
     source: list[Any] = [str(job.source.absolute()), [[str(p), *_state(p)] for p in photos]]
     return {
-        "version": used["faceswap"], "torch": used["torch"], "av": used["av"],
+        "versions": versions(),
         "source": job.footage.identity() if job.footage else source,
         "detector": job.spec.describe(),
         "landmarks": landmarks.digest(config.landmarks),

@@ -19,7 +19,7 @@ from faceswap.tracking.appearance import Look, Visits
 from faceswap.types import Count, counted
 
 SAME_PLACE = 0.3  # intersection over union of the boxes of one face in two frames
-HIDDEN_AREA = 0.01  # share of its crop of which less is pasted if a face does not count as swapped
+HIDDEN_AREA = 0.01  # a face counts as swapped if at least this share of its crop is pasted
 Fate = Literal["swapped", "not chosen", "another person", "smaller", "outside", "hidden"]
 # How a frame fared as a whole.
 State = Literal["swapped", "partly", "not swapped", "no face"]
@@ -30,7 +30,7 @@ WORDS: dict[Fate, str] = {
     "another person": "of people whom the model was not trained to replace",
     "smaller": "smaller than the largest face (--largest)",
     "outside": "outside --frames",
-    "hidden": "of which almost nothing can be pasted: hidden, outside the frame or masked out",
+    "hidden": "almost nothing of it can be pasted: hidden, outside the frame or masked out",
 }
 
 

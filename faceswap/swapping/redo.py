@@ -1,4 +1,4 @@
-"""Render some frames of a finished conversion anew, with other settings or another model.
+"""Render some frames of a finished conversion again, with other settings or another model.
 
 The report beside the output says how it was made, which face is whose, and which frames there are.
 The redone frames take the place of the old ones; see :mod:`faceswap.media.splice`.
@@ -45,7 +45,7 @@ from faceswap.tracking.selection import Decisions, Selection, select_faces
 from faceswap.tracking.tracklog import Vote
 from faceswap.types import OnProgress, Progress, counted, ignore_progress
 
-FORMS = ("movie", "images", "package")  # forms of output of which frames can be replaced
+FORMS = ("movie", "images", "package")  # output forms whose frames can be replaced
 # Settings that hold for a whole output.
 FIXED = (
     "start", "end", "frames", "images", "fps", "matte", "layers", "codec", "quality", "hardware",
@@ -83,7 +83,7 @@ def redo(
     changes: dict[str, Any] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ConvertReport:
-    """Render some frames of a finished conversion anew and put them into its output.
+    """Render some frames of a finished conversion again and put them into its output.
 
     Faces keep the decisions of the conversion, unless the changes say who is swapped. In a video,
     the frames between a redone one and the next key frame are encoded once more; all other packets
@@ -138,7 +138,7 @@ def plan_again(
 
 
 def render_again(again: Again, frames: str, on_progress: OnProgress) -> ConvertReport:
-    """Render frames of a finished conversion anew, and put them into its output.
+    """Render frames of a finished conversion again, and put them into its output.
 
     Args:
         again: The conversion.

@@ -70,7 +70,7 @@ class ConvertReport:
             "output alone. This can happen only if several sources are converted."
         ),
     ] = False
-    redone: Annotated[Count, Meta(description="Frames that --redo rendered anew.")] = 0
+    redone: Annotated[Count, Meta(description="Frames that --redo rendered again.")] = 0
     consent_not_stated: Annotated[
         list[str],
         Meta(description="People of the models whose consent is not stated in them."),
@@ -116,7 +116,7 @@ class ConvertReport:
 
 @dataclass(frozen=True, slots=True)
 class Redone:
-    """Frames that were rendered anew after the conversion."""
+    """Frames that were rendered again after the conversion."""
 
     frames: Annotated[str, Meta(description="The frames, as given to --redo.")]
     model: Annotated[str, Meta(description="Names of the models.")]
@@ -156,7 +156,7 @@ class FrameReport:
     ]
     frames: list[FrameRecord]
     redone: Annotated[
-        list[Redone], Meta(description="What --redo rendered anew, in the order of the runs.")
+        list[Redone], Meta(description="What --redo rendered again, in the order of the runs.")
     ] = field(default_factory=list)
     shots: Annotated[
         list[Shot], Meta(description="Settings of single shots, as in the file given to --shots.")

@@ -1,23 +1,25 @@
 """Hand a conversion over to compositors: images, data, a Nuke script and an OpenTimelineIO file."""
 
+import hashlib
 import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
 from faceswap.config import ConvertConfig
 from faceswap.errors import OutputError, SettingsError
 from faceswap.faces.geometry import invert, transform
-from faceswap.files import make_folder, parse_json, sha256_of, write_bytes, writing
+from faceswap.files import make_folder, sha256_of, write_bytes, writing
 from faceswap.media import exr
 from faceswap.media.footage import Footage, ImageSequence
 from faceswap.media.sources import SIDECAR
@@ -29,7 +31,6 @@ from faceswap.swapping.plan import Conversion, plan
 from faceswap.swapping.redo import plan_again, render_again
 from faceswap.swapping.report import ConvertReport, read_report, report_path
 from faceswap.swapping.resources import Resources
-from faceswap.swapping.video import excerpt, excerpt_of
 from faceswap.tracking.tracker import cuts
 from faceswap.types import Count, OnProgress, ignore_progress
 
@@ -53,7 +54,7 @@ class PackageReport:
     shots: Annotated[Count, Meta(description="Shots, between cuts.")]
     frames: Annotated[Count, Meta(description="Frames.")]
     faces: Annotated[Count, Meta(description="Faces swapped.")]
-    redone: Annotated[Count, Meta(description="Frames that --redo rendered anew.")]
+    redone: Annotated[Count, Meta(description="Frames that --redo rendered again.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,29 @@ class _Clip:
 
     Attributes:
         name: A name for it.
-        images: The pattern of its images without a suffix, such as ``shot.%04d``.
+        naming: What is before the number in the names of its images, how many digits it has at
+            least, and what is after it, without the suffix.
         rate: Frames per second.
         frames: What is known of each frame.
         starts: Numbers of the first image of each shot.
     """
 
     name: str
-    images: str
+    naming: tuple[str, int, str]
     rate: Fraction
     frames: list[Facts]
     starts: list[int]
+
+    @property
+    def images(self) -> str:
+        """The pattern of its images without a suffix, such as ``shot.%04d``."""
+        before, digits, after = self.naming
+        return f"{before}%0{digits}d{after}"
+
+    def stem_of(self, number: int) -> str:
+        """Return the name of an image without its suffix."""
+        before, digits, after = self.naming
+        return f"{before}{number:0{digits}d}{after}"
 
     @property
     def side(self) -> int:
@@ -140,7 +153,7 @@ def redo_package(
     model: str | Path | None = None, changes: dict[str, Any] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> PackageReport:  # fmt: skip
-    """Render some frames of a package anew, with other settings or another model.
+    """Render some frames of a package again, with other settings or another model.
 
     Args:
         source: The footage.
@@ -157,14 +170,24 @@ def redo_package(
     _timelines()  # before any work
     exr.check_installed()
     again = plan_again(source, output, model, changes or {}, "package")
+    footage, side = again.job.footage, again.job.swapper.side
+    assert footage is not None, "a package is refused for photos"
+    before = next(_facts_of(again.job, footage))["faces_side"]
+    if side != before:  # all images of the faces have one size
+        raise SettingsError(
+            f"the faces of this package have {before} px, but this model draws {side} px: package "
+            f"{source} again"
+        )
     return _described(again.job, render_again(again, frames, on_progress))
 
 
 def _described(job: Conversion, report: ConvertReport) -> PackageReport:
     """Write the files that describe the images of a package."""
     assert job.footage is not None, "a package is refused for photos"
-    clip = _read(job, job.footage)
     folder = job.target.parent
+    clip = _clip_of(job, job.footage)
+    _write_data(folder / "data", clip)
+    _drop_others([*job.outputs.values(), folder / "data"], clip)
     script, timeline = _kept_apart(
         folder,
         {f"{clip.name}.nk": script_of(clip), f"{clip.name}.otio": _timeline_of(clip, job.source)},
@@ -175,101 +198,113 @@ def _described(job: Conversion, report: ConvertReport) -> PackageReport:
     )  # fmt: skip
 
 
+def _facts_of(job: Conversion, footage: Footage) -> Iterator[Facts]:
+    """Yield what the elements say of each frame.
+
+    Raises:
+        OutputError: If one of them is damaged.
+    """
+    is_sequence = isinstance(footage, ImageSequence)
+    for place, record in enumerate(read_report(report_path(job.target, job.form)).frames):
+        image = outputs.image_in(job.outputs["elements"], record, place, is_sequence)
+        try:
+            facts = json.loads(exr.read_attribute(image, ATTRIBUTE))
+            if "faces_side" not in facts:
+                raise ValueError("another release of faceswap wrote it")
+        except (OSError, TypeError, ValueError) as error:
+            raise OutputError(
+                f"{image} is damaged ({error}); delete {job.target.parent} and start over"
+            ) from error
+        yield facts
+
+
+def _clip_of(job: Conversion, footage: Footage) -> _Clip:
+    """Return what the files of a package say of its footage."""
+    frames = list(_facts_of(job, footage))
+    with footage.opened() as (_, video):
+        rate = Fraction(video.average_rate or 24)
+    read = footage.read(int(frames[0]["index"]))
+    starts = [
+        int(facts["number"])
+        for facts, is_cut in zip(frames, cuts(read), strict=False)  # there may be more footage
+        if is_cut or facts is frames[0]
+    ]
+    if not isinstance(footage, ImageSequence):
+        return _Clip(_as_name(job.source.stem), ("", 6, ""), rate, frames, starts)
+    before, after = footage.around_number
+    digits = len(footage.first_file.name) - len(before) - len(after)
+    naming = before, digits, after.removesuffix(footage.first_file.suffix)
+    return _Clip(_as_name(before.strip("._- ") or "shot"), naming, rate, frames, starts)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"\W+", "_", text)
+
+
+def _write_data(folder: Path, clip: _Clip) -> None:
+    """Write a JSON file for each frame."""
+    make_folder(folder)
+    for facts in clip.frames:
+        text = json.dumps(facts, indent=1) + "\n"
+        write_bytes(folder / f"{clip.stem_of(facts['number'])}.json", text.encode())
+
+
+def _drop_others(folders: Iterable[Path], clip: _Clip) -> None:
+    """Delete the images and data of frames that only an earlier run had, which was overwritten."""
+    before, _, after = clip.naming
+    frame = re.compile(rf"{re.escape(before)}\d+{re.escape(after)}")
+    kept = {clip.stem_of(facts["number"]) for facts in clip.frames}
+    for folder in folders:
+        for path in folder.iterdir():
+            image = path.with_suffix("") if path.suffix == SIDECAR else path
+            is_ours = image.suffix in SUFFIXES and frame.fullmatch(image.stem)
+            if is_ours and image.stem not in kept:
+                with writing(path):
+                    path.unlink()
+
+
 def _kept_apart(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write files, but not in place of one that somebody else wrote or changed.
 
-    Such a file stays, and ``shot.2.nk`` is written beside ``shot.nk``. The hashes of what was
-    written here are kept for that.
+    Such a file stays, and ``shot.2.nk`` is written beside ``shot.nk``. The hashes of the last two
+    texts of each file are kept for that; the last one may not have been written.
 
     Args:
         folder: The folder.
         texts: Their texts by name.
 
     Returns:
-        The paths that were written.
+        The files that hold these texts, or what somebody made of them.
     """
-    try:
-        known = parse_json((folder / WRITTEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    paths = []
+    known, paths = _hashes_in(folder / WRITTEN), []
     for name, text in texts.items():
-        path = next(
-            place for place in _alternatives(folder / name)
-            if not place.exists() or known.get(place.name) == sha256_of(place)
-        )  # fmt: skip
-        if path.name != name:
-            log.warning("%s was changed or is not of this package: see %s", folder / name, path)
-        write_bytes(path, text.encode())
-        known[path.name] = sha256_of(path)
+        new = hashlib.sha256(text.encode()).hexdigest()
+        for path in _alternatives(folder / name):
+            ours = known.get(path.name, [])
+            if not path.exists() or sha256_of(path) in ours:
+                known[path.name] = [*ours[-1:], new]
+                write_bytes(folder / WRITTEN, (json.dumps(known, indent=1) + "\n").encode())
+                write_bytes(path, text.encode())
+                if path.name != name:
+                    log.warning("%s was changed, so the new one is %s", folder / name, path)
+                break
+            if new in ours[-1:]:  # it was changed, but nothing is new
+                break
         paths.append(path)
-    write_bytes(folder / WRITTEN, (json.dumps(known, indent=1) + "\n").encode())
     return paths
+
+
+def _hashes_in(path: Path) -> dict[str, list[str]]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+    except (OSError, ValueError):  # then every file there counts as changed
+        return {}
 
 
 def _alternatives(path: Path) -> Iterator[Path]:
     """Yield a path and others beside it: ``shot.nk``, ``shot.2.nk``, ``shot.3.nk``, ..."""
     yield path
     yield from (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(2))
-
-
-def _read(job: Conversion, footage: Footage) -> _Clip:
-    """Read what the elements say of each frame, write it as JSON files, and find the cuts."""
-    folder = job.target.parent
-    data = folder / "data"
-    make_folder(data)
-    records = read_report(report_path(job.target, job.form)).frames
-    is_sequence = isinstance(footage, ImageSequence)
-    frames, kept = [], set()
-    for place, record in enumerate(records):
-        image = outputs.image_in(job.outputs["elements"], record, place, is_sequence)
-        try:
-            facts = json.loads(exr.read_attribute(image, ATTRIBUTE))
-        except (OSError, TypeError, ValueError) as error:
-            raise OutputError(
-                f"{image} is damaged ({error}); delete {folder} and start over"
-            ) from error
-        write_bytes(data / f"{image.stem}.json", (json.dumps(facts, indent=1) + "\n").encode())
-        frames.append(facts)
-        kept.add(image.stem)
-    _drop_others(job, footage, data, kept)
-    with footage.opened() as (_, video):
-        rate = Fraction(video.average_rate or 24)
-    numbers = {facts["index"]: facts["number"] for facts in frames}
-    first, end = excerpt_of(job, footage)
-    starts = [
-        numbers[index]
-        for index, is_cut in enumerate(cuts(excerpt(footage.read(first), end)), start=first)
-        if is_cut or index == first
-    ]
-    if isinstance(footage, ImageSequence):
-        before, after = footage.around_number
-        digits = len(footage.first_file.name) - len(before) - len(after)
-        images = f"{before}%0{digits}d{Path(f'x{after}').stem[1:]}"
-        name = before.strip("._- ") or "shot"
-    else:
-        images, name = "%06d", job.source.stem
-    return _Clip(re.sub(r"\W+", "_", name), images, rate, frames, starts)
-
-
-def _drop_others(job: Conversion, footage: Footage, data: Path, kept: set[str]) -> None:
-    """Delete images and data of frames that only an earlier run had, which was overwritten.
-
-    Args:
-        job: The conversion.
-        footage: Its footage.
-        data: The folder of the JSON files.
-        kept: Stems of the images that stay.
-    """
-    files = footage.files if isinstance(footage, ImageSequence) else ()
-    originals = {file.stem for file in files}
-    for folder in (*job.outputs.values(), data):
-        for path in folder.iterdir():
-            image = path.with_suffix("") if path.suffix == SIDECAR else path
-            is_frame = image.stem in originals if files else image.stem.isdecimal()
-            if is_frame and image.suffix in SUFFIXES and image.stem not in kept:
-                with writing(path):
-                    path.unlink()
 
 
 def script_of(clip: _Clip) -> str:
@@ -343,18 +378,16 @@ def _rebuild(script: Script, track: int, corners: Facts, inputs: list[str], colu
 
 
 def _corners(frames: dict[int, Facts], side: int, height: int) -> dict[str, Any]:
-    """Return the knobs of a corner pin: where the corners of the crop lie in each frame.
+    """Return the knobs of a corner pin: where the corners of an aligned face lie in each frame.
 
     Nuke counts from the bottom left corner of the image, and pixel centres lie at 0.5.
 
     Args:
         frames: What is known of the face, by the number of the image.
-        side: Height of the images with the crop, which lies at their top left corner.
+        side: Width and height of the images of aligned faces.
         height: Height of the frames.
     """
-    size = next(iter(frames.values()))["crop"]
-    low = side - size
-    corners = [(0, low), (size, low), (size, side), (0, side)]  # from the bottom left, as Nuke goes
+    corners = [(0, 0), (side, 0), (side, side), (0, side)]  # from the bottom left, as Nuke goes
     knobs: dict[str, Any] = {}
     for place, (x, y) in enumerate(corners, start=1):
         moved = {}
@@ -388,10 +421,10 @@ def _timeline_of(clip: _Clip, source: Path) -> str:
         )
 
     def sequence(folder: str) -> Any:
-        before, digits, after = re.split(r"%0(\d+)d", clip.images)
+        before, digits, after = clip.naming
         return otio.schema.ImageSequenceReference(
             target_url_base=f"{folder}/", name_prefix=before, name_suffix=f"{after}.exr",
-            start_frame=clip.first, frame_step=1, rate=rate, frame_zero_padding=int(digits),
+            start_frame=clip.first, frame_step=1, rate=rate, frame_zero_padding=digits,
             available_range=span(clip.first, clip.last + 1),
         )  # fmt: skip
 

@@ -140,7 +140,7 @@ def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnPr
     ranges = frame_ranges(job.config.frames or "0-")
     frames = (
         (frame, is_inside(footage.number_of(frame.index), ranges))
-        for frame in excerpt(footage.read(start), end)
+        for frame in _excerpt(footage.read(start), end)
     )
     refuse_explicit_frames(
         job.source,
@@ -151,7 +151,7 @@ def refuse_explicit_footage(job: Conversion, footage: Footage, on_progress: OnPr
     )
 
 
-def excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
+def _excerpt(frames: Iterator[Frame], end: Fraction | None) -> Iterator[Frame]:
     """Yield frames up to a time on the source's own timeline; None for all."""
     return frames if end is None else takewhile(lambda frame: frame.time < end, frames)
 
@@ -199,7 +199,7 @@ def detected(
     """
     frames = footage.read(log.entries[0].first if log.entries else start)
     tracked = tracker.track_faces(
-        parallel.prefetch(excerpt(frames, end), 4), pool, job.spec, job.config.smooth, log
+        parallel.prefetch(_excerpt(frames, end), 4), pool, job.spec, job.config.smooth, log
     )
     decisions = Decisions(list(log.votes), dict(log.distances), list(log.kept))
     ranges = frame_ranges(job.config.frames or "0-")
@@ -298,10 +298,10 @@ def _warn_of_light(light: hdr.Light, encoding: codecs.Encoding, job: Conversion)
             "clipped", job.source, job.target.suffix,
         )  # fmt: skip
         return
-    if not light.is_told(encoding.encoder, dict(encoding.options)):
+    if not light.is_written_by(encoding.encoder, dict(encoding.options)):
         is_hardware = encoding.encoder.endswith(codecs.MAKERS)
         log.warning(
-            "the mastering display and light levels of %s are left out, because %s is not told of "
+            "the mastering display and light levels of %s are left out, because %s does not write "
             "them; %s", job.source, encoding.encoder,
             "leave out --hardware" if is_hardware else "--codec h265 keeps them",
         )  # fmt: skip

@@ -29,6 +29,9 @@ from faceswap.errors import DeviceError, SettingsError
 
 JOIN_SECONDS = 300.0  # for all processes of a start to load the packages and meet
 POLL_SECONDS = 0.05
+# The others wait while rank 0 refines and measures, for hours after a run of days. They notice at
+# once if it is lost.
+ALONE_HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    # Gloo shares what is decided as CPU tensors, so that they never wait for the GPU.
+    # Decisions travel over Gloo as CPU tensors, so they never wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # The store of torchrun outlives the processes, and with it the addresses of lost ones.
     try:
@@ -178,7 +181,9 @@ def joined(device: torch.device) -> Iterator[World]:
             f"the {size} processes of the training did not meet ({reason}): check that all "
             "machines run and reach each other"
         ) from error
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=timedelta(hours=ALONE_HOURS)
+    )
     try:
         yield World(dist.get_rank(), size)
     finally:

@@ -130,8 +130,8 @@ def train(
         TrainingError: If the loss or a weight becomes infinite or NaN again after a roll-back to a
             lower learning rate; the last saved state stays.
         DeviceError: If the device is missing, or its memory is too small for a batch of one face
-            per identity. With several processes the batch is not reduced. Also if the processes do
-            not meet, or ``torchrun`` is to start this one again because another was told to stop.
+            per identity. With several processes the batch is not reduced. If the processes do not
+            meet, or if another one was told to stop and ``torchrun`` is to start this one again.
     """
     config, folder = config or TrainConfig(), Path(output)
     device = distributed.local_device(devices.resolve_device(config.device))
@@ -383,7 +383,7 @@ class Loop:
     def _refine(self, end: bool) -> None:
         """Train the refiners for a share of the steps since they were last trained.
 
-        Each time all faces are painted anew, so a long run does not do it at every save. Where
+        Each time all faces are painted again, so a long run does not do it at every save. Where
         painted features lie is measured at each save, because it is not part of the resume state.
         """
         run = self._run

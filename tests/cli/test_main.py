@@ -175,7 +175,7 @@ def test_time_limited_work_shows_steps_per_second(capsys, monkeypatch):
     assert line == "0.5 of 2 minutes, 7.2 steps/s, 90 s left  step 72"
 
 
-def test_another_kind_of_work_is_counted_anew(capsys, monkeypatch):
+def test_another_kind_of_work_is_counted_again(capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 3600.0)
 
     with progress.reporting() as on_progress:

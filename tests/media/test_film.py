@@ -398,6 +398,18 @@ def sequence(folder, count=4, **header):
     return folder
 
 
+@pytest.mark.parametrize("name", ["shot.{}.exr", "take#2_{}.exr", "pic@2x_%03d_{}_4k.exr"])
+def test_the_number_is_found_in_any_name(tmp_path, name):
+    for number in (8, 9):
+        write_exr(tmp_path / name.format(f"{number:04d}"), plate())
+
+    pattern = tmp_path / name.format("####")
+    for _, footage in (identify(pattern), identify(tmp_path, "sequence")):
+        assert footage.around_number == tuple(name.split("{}")), footage.path
+        if "4k" in name:
+            break  # a folder takes the last number
+
+
 @pytest.mark.parametrize("aspect", [(1, 1), (2, 1), (11, 10), (0, 7), (0xFFFFFFFF, 1)])
 def test_the_pixel_aspect_is_that_of_the_header(tmp_path, aspect):
     across, down = aspect

@@ -84,7 +84,7 @@ def test_a_view_leads_there_and_back(name):
 
 
 @TRANSFERS
-def test_only_what_changed_is_stored_anew(tmp_path, transfer):
+def test_only_what_changed_is_stored_again(tmp_path, transfer):
     source = hdr_clip(tmp_path / "in.mkv", transfer, [colors()])
     (frame,) = reader.read_video(source)
     box = (10, 12, 30, 36)

@@ -1,4 +1,4 @@
-"""Look at a finished conversion in a real browser, mark frames, and render those anew."""
+"""Look at a finished conversion in a real browser, mark frames, and render those again."""
 
 import json
 
@@ -253,7 +253,7 @@ def test_a_package_is_shown_in_its_own_colours_and_redone_as_a_package(workspace
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_marked_frames_are_rendered_anew(page, shown):
+def test_marked_frames_are_rendered_again(page, shown):
     before = pixels(shown)
     for _ in range(4):
         page.keyboard.press("ArrowRight")
@@ -261,7 +261,7 @@ def test_marked_frames_are_rendered_anew(page, shown):
         page.keyboard.press("m")
     page.select_option("[name=color]", "none")
     page.fill("[name=identity_strength]", "0.5")
-    assert page.inner_text("#again") == "Render 1 frame anew"
+    assert page.inner_text("#again") == "Render 1 frame again"
     page.click("#again")
     assert page.inner_text("#sure p").startswith("1 frame will be replaced in clip.swapped")
     page.click("#sure >> text=Cancel")

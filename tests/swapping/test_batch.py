@@ -168,7 +168,7 @@ def test_what_another_conversion_made_is_not_replaced(project):
     assert [report.state for report in convert_all([other])] == ["done before"]
 
 
-def test_a_missing_output_or_report_is_made_anew(project):
+def test_a_missing_output_or_report_is_made_again(project):
     job = Job(project / "photos/one.png", None, project / "models/m", replace(QUICK, matte=True))
     list(convert_all([job]))
 

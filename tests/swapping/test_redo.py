@@ -1,4 +1,4 @@
-"""Some frames of a finished conversion are rendered anew, with other settings; the others stay."""
+"""Some frames of a finished conversion are rendered again, with other settings; the others stay."""
 
 import json
 from dataclasses import replace
@@ -98,7 +98,7 @@ def test_images_of_a_sequence_are_redone(shots, model):
     assert read(output / "shot.1004.png").intact
 
 
-def test_choice_of_faces_is_kept_or_made_anew(clip, model, images, tmp_path):
+def test_choice_of_faces_is_kept_or_made_again(clip, model, images, tmp_path):
     Image.fromarray(images[0]).crop((0, 0, 256, 256)).save(tmp_path / "who.png")
     settings = replace(QUICK, codec="ffv1", who=(str(tmp_path / "who.png"),))
     report = convert(clip, model=model, config=settings)

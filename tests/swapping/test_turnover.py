@@ -99,11 +99,13 @@ def test_a_clip_is_packaged_alike(collins, model, tmp_path):
     (report.folder / "clip.nk").write_text("mine")
     again = redo_package(clip, "2", changes={"color": "none"})
     assert again.redone == 1
-    assert again.script == report.folder / "clip.2.nk"
+    assert again.script == report.folder / "clip.nk"  # there is nothing new in it
     assert (report.folder / "clip.nk").read_text() == "mine"
 
     shorter = package(clip, None, model, replace(QUICK, start="0.08", overwrite=True))
     assert (shorter.first, shorter.last) == (2, 3)
+    assert shorter.script == report.folder / "clip.2.nk"
+    assert (report.folder / "clip.nk").read_text() == "mine"
     assert shorter.timeline == report.timeline  # which nobody changed
     assert {path.name.split(".")[0] for folder in ("render", "elements", "faces", "plate", "data")
             for path in (report.folder / folder).iterdir()} == {"000002", "000003"}  # fmt: skip
@@ -370,6 +372,48 @@ def test_frames_of_a_package_are_redone(packaged, shots, model, tmp_path):
             assert one.keys() == other.keys()
             for name, plane in one.items():
                 np.testing.assert_array_equal(plane, other[name])
+
+
+def test_a_package_goes_on_with_fewer_or_more_images(shots, model, tmp_path):
+    folder, config = tmp_path / "shot", replace(QUICK, all_faces=True)
+    shutil.copytree(shots, folder)
+    report = package(folder, tmp_path / "p", model, config)
+
+    shutil.copy(folder / "shot.1001.exr", folder / "shot.1006.exr")  # after a cut
+    again = redo_package(folder, "1002", tmp_path / "p", changes={"color": "none"})
+    assert (again.shots, again.last) == (report.shots, report.last)
+
+    (folder / "shot.1005.exr").unlink()
+    with pytest.raises(OutputError, match="needs a new or empty folder"):
+        package(folder, tmp_path / "p", model, replace(config, overwrite=True))
+
+
+def test_another_size_of_faces_is_refused(packaged, shots, monkeypatch):
+    monkeypatch.setattr("faceswap.swapping.swapper.PASTE_SIZE", 300)
+
+    with pytest.raises(SettingsError, match="have 256 px, but this model draws 300 px"):
+        redo_package(shots, "1002", packaged[0])
+
+
+def test_files_that_were_changed_stay(tmp_path):
+    def written(text):
+        (path,) = turnover._kept_apart(tmp_path, {"a.nk": text})
+        return path.name
+
+    assert [written("one"), written("two")] == ["a.nk", "a.nk"]
+    (tmp_path / "a.nk").write_text("one")  # as if the second run had been killed
+    assert written("three") == "a.nk"
+    (tmp_path / "a.nk").write_text("mine")
+    assert written("three") == "a.nk"  # nothing is new
+    assert written("four") == "a.2.nk"
+    assert written("five") == "a.2.nk"
+    (tmp_path / "a.2.nk").write_text("mine, too")
+    assert written("six") == "a.3.nk"
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.nk")} == {
+        "a.nk": "mine", "a.2.nk": "mine, too", "a.3.nk": "six",
+    }  # fmt: skip
+    (tmp_path / turnover.WRITTEN).write_text("[]")
+    assert written("seven") == "a.4.nk"
 
 
 def test_frames_of_a_package_are_not_redone_as_images(packaged, shots, tmp_path):

@@ -65,7 +65,7 @@ function describe() {
   by("mark").firstChild.textContent = marks.has(place) ? "Unmark " : "Mark ";
   by("markrun").disabled = !trouble;
   by("again").disabled = !marks.size || !facts.hasSource;
-  by("again").textContent = marks.size ? `Render ${counted(marks.size)} anew` : "Render marked frames anew";
+  by("again").textContent = marks.size ? `Render ${counted(marks.size)} again` : "Render marked frames again";
   by("clear").disabled = !marks.size;
   const slider = by("lanes");
   slider.setAttribute("aria-valuenow", place);
