@@ -451,21 +451,22 @@ def sequence_at(path: Path) -> ImageSequence | None:
     Raises:
         InputError: If no file matches.
     """
-    found = PATTERN.search(path.name)
-    if not found or path.exists():
+    patterns = list(PATTERN.finditer(path.name))
+    if not patterns or path.exists():
         return None
-    digits = int(found[1] or 1) if found[2] is None else len(found[2])
-    before, after = path.name[: found.start()], path.name[found.end() :]
-    name = re.compile(rf"{re.escape(before)}(\d{{{digits},}}){re.escape(after)}")
-    folder = path.parent
-    files = sorted(
-        (int(match[1]), file)
-        for file in (folder.iterdir() if folder.is_dir() else ())
-        if (match := name.fullmatch(file.name)) and file.is_file()
-    )
-    if not files:
-        raise InputError(f"no file matches {path}; the digits stand for the number of the image")
-    return ImageSequence(path, *_columns(files))
+    for found in patterns:  # the other ones are a part of the name
+        digits = int(found[1] or 1) if found[2] is None else len(found[2])
+        before, after = path.name[: found.start()], path.name[found.end() :]
+        name = re.compile(rf"{re.escape(before)}(\d{{{digits},}}){re.escape(after)}")
+        folder = path.parent
+        files = sorted(
+            (int(match[1]), file)
+            for file in (folder.iterdir() if folder.is_dir() else ())
+            if (match := name.fullmatch(file.name)) and file.is_file()
+        )
+        if files:
+            return ImageSequence(path, *_columns(files))
+    raise InputError(f"no file matches {path}; the digits stand for the number of the image")
 
 
 def _columns(files: list[tuple[int, Path]]) -> tuple[tuple[Path, ...], tuple[int, ...]]:
