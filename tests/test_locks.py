@@ -93,6 +93,7 @@ def test_second_training_is_refused_until_the_first_is_killed(
     assert not (tmp_path / "model" / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_second_extraction_is_refused_until_the_first_is_killed(start_and_hang, collins, tmp_path):
     from PIL import Image
 

@@ -323,6 +323,7 @@ def run(command, **streams):
     [("info docs/none", 3), ("info --json docs/none", 3), ("info PHOTO", 6),
      ("info --json PHOTO", 6), ("verify --json PHOTO", 6)],
 )  # fmt: skip
+@pytest.mark.slow
 def test_full_standard_output_is_a_one_line_error(folder, command, code):
     with Path("/dev/full").open("w") as full:
         done = run(command.replace("PHOTO", str(folder / "x.png")), stdout=full)
@@ -333,6 +334,7 @@ def test_full_standard_output_is_a_one_line_error(folder, command, code):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+@pytest.mark.slow
 def test_work_continues_if_standard_error_is_closed_or_full(folder, where):
     name = {"2>&-": "closed", "2>/dev/full": "full"}[where]
     command = f"extract {folder / 'x.png'} -o {folder / name} --detector hog --json {where}"

@@ -360,6 +360,7 @@ def clip(tmp_path, collins):
 
 
 @pytest.mark.parametrize("output", ["out.mp4", "out.gif", "out.webp", "out.apng", "out"])
+@pytest.mark.slow
 def test_video_gets_a_page(clip, model, tmp_path, output):
     config = replace(QUICK, start="0.08")
 

@@ -60,6 +60,7 @@ def test_what_a_cluster_made_is_redone_without_one(clip, model):
 
 
 @pytest.mark.parametrize("matte", [False, True])
+@pytest.mark.slow
 def test_frames_of_a_video_are_redone(tmp_path, clip, model, matte):
     whole = replace(QUICK, codec="ffv1", matte=matte)
     output = convert(clip, model=model, config=whole).output
@@ -84,6 +85,7 @@ def test_frames_of_a_video_are_redone(tmp_path, clip, model, matte):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_images_of_a_sequence_are_redone(shots, model):
     output = convert(shots, model=model, config=replace(QUICK, images="sequence")).output
     before, times = pixels(output), [f.stat().st_mtime_ns for f in sorted(output.iterdir())]

@@ -108,6 +108,7 @@ def test_original_has_no_watermark(clip):
     assert "that proves nothing" in why
 
 
+@pytest.mark.slow
 def test_frames_without_a_swap_are_not_marked(clip, model, tmp_path):
     report = convert(clip, tmp_path / "out.mkv", model, replace(QUICK, codec="ffv1"))
 
@@ -130,6 +131,7 @@ def test_chroma_is_exact_outside_the_face(clip, model, tmp_path):
         assert difference.max() <= 14
 
 
+@pytest.mark.slow
 def test_redone_frames_carry_the_watermark_of_the_whole(clip, model, tmp_path):
     output = convert(clip, tmp_path / "out.mp4", model, QUICK).output
     before = read(output).binding
@@ -164,6 +166,7 @@ def test_a_grey_photo_stays_grey(collins, model, tmp_path):
     assert look_for_watermark(output).found
 
 
+@pytest.mark.slow
 def test_intermediates_are_exact_and_have_their_record_beside_them(clip, model, tmp_path):
     config = replace(QUICK, intermediate=True, matte=True)
     convert(clip, tmp_path / "out", model, config)
@@ -184,6 +187,7 @@ def test_intermediates_are_exact_and_have_their_record_beside_them(clip, model, 
     assert "watermark: none, as in every intermediate" in lines
 
 
+@pytest.mark.slow
 def test_only_images_layers_and_mattes_can_be_intermediates(clip, model, tmp_path):
     with pytest.raises(SettingsError, match="a video is a final output, which is always marked"):
         convert(clip, tmp_path / "x.mp4", model, replace(QUICK, intermediate=True))
@@ -196,6 +200,7 @@ def test_only_images_layers_and_mattes_can_be_intermediates(clip, model, tmp_pat
     assert (layers.intermediate, layers.watermark.found) == (True, False)
 
 
+@pytest.mark.slow
 def test_layers_are_marked_where_the_face_is(clip, model, tmp_path):
     plain, bare = (
         convert(clip, tmp_path / name, model, replace(QUICK, layers=True, intermediate=no, end="1"))

@@ -223,6 +223,7 @@ def test_segments_are_not_reused_with_other_settings(clip, model, unbroken, work
     assert packets(resumed.output, "video") == unbroken[0]
 
 
+@pytest.mark.slow
 def test_second_conversion_of_the_same_output_is_refused(clip, model):
     def convert_again(event):
         if event.done == 12 and not is_check(event):
@@ -338,7 +339,7 @@ def peak_frames(monkeypatch, source, target, model, collins_face):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_clip_length(tmp_path, monkeypatch, model, collins_face):
     most = []
-    for count in (200, 300):
+    for count in (120, 180):
         source = rich_clip(tmp_path / f"{count}.mp4", times=[40 * n for n in range(count)])
         most.append(
             peak_frames(monkeypatch, source, tmp_path / f"{count}.out.mkv", model, collins_face)

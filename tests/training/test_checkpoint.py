@@ -61,6 +61,7 @@ def flip(place):
 @pytest.mark.parametrize(
     "damage", [truncated, garbage, flip(0.5), flip(0.97), flip(0.0005)], ids=lambda d: d.__name__
 )
+@pytest.mark.slow
 def test_damaged_state_falls_back_to_the_previous_one(folder, path, damage, caplog):
     path.write_bytes(damage(path.read_bytes()))
 
@@ -80,6 +81,7 @@ def test_newest_intact_snapshot_is_used(folder, path, caplog):
 
 
 @pytest.mark.parametrize("damage", [truncated, garbage])
+@pytest.mark.slow
 def test_damaged_model_is_rewritten_from_the_state(folder, damage, faceset_folders):
     model = folder / modelfile.MODEL_FILE
     model.write_bytes(damage(model.read_bytes()))
@@ -120,6 +122,7 @@ def test_state_survives_the_file_bit_for_bit(folder, path):
     assert torch.equal(again.generator, state.generator)
 
 
+@pytest.mark.slow
 def test_old_state_resumes_once_and_is_replaced(folder, faceset_folders):
     """Continuing from a resume.pt gives the same weights as continuing from the new format."""
     nothing = {"left_out": {"a": [], "b": []}}  # earlier versions left out no face
@@ -136,6 +139,7 @@ def test_old_state_resumes_once_and_is_replaced(folder, faceset_folders):
     assert checkpoint.read_state(folder).step == 5
 
 
+@pytest.mark.slow
 def test_old_snapshots_are_fallbacks_and_age_out(folder, path, faceset_folders, caplog):
     old = states.write_old(folder)
     shutil.rmtree(folder / "snapshots")

@@ -23,7 +23,7 @@ from faceswap.training import checkpoint, distributed, trainer
 from faceswap.training.distributed import World
 from faceswap.training.optimizer import Muon
 
-STEPS = 8
+STEPS = 5
 
 
 def command_of(folder, faceset_folders, steps):
@@ -54,6 +54,7 @@ def weights(folder):
     return modelfile.load(folder).network.state_dict()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(faceset_folders, tmp_path):
     train(tmp_path / "one", faceset_folders, 1)
 
@@ -86,6 +87,7 @@ def test_shards_cover_the_batch(size, shards):
 
 
 @pytest.mark.parametrize(("number", "rank"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
+@pytest.mark.slow
 def test_a_lost_process_is_started_again(faceset_folders, tmp_path, number, rank):
     """One process is killed or told to stop midway, and both go on from the last saved state.
 
@@ -150,6 +152,7 @@ def wait_for_steps(folder, running):
 
 
 @pytest.mark.parametrize(("restarts", "code"), [(0, 130), (1, 13)])
+@pytest.mark.slow
 def test_all_processes_stop_if_one_is_told_to(faceset_folders, tmp_path, restarts, code):
     """A process without a signal of its own ends so that torchrun starts it again if it can."""
     folder = tmp_path / "model"

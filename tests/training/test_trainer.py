@@ -165,6 +165,7 @@ def test_model_stores_both_centroids(run, faceset_folders):
     assert seen == [(done, total) for done in range(1, total + 1)]
 
 
+@pytest.mark.slow
 def test_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypatch):
     folder = run(replace(SHORT, steps=2)).folder
     before = modelfile.load(folder).centroids
@@ -181,6 +182,7 @@ def test_resumed_run_keeps_its_centroids_and_an_old_one_gets_them(run, monkeypat
         np.testing.assert_array_equal(modelfile.load(folder).centroids[key], before[key])
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_unbroken_one_bit_for_bit(run):
     steady = replace(SHORT, minutes=None)
     whole = run(replace(steady, steps=9), folder="whole")
@@ -218,12 +220,14 @@ def test_finished_run_is_not_trained_again(run):
     assert_equal(weights_of(first.folder), before)
 
 
+@pytest.mark.slow
 def test_more_steps_continue_the_run(run):
     run()
 
     assert run(replace(SHORT, steps=8)).step == 8
 
 
+@pytest.mark.slow
 def test_restart_starts_over(run):
     run(replace(SHORT, steps=8))
 
@@ -267,6 +271,7 @@ def stopped(run, config, after, **options):
         return run(config, **options)
 
 
+@pytest.mark.slow
 def test_model_stays_that_of_the_last_cycle(run, monkeypatch):
     """A run without an end updates its model at the end of a cycle, not in the middle of one."""
     endless = replace(SHORT, steps=None)
@@ -284,6 +289,7 @@ def test_model_stays_that_of_the_last_cycle(run, monkeypatch):
     assert modelfile.load(folder).step == 5  # the cycle ended after the first step
 
 
+@pytest.mark.slow
 def test_metrics_after_the_saved_state_are_dropped(run):
     folder = run().folder
     with (folder / "metrics.jsonl").open("a") as file:
@@ -298,6 +304,7 @@ def test_metrics_after_the_saved_state_are_dropped(run):
     assert steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_model_without_resume_state_is_trained_further(run):
     folder = run().folder
     (folder / "resume.safetensors").unlink()
@@ -316,6 +323,7 @@ def test_training_continues_from_a_snapshot_if_the_state_is_damaged(run, caplog)
     assert report.step == 8
 
 
+@pytest.mark.slow
 def test_last_states_are_kept(run):
     folder = run(replace(SHORT, save_every=0.0, keep=3)).folder
 
@@ -324,6 +332,7 @@ def test_last_states_are_kept(run):
     assert [states.read(path)[0]["step"] for path in paths] == [4, 5, 6]
 
 
+@pytest.mark.slow
 def test_restart_keeps_no_state_of_the_replaced_run(run):
     run()
 
@@ -493,6 +502,7 @@ def test_same_person_from_other_photos_is_refused(people):
         train_on(people, "eileen", "hopper")
 
 
+@pytest.mark.slow
 def test_training_says_that_held_out_crops_were_deleted(people, caplog):
     train_on(people, "collins", "hopper", replace(SHORT, steps=1))
     crops = sorted((people / "collins" / "faces").glob("*.png"))
@@ -559,6 +569,7 @@ def test_non_finite_loss_rolls_back_once_with_a_lower_rate(run, monkeypatch, cap
     assert all(torch.isfinite(value).all() for value in weights_of(report.folder).values())
 
 
+@pytest.mark.slow
 def test_repeated_non_finite_loss_stops_and_keeps_the_last_state(run, monkeypatch):
     folder = run().folder
     before = weights_of(folder)
@@ -691,6 +702,7 @@ def test_companions_train_the_encoder_but_are_not_in_the_model(run, third):
         assert not torch.equal(found[name], alone[name])
 
 
+@pytest.mark.slow
 def test_companions_decoders_are_resumed(run, third):
     config = replace(SHORT, also=(str(third),), steps=2)
     folder = run(config).folder
