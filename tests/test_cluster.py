@@ -329,8 +329,13 @@ def test_a_machine_with_other_versions_or_inputs_says_so(clip, model, tmp_path):
 
     first = order()
     assert clustered._planned(first).parts.name == first.parts
-    with pytest.raises(SettingsError, match=rf"{socket.gethostname()} \(.*\) would .* \(torch 1\)"):
+    here = socket.gethostname()
+    with pytest.raises(
+        SettingsError, match=rf"{here} would .* torch .* instead of torch 1; install"
+    ):
         clustered._planned(replace(first, parts="other", versions="torch 1"))
+    with pytest.raises(SettingsError, match=rf"{here} would .* another input differs there"):
+        clustered._planned(replace(first, parts="other"))
     file = copied / "model.safetensors"
     trained = modelfile.load(copied, torch.device("cpu"))
     modelfile.save(file, replace(trained, step=9))
