@@ -297,7 +297,7 @@ def _kept_apart(folder: Path, texts: dict[str, str]) -> list[Path]:
 def _hashes_in(path: Path) -> dict[str, list[str]]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
-    except (OSError, ValueError):  # then every file there counts as changed
+    except (OSError, msgspec.MsgspecError):  # then every file there counts as changed
         return {}
 
 
