@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from faceswap.errors import DeviceError, FaceswapError, InputError, SettingsError
+from faceswap.files import reason
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 RETRIES = 8  # of a task whose machine was lost
 AHEAD = 2  # items per core that are on their way
-MAX_BYTES = 2 << 30  # of the arrays in what is on its way; the items may hold as much again
+MAX_BYTES = 2 << 30  # limit for arrays in pending arguments; their items may need as much again
 
 
 def connect() -> Any:
@@ -51,10 +52,9 @@ def connect() -> Any:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = "here" if address == "auto" else f"at {address}"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"no Ray cluster can be reached {where} ({reason}): start one with ray start --head, "
-            "or name one in RAY_ADDRESS"
+            f"no Ray cluster can be reached {where} ({reason(error)}): start one with ray start "
+            "--head, or name one in RAY_ADDRESS"
         ) from error
     finally:
         # Ray's own handler would end the program without a message, with exit code 15.
@@ -139,8 +139,8 @@ def _missing(error: Any) -> str | None:
     elif not (isinstance(cause, ImportError) or "failed to import on the worker" in str(cause)):
         return None
     at = re.search(r"ip=([^),]+)", str(error))
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
-    return f"{at[1]}: {reason}" if at else reason
+    last_line = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
+    return f"{at[1]}: {last_line}" if at else last_line
 
 
 class ClusterPool:

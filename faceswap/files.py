@@ -221,9 +221,10 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
 
 
-def reason(error: OSError) -> str:
-    """Return a short description of an OSError, such as 'No space left on device'."""
-    return (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+def reason(error: Exception) -> str:
+    """Return what an error says in one line, such as 'No space left on device'."""
+    stated = getattr(error, "strerror", None) or str(error).strip()
+    return (stated or type(error).__name__).splitlines()[0]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -30,6 +30,7 @@ from faceswap.faces.geometry import (
     warp_image,
 )
 from faceswap.faces.networks import brightened
+from faceswap.files import reason
 
 POINTS = 68
 WEIGHT_FILES = (
@@ -105,7 +106,7 @@ def landmark_model(landmarks: str | None) -> Any:
     try:
         model = dlib.shape_predictor(path)
     except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: path is not Unicode
-        cause = str(error).splitlines()[0]
+        cause = reason(error)
         raise InputError(
             f"{path} is not a landmark model ({cause}); it must be a dlib shape predictor with "
             f"{POINTS} points"

@@ -218,7 +218,8 @@ def gray_of(frame: av.VideoFrame, view: View | None = None) -> Image:
 def chroma_location(frame: av.VideoFrame) -> int:
     """Return where the chroma samples of 4:2:0 lie (ITU-T H.265, ``chroma_sample_loc_type``).
 
-    PyAV does not tell, but swscale knows: where it puts the values of a ramp shows it.
+    PyAV does not expose the location. swscale uses it to enlarge chroma, so the offset of an
+    enlarged ramp reveals it.
 
     Args:
         frame: A decoded frame.

@@ -166,8 +166,8 @@ def rate_of(path: Path) -> Fraction | None:
 def pixel_aspect_of(path: Path) -> float:
     """Return the width of a pixel over its height that an EXR or a DPX states; otherwise 1."""
     layout = _layout_of(path)
-    is_plausible = layout is not None and MIN_ASPECT <= layout.aspect <= MAX_ASPECT
-    return layout.aspect if layout and is_plausible else 1.0
+    aspect = layout.aspect if layout else 1.0
+    return aspect if MIN_ASPECT <= aspect <= MAX_ASPECT else 1.0
 
 
 def _layout_of(path: Path) -> "exr.Layout | dpx.Layout | None":

@@ -454,7 +454,7 @@ def sequence_at(path: Path) -> ImageSequence | None:
     patterns = list(PATTERN.finditer(path.name))
     if not patterns or path.exists():
         return None
-    for found in patterns:  # the other ones are a part of the name
+    for found in patterns:  # the others belong to the name
         digits = int(found[1] or 1) if found[2] is None else len(found[2])
         before, after = path.name[: found.start()], path.name[found.end() :]
         name = re.compile(rf"{re.escape(before)}(\d{{{digits},}}){re.escape(after)}")

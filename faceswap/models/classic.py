@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faceswap.errors import InputError, ModelError, OutputError
+from faceswap.files import reason
 from faceswap.models.architectures import PRESETS, ModelConfig
 from faceswap.models.autoencoder import build, with_statistics
 from faceswap.models.modelfile import MODEL_FILE, TrainedModel, save
@@ -37,9 +38,8 @@ def import_checkpoint(source: Path, folder: Path) -> TrainedModel:
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many exception types for a foreign file
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{source} cannot be read as a checkpoint of plain tensors: {message}"
+            f"{source} cannot be read as a checkpoint of plain tensors: {reason(error)}"
         ) from error
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

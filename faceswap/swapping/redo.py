@@ -60,7 +60,7 @@ CONTEXT, AHEAD = 32, 24
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A finished conversion that was planned again.
+    """A finished conversion, planned again to redo some of its frames.
 
     Attributes:
         job: The conversion, with the changes.

@@ -261,7 +261,7 @@ def restore(run: TrainingState, state: ResumeState, folder: Path) -> None:
                 person.decoder.load_state_dict(weights)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"the resume state in {folder} does not fit the model: {str(error).splitlines()[0]}; "
+            f"the resume state in {folder} does not fit the model: {reason(error)}; "
             "pass --restart to start over"
         ) from error
 

@@ -1,7 +1,7 @@
 """Further people who train the shared encoder: what it learns from their faces helps with a's.
 
-Each of them has a decoder, which the model does not keep, and an optimizer, which starts again when
-training is resumed. They take turns, one in each step.
+Each of them has a decoder, which the model does not keep, and an optimizer, which starts from
+scratch when training is resumed. They take turns, one in each step.
 """
 
 import copy

@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from faceswap.errors import DeviceError, SettingsError
+from faceswap.files import reason
 
 JOIN_SECONDS = 300.0  # for all processes of a start to load the packages and meet
 POLL_SECONDS = 0.05
@@ -131,7 +132,7 @@ def has_discarded() -> bool:
 
 
 def note_discard() -> None:
-    """Note that this job has discarded the old model, for when ``torchrun`` starts it again.
+    """Record that this job has discarded the old model, so that a restart keeps the new one.
 
     Raises:
         SettingsError: See :func:`has_discarded`.
@@ -176,10 +177,9 @@ def joined(device: torch.device) -> Iterator[World]:
         store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
         store = PrefixStore(meet(store, rank, size, JOIN_SECONDS), store)
     except dist.DistError as error:
-        reason = str(error).strip().splitlines()[0]
         raise DeviceError(
-            f"the {size} processes of the training did not meet ({reason}): check that all "
-            "machines run and reach each other"
+            f"the {size} processes of the training did not meet ({reason(error)}): check that "
+            "all machines run and reach each other"
         ) from error
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=timedelta(hours=ALONE_HOURS)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from faceswap.config import TrainConfig
 from faceswap.errors import DeviceError, SettingsError, TrainingError
-from faceswap.files import exclusive_folder, sweep
+from faceswap.files import exclusive_folder, reason, sweep
 from faceswap.models import devices
 from faceswap.models.autoencoder import Autoencoder
 from faceswap.provenance.consent import in_words
@@ -383,7 +383,7 @@ class Loop:
     def _refine(self, end: bool) -> None:
         """Train the refiners for a share of the steps since they were last trained.
 
-        Each time all faces are painted again, so a long run does not do it at every save. Where
+        Every refining paints all faces again, so a long run does not refine at every save. Where
         painted features lie is measured at each save, because it is not part of the resume state.
         """
         run = self._run
@@ -439,10 +439,9 @@ class Loop:
             try:
                 return self._step(warp)
             except self._compile_errors as error:
-                reason = str(error).strip().splitlines()[0]
                 raise DeviceError(
-                    f"the network cannot be compiled for {self._device} ({reason}): install a C "
-                    "compiler, such as gcc, or run again without --compile"
+                    f"the network cannot be compiled for {self._device} ({reason(error)}): "
+                    "install a C compiler, such as gcc, or run again without --compile"
                 ) from error
             except torch.OutOfMemoryError as error:
                 # The other processes wait for gradients of this step and cannot repeat it.

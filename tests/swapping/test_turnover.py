@@ -106,7 +106,7 @@ def test_a_clip_is_packaged_alike(collins, model, tmp_path):
     assert (shorter.first, shorter.last) == (2, 3)
     assert shorter.script == report.folder / "clip.2.nk"
     assert (report.folder / "clip.nk").read_text() == "mine"
-    assert shorter.timeline == report.timeline  # which nobody changed
+    assert shorter.timeline == report.timeline  # nobody changed it
     assert {path.name.split(".")[0] for folder in ("render", "elements", "faces", "plate", "data")
             for path in (report.folder / folder).iterdir()} == {"000002", "000003"}  # fmt: skip
 
